@@ -1,0 +1,5 @@
+"""``python -m clrsearch``."""
+
+from clrsearch.cli import main
+
+main()

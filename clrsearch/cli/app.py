@@ -1,0 +1,238 @@
+"""The commands: each parses, calls one function of the service, and prints."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+app = typer.Typer(
+    name="clrsearch",
+    help="Find the learning-rate schedule for your model, and get it back as code.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        envvar="CLRSEARCH_STORAGE",
+        show_envvar=True,
+        help="Database URL, such as sqlite:///studies.db. Default: one file in your data folder.",
+    ),
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", help="cuda, cuda:1, mps or cpu. Default: the first there is."),
+]
+TaskDirOption = Annotated[
+    Path | None,
+    typer.Option("--task-dir", help="Where a task's file.py lies. Default: the current folder."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
+NameArgument = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")]
+
+
+@app.command()
+def run(
+    study_file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="A study in TOML. Default: the task digits."),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", help="How many schedules to try. Default: 100.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes. Default: one per GPU, or per core.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Default: the file's or the task's name.")
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", help="digits, package.module:NAME or file.py:NAME."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Per trial. Default: the task's.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Default: 0.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any key of a study, such as bounds.cyclic.max_lr=[1e-3,1].",
+        ),
+    ] = None,
+    device: DeviceOption = None,
+    storage: StorageOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Search a schedule: begin a study, go on with it, or add trials to it."""
+    from rich.console import Console
+
+    from clrsearch import service
+    from clrsearch.cli import output
+    from clrsearch.reports import Lines, LiveView, Watch
+    from clrsearch.search import load_plan
+
+    given = {"trials": trials, "task": task, "epochs": epochs, "seed": seed}
+    asked = {key: value for key, value in given.items() if value is not None}
+    plan = load_plan(study_file, {**assignments(changes or []), **asked})
+    console = Console()
+    watch: Watch = (
+        LiveView(console) if console.is_terminal and not json else Lines(console, json=json)
+    )
+    with watch:
+        result = service.run(
+            plan,
+            name=name or (study_file.stem if study_file else None),
+            storage=storage,
+            workers=workers,
+            device=device,
+            task_dir=study_file.parent if study_file else None,
+            on_change=watch.show,
+        )
+    output.print_result(console, result, json=json)
+    if result.interrupted:
+        raise typer.Exit(130)
+
+
+@app.command()
+def worker(
+    name: NameArgument,
+    device: DeviceOption = None,
+    task_dir: TaskDirOption = None,
+    storage: StorageOption = None,
+    worker_name: Annotated[str | None, typer.Option("--worker-name", hidden=True)] = None,
+) -> None:
+    """Join a study: work on it from this shell until no trial is left."""
+    from clrsearch import service
+    from clrsearch.cli import output
+    from clrsearch.errors import StudyStopped
+
+    try:
+        service.work(
+            name,
+            storage=storage,
+            device=device,
+            task_dir=task_dir,
+            worker=worker_name,
+            on_end=output.print_trial,
+        )
+    except StudyStopped as stopped:
+        output.print_error(stopped)
+        raise typer.Exit(3) from stopped  # launchers do not replace a worker that ends with 3
+
+
+@app.command()
+def best(
+    name: NameArgument,
+    format: Annotated[
+        Literal["torch", "json", "toml"],
+        typer.Option("--format", help="A Python file for torch, or the values."),
+    ] = "torch",
+    storage: StorageOption = None,
+) -> None:
+    """Print the best schedule found: a Python file that runs alone, or its values."""
+    from clrsearch import service
+    from clrsearch.cli import output
+
+    typer.echo(output.best_text(service.best(name, storage=storage), format), nl=False)
+
+
+@app.command("list")
+def list_command(storage: StorageOption = None, json: JsonOption = False) -> None:
+    """List the studies."""
+    from clrsearch import service
+    from clrsearch.cli import output
+
+    output.print_list(service.list_studies(storage=storage), json=json)
+
+
+@app.command()
+def show(
+    name: NameArgument,
+    trial: Annotated[
+        int | None, typer.Argument(metavar="[TRIAL]", help="A trial's number.")
+    ] = None,
+    storage: StorageOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show a study's trials, or one of them epoch by epoch."""
+    from clrsearch import service
+    from clrsearch.cli import output
+
+    output.print_shown(service.show(name, trial, storage=storage), json=json)
+
+
+@app.command()
+def replay(
+    name: NameArgument,
+    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="A trial's number.")],
+    device: DeviceOption = None,
+    task_dir: TaskDirOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """Run a trial again and say whether it comes out the same; exit code 1 if not."""
+    from clrsearch import service
+    from clrsearch.cli import output
+
+    again = service.replay(name, trial, storage=storage, device=device, task_dir=task_dir)
+    output.print_replayed(again)
+    if not again.matches:
+        raise typer.Exit(1)
+
+
+@app.command()
+def delete(
+    name: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    storage: StorageOption = None,
+) -> None:
+    """Remove a study with all of its trials."""
+    from clrsearch import service
+
+    if not yes:
+        typer.confirm(f"Remove the study {name} and all of its trials?", abort=True)
+    service.delete(name, storage=storage)
+    typer.echo(f"removed {name}")
+
+
+def assignments(texts: list[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` texts as keys and values; a value is TOML, or else a plain word.
+
+    Raises:
+        PlanError: a text without an equals sign.
+    """
+    from clrsearch.errors import PlanError
+
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise PlanError(f"--set {text}: KEY=VALUE is wanted")
+        try:
+            found[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key.strip()] = value
+    return found
+
+
+def main() -> None:
+    """The entry point: an error of ours is one line on stderr, and exit code 2."""
+    from clrsearch.errors import ClrsearchError
+
+    try:
+        app()
+    except ClrsearchError as error:
+        from clrsearch.cli.output import print_error
+
+        print_error(error)
+        sys.exit(2)

@@ -1,0 +1,163 @@
+"""What the commands print."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import tomli_w
+from rich.console import Console
+
+from clrsearch.errors import ClrsearchError
+from clrsearch.reports import (
+    Snapshot,
+    duration,
+    ends,
+    list_table,
+    result_table,
+    schedule_values,
+    study_table,
+    trial_json,
+    trial_line,
+    trial_table,
+)
+from clrsearch.search import Record, Study
+from clrsearch.service import Best, Replayed, Result, Shown, best
+
+
+def print_error(error: ClrsearchError) -> None:
+    """One line on stderr, under the task's own traceback where the task is to blame."""
+    traceback = getattr(error, "traceback", "")
+    if traceback:
+        print(traceback.rstrip(), file=sys.stderr)
+    print(f"clrsearch: {error}", file=sys.stderr)
+
+
+def print_result(console: Console, result: Result, *, json: bool) -> None:
+    """The end of ``run``: leader, baseline, code, where it is saved, what to do next."""
+    now = result.snapshot
+    found = None if now.leader is None else best(now.name, storage=result.storage.reveal())
+    if json:
+        print(json_format.dumps(_summary(now, found)))
+        return
+    if result.began_finished:
+        head = f"{now.name} is finished: {now.done} trials, {ends(now)}."
+    else:
+        head = (
+            f"{now.name}: {now.done} of {now.total} trials done, {ends(now)}. "
+            f"This run took {duration(result.seconds)}."
+        )
+    wide = console if console.is_terminal else Console(width=160)
+    wide.print(head, highlight=False)
+    wide.print()
+    wide.print(result_table(now))
+    print()
+    if found is not None:
+        print(found.code)
+    _print_next_steps(result)
+
+
+def _print_next_steps(result: Result) -> None:
+    now = result.snapshot
+    print(f"Saved in {result.storage}")
+    if result.interrupted:
+        print("Interrupted: run the same command again to go on.")
+    elif now.leader is None:
+        print(f"No trial completed: clrsearch show {now.name} tells why.")
+    else:
+        print(
+            f"Keep this code:           clrsearch best {now.name} > schedule.py\n"
+            f"Run the leader again:     clrsearch replay {now.name} {now.leader.number}\n"
+            f"Search on:                the same command with --trials {now.total + 50}\n"
+            f"Begin another study:      the same command with --name NAME\n"
+            f"See all trials:           optuna-dashboard {result.storage}"
+        )
+
+
+def print_trial(record: Record, study: Study) -> None:
+    """A worker's line for a trial that it has ended."""
+    print(trial_line(record, study.facts.metric, study.facts.epochs), flush=True)
+
+
+def best_text(found: Best, format: str) -> str:
+    """A study's best schedule in one of the formats of ``clrsearch best``."""
+    if format == "torch":
+        return found.code
+    values = _best_values(found)
+    if format == "json":
+        return json_format.dumps(values, indent=2) + "\n"
+    return tomli_w.dumps(values)
+
+
+def print_list(snapshots: Sequence[Snapshot], *, json: bool) -> None:
+    """The table of ``clrsearch list``."""
+    if json:
+        for each in snapshots:
+            print(json_format.dumps(_summary(each, None)))
+    elif snapshots:
+        Console().print(list_table(snapshots))
+    else:
+        print("no studies yet: clrsearch run begins one")
+
+
+def print_shown(shown: Shown, *, json: bool) -> None:
+    """The tables of ``clrsearch show``."""
+    if json:
+        records = [shown.trial] if shown.trial else shown.snapshot.records
+        for record in records:
+            print(trial_json(record, shown.snapshot.metric))
+    elif shown.trial:
+        Console().print(trial_table(shown.snapshot, shown.trial, shown.rates))
+    else:
+        Console().print(study_table(shown.snapshot))
+
+
+def print_replayed(again: Replayed) -> None:
+    """Whether a replay matches, and if not, by how much it differs."""
+    number, epochs = again.trial.number, len(again.trial.values)
+    if again.matches:
+        print(f"trial {number} matches: all {epochs} epochs are equal to the last bit")
+        return
+    elsewhere = "" if again.device == again.trial.device else f" (it ran on {again.trial.device})"
+    print(
+        f"trial {number} differs on {again.device}{elsewhere}: {len(again.values)} of {epochs} "
+        f"epochs came out, the metric off by up to {again.largest_difference:.3g}"
+    )
+
+
+def _best_values(found: Best) -> dict[str, Any]:
+    return {
+        "family": found.schedule.family,
+        "trial": found.trial.number,
+        "epochs": found.facts.epochs,
+        "steps_per_epoch": found.facts.steps_per_epoch,
+        "batch_size": found.facts.batch_size,
+        "optimizer": found.facts.optimizer,
+        "values": dict(found.values),
+        "metrics": dict(found.trial.metrics),
+    }
+
+
+def _summary(now: Snapshot, found: Best | None) -> dict[str, Any]:
+    leader = now.leader
+    return {
+        "study": now.name,
+        "task": now.task,
+        "metric": now.metric,
+        "direction": now.direction,
+        "trials": now.total,
+        "done": now.done,
+        "ends": {str(state): count for state, count in now.slots.items()},
+        "leader": None
+        if leader is None
+        else {
+            "trial": leader.number,
+            "value": leader.value,
+            "metrics": dict(leader.metrics),
+            "family": leader.family,
+            "values": schedule_values(now.schedules[leader.number]),
+        },
+        **({"code": found.code} if found else {}),
+    }

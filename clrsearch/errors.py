@@ -1,0 +1,56 @@
+"""What can go wrong, one class per kind that a caller would want to catch.
+
+ClrsearchError
+├── PlanError            a study file or an option asks for what cannot be done
+├── ScheduleError        a value that no schedule may have
+├── TaskError            a task does not load or breaks its contract
+│   └── TaskRaised       the task's own code raised; carries the traceback
+├── StorageError         the database cannot be reached, read or written
+├── StudyError           a study or trial is unknown, or not in the state the call needs
+│   └── PlanMismatch     a study of this name was asked to do something else
+└── StudyStopped         the task failed again and again, so every worker left
+"""
+
+
+class ClrsearchError(Exception):
+    """The root of every error this package raises on purpose."""
+
+
+class PlanError(ClrsearchError):
+    """A study file or an option asks for what cannot be done; the message names the key."""
+
+
+class ScheduleError(ClrsearchError, ValueError):
+    """A value that no schedule may have; the message names the field."""
+
+
+class TaskError(ClrsearchError):
+    """A task does not load, or does not keep the contract of :class:`clrsearch.Task`."""
+
+
+class TaskRaised(TaskError):
+    """The task's own code raised; ``traceback`` is the text, from the task's first frame on."""
+
+    def __init__(self, message: str, traceback: str) -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+class StorageError(ClrsearchError):
+    """The database cannot be reached, read or written; the message names the real cause."""
+
+
+class StudyError(ClrsearchError):
+    """A study or trial is unknown, or not in the state that the call needs."""
+
+
+class PlanMismatch(StudyError):
+    """A study of this name exists with another plan; the message names the keys that differ."""
+
+
+class StudyStopped(ClrsearchError):
+    """The task failed again and again; ``traceback`` is that of the last failure."""
+
+    def __init__(self, message: str, traceback: str) -> None:
+        super().__init__(message)
+        self.traceback = traceback

@@ -1,0 +1,43 @@
+"""What starts workers: a launcher knows a command line and an environment, nothing else of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One worker's command line, with what its environment has besides this process's own."""
+
+    arguments: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A worker that has ended: its place in the launched commands, exit code and error output."""
+
+    index: int
+    code: int
+    errors: str
+
+
+class Launcher(Protocol):
+    """A group of workers that were started together."""
+
+    def start(self, commands: Sequence[Command]) -> None:
+        """Start them all."""
+
+    def poll(self) -> list[Ended]:
+        """Those that have ended since the last call."""
+
+    def running(self) -> int:
+        """How many have not been reported as ended."""
+
+    def stop(self) -> None:
+        """Ask all of them to leave in good order."""
+
+    def kill(self) -> None:
+        """End all of them at once."""

@@ -1,0 +1,23 @@
+"""Reads a finished or running study and shows it."""
+
+from clrsearch.reports.live import Lines, LiveView, Watch
+from clrsearch.reports.snapshot import Snapshot, snapshot
+from clrsearch.reports.tables import list_table, result_table, study_table, trial_table
+from clrsearch.reports.words import duration, ends, schedule_values, trial_json, trial_line
+
+__all__ = [
+    "Lines",
+    "LiveView",
+    "Snapshot",
+    "Watch",
+    "duration",
+    "ends",
+    "list_table",
+    "result_table",
+    "schedule_values",
+    "snapshot",
+    "study_table",
+    "trial_json",
+    "trial_line",
+    "trial_table",
+]

@@ -1,0 +1,128 @@
+"""A running study on the terminal: a live view, one line per finished trial, or lines of JSON."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from clrsearch.reports import words
+from clrsearch.reports.snapshot import ENDS, Snapshot
+from clrsearch.storage import SlotState
+
+COLOURS = {
+    SlotState.COMPLETE: "green",
+    SlotState.PRUNED: "yellow",
+    SlotState.DIVERGED: "magenta",
+    SlotState.FAILED: "red",
+}
+
+
+class Watch(Protocol):
+    """What is shown of a study while it runs."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show the study as it is now; called about twice a second."""
+
+
+class Lines:
+    """One line per finished trial; those that had finished before are not repeated."""
+
+    def __init__(self, console: Console, *, json: bool = False) -> None:
+        self._console = console
+        self._json = json
+        self._seen: set[int] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Print the trials that have finished since the last call."""
+        finished = {r.number: r for r in snapshot.records if r.state != "running"}
+        if self._seen is None:
+            self._seen = set(finished)
+        for number in sorted(finished.keys() - self._seen):
+            record = finished[number]
+            line = (
+                words.trial_json(record, snapshot.metric)
+                if self._json
+                else words.trial_line(record, snapshot.metric, snapshot.epochs)
+            )
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._seen |= finished.keys()
+
+
+class LiveView:
+    """Progress with the time left, counts by end, the best so far, and each worker's trial."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._started = time.monotonic()
+        self._done_before: int | None = None
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw the study anew."""
+        if self._done_before is None:
+            self._done_before = snapshot.done
+        elapsed = time.monotonic() - self._started
+        self._live.update(draw(snapshot, elapsed, snapshot.done - self._done_before), refresh=True)
+
+
+def draw(snapshot: Snapshot, elapsed: float, done: int) -> RenderableType:
+    """The live view's content, ``elapsed`` seconds after it began and ``done`` slots later."""
+    left = snapshot.total - snapshot.done
+    remaining = f", about {words.duration(elapsed / done * left)} left" if done and left else ""
+    head = Table.grid(padding=(0, 2))
+    head.add_row(
+        Text(snapshot.name, style="bold"),
+        ProgressBar(total=snapshot.total, completed=snapshot.done, width=32),
+        f"{snapshot.done} of {snapshot.total} trials, {words.duration(elapsed)}{remaining}",
+    )
+    counts = Text("  ").join(
+        Text(f"{snapshot.slots[end]} {end}", style=COLOURS[end] if snapshot.slots[end] else "dim")
+        for end in ENDS
+    )
+    best = Table.grid(padding=(0, 2))
+    for label, record in (("leader", snapshot.leader), ("baseline", snapshot.baseline)):
+        if record is not None:
+            best.add_row(
+                label,
+                f"trial {record.number}",
+                words.metrics(record, snapshot.metric),
+                Text(words.schedule(snapshot.schedules[record.number]), style="dim"),
+            )
+    running = Table.grid(padding=(0, 2))
+    for record in snapshot.running:
+        running.add_row(
+            f"trial {record.number}",
+            ProgressBar(total=snapshot.epochs, completed=record.epoch, width=16),
+            f"epoch {record.epoch}/{snapshot.epochs}",
+            "" if record.value is None else f"{snapshot.metric} {words.number(record.value)}",
+            Text(words.params(record), style="dim", no_wrap=True, overflow="ellipsis"),
+        )
+    return Group(head, counts, best, running)

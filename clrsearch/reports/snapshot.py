@@ -1,0 +1,74 @@
+"""A study at one moment, as plain data: what every other report draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from clrsearch.schedules import Schedule
+from clrsearch.search import Record, Study, leader
+from clrsearch.storage import SlotState
+
+ENDS = (SlotState.COMPLETE, SlotState.PRUNED, SlotState.DIVERGED, SlotState.FAILED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """How far a study has come. ``leader`` and ``baseline`` are the best complete trials so far.
+
+    ``slots`` counts the slots by state; ``records`` are all trials in the order of their numbers.
+    """
+
+    name: str
+    task: str
+    metric: str
+    direction: str
+    epochs: int
+    steps_per_epoch: int
+    slots: Mapping[SlotState, int]
+    records: Sequence[Record]
+    leader: Record | None
+    baseline: Record | None
+    baseline_family: str
+    schedules: Mapping[int, Schedule]
+
+    @property
+    def total(self) -> int:
+        """The study's budget."""
+        return sum(self.slots.values())
+
+    @property
+    def done(self) -> int:
+        """How many slots are used up."""
+        return sum(self.slots[end] for end in ENDS)
+
+    @property
+    def running(self) -> list[Record]:
+        """The trials that have begun and not ended."""
+        return [record for record in self.records if record.state == "running"]
+
+
+def snapshot(study: Study) -> Snapshot:
+    """The study as it is now."""
+    records = study.history.records()
+    direction = study.facts.direction
+    best = leader(records, direction)
+    baseline = leader(records, direction, study.plan.baseline)
+    return Snapshot(
+        name=study.name,
+        task=study.plan.task,
+        metric=study.facts.metric,
+        direction=direction,
+        epochs=study.facts.epochs,
+        steps_per_epoch=study.facts.steps_per_epoch,
+        slots=study.slots.counts(),
+        records=tuple(records),
+        leader=best,
+        baseline=baseline,
+        baseline_family=study.plan.baseline,
+        schedules={
+            record.number: study.space.build(record.family, record.params)
+            for record in (best, baseline)
+            if record is not None
+        },
+    )

@@ -1,0 +1,101 @@
+"""Finished studies and trials as text for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from clrsearch.reports import words
+from clrsearch.reports.snapshot import Snapshot
+from clrsearch.search import Record
+
+
+def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:
+    """A table without lines, numbers to the right."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def list_table(snapshots: Sequence[Snapshot]) -> RenderableType:
+    """One row per study."""
+    table = plain_table("study", "task", "trials", "metric", "leader", right=("trials",))
+    for each in snapshots:
+        best = "none yet" if each.leader is None else words.metrics(each.leader, each.metric)
+        table.add_row(each.name, each.task, f"{each.done}/{each.total}", each.metric, best)
+    return table
+
+
+def study_table(snapshot: Snapshot) -> RenderableType:
+    """A study's trials, best first, under a line that sums them up."""
+    table = plain_table("trial", "end", "epoch", snapshot.metric, "other metrics", "parameters")
+    sign = 1 if snapshot.direction == "minimize" else -1
+    order = ["complete", "running", "pruned", "failed"]
+
+    def rank(record: Record) -> tuple[int, int, float]:
+        value = record.value
+        return (
+            order.index(record.state),
+            -record.epoch if record.state == "pruned" else 0,
+            float("inf") if value is None else sign * value,
+        )
+
+    for record in sorted(snapshot.records, key=rank):
+        table.add_row(
+            str(record.number),
+            record.end,
+            str(record.epoch),
+            "" if record.value is None else words.number(record.value),
+            _other_metrics(record, snapshot.metric),
+            words.params(record),
+        )
+    head = (
+        f"{snapshot.name}: {snapshot.done} of {snapshot.total} trials done, {words.ends(snapshot)}"
+    )
+    return Group(Text(head), Text(), table)
+
+
+def trial_table(snapshot: Snapshot, record: Record, rates: Sequence[float]) -> RenderableType:
+    """One trial: its values, and the metric at each epoch beside the rate at its end."""
+    lines = [
+        f"{snapshot.name}, trial {record.number}: {record.end}, "
+        f"{words.metrics(record, snapshot.metric)}",
+        words.params(record),
+        f"slot {record.slot}, {words.number(record.seconds)} s on {record.device}, "
+        f"worker {record.worker}",
+    ]
+    table = plain_table("epoch", "rate at its end", snapshot.metric, right=("epoch",))
+    for epoch, value in sorted(record.values.items()):
+        table.add_row(str(epoch), words.number(rates[epoch - 1]), words.number(value))
+    error = [Text(), Text(record.error)] if record.error else []
+    return Group(*(Text(line) for line in lines), Text(), table, *error)
+
+
+def result_table(snapshot: Snapshot) -> RenderableType:
+    """The leader with the baseline beside it."""
+    table = plain_table("", "trial", snapshot.metric, "other metrics", "schedule", right=("trial",))
+    for label, record in (
+        ("leader", snapshot.leader),
+        (f"baseline ({snapshot.baseline_family})", snapshot.baseline),
+    ):
+        if record is None:
+            table.add_row(label, "", "none complete", "", "")
+        else:
+            table.add_row(
+                label,
+                str(record.number),
+                words.number(record.value),
+                _other_metrics(record, snapshot.metric),
+                words.schedule(snapshot.schedules[record.number]),
+            )
+    return table
+
+
+def _other_metrics(record: Record, metric: str) -> str:
+    return ", ".join(
+        f"{name} {words.number(value)}" for name, value in record.metrics.items() if name != metric
+    )

@@ -1,0 +1,89 @@
+"""How values, times and schedules read in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import timedelta
+from typing import Any
+
+from clrsearch.reports.snapshot import ENDS, Snapshot
+from clrsearch.schedules import Schedule, Value
+from clrsearch.search import Record
+
+
+def number(value: Value | None) -> str:
+    """A value in at most four significant digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def params(record: Record) -> str:
+    """A trial's searched parameters."""
+    words = [f"{name} {number(value)}" for name, value in record.params.items()]
+    return f"{record.family}: {', '.join(words)}"
+
+
+def metrics(record: Record, metric: str) -> str:
+    """A trial's last metrics, the searched one first."""
+    if record.value is None:
+        return "no epoch finished"
+    others = {name: value for name, value in record.metrics.items() if name != metric}
+    return ", ".join(
+        f"{name} {number(value)}" for name, value in {metric: record.value, **others}.items()
+    )
+
+
+def schedule(found: Schedule) -> str:
+    """A schedule's values, those that say something."""
+    values = schedule_values(found)
+    return f"{found.family}: " + ", ".join(
+        f"{name} {number(value)}" for name, value in values.items()
+    )
+
+
+def schedule_values(found: Schedule) -> dict[str, Value]:
+    """A schedule's fields by name, without those that are not set."""
+    assert dataclasses.is_dataclass(found) and not isinstance(found, type)
+    return {name: value for name, value in dataclasses.asdict(found).items() if value is not None}
+
+
+def ends(snapshot: Snapshot) -> str:
+    """How the slots that are used up ended."""
+    return ", ".join(f"{snapshot.slots[end]} {end}" for end in ENDS)
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    return str(timedelta(seconds=round(seconds))).removeprefix("0:")
+
+
+def trial_line(record: Record, metric: str, epochs: int) -> str:
+    """A finished trial, in one line."""
+    return (
+        f"trial {record.number:>3}  {record.end:<8}  epoch {record.epoch:>2}/{epochs}  "
+        f"{metrics(record, metric)}  {params(record)}"
+    )
+
+
+def trial_json(record: Record, metric: str) -> str:
+    """A trial as one line of JSON."""
+    content: dict[str, Any] = {
+        "trial": record.number,
+        "slot": record.slot,
+        "family": record.family,
+        "end": record.end,
+        "epoch": record.epoch,
+        "value": record.value,
+        "metric": metric,
+        "metrics": dict(record.metrics),
+        "params": dict(record.params),
+        "values": {str(epoch): value for epoch, value in sorted(record.values.items())},
+        "seconds": record.seconds,
+        "worker": record.worker,
+        "device": record.device,
+        "started": record.started.isoformat(),
+        "ended": record.ended.isoformat() if record.ended else None,
+    }
+    if record.error:
+        content["error"] = record.error
+    return json.dumps(content)

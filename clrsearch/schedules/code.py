@@ -1,0 +1,121 @@
+"""A schedule as a Python file that runs alone; it is executed before it is handed over."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from clrsearch.errors import ScheduleError
+from clrsearch.schedules.schedule import Momentum, Schedule, Trace
+
+TOLERANCE = 1e-12  # of the peak rate: float64 rounding over a few operations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """What a generated file says besides the schedule.
+
+    ``title`` is its first line; ``found`` lists how the schedule was found, label to text;
+    ``optimizer`` describes the optimizer that it was found with.
+    """
+
+    title: str
+    found: Mapping[str, str]
+    optimizer: str
+    epochs: int
+    steps_per_epoch: int
+    groups: int = 1
+
+
+def render(schedule: Schedule, file: SourceFile) -> str:
+    """The text of a Python file with a function ``make_scheduler(optimizer, steps_per_epoch)``.
+
+    The function stretches the schedule where the steps per epoch are not those that it was found
+    with.
+    """
+    snippet = schedule.code(file.groups)
+    width = max((len(label) for label in file.found), default=0)
+    found = [f"{label:<{width}}  {text}" for label, text in file.found.items()]
+    body = "\n".join(snippet.body)
+    preamble = []
+    if "stretch" in body:
+        preamble.append(
+            "stretch = steps_per_epoch / STEPS_PER_EPOCH"
+            f"  # 1.0 with the {file.steps_per_epoch} of the search"
+        )
+    if file.groups > 1:
+        preamble += [
+            'own = optimizer.param_groups[0]["lr"]',
+            'ratios = [group["lr"] / own for group in optimizer.param_groups]',
+        ]
+    lines = [
+        f'"""{file.title}',
+        "",
+        *found,
+        '"""',
+        "",
+        *snippet.imports,
+        "",
+        f"EPOCHS = {file.epochs}",
+        f"STEPS_PER_EPOCH = {file.steps_per_epoch}",
+        "",
+        *(("", *snippet.definitions, "") if snippet.definitions else ()),
+        "",
+        "def make_scheduler(optimizer, steps_per_epoch):",
+        '    """The schedule for a fresh optimizer, over EPOCHS epochs.',
+        "",
+        f"    Found with {file.optimizer}.",
+        "",
+        "        scheduler = make_scheduler(optimizer, len(loader))",
+        "        for epoch in range(EPOCHS):",
+        "            for inputs, targets in loader:",
+        "                ...",
+        "                optimizer.step()",
+        "                scheduler.step()  # after every batch, not once per epoch",
+        '    """',
+        *textwrap.indent("\n".join([*preamble, body]), "    ").splitlines(),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def check(
+    source: str,
+    expected: Trace,
+    *,
+    steps_per_epoch: int,
+    momentum: Momentum,
+    ratios: Sequence[float] = (1.0,),
+) -> None:
+    """Execute a file of :func:`render` and step its scheduler along the ``expected`` trace.
+
+    Raises:
+        ScheduleError: a rate or a momentum differs by more than 1e-12 of the peak rate; the step is
+            named.
+    """
+    import torch
+
+    namespace: dict[str, Any] = {"__name__": "schedule"}
+    exec(compile(source, "<schedule>", "exec"), namespace)
+    groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": 0.1 * r} for r in ratios]
+    optimizer: torch.optim.Optimizer
+    if momentum == "betas":
+        optimizer = torch.optim.Adam(groups)
+    else:
+        optimizer = torch.optim.SGD(groups, momentum=0.9 if momentum == "momentum" else 0.0)
+    scheduler = namespace["make_scheduler"](optimizer, steps_per_epoch)
+    tolerance = TOLERANCE * float(np.max(expected.rates))
+    for step in range(expected.rates.shape[1]):
+        for index, group in enumerate(optimizer.param_groups):
+            gap = abs(group["lr"] - expected.rates[index, step])
+            if expected.momenta is not None:
+                value = group["betas"][0] if momentum == "betas" else group["momentum"]
+                gap = max(gap, abs(value - expected.momenta[index, step]))
+            if not gap <= tolerance:
+                raise ScheduleError(f"the code leaves the schedule at step {step} by {gap:.3g}")
+        optimizer.step()
+        scheduler.step()

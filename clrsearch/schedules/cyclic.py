@@ -1,0 +1,344 @@
+"""Cyclical learning rates: up and down between two bounds, again and again.
+
+L. N. Smith, "Cyclical Learning Rates for Training Neural Networks", arXiv:1506.01186.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+
+import numpy as np
+
+from clrsearch.errors import ScheduleError
+from clrsearch.schedules.schedule import (
+    Array,
+    Choice,
+    Parameter,
+    Range,
+    Setting,
+    Snippet,
+    Space,
+    Value,
+    momentum_of,
+    relative_rates,
+    require_rate,
+)
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import CyclicLR
+
+Mode = Literal["triangular", "triangular2", "exp_range"]
+ScaleMode = Literal["cycle", "iterations"]
+
+SHORTEST, LONGEST = 2, 10  # stepsizes that Smith's paper advises, in epochs (section 3.2)
+
+
+def sine(cycle: float) -> float:
+    """Amplitudes 1, 1/2, 0, 1/2, 1, ... from cycle to cycle (``scale_mode="cycle"``)."""
+    return 0.5 * (1.0 + math.sin(cycle * math.pi / 2.0))
+
+
+def slow_decay(step: float) -> float:
+    """Amplitude 5^(-step / 10000), half after 4307 steps (``scale_mode="iterations"``)."""
+    return math.exp(-step * math.log(5.0) * 1e-4)
+
+
+SCALE_FUNCTIONS: Mapping[str, Callable[[float], float]] = {
+    function.__name__: function for function in (sine, slow_decay)
+}
+"""The named functions that ``scale_fn`` may be: of the cycle (from 1) or of the step (from 0)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cyclic:
+    """Between ``base_lr`` and ``max_lr`` in straight lines (Smith, section 3; torch's CyclicLR).
+
+    With u, d the stepsizes up and down, c = floor(1 + t / (u + d)) the cycle and x = t / (u + d) -
+    (c - 1) the place in it::
+
+        height(t) = x (u + d) / u            while x <= u / (u + d), else (1 - x) (u + d) / d
+        rate(t)     = base_lr + (max_lr - base_lr) height(t) scale
+        momentum(t) = max_momentum - (max_momentum - base_momentum) height(t) scale
+
+    and scale = 1 (``triangular``), 2^(1 - c) (``triangular2``), gamma^t (``exp_range``), or
+    ``scale_fn`` of c or t.
+
+    Either ``mode`` is given, or ``scale_fn`` (one of :data:`SCALE_FUNCTIONS`) with ``scale_mode``,
+    which says whether it is a function of the cycle (from 1) or of the step (from 0). ``gamma``
+    goes with exp_range, the momenta with ``cycle_momentum``, without which the optimizer's own
+    momentum stays. Stepsizes are in optimizer steps and need not be whole; ``step_size_down`` is
+    the same as up where it is None.
+
+    Raises:
+        ScheduleError: a value that torch would take silently and wrongly, by the field's name.
+    """
+
+    family: ClassVar[str] = "cyclic"
+
+    base_lr: float
+    max_lr: float
+    step_size_up: float
+    step_size_down: float | None = None
+    mode: Mode | None = None
+    gamma: float | None = None
+    scale_fn: str | None = None
+    scale_mode: ScaleMode | None = None
+    cycle_momentum: bool = False
+    base_momentum: float | None = None
+    max_momentum: float | None = None
+
+    def __post_init__(self) -> None:
+        require_rate("base_lr", self.base_lr, zero=True)
+        require_rate("max_lr", self.max_lr)
+        _require_order(self, "base_lr", "max_lr")
+        for name in ("step_size_up", "step_size_down"):
+            size = getattr(self, name)
+            if size is not None and not (math.isfinite(size) and size > 0):
+                raise ScheduleError(f"{name} must be a positive number of steps, not {size}")
+        self._require_scale()
+        _require_with(self, "cycle_momentum", ("base_momentum", "max_momentum"))
+        if self.cycle_momentum:
+            for name in ("base_momentum", "max_momentum"):
+                if not 0 <= getattr(self, name) < 1:
+                    raise ScheduleError(f"{name} must be in [0, 1), not {getattr(self, name)}")
+            _require_order(self, "base_momentum", "max_momentum")
+
+    def _require_scale(self) -> None:
+        """Refuse a mode or a scale function that is unknown or incomplete, or both."""
+        if (self.mode is None) == (self.scale_fn is None):
+            raise ScheduleError("either mode or scale_fn must be given, and not both")
+        _require_with(self, "scale_fn", ("scale_mode",))
+        if self.scale_fn is not None:
+            _require_one_of(self, "scale_fn", tuple(SCALE_FUNCTIONS))
+            _require_one_of(self, "scale_mode", get_args(ScaleMode))
+        else:
+            _require_one_of(self, "mode", get_args(Mode))
+        if self.mode != "exp_range" and self.gamma is not None:
+            raise ScheduleError(f"gamma belongs to the mode exp_range, not to {self.mode}")
+        if self.mode == "exp_range" and (self.gamma is None or not 0 < self.gamma <= 1):
+            raise ScheduleError(f"gamma must be in (0, 1], not {self.gamma}")
+
+    @classmethod
+    def space(cls, setting: Setting) -> Space:
+        """Mode, rates, cycles, the decay of exp_range, and momentum where the optimizer has one.
+
+        The lower rate is searched as a ratio of the upper one, gamma as the share of the amplitude
+        that is left at the horizon, so that a range means the same for every task. ``cycles`` whole
+        cycles fill the horizon, for a run that is cut in the middle of one measures where it was
+        cut; with ``stepsize = "integers"`` the stepsize is searched in whole epochs instead.
+        """
+        own, epochs = setting.own_rate, setting.epochs
+        if epochs < 2 * SHORTEST:
+            raise ScheduleError(
+                f"a cycle takes at least {2 * SHORTEST} epochs, "
+                f"for stepsizes are {SHORTEST} to {LONGEST}; there are {epochs}"
+            )
+        if setting.stepsize == "whole-cycles":
+            fewest, most = math.ceil(epochs / (2 * LONGEST)), epochs // (2 * SHORTEST)
+            length = {"cycles": Parameter(domain=Range(low=fewest, high=most, integer=True))}
+        else:
+            length = {"stepsize": Parameter(domain=Range(low=SHORTEST, high=LONGEST, integer=True))}
+        space = {
+            "mode": Parameter(domain=Choice(options=get_args(Mode))),
+            "max_lr": Parameter(domain=Range(low=own / 30, high=own * 30, log=True)),
+            "base_ratio": Parameter(domain=Range(low=1e-3, high=0.5, log=True)),
+            **length,
+            "amplitude_left": Parameter(
+                domain=Range(low=0.01, high=0.9, log=True), when=("mode", "exp_range")
+            ),
+        }
+        if setting.momentum == "none":
+            return space
+        cycling = ("cycle_momentum", True)
+        return {
+            **space,
+            "cycle_momentum": Parameter(domain=Choice(options=(False, True))),
+            "base_momentum": Parameter(domain=Range(low=0.75, high=0.9), when=cycling),
+            "max_momentum": Parameter(domain=Range(low=0.9, high=0.98), when=cycling),
+        }
+
+    @classmethod
+    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+        """Smith's advice, once per mode: base a quarter of the top, stepsize 4, momentum cycled.
+
+        The top rate is a third of the bounds' upper end; what lies outside the bounds is moved to
+        their edge.
+        """
+
+        def nearest(name: str, wanted: Value) -> Value:
+            domain = space[name].domain
+            if isinstance(domain, Choice):
+                return wanted if wanted in domain.options else domain.options[0]
+            assert not isinstance(wanted, str)
+            return int(domain.clip(wanted)) if domain.integer else domain.clip(wanted)
+
+        top = space["max_lr"].domain
+        assert isinstance(top, Range)
+        counts = range(1, max(setting.epochs // (2 * SHORTEST), 1) + 1)
+        wanted: dict[str, Value] = {
+            "max_lr": top.high / 3,
+            "base_ratio": 0.25,
+            "cycles": min(counts, key=lambda n: abs(setting.epochs / (2 * n) - 4)),
+            "stepsize": 4,
+            "amplitude_left": 0.1,
+            "cycle_momentum": True,
+            "base_momentum": 0.85,
+            "max_momentum": 0.95,
+        }
+        modes = space["mode"].domain
+        assert isinstance(modes, Choice)
+        settings = []
+        for mode in modes.options:
+            params: dict[str, Value] = {}
+            for name, parameter in space.items():
+                if parameter.applies(params):
+                    params[name] = mode if name == "mode" else nearest(name, wanted[name])
+            settings.append(params)
+        return settings
+
+    @classmethod
+    def build(cls, params: Mapping[str, Value], setting: Setting) -> Cyclic:
+        """The schedule that the searched parameters stand for; see :meth:`space`."""
+        max_lr = float(params["max_lr"])
+        if "cycles" in params:
+            step_size = setting.horizon / (2 * int(params["cycles"]))
+        else:
+            step_size = float(params["stepsize"]) * setting.steps_per_epoch
+        left = params.get("amplitude_left")
+        cycling = bool(params.get("cycle_momentum", False))
+        momentum: dict[str, Any] = (
+            {name: float(params[name]) for name in ("base_momentum", "max_momentum")}
+            if cycling
+            else {}
+        )
+        return cls(
+            base_lr=max_lr * float(params["base_ratio"]),
+            max_lr=max_lr,
+            step_size_up=step_size,
+            mode=params["mode"],  # type: ignore[arg-type]  # checked in __post_init__
+            gamma=None if left is None else float(left) ** (1 / setting.horizon),
+            cycle_momentum=cycling,
+            **momentum,
+        )
+
+    def at(self, steps: Array) -> tuple[Array, Array | None]:
+        """The rate, and with ``cycle_momentum`` the momentum, at each of ``steps``."""
+        up, down = self.step_size_up, self.step_size_down or self.step_size_up
+        cycle = np.floor(1 + steps / (up + down))
+        place = 1.0 + steps / (up + down) - cycle
+        peak = up / (up + down)
+        height = np.where(place <= peak, place / peak, (place - 1) / (peak - 1))
+        height = height * self._scale(cycle, steps)
+        rates = self.base_lr + (self.max_lr - self.base_lr) * height
+        if not self.cycle_momentum:
+            return rates, None
+        assert self.max_momentum is not None and self.base_momentum is not None
+        return rates, self.max_momentum - (self.max_momentum - self.base_momentum) * height
+
+    def _scale(self, cycle: Array, steps: Array) -> Array:
+        if self.scale_fn is not None:
+            scale = np.vectorize(SCALE_FUNCTIONS[self.scale_fn], otypes=[np.float64])
+            scaled: Array = scale(cycle if self.scale_mode == "cycle" else steps)
+            return scaled
+        if self.mode == "triangular2":
+            return np.asarray(0.5 ** (cycle - 1), dtype=np.float64)
+        if self.gamma is not None:
+            return np.asarray(self.gamma**steps, dtype=np.float64)
+        return np.ones_like(cycle)
+
+    def scheduler(self, optimizer: Optimizer) -> CyclicLR:
+        """torch's CyclicLR; ``cycle_momentum`` moves the momentum, or the first of the betas."""
+        from torch.optim.lr_scheduler import CyclicLR
+
+        ratios = relative_rates(optimizer)
+        if self.cycle_momentum and momentum_of(optimizer) == "none":
+            raise ScheduleError(
+                f"cycle_momentum needs a momentum, and this {type(optimizer).__name__} has none"
+            )
+        return CyclicLR(
+            optimizer,
+            base_lr=[self.base_lr * ratio for ratio in ratios],
+            max_lr=[self.max_lr * ratio for ratio in ratios],
+            step_size_up=self.step_size_up,  # type: ignore[arg-type]  # torch turns it into a float
+            step_size_down=self.step_size_down,  # type: ignore[arg-type]
+            cycle_momentum=self.cycle_momentum,
+            **self._given(),
+        )
+
+    def _given(self) -> dict[str, Any]:
+        """The arguments of CyclicLR that are neither rates nor sizes, as far as they are set."""
+        names = ("mode", "gamma", "scale_mode", "base_momentum", "max_momentum")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.scale_fn is not None:
+            given["scale_fn"] = SCALE_FUNCTIONS[self.scale_fn]
+        return given
+
+    def code(self, groups: int) -> Snippet:
+        """The source of :meth:`scheduler`: a call of CyclicLR with what matters said outright."""
+
+        def rate(value: float) -> str:
+            return repr(value) if groups == 1 else f"[{value!r} * ratio for ratio in ratios]"
+
+        arguments = {
+            "base_lr": rate(self.base_lr),
+            "max_lr": rate(self.max_lr),
+            "step_size_up": f"{self.step_size_up!r} * stretch",
+        }
+        if self.step_size_down is not None:
+            arguments["step_size_down"] = f"{self.step_size_down!r} * stretch"
+        imports: tuple[str, ...] = ("from torch.optim.lr_scheduler import CyclicLR",)
+        definitions: tuple[str, ...] = ()
+        if self.scale_fn is None:
+            arguments["mode"] = f'"{self.mode}"'
+        else:
+            imports = ("import math", "", *imports)
+            definitions = tuple(inspect.getsource(SCALE_FUNCTIONS[self.scale_fn]).splitlines())
+            in_cycles = self.scale_mode == "cycle"
+            arguments["scale_fn"] = (
+                self.scale_fn if in_cycles else f"lambda step: {self.scale_fn}(step / stretch)"
+            )
+            arguments["scale_mode"] = f'"{self.scale_mode}"'
+        if self.mode == "exp_range":
+            arguments["gamma"] = f"{self.gamma!r} ** (1 / stretch)"
+        arguments["cycle_momentum"] = repr(self.cycle_momentum)
+        if self.cycle_momentum:
+            arguments["base_momentum"] = repr(self.base_momentum)
+            arguments["max_momentum"] = repr(self.max_momentum)
+        return Snippet(
+            imports=imports,
+            definitions=definitions,
+            body=(
+                "return CyclicLR(",
+                "    optimizer,",
+                *(f"    {name}={value}," for name, value in arguments.items()),
+                ")",
+            ),
+        )
+
+
+def _require_order(schedule: Cyclic, low: str, high: str) -> None:
+    if getattr(schedule, low) > getattr(schedule, high):
+        raise ScheduleError(
+            f"{low} {getattr(schedule, low)} is above {high} {getattr(schedule, high)}"
+        )
+
+
+def _require_with(schedule: Cyclic, leader: str, names: Sequence[str]) -> None:
+    """Refuse fields that are set without their ``leader``, or missing beside it."""
+    for name in names:
+        if getattr(schedule, leader) and getattr(schedule, name) is None:
+            raise ScheduleError(f"{leader} needs {name}")
+        if not getattr(schedule, leader) and getattr(schedule, name) is not None:
+            raise ScheduleError(f"{name} means nothing without {leader}")
+
+
+def _require_one_of(schedule: Cyclic, name: str, allowed: Sequence[str]) -> None:
+    if getattr(schedule, name) not in allowed:
+        raise ScheduleError(
+            f"{name} must be one of {', '.join(allowed)}, not {getattr(schedule, name)!r}"
+        )

@@ -1,0 +1,207 @@
+"""What a schedule can say of itself: its ranges, closed form, torch scheduler and source code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clrsearch.errors import ScheduleError
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+Array = NDArray[np.float64]
+Value = float | int | str | bool
+"""One parameter's value, as the sampler proposes it and the database stores it."""
+Momentum = Literal["none", "momentum", "betas"]
+"""What an optimizer has to cycle: nothing, ``momentum``, or the first of its ``betas``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """A number to search from ``low`` to ``high``, both included; one value if they are equal."""
+
+    low: float
+    high: float
+    log: bool = False
+    integer: bool = False
+
+    @property
+    def extremes(self) -> tuple[Value, ...]:
+        """The values at the ends, as the sampler would propose them."""
+        ends = (self.low, self.high)
+        return tuple(int(end) for end in ends) if self.integer else ends
+
+    def clip(self, value: float) -> float:
+        """The value of the range that is nearest to ``value``."""
+        return min(max(value, self.low), self.high)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One of several values that have no order."""
+
+    options: tuple[str | bool, ...]
+
+    @property
+    def extremes(self) -> tuple[Value, ...]:
+        """All of the options."""
+        return self.options
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One searched value of a family.
+
+    ``when`` names another parameter and the value that it must have for this one to be searched;
+    that other one comes first in the :data:`Space`.
+    """
+
+    domain: Range | Choice
+    when: tuple[str, Value] | None = None
+
+    def applies(self, params: Mapping[str, Value]) -> bool:
+        """Whether this parameter is searched beside the ``params`` chosen before it."""
+        return self.when is None or params.get(self.when[0]) == self.when[1]
+
+
+Space = Mapping[str, Parameter]
+"""A family's searched parameters by name, in the order in which they are chosen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a family must know of a task before it can be searched for it.
+
+    ``own_rate`` is the learning rate that the task's own optimizer gives its first parameter group.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    own_rate: float
+    momentum: Momentum
+    stepsize: Literal["whole-cycles", "integers"] = "whole-cycles"
+
+    @property
+    def horizon(self) -> int:
+        """The number of optimizer steps of a whole run."""
+        return self.epochs * self.steps_per_epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """The rates and momenta of a schedule over a horizon of T steps, per parameter group.
+
+    ``rates`` is a ``(groups, T)`` array; ``momenta`` is one too, or None where the schedule leaves
+    the optimizer's own momentum alone.
+    """
+
+    rates: Array
+    momenta: Array | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snippet:
+    """A schedule as Python source: import lines, definitions, and the body of ``make_scheduler``.
+
+    The body may use ``optimizer``; ``stretch``, the ratio of the steps per epoch it is used with to
+    those it was found with; and, where it was asked for with several groups, ``ratios``, the
+    groups' learning rates relative to the first. It returns the scheduler.
+    """
+
+    imports: tuple[str, ...]
+    body: tuple[str, ...]
+    definitions: tuple[str, ...] = ()
+
+
+class Schedule(Protocol):
+    """One family with its values: a frozen dataclass whose fields are those values.
+
+    Steps count optimizer steps from 0; rates are those of the first parameter group.
+    """
+
+    family: ClassVar[str]
+
+    @classmethod
+    def space(cls, setting: Setting) -> Space:
+        """What is searched of this family, before the plan's bounds.
+
+        Raises:
+            ScheduleError: the family does not fit the number of epochs.
+        """
+
+    @classmethod
+    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+        """Settings to try before anything is sampled, inside the bounds of ``space``."""
+
+    @classmethod
+    def build(cls, params: Mapping[str, Value], setting: Setting) -> Self:
+        """The schedule that the searched ``params`` stand for.
+
+        Raises:
+            ScheduleError: the values contradict each other.
+        """
+
+    def at(self, steps: Array) -> tuple[Array, Array | None]:
+        """The rate, and the momentum where the schedule sets one, at each of ``steps``."""
+
+    def scheduler(self, optimizer: Optimizer) -> LRScheduler:
+        """The schedule as torch's own object, to be stepped after every optimizer step.
+
+        The ratios between the learning rates of the optimizer's groups are kept.
+
+        Raises:
+            ScheduleError: the optimizer cannot follow the schedule, or has followed another.
+        """
+
+    def code(self, groups: int) -> Snippet:
+        """The source of :meth:`scheduler` for an optimizer with that many parameter groups."""
+
+
+def trace(schedule: Schedule, horizon: int, ratios: Sequence[float] = (1.0,)) -> Trace:
+    """The ``schedule`` over steps 0 .. ``horizon`` - 1, each group's rates times its ratio."""
+    rates, momenta = schedule.at(np.arange(horizon, dtype=np.float64))
+    return Trace(
+        rates=np.outer(np.asarray(ratios, dtype=np.float64), rates),
+        momenta=None if momenta is None else np.tile(momenta, (len(ratios), 1)),
+    )
+
+
+def relative_rates(optimizer: Optimizer) -> list[float]:
+    """The learning rates of a fresh optimizer's parameter groups relative to the first group's.
+
+    Raises:
+        ScheduleError: another scheduler has set rates already (``initial_lr`` is left behind, and
+            torch would start from it), or the first group's rate is not positive.
+    """
+    groups = optimizer.param_groups
+    if any("initial_lr" in group for group in groups):
+        raise ScheduleError("the optimizer has had a scheduler already: build a fresh optimizer")
+    own = float(groups[0]["lr"])
+    if not own > 0:
+        raise ScheduleError(f"the optimizer's first learning rate must be positive, not {own}")
+    return [float(group["lr"]) / own for group in groups]
+
+
+def momentum_of(optimizer: Optimizer) -> Momentum:
+    """What an optimizer can cycle; a momentum of 0 counts as none: cycling would switch it on."""
+    group = optimizer.param_groups[0]
+    if "betas" in group:
+        return "betas"
+    return "momentum" if group.get("momentum", 0) > 0 else "none"
+
+
+def require_rate(name: str, value: float, *, zero: bool = False) -> None:
+    """Refuse a learning rate that is not a positive finite number; ``zero`` allows 0 as well.
+
+    Raises:
+        ScheduleError: naming the field.
+    """
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise ScheduleError(f"{name} must be {'0 or more' if zero else 'positive'}, not {value}")

@@ -1,0 +1,126 @@
+"""What has been tried, as plain records; the only reader of Optuna's FrozenTrials."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from clrsearch.schedules import Value
+
+State = Literal["running", "complete", "pruned", "failed"]
+
+_STATES: Mapping[TrialState, State] = {
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One trial.
+
+    ``params`` are without the family's prefix; ``values`` maps epochs (from 1) to the metric.
+    ``metrics`` holds all metrics of the last epoch, ``seconds`` the time spent in training and
+    validation, ``error`` the traceback of a failed trial. Times are in UTC.
+    """
+
+    number: int
+    slot: int
+    family: str
+    params: Mapping[str, Value]
+    state: State
+    diverged: bool
+    values: Mapping[int, float]
+    metrics: Mapping[str, float]
+    worker: str
+    device: str
+    seconds: float
+    error: str
+    started: datetime
+    ended: datetime | None
+
+    @property
+    def epoch(self) -> int:
+        """The last epoch that was reported, 0 before the first."""
+        return max(self.values, default=0)
+
+    @property
+    def value(self) -> float | None:
+        """The metric at the last reported epoch; the trial's score where it is complete."""
+        return self.values.get(self.epoch)
+
+    @property
+    def end(self) -> str:
+        """How it ended, in the words of the slot table; ``running`` before."""
+        return "diverged" if self.diverged else self.state
+
+
+class History:
+    """A study's records; finished ones are read once per process."""
+
+    def __init__(self, storage: BaseStorage, study_id: int) -> None:
+        self._storage = storage
+        self._study_id = study_id
+        self._finished: dict[int, Record] = {}
+        self._read: list[Record] = []
+        self._read_at = -float("inf")
+
+    def records(self, max_age: float = 0.0) -> list[Record]:
+        """Every trial's record in the order of their numbers, at most ``max_age`` seconds old."""
+        now = time.monotonic()
+        if now - self._read_at > max_age:
+            self._read = [
+                self._finished.get(trial.number) or self._record(trial)
+                for trial in self._storage.get_all_trials(self._study_id, deepcopy=False)
+                if "slot" in trial.user_attrs
+            ]
+            self._read_at = now
+        return self._read
+
+    def _record(self, trial: FrozenTrial) -> Record:
+        record = to_record(trial)
+        if trial.state.is_finished():
+            self._finished[trial.number] = record
+        return record
+
+
+def to_record(trial: FrozenTrial) -> Record:
+    """The record of a trial that one of our workers has begun."""
+    attributes: Mapping[str, Any] = trial.user_attrs
+    family = attributes["family"]
+    assert trial.datetime_start is not None
+    return Record(
+        number=trial.number,
+        slot=attributes["slot"],
+        family=family,
+        params={name.removeprefix(f"{family}."): value for name, value in trial.params.items()},
+        state=_STATES[trial.state],
+        diverged=any(violation > 0 for violation in trial.constraints.values()),
+        values=dict(trial.intermediate_values),
+        metrics=attributes.get("metrics", {}),
+        worker=attributes["worker"],
+        device=attributes["device"],
+        seconds=attributes.get("seconds", 0.0),
+        error=attributes.get("error", ""),
+        started=trial.datetime_start,
+        ended=trial.datetime_complete,
+    )
+
+
+def leader(records: list[Record], direction: str, family: str | None = None) -> Record | None:
+    """The complete trial with the best last value, of one family where asked, if there is one."""
+    complete = [
+        record
+        for record in records
+        if record.state == "complete" and family in (None, record.family)
+    ]
+    best = min if direction == "minimize" else max
+    return best(complete, key=lambda record: record.value or 0.0, default=None)

@@ -1,0 +1,161 @@
+"""What a study was asked to do: read from TOML and options, and stored with the study."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
+from pydantic_core import ErrorDetails
+
+from clrsearch.errors import PlanError
+from clrsearch.schedules import FAMILIES
+
+BASELINE_EVERY = 10
+"""One slot in so many goes to the baseline."""
+
+Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
+Bound = Scalar | tuple[Scalar, ...]
+"""One value fixes a parameter, two numbers are the ends of its range, strings are its choices."""
+
+
+class StudyPlan(BaseModel):
+    """Everything that a study is asked to do. What is None here is the task's to say.
+
+    ``bounds`` maps a family to its parameters' bounds. ``trials`` counts slots: the retry of a
+    failed trial does not use up another.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str = "digits"
+    epochs: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    metric: str | None = None
+    direction: Literal["minimize", "maximize"] | None = None
+    trials: int = Field(default=100, ge=1)
+    families: tuple[str, ...] = Field(default=("cyclic",), min_length=1)
+    baseline: str = "constant"
+    seed: int = Field(default=0, ge=0)
+    pruner: Literal["lenient", "none"] = "lenient"
+    stepsize: Literal["whole-cycles", "integers"] = "whole-cycles"
+    retries: int = Field(default=1, ge=0)
+    options: Mapping[str, Scalar] = Field(default_factory=dict)
+    bounds: Mapping[str, Mapping[str, Bound]] = Field(default_factory=dict)
+
+    def family_of(self, slot: int) -> str:
+        """The family that a slot is for: round robin, with every tenth for the baseline."""
+        if self.baseline in self.families:
+            return self.families[slot % len(self.families)]
+        if slot % BASELINE_EVERY == BASELINE_EVERY - 1:
+            return self.baseline
+        return self.families[(slot - slot // BASELINE_EVERY) % len(self.families)]
+
+    def rank_of(self, slot: int) -> int:
+        """How many earlier slots are for the same family."""
+        return sum(self.family_of(earlier) == self.family_of(slot) for earlier in range(slot))
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """The families that get slots, the baseline included."""
+        return tuple(dict.fromkeys((*self.families, self.baseline)))
+
+
+def load_plan(path: Path | None, changes: Mapping[str, Any] | None = None) -> StudyPlan:
+    """The plan of a study file, or the default one, with ``changes`` laid over it.
+
+    ``changes`` maps keys to values as the file would hold them; a dotted key reaches into a table.
+
+    Raises:
+        PlanError: no such file, not TOML, an unknown key (the nearest one is named) or a bad value.
+    """
+    content = {} if path is None else _read(path)
+    for key, value in (changes or {}).items():
+        _lay_over(content, key, value)
+    try:
+        plan = StudyPlan.model_validate(content)
+    except ValidationError as error:
+        raise PlanError(_explain(error.errors()[0], path)) from error
+    for family in plan.searched:
+        if family not in FAMILIES:
+            raise PlanError(f"no family {family!r}{nearest(family, FAMILIES)}")
+    for family in plan.bounds:
+        if family not in plan.searched:
+            raise PlanError(
+                f"bounds.{family}: not a family of this study{nearest(family, plan.searched)}"
+            )
+    return plan
+
+
+def differences(stored: StudyPlan, asked: StudyPlan) -> list[str]:
+    """The keys in which two plans ask for different studies, trials aside, with both values."""
+    old, new = stored.model_dump(exclude={"trials"}), asked.model_dump(exclude={"trials"})
+    return [
+        f"{key} is {_shown(old[key])} there and {_shown(new[key])} here"
+        for key in old
+        if old[key] != new[key]
+    ]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint to append to a message about an unknown ``word``: the nearest known one, or all."""
+    names = list(known)
+    near = difflib.get_close_matches(word, names, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; there is {', '.join(names)}"
+
+
+def _shown(value: object) -> str:
+    return "the task's own" if value is None else repr(value)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PlanError(f"no such study file: {path}{_toml_files_near(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"the study file {path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise PlanError(f"{path} is not valid TOML: {error}") from error
+
+
+def _toml_files_near(path: Path) -> str:
+    if not path.parent.is_dir():
+        return ""
+    names = [file.name for file in path.parent.glob("*.toml")]
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""
+
+
+def _lay_over(content: dict[str, Any], key: str, value: Any) -> None:
+    *tables, last = key.split(".")
+    for table in tables:
+        inner = content.setdefault(table, {})
+        if not isinstance(inner, dict):
+            raise PlanError(f"{key}: {table} is not a table")
+        content = inner
+    content[last] = value
+
+
+def _explain(error: ErrorDetails, path: Path | None) -> str:
+    where = f"{path}: " if path else ""
+    key = ".".join(str(part) for part in error["loc"] if not str(part).startswith("function-"))
+    if error["type"] == "extra_forbidden":
+        return f"{where}unknown key {key}{nearest(key, StudyPlan.model_fields)}"
+    top = str(error["loc"][0])
+    if top in ("bounds", "options"):  # a union's alternatives are no words for a reader
+        given = error["input"]
+        return f"{where}{top}: {given!r} is neither a number, a text, true or false, nor a list"
+    return f"{where}{key}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"

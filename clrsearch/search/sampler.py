@@ -1,0 +1,113 @@
+"""What to try next: a pure function of a family's history, proposed by Optuna's TPE in memory.
+
+J. Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011. One TPE per family:
+over all families in one study the strong ones starve the weak.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from clrsearch.schedules import Choice, Parameter, Space, Value
+from clrsearch.search.history import Record
+from clrsearch.tasks import Direction
+
+STARTUP = 10  # trials of a family that are drawn at random before TPE proposes
+REPLAYED = 1000  # records that TPE sees at most: a proposal then takes about 0.15 s
+
+_STATES = {
+    "running": TrialState.RUNNING,
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+}
+
+
+def suggest(
+    history: Sequence[Record], space: Space, *, direction: Direction, seed: int
+) -> dict[str, Value]:
+    """Parameters to try next, given one family's ``history``, running trials included.
+
+    The same history and seed give the same parameters. Failed trials are left out, for they say
+    nothing of their parameters; diverged ones count as infeasible.
+    """
+    replayed = [_replayed(record, space) for record in _most_telling(history, direction)]
+    with _quiet():
+        sampler = optuna.samplers.TPESampler(
+            multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP, seed=seed
+        )
+        study = optuna.create_study(direction=direction, sampler=sampler)
+        study.add_trials(replayed)
+        trial = study.ask()
+        params: dict[str, Value] = {}
+        for name, parameter in space.items():
+            if parameter.applies(params):
+                params[name] = trial._suggest(name, distribution(parameter))
+    return params
+
+
+def distribution(parameter: Parameter) -> BaseDistribution:
+    """A parameter's domain in Optuna's words."""
+    domain = parameter.domain
+    if isinstance(domain, Choice):
+        return CategoricalDistribution(domain.options)
+    if domain.integer:
+        return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
+    return FloatDistribution(domain.low, domain.high, log=domain.log)
+
+
+def distributions(space: Space, params: Mapping[str, Value]) -> dict[str, BaseDistribution]:
+    """The distributions of those parameters that ``params`` holds."""
+    return {name: distribution(space[name]) for name in params}
+
+
+def _most_telling(history: Sequence[Record], direction: Direction) -> list[Record]:
+    """At most :data:`REPLAYED` records, by number: the best for one half, then the latest."""
+    telling = [record for record in history if record.state in _STATES]
+    if len(telling) <= REPLAYED:
+        return telling
+    sign = 1 if direction == "minimize" else -1
+    complete = [record for record in telling if record.state == "complete"]
+    best = sorted(complete, key=lambda record: sign * (record.value or 0.0))[: REPLAYED // 2]
+    kept = {record.number for record in best}
+    for record in reversed(telling):
+        if len(kept) == REPLAYED:
+            break
+        kept.add(record.number)
+    return [record for record in telling if record.number in kept]
+
+
+def _replayed(record: Record, space: Space) -> FrozenTrial:
+    return create_trial(
+        state=_STATES[record.state],
+        params=dict(record.params),
+        distributions=distributions(space, record.params),
+        intermediate_values=dict(record.values),
+        value=record.value if record.state == "complete" else None,
+        constraints={"diverged": 1.0} if record.diverged else None,
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Optuna's word on experimental arguments, and its log line for a study in memory."""
+    logger = logging.getLogger("optuna")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,221 @@
+"""A study in the database: its plan and facts, and the life of its trials."""
+
+from __future__ import annotations
+
+import difflib
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from optuna.exceptions import DuplicatedStudyError
+from optuna.storages import BaseStorage, get_storage
+from optuna.study import StudyDirection
+from optuna.trial import TrialState, create_trial
+
+from clrsearch.errors import StudyError
+from clrsearch.schedules import Value
+from clrsearch.search.history import History, Record
+from clrsearch.search.plan import StudyPlan
+from clrsearch.search.sampler import distributions
+from clrsearch.search.space import StudySpace, build_space
+from clrsearch.storage import Database, Slot, Slots
+from clrsearch.tasks import TaskFacts
+
+ATTRIBUTE = "clrsearch"
+STOPPED = "clrsearch:stopped"
+PATIENCE_SECONDS = 5.0  # for another process that is creating the same study
+
+
+class Study:
+    """One study: what it was asked to do, what it knows of its task, its slots and its trials."""
+
+    def __init__(self, database: Database, name: str) -> None:
+        """Open a study.
+
+        Raises:
+            StudyError: there is none of this name (near ones are named), or it is not ours.
+        """
+        self.name = name
+        self.database = database
+        self._storage: BaseStorage = get_storage(database.optuna)
+        try:
+            self._id = self._storage.get_study_id_from_name(name)
+        except KeyError:
+            raise StudyError(_unknown(name, [study.name for study in studies(database)])) from None
+        stored = self._storage.get_study_user_attrs(self._id).get(ATTRIBUTE)
+        if stored is None:
+            raise StudyError(f"{name} is a study of Optuna's that clrsearch did not make")
+        self.plan = StudyPlan.model_validate(stored["plan"])
+        self.facts = TaskFacts.model_validate(stored["facts"])
+        self.versions: Mapping[str, str] = stored["versions"]
+        self.created = datetime.fromisoformat(stored["created"])
+        self.slots = Slots(database.engine, stored["uuid"])
+        self.space: StudySpace = build_space(self.plan, self.facts)
+        self._uuid: str = stored["uuid"]
+        self.history = History(self._storage, self._id)
+
+    @classmethod
+    def create(
+        cls,
+        database: Database,
+        name: str,
+        plan: StudyPlan,
+        facts: TaskFacts,
+        versions: Mapping[str, str],
+    ) -> Study:
+        """Make a study with its slots; one that another process has just made is opened instead."""
+        build_space(plan, facts)  # refuses what cannot be searched before anything is written
+        storage = get_storage(database.optuna)
+        direction = StudyDirection[facts.direction.upper()]
+        try:
+            study_id = storage.create_new_study([direction], name)
+        except DuplicatedStudyError:
+            study_id = storage.get_study_id_from_name(name)
+            if _appears(storage, study_id):
+                return cls(database, name)
+        stored = {
+            "uuid": str(uuid.uuid4()),
+            "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "plan": plan.model_dump(mode="json"),
+            "facts": facts.model_dump(mode="json"),
+            "versions": dict(versions),
+        }
+        storage.set_study_user_attr(study_id, ATTRIBUTE, stored)
+        study = cls(database, name)
+        study.grow(plan.trials)
+        return study
+
+    def grow(self, trials: int) -> None:
+        """Make it so many slots, if it has fewer."""
+        if trials > self.plan.trials:
+            self.plan = self.plan.model_copy(update={"trials": trials})
+            stored = self._storage.get_study_user_attrs(self._id)[ATTRIBUTE]
+            plan = self.plan.model_dump(mode="json")
+            self._storage.set_study_user_attr(self._id, ATTRIBUTE, {**stored, "plan": plan})
+        self.slots.grow([self.plan.family_of(slot) for slot in range(self.plan.trials)])
+
+    def begin(self, slot: Slot, params: Mapping[str, Value], attributes: Mapping[str, Any]) -> int:
+        """Bear a running trial for a slot, whole and in one transaction; its number."""
+        space = self.space.families[slot.family]
+        trial_id = self._storage.create_new_trial(
+            self._id,
+            create_trial(
+                state=TrialState.RUNNING,
+                params={f"{slot.family}.{name}": value for name, value in params.items()},
+                distributions={
+                    f"{slot.family}.{name}": each
+                    for name, each in distributions(space, params).items()
+                },
+                user_attrs={"slot": slot.number, "family": slot.family, **attributes},
+            ),
+        )
+        return self._storage.get_trial_number_from_id(trial_id)
+
+    def report(self, trial: int, epoch: int, value: float) -> None:
+        """Store the metric of one finished epoch."""
+        self._storage.set_trial_intermediate_value(self._trial_id(trial), epoch, value)
+
+    def complete(self, trial: int, value: float, attributes: Mapping[str, Any]) -> None:
+        """End a trial with its last epoch's value."""
+        self._end(trial, TrialState.COMPLETE, attributes, value)
+
+    def prune(self, trial: int, attributes: Mapping[str, Any], *, diverged: bool = False) -> None:
+        """End a trial early; one that diverged is infeasible, so that samplers shun its like."""
+        if diverged:
+            key = "constraints:diverged"  # what Trial.set_constraint writes
+            self._storage.set_trial_system_attr(self._trial_id(trial), key, 1.0)
+        self._end(trial, TrialState.PRUNED, attributes)
+
+    def fail(self, trial: int, attributes: Mapping[str, Any]) -> None:
+        """End a trial whose task raised."""
+        self._end(trial, TrialState.FAIL, attributes)
+
+    def _end(
+        self,
+        trial: int,
+        state: TrialState,
+        attributes: Mapping[str, Any],
+        value: float | None = None,
+    ) -> None:
+        trial_id = self._trial_id(trial)
+        for name, attribute in attributes.items():
+            self._storage.set_trial_user_attr(trial_id, name, attribute)
+        values = None if value is None else [value]
+        self._storage.set_trial_state_values(trial_id, state, values)
+
+    def _trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+
+    def trial(self, number: int) -> Record:
+        """The record of one trial.
+
+        Raises:
+            StudyError: there is none of this number.
+        """
+        records = self.history.records()
+        for record in records:
+            if record.number == number:
+                return record
+        has = f"it has 0 to {records[-1].number}" if records else "it has none yet"
+        raise StudyError(f"{self.name} has no trial {number}; {has}")
+
+    @property
+    def stopped(self) -> str | None:
+        """The traceback for which the study was stopped, or None."""
+        attributes = self._storage.get_study_user_attrs(self._id)
+        return attributes.get(STOPPED) or None
+
+    def stop(self, traceback: str | None) -> None:
+        """Tell every worker to leave, for this reason; None lets them work again."""
+        self._storage.set_study_user_attr(self._id, STOPPED, traceback or "")
+
+    def delete(self) -> None:
+        """Remove the study, its trials and its slots."""
+        self.slots.delete()
+        self._storage.delete_study(self._id)
+
+
+class Listed:
+    """A study's name and size, without opening it."""
+
+    __slots__ = ("created", "name", "plan")
+
+    def __init__(self, name: str, stored: Mapping[str, Any]) -> None:
+        self.name = name
+        self.created = datetime.fromisoformat(stored["created"])
+        self.plan = StudyPlan.model_validate(stored["plan"])
+
+
+def studies(database: Database) -> list[Listed]:
+    """The studies that clrsearch made, oldest first."""
+    found = get_storage(database.optuna).get_all_studies()
+    return [
+        Listed(each.study_name, each.user_attrs[ATTRIBUTE])
+        for each in found
+        if ATTRIBUTE in each.user_attrs
+    ]
+
+
+def exists(database: Database, name: str) -> bool:
+    """Whether clrsearch has made a study of this name."""
+    return any(study.name == name for study in studies(database))
+
+
+def _appears(storage: BaseStorage, study_id: int) -> bool:
+    """Whether the study's maker writes its plan within a few seconds."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        if ATTRIBUTE in storage.get_study_user_attrs(study_id):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _unknown(name: str, names: list[str]) -> str:
+    if not names:
+        return f"no study {name}: there are none yet; clrsearch run begins one"
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"; did you mean {', '.join(near)}?" if near else f"; there is {', '.join(names[-10:])}"
+    return f"no study {name}{hint}"

@@ -1,0 +1,536 @@
+"""What clrsearch can do, as functions: the Python API, and all that the command line calls."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clrsearch.errors import ClrsearchError, PlanError, PlanMismatch, StudyError, StudyStopped
+from clrsearch.launch import Command, Ended, Launcher, LocalLauncher
+from clrsearch.reports import Snapshot, schedule_values, snapshot
+from clrsearch.schedules import Schedule, SourceFile, Value, check, render, trace
+from clrsearch.search import Record, Study, StudyPlan, build_space, differences, exists, studies
+from clrsearch.storage import (
+    SlotState,
+    StorageUrl,
+    open_database,
+    quiet_optuna,
+    require_place,
+)
+from clrsearch.tasks import LoadedTask, TaskFacts, load_task
+
+if TYPE_CHECKING:
+    import torch
+
+STORAGE_VARIABLE = "CLRSEARCH_STORAGE"
+POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What :func:`run` leaves: the study as it now is, and whether it was interrupted."""
+
+    snapshot: Snapshot
+    storage: StorageUrl
+    interrupted: bool
+    began_finished: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """The leader of a study: its trial, its schedule, and the schedule as a file of source code."""
+
+    trial: Record
+    schedule: Schedule
+    values: Mapping[str, Value]
+    code: str
+    facts: TaskFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """A trial that was run again: the metric at each epoch, as stored and as it came out now."""
+
+    trial: Record
+    values: Mapping[int, float]
+    device: str
+
+    @property
+    def matches(self) -> bool:
+        """Whether every epoch came out the same to the last bit."""
+        return dict(self.trial.values) == dict(self.values)
+
+    @property
+    def largest_difference(self) -> float:
+        """Between the stored and the repeated metric, over the epochs that both have."""
+        both = self.trial.values.keys() & self.values.keys()
+        return max((abs(self.trial.values[e] - self.values[e]) for e in both), default=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A study, and of one trial the record and the rates at the ends of its epochs."""
+
+    snapshot: Snapshot
+    trial: Record | None
+    rates: tuple[float, ...]
+
+
+def run(
+    plan: StudyPlan,
+    *,
+    name: str | None = None,
+    storage: str | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+    task_dir: Path | None = None,
+    on_change: Callable[[Snapshot], None] = lambda snapshot: None,
+) -> Result:
+    """Begin a study, or go on with the one of this name, and work until its slots are used up.
+
+    ``storage`` is a database URL (default: one SQLite file in the user's data folder); ``workers``
+    defaults to one per GPU, or per core without one. ``on_change`` is called about twice a second.
+
+    Raises:
+        ClrsearchError: the plan, the task or the storage is not as it must be; nothing is written.
+        StudyStopped: the task's code failed again and again.
+    """
+    began = time.monotonic()
+    quiet_optuna()
+    if workers is not None and workers < 1:
+        raise PlanError(f"workers must be at least 1, not {workers}")
+    name = name or default_name(plan)
+    url = storage_url(storage)
+    folder = (task_dir or Path.cwd()).absolute()
+    require_place(url, create=True)
+    require_device(device)
+    loaded = load_task(plan.task, options=plan.options, folder=folder)
+    facts = None if _known(url, name) else _probe(loaded, plan, device)
+    with open_database(url, create=True) as database:
+        if facts is not None:
+            study = Study.create(database, name, plan, facts, versions(folder))
+        else:
+            study = Study(database, name)
+        _join(study, plan, loaded)
+        finished = study.slots.counts()[SlotState.OPEN] == 0 and study.slots.live() == 0
+        interrupted = False
+        if not finished:
+            study.stop(None)
+            devices = worker_devices(device, workers, open_slots=_unfinished(study))
+            commands = [
+                worker_command(name, url, each, folder, f"local-{os.getpid()}-{index}")
+                for index, each in enumerate(devices)
+            ]
+            interrupted = _supervise(study, LocalLauncher(), commands, on_change)
+        return Result(
+            snapshot=snapshot(study),
+            storage=url,
+            interrupted=interrupted,
+            began_finished=finished,
+            seconds=time.monotonic() - began,
+        )
+
+
+def work(
+    name: str,
+    *,
+    storage: str | None = None,
+    device: str | None = None,
+    task_dir: Path | None = None,
+    worker: str | None = None,
+    on_end: Callable[[Record, Study], None] = lambda record, study: None,
+) -> None:
+    """Work on a study in this process until no slot is left.
+
+    Raises:
+        StudyError: there is no such study, or the task's source is not the one it was made with.
+        StudyStopped: the task's code failed again and again.
+    """
+    from clrsearch.worker import Worker, worker_name
+
+    quiet_optuna()
+    with open_database(storage_url(storage)) as database, _one_thread(device):
+        study = Study(database, name)
+        loaded = _load_same(study, task_dir)
+        chosen = torch_device(device)
+        Worker(
+            study,
+            loaded.task,
+            chosen,
+            name=worker or worker_name(),
+            on_end=lambda record: on_end(record, study),
+        ).work()
+
+
+def best(name: str, *, storage: str | None = None) -> Best:
+    """The leader of a study, with its code; the code has been executed and compared with the trial.
+
+    Raises:
+        StudyError: no trial is complete yet.
+    """
+    with open_database(storage_url(storage)) as database:
+        study = Study(database, name)
+        now = snapshot(study)
+        if now.leader is None:
+            raise StudyError(f"{name} has no complete trial yet ({now.done} of {now.total} done)")
+        schedule = now.schedules[now.leader.number]
+        return Best(
+            trial=now.leader,
+            schedule=schedule,
+            values=schedule_values(schedule),
+            code=_code(study, now, now.leader, schedule),
+            facts=study.facts,
+        )
+
+
+def list_studies(*, storage: str | None = None) -> list[Snapshot]:
+    """Every study in the database, oldest first."""
+    with open_database(storage_url(storage)) as database:
+        return [snapshot(Study(database, each.name)) for each in studies(database)]
+
+
+def show(name: str, trial: int | None = None, *, storage: str | None = None) -> Shown:
+    """A study with all of its trials, or one of them in detail.
+
+    Raises:
+        StudyError: an unknown study or trial.
+    """
+    with open_database(storage_url(storage)) as database:
+        study = Study(database, name)
+        if trial is None:
+            return Shown(snapshot=snapshot(study), trial=None, rates=())
+        record = study.trial(trial)
+        steps = study.facts.steps_per_epoch
+        rates = _trace(study, record).rates[0, steps - 1 :: steps]
+        return Shown(snapshot=snapshot(study), trial=record, rates=tuple(rates.tolist()))
+
+
+def replay(
+    name: str,
+    trial: int,
+    *,
+    storage: str | None = None,
+    device: str | None = None,
+    task_dir: Path | None = None,
+) -> Replayed:
+    """Run a trial again, as far as it came, without storing anything.
+
+    Raises:
+        StudyError: an unknown study or trial, or one that is still running.
+    """
+    from clrsearch.training import Diverged, SequentialRun, TaskData
+
+    with open_database(storage_url(storage)) as database, _one_thread(device):
+        study = Study(database, name)
+        record = study.trial(trial)
+        if record.state == "running":
+            raise StudyError(f"trial {trial} of {name} is still running")
+        loaded = _load_same(study, task_dir)
+        chosen = torch_device(device)
+        again = SequentialRun(
+            loaded.task,
+            study.facts,
+            TaskData(loaded.task, study.facts.batch_size, chosen),
+            _trace(study, record),
+            seed=study.plan.seed,
+            device=chosen,
+        )
+        values: dict[int, float] = {}
+        try:
+            for _ in range(record.epoch + record.diverged):
+                epoch = again.next_epoch()
+                values[epoch.number] = epoch.metrics[study.facts.metric]
+        except Diverged:
+            pass
+        return Replayed(trial=record, values=values, device=str(chosen))
+
+
+def delete(name: str, *, storage: str | None = None) -> None:
+    """Remove a study with all of its trials.
+
+    Raises:
+        StudyError: there is no such study, or workers are busy with it.
+    """
+    with open_database(storage_url(storage)) as database:
+        study = Study(database, name)
+        live = study.slots.live()
+        if live:
+            raise StudyError(f"{name} has {live} trials running: stop its workers first")
+        study.delete()
+
+
+def storage_url(text: str | None) -> StorageUrl:
+    """The database given, else that of ``CLRSEARCH_STORAGE``, else a file in the user's folder."""
+    text = text or os.environ.get(STORAGE_VARIABLE)
+    return StorageUrl(text).absolute() if text else StorageUrl.default()
+
+
+def default_name(plan: StudyPlan) -> str:
+    """What a study is called that was given no name: as its task's module or file."""
+    place = plan.task.partition(":")[0]
+    return Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]
+
+
+def torch_device(text: str | None) -> torch.device:
+    """The device that was named, else cuda, else mps, else cpu.
+
+    Raises:
+        PlanError: there is no such device here.
+    """
+    import torch
+
+    if text is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(text)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise PlanError(f"the device {text!r} cannot be used: {reason}") from error
+    return device
+
+
+def require_device(text: str | None) -> None:
+    """Refuse a device that is not here, without importing torch where ``cpu`` or none is named."""
+    if text not in (None, "cpu"):
+        torch_device(text)
+
+
+def worker_devices(device: str | None, workers: int | None, *, open_slots: int) -> list[str]:
+    """A device for each local worker: one per GPU, else one per core; at most one per slot."""
+    import torch
+
+    chosen = torch_device(device)
+    if chosen.type == "cuda" and chosen.index is None:
+        places = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    else:
+        places = [str(chosen)]
+    count = workers or (usable_cores() if chosen.type == "cpu" else len(places))
+    return [places[index % len(places)] for index in range(min(count, max(open_slots, 1)))]
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def worker_command(name: str, url: StorageUrl, device: str, folder: Path, worker: str) -> Command:
+    """The command line of a local worker; the database is passed by its variable alone."""
+    return Command(
+        arguments=(
+            *(sys.executable, "-m", "clrsearch", "worker", name),
+            *("--device", device, "--task-dir", str(folder), "--worker-name", worker),
+        ),
+        environment={STORAGE_VARIABLE: url.reveal()},
+    )
+
+
+def versions(folder: Path) -> dict[str, str]:
+    """What a study is made with: packages, Python, and the git commit of ``folder`` if any."""
+    packages = ("clrsearch", "torch", "optuna", "numpy")
+    found = {package: importlib.metadata.version(package) for package in packages}
+    found["python"] = platform.python_version()
+    git = subprocess.run(
+        ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    if git.returncode == 0:
+        found["commit"] = git.stdout.strip()
+    return found
+
+
+def _known(url: StorageUrl, name: str) -> bool:
+    if not url.file.exists():
+        return False
+    with open_database(url) as database:
+        return exists(database, name)
+
+
+def _probe(loaded: LoadedTask, plan: StudyPlan, device: str | None) -> TaskFacts:
+    from clrsearch.training import probe
+
+    with _one_thread(device):
+        facts = probe(
+            loaded,
+            epochs=plan.epochs,
+            batch_size=plan.batch_size,
+            metric=plan.metric,
+            direction=plan.direction,
+            device=torch_device(device),
+        )
+    build_space(plan, facts)
+    return facts
+
+
+def _join(study: Study, plan: StudyPlan, loaded: LoadedTask) -> None:
+    """Add slots where more are asked for; refuse a plan that asks for another study."""
+    different = differences(study.plan, plan)
+    if loaded.source != study.facts.source:
+        different.append(f"the source of {plan.task} has changed")
+    fewer = "trials" in plan.model_fields_set and plan.trials < study.plan.trials
+    if fewer:
+        different.append(
+            f"trials is {study.plan.trials} there and {plan.trials} here, and may only grow"
+        )
+    if different:
+        raise PlanMismatch(
+            f"the study {study.name} exists with another plan: {'; '.join(different)}. "
+            "Begin another with --name, or remove it with clrsearch delete"
+        )
+    study.grow(plan.trials if "trials" in plan.model_fields_set else study.plan.trials)
+
+
+def _unfinished(study: Study) -> int:
+    counts = study.slots.counts()
+    return counts[SlotState.OPEN] + counts[SlotState.CLAIMED]
+
+
+def _load_same(study: Study, task_dir: Path | None) -> LoadedTask:
+    """The study's task.
+
+    Raises:
+        StudyError: its source is not the one that the study was made with.
+    """
+    plan = study.plan
+    folder = (task_dir or Path.cwd()).absolute()
+    loaded = load_task(plan.task, options=plan.options, folder=folder)
+    if loaded.source != study.facts.source:
+        raise StudyError(
+            f"the source of {plan.task} has changed since {study.name} was made: "
+            "its trials cannot be compared with new ones"
+        )
+    return loaded
+
+
+def _trace(study: Study, record: Record) -> Any:
+    schedule = study.space.build(record.family, record.params)
+    return trace(schedule, study.facts.horizon, study.facts.ratios)
+
+
+def _supervise(
+    study: Study,
+    launcher: Launcher,
+    commands: list[Command],
+    on_change: Callable[[Snapshot], None],
+) -> bool:
+    """Start the workers and watch until all have left; whether they were told to.
+
+    Raises:
+        StudyStopped: the task's code failed again and again.
+        ClrsearchError: slots are left because workers died; with what the last one complained of.
+    """
+    interrupted = False
+    died: list[Ended] = []
+    launcher.start(commands)
+    with _terminated_like_interrupted():
+        while launcher.running():
+            try:
+                for ended in launcher.poll():
+                    study.slots.release(_worker_of(commands[ended.index]))
+                    died += [ended] if ended.code not in (0, 3) else []
+                on_change(snapshot(study))
+                time.sleep(POLL_SECONDS)
+            except KeyboardInterrupt:
+                if interrupted:
+                    launcher.kill()
+                else:
+                    launcher.stop()
+                interrupted = True
+    on_change(snapshot(study))
+    stopped = study.stopped
+    if stopped is not None:
+        raise StudyStopped(f"{study.name} was stopped: the task failed again and again", stopped)
+    if died and _unfinished(study) and not interrupted:
+        complaint = died[-1].errors.splitlines()
+        raise ClrsearchError(
+            f"{_unfinished(study)} trials are left: a worker ended with code {died[-1].code}"
+            f"{': ' + complaint[-1] if complaint else ''}. Run again to go on"
+        )
+    return interrupted
+
+
+def _worker_of(command: Command) -> str:
+    return command.arguments[-1]
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt too, where signals arrive: in the main thread."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread: a notebook's or a server's
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _one_thread(device: str | None) -> Iterator[None]:
+    """One torch thread on a CPU: results are bit-equal only between equal thread counts."""
+    import torch
+
+    if torch_device(device).type != "cpu":
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _code(study: Study, now: Snapshot, record: Record, schedule: Schedule) -> str:
+    facts = study.facts
+    scores = {facts.metric: record.value, **record.metrics}
+    made = study.versions
+    file = SourceFile(
+        title=f"The {schedule.family} learning-rate schedule that clrsearch found.",
+        found={
+            "study": f"{study.name}, trial {record.number}: the best of {now.done}, on one seed",
+            "task": " ".join(
+                [
+                    study.plan.task,
+                    *(f"{name}={value}" for name, value in study.plan.options.items()),
+                ]
+            ),
+            "trained": f"{facts.epochs} epochs of {facts.steps_per_epoch} batches of "
+            f"{facts.batch_size}",
+            "validation": ", ".join(f"{name} {value:.6g}" for name, value in scores.items()),
+            "versions": f"clrsearch {made['clrsearch']}, torch {made['torch']}",
+        },
+        optimizer=facts.optimizer,
+        epochs=facts.epochs,
+        steps_per_epoch=facts.steps_per_epoch,
+        groups=len(facts.ratios),
+    )
+    code = render(schedule, file)
+    check(
+        code,
+        _trace(study, record),
+        steps_per_epoch=facts.steps_per_epoch,
+        momentum=facts.momentum,
+        ratios=facts.ratios,
+    )
+    return code

@@ -1,0 +1,136 @@
+"""From a task's name to the task: built-in, ``package.module:NAME`` or ``file.py:NAME``."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from clrsearch.errors import ClrsearchError, TaskError, TaskRaised
+from clrsearch.tasks.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BUILT_IN: Mapping[str, str] = {"digits": "clrsearch.tasks.digits:Digits"}
+"""The tasks that ship with the package, by their short names."""
+
+
+class LoadedTask(NamedTuple):
+    """A task and a hash of the source file that defines it."""
+
+    task: Task
+    source: str
+
+
+def load_task(name: str, *, options: Mapping[str, Any] | None = None, folder: Path) -> LoadedTask:
+    """The task that ``name`` stands for; a ``file.py`` is looked for in ``folder``.
+
+    Raises:
+        TaskError: no such file, module or name in it, not a task, or an unknown option.
+        TaskRaised: the task's code raised while it was imported or constructed.
+    """
+    place, _, attribute = BUILT_IN.get(name, name).partition(":")
+    if not attribute:
+        raise TaskError(_what_is_meant(name))
+    module = _load_file(folder / place) if place.endswith(".py") else _load_module(place)
+    if not hasattr(module, attribute):
+        defined = [key for key, value in vars(module).items() if _is_task(value)]
+        listed = f"; its tasks: {', '.join(defined)}" if defined else " and defines no task"
+        raise TaskError(f"{place} has no {attribute}{listed}")
+    found = getattr(module, attribute)
+    if not _is_task(found):
+        raise TaskError(f"{name} is {_kind(found)}, not a class derived from clrsearch.Task")
+    missing = [
+        key for key in ("metric", "direction", "epochs", "batch_size") if not hasattr(found, key)
+    ]
+    if missing:
+        raise TaskError(f"{name} does not say its {', '.join(missing)}")
+    with task_code(f"constructing {name}"):
+        task = found(options)
+    assert module.__file__ is not None
+    source = hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
+    return LoadedTask(task, source)
+
+
+@contextmanager
+def task_code(doing: str) -> Iterator[None]:
+    """Around a call into a task's own code: what it raises becomes a :class:`TaskRaised`.
+
+    ``doing`` completes the sentence "KeyError while ...: 'x'".
+    """
+    try:
+        yield
+    except ClrsearchError:
+        raise
+    except Exception as error:
+        message = f"{type(error).__name__} while {doing}: {error}"
+        raise TaskRaised(message, _own_traceback(error)) from error
+
+
+def _own_traceback(error: BaseException) -> str:
+    """The traceback of ``error`` without the frames of this package that lead to the task."""
+    package = str(Path(__file__).parent.parent)
+    frame = error.__traceback__
+    while frame is not None:
+        inside = frame.tb_frame.f_code.co_filename
+        if not inside.startswith((package, "<frozen importlib")):
+            break
+        frame = frame.tb_next
+    return "".join(traceback.format_exception(type(error), error, frame or error.__traceback__))
+
+
+def _what_is_meant(name: str) -> str:
+    if name.endswith(".py"):
+        return f"task {name}: say which class of the file, {name}:NAME"
+    near = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return (
+        f"no built-in task {name} (there is {', '.join(BUILT_IN)}){hint} "
+        "Your own is written package.module:NAME or file.py:NAME"
+    ).replace(") Your", "). Your")
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise TaskError(f"no such task file: {path}")
+    path = path.resolve()
+    module_name = f"clrsearch_task_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    if str(path.parent) not in sys.path:  # its neighbours import as they do for a script
+        sys.path.insert(0, str(path.parent))
+    sys.modules[module_name] = module
+    with task_code(f"importing {path.name}"):
+        spec.loader.exec_module(module)
+    return module
+
+
+def _load_module(name: str) -> ModuleType:
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        found = None
+    if found is None:
+        raise TaskError(f"no module {name} can be imported; a file is written {name}.py:NAME")
+    with task_code(f"importing {name}"):
+        return importlib.import_module(name)
+
+
+def _is_task(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Task) and value is not Task
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return f"a {type(value).__name__}"

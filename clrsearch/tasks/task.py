@@ -1,0 +1,140 @@
+"""What is trained: the contract that a task keeps, and what the search must know of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from clrsearch.errors import TaskError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+    from torch.utils.data import Dataset
+
+Direction = Literal["minimize", "maximize"]
+
+
+class Splits(NamedTuple):
+    """A task's data: three torch datasets of ``(input, target)`` pairs.
+
+    The search sees ``validation`` only; ``test`` is never used to choose.
+    """
+
+    train: Dataset[Any]
+    validation: Dataset[Any]
+    test: Dataset[Any]
+
+
+class Task(ABC):
+    """One training problem: derive a class, and name it on the command line or in a study.
+
+    ``metric`` is one of the names that :meth:`measure` or :meth:`evaluate` returns, and
+    ``direction`` says which way is better; ``epochs`` and ``batch_size`` are what the schedule is
+    searched for. All four may be overridden by a study.
+    """
+
+    metric: ClassVar[str]
+    direction: ClassVar[Direction]
+    epochs: ClassVar[int]
+    batch_size: ClassVar[int]
+
+    class Options(BaseModel):
+        """The task's options: typed fields with defaults, set under ``[options]`` in a study."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+    options: Options
+
+    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        """Keep the options, validated.
+
+        Raises:
+            TaskError: an option is unknown or has a wrong value; the message names it.
+        """
+        try:
+            self.options = self.Options.model_validate(dict(options or {}))
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            known = ", ".join(type(self).Options.model_fields) or "none"
+            reason = (
+                f"is unknown; the options of this task: {known}"
+                if first["type"] == "extra_forbidden"
+                else f"{first['msg']}, not {first['input']!r}"
+            )
+            raise TaskError(f"options.{name}: {reason}") from error
+
+    @abstractmethod
+    def data(self) -> Splits:
+        """The three splits, the same at every call. Called once per process."""
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """A new model; its weights come from torch's global generator, which the run has seeded."""
+
+    @abstractmethod
+    def optimizer(self, model: nn.Module) -> Optimizer:
+        """A fresh optimizer for the model.
+
+        The learning rates of its parameter groups count relative to the first group's: a head at
+        ten times the body's rate keeps the ten under every schedule.
+        """
+
+    @abstractmethod
+    def loss(self, output: Any, target: Any) -> Tensor:
+        """The mean training loss of a batch, a scalar tensor to call ``backward()`` on."""
+
+    @abstractmethod
+    def measure(self, output: Any, target: Any) -> Mapping[str, Tensor]:
+        """Each metric of a validation batch, *summed* over its samples: scalar tensors.
+
+        The trainer adds the sums up and divides by the number of samples.
+        """
+
+    def augment(self, inputs: Any) -> Any:
+        """A training batch, augmented on its device; as it is unless overridden."""
+        return inputs
+
+    def evaluate(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
+        """Metrics of the whole validation split that are no means over samples (F1, AUC); none.
+
+        Where it is overridden, it is given all outputs and targets, concatenated.
+        """
+        return {}
+
+    @classmethod
+    def evaluates(cls) -> bool:
+        """Whether the task overrides :meth:`evaluate`, so that outputs have to be kept for it."""
+        return cls.evaluate is not Task.evaluate
+
+
+class TaskFacts(BaseModel):
+    """What the search must know of a task, probed once and stored with the study.
+
+    ``ratios`` are the learning rates of the optimizer's parameter groups relative to the first,
+    whose own is ``own_rate``; ``optimizer`` describes it in words. ``source`` is a hash of the file
+    that defines the task.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: str
+    direction: Direction
+    epochs: int
+    batch_size: int
+    steps_per_epoch: int
+    ratios: tuple[float, ...]
+    groups: tuple[str, ...]
+    own_rate: float
+    momentum: Literal["none", "momentum", "betas"]
+    optimizer: str
+    source: str
+
+    @property
+    def horizon(self) -> int:
+        """The number of optimizer steps of a whole run."""
+        return self.epochs * self.steps_per_epoch

@@ -1,0 +1,95 @@
+"""Batches of a dataset: tensors stay on the device, anything else goes through a DataLoader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from clrsearch.errors import TaskError
+
+
+class Batches(Protocol):
+    """A dataset cut into batches of inputs and targets on the device."""
+
+    samples: int
+
+    def shuffled(self, seed: int) -> Iterator[tuple[Any, Any]]:
+        """Full batches in an order that ``seed`` determines; an incomplete last one is dropped."""
+
+    def in_order(self) -> Iterator[tuple[Any, Any]]:
+        """Every sample once; the last batch may be smaller."""
+
+
+def batches(dataset: Dataset[Any], batch_size: int, device: torch.device) -> Batches:
+    """The quickest way through ``dataset``.
+
+    Raises:
+        TaskError: the dataset does not say how many samples it has.
+    """
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
+        return TensorBatches(dataset, batch_size, device)
+    if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
+        raise TaskError(
+            f"{type(dataset).__name__} has no length: a schedule has a known number of steps, "
+            "so a task's data must be datasets with a length"
+        )
+    return LoaderBatches(dataset, batch_size, device)
+
+
+class TensorBatches:
+    """Batches of two tensors that live on the device: a batch costs one indexing."""
+
+    def __init__(self, dataset: TensorDataset, batch_size: int, device: torch.device) -> None:
+        self.samples = len(dataset)
+        self._batch_size = batch_size
+        self._inputs, self._targets = (tensor.to(device) for tensor in dataset.tensors)
+
+    def shuffled(self, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """See :class:`Batches`."""
+        order = permutation(self.samples, seed).to(self._inputs.device)
+        inputs, targets = self._inputs[order], self._targets[order]
+        for start in range(0, self.samples - self._batch_size + 1, self._batch_size):
+            batch = slice(start, start + self._batch_size)
+            yield inputs[batch], targets[batch]
+
+    def in_order(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """See :class:`Batches`."""
+        yield from zip(
+            torch.split(self._inputs, self._batch_size),
+            torch.split(self._targets, self._batch_size),
+            strict=True,
+        )
+
+
+class LoaderBatches:
+    """Batches of any map-style dataset, collated by torch's DataLoader."""
+
+    def __init__(self, dataset: Dataset[Any], batch_size: int, device: torch.device) -> None:
+        assert isinstance(dataset, Sized)
+        self.samples = len(dataset)
+        self._dataset = dataset
+        self._batch_size = batch_size
+        self._device = device
+
+    def shuffled(self, seed: int) -> Iterator[tuple[Any, Any]]:
+        """See :class:`Batches`."""
+        order: list[int] = permutation(self.samples, seed).tolist()
+        yield from self._load(
+            DataLoader(self._dataset, self._batch_size, sampler=order, drop_last=True)
+        )
+
+    def in_order(self) -> Iterator[tuple[Any, Any]]:
+        """See :class:`Batches`."""
+        yield from self._load(DataLoader(self._dataset, self._batch_size))
+
+    def _load(self, loader: DataLoader[Any]) -> Iterator[tuple[Any, Any]]:
+        for inputs, targets in loader:
+            yield inputs.to(self._device), targets.to(self._device)
+
+
+def permutation(samples: int, seed: int) -> torch.Tensor:
+    """A random order of ``samples`` indices, the same for every kind of :class:`Batches`."""
+    return torch.randperm(samples, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,103 @@
+"""What the search must know of a task, found out once, by training for one step."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from clrsearch.errors import TaskError
+from clrsearch.schedules import momentum_of
+from clrsearch.tasks import Direction, LoadedTask, TaskFacts, task_code
+from clrsearch.training.seeding import derive, seed_everything
+from clrsearch.training.sequential import TaskData, number
+
+
+def probe(
+    loaded: LoadedTask,
+    *,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    metric: str | None = None,
+    direction: Direction | None = None,
+    device: torch.device,
+) -> TaskFacts:
+    """The facts of a task, under a study's epochs, batch size, metric and direction where given.
+
+    One training step and one validation batch are computed, so that a mistake in the task shows
+    now.
+
+    Raises:
+        TaskError: the task breaks its contract: what is wrong, by name.
+        TaskRaised: the task's own code raised.
+    """
+    task, source = loaded
+    batch_size = batch_size or task.batch_size
+    metric = metric or task.metric
+    with task_code("trying the task out"):
+        data = TaskData(task, batch_size, device)
+        steps = data.train.samples // batch_size
+        if steps == 0:
+            raise TaskError(
+                f"the batch size {batch_size} exceeds the {data.train.samples} training samples"
+            )
+        seed_everything(derive(0, 0, "init"))
+        model = task.model().to(device)
+        optimizer = task.optimizer(model)
+        groups = optimizer.param_groups
+        own_rate = float(groups[0]["lr"])
+        if not (math.isfinite(own_rate) and own_rate > 0):
+            raise TaskError(f"the optimizer's first learning rate must be positive, not {own_rate}")
+        measured = _one_batch_each(task, data, model)
+        inputs, targets = next(data.train.shuffled(0))
+        model.train()
+        task.loss(model(task.augment(inputs)), targets).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    if metric not in measured:
+        raise TaskError(f"the task measures no {metric!r}; it measures {', '.join(measured)}")
+    for name, value in measured.items():
+        if not math.isfinite(value):
+            raise TaskError(f"the validation metric {name} of the untrained model is {value}")
+    return TaskFacts(
+        metric=metric,
+        direction=direction or task.direction,
+        epochs=epochs or task.epochs,
+        batch_size=batch_size,
+        steps_per_epoch=steps,
+        ratios=tuple(float(group["lr"]) / own_rate for group in groups),
+        groups=tuple(str(group.get("name", index)) for index, group in enumerate(groups)),
+        own_rate=own_rate,
+        momentum=momentum_of(optimizer),
+        optimizer=describe_optimizer(optimizer),
+        source=source,
+    )
+
+
+def _one_batch_each(task: Any, data: TaskData, model: torch.nn.Module) -> dict[str, float]:
+    """The metrics of one validation batch."""
+    model.eval()
+    with torch.no_grad():
+        inputs, targets = next(data.validation.in_order())
+        output = model(inputs)
+        measured = {
+            name: number(name, value) for name, value in task.measure(output, targets).items()
+        }
+        if task.evaluates():
+            whole = task.evaluate(output, targets)
+            measured |= {name: number(name, value) for name, value in whole.items()}
+    return measured
+
+
+def describe_optimizer(optimizer: Optimizer) -> str:
+    """An optimizer's class with what it does not leave at its defaults, its rate aside."""
+    stock = inspect.signature(type(optimizer)).parameters
+    own = {
+        name: value
+        for name, value in optimizer.defaults.items()
+        if name == "betas" or (name in stock and name != "lr" and value != stock[name].default)
+    }
+    arguments = ", ".join(f"{name}={value!r}" for name, value in own.items())
+    return f"{type(optimizer).__name__}({arguments})"

@@ -1,0 +1,143 @@
+"""The sequential trainer: one run at a time, its rates and momenta read off a trace."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+
+from clrsearch.errors import TaskError
+from clrsearch.schedules import Trace, momentum_of
+from clrsearch.tasks import Task, TaskFacts, task_code
+from clrsearch.training.data import Batches, batches
+from clrsearch.training.run import Diverged, Epoch
+from clrsearch.training.seeding import derive, seed_everything
+
+LOOKS = 4  # times per epoch that the loss is looked at: each look waits for the device
+VALIDATION_BATCH = 8  # times the training batch: there are no gradients to keep
+
+
+class TaskData:
+    """A task's data on a device, loaded once and shared by the runs of a process."""
+
+    def __init__(self, task: Task, batch_size: int, device: torch.device) -> None:
+        with task_code("loading the data"):
+            splits = task.data()
+        self.train = batches(splits.train, batch_size, device)
+        self.validation = batches(splits.validation, batch_size * VALIDATION_BATCH, device)
+        self.test = batches(splits.test, batch_size * VALIDATION_BATCH, device)
+
+
+class SequentialRun:
+    """One training of ``task`` under ``trace`` from (``seed``, ``seed_index``); see :class:`Run`.
+
+    The trace's arrays are (groups, T) with T = epochs x steps per epoch.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        facts: TaskFacts,
+        data: TaskData,
+        trace: Trace,
+        *,
+        seed: int,
+        seed_index: int = 0,
+        device: torch.device,
+    ) -> None:
+        self._task = task
+        self._steps = facts.steps_per_epoch
+        self._data = data
+        self._seed = (seed, seed_index)
+        self._device = device
+        self._rates = trace.rates.T.tolist()  # (T, groups), plain floats
+        self._momenta = None if trace.momenta is None else trace.momenta.T.tolist()
+        self._epoch = 0
+        seed_everything(derive(seed, seed_index, "init"))
+        with task_code("building the model"):
+            self._model = task.model().to(device)
+            self._optimizer = task.optimizer(self._model)
+        self._momentum = momentum_of(self._optimizer)
+
+    def next_epoch(self) -> Epoch:
+        """Train and validate one more epoch; see :meth:`Run.next_epoch`."""
+        started = time.perf_counter()
+        self._epoch += 1
+        seed_everything(derive(*self._seed, "epoch", self._epoch))
+        with task_code(f"training epoch {self._epoch}"):
+            loss = self._train()
+        if not math.isfinite(loss):
+            raise Diverged(self._epoch, "the training loss")
+        with task_code(f"validating epoch {self._epoch}"):
+            metrics = validate(self._task, self._model, self._data.validation)
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise Diverged(self._epoch, name)
+        seconds = time.perf_counter() - started
+        return Epoch(number=self._epoch, loss=loss, metrics=metrics, seconds=seconds)
+
+    def _train(self) -> float:
+        """Train one epoch and return its mean loss, not finite as soon as it was seen not to be."""
+        self._model.train()
+        total = torch.zeros((), device=self._device)
+        look = max(1, self._steps // LOOKS)
+        order = self._data.train.shuffled(derive(*self._seed, "order", self._epoch))
+        for step, (inputs, targets) in enumerate(order):
+            self._follow_trace((self._epoch - 1) * self._steps + step)
+            self._optimizer.zero_grad()
+            loss = self._task.loss(self._model(self._task.augment(inputs)), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+            total += loss.detach()
+            if step % look == look - 1 and not math.isfinite(total.item()):
+                break
+        return total.item() / self._steps
+
+    def _follow_trace(self, step: int) -> None:
+        groups = self._optimizer.param_groups
+        for group, rate in zip(groups, self._rates[step], strict=True):
+            group["lr"] = rate
+        if self._momenta is not None:
+            for group, momentum in zip(groups, self._momenta[step], strict=True):
+                if self._momentum == "betas":
+                    group["betas"] = (momentum, *group["betas"][1:])
+                else:
+                    group["momentum"] = momentum
+
+
+def validate(task: Task, model: torch.nn.Module, data: Batches) -> dict[str, float]:
+    """The task's metrics of ``model`` over all of ``data``.
+
+    Raises:
+        TaskError: a metric is not a scalar tensor or a number.
+    """
+    model.eval()
+    sums: dict[str, Any] = {}
+    outputs, targets = [], []
+    with torch.no_grad():
+        for inputs, target in data.in_order():
+            output = model(inputs)
+            for name, value in task.measure(output, target).items():
+                sums[name] = sums.get(name, 0) + value
+            if task.evaluates():
+                outputs.append(output)
+                targets.append(target)
+    metrics = {name: number(name, value) / data.samples for name, value in sums.items()}
+    if outputs:
+        whole = task.evaluate(torch.cat(outputs), torch.cat(targets))
+        metrics |= {name: number(name, value) for name, value in whole.items()}
+    return metrics
+
+
+def number(name: str, value: Any) -> float:
+    """A metric as a float.
+
+    Raises:
+        TaskError: it is not a number.
+    """
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TaskError(f"the metric {name} is not a number: {value!r}") from error

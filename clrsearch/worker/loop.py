@@ -1,0 +1,216 @@
+"""A worker's life: claim a slot, propose, train and report by the epoch, tell; and again."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from clrsearch.errors import StudyStopped, TaskError, TaskRaised
+from clrsearch.schedules import Trace, Value, trace
+from clrsearch.search import Record, Study, hopeless, suggest
+from clrsearch.storage import Slot, SlotState
+from clrsearch.tasks import Task
+from clrsearch.training import Diverged, Epoch, SequentialRun, TaskData
+from clrsearch.worker.lease import Lease
+from clrsearch.worker.signals import Interrupted, Interruption
+
+FAILURES = 3  # in a row, with no trial complete, stop the study
+FRESH_SECONDS = 2.0  # how old the history may be that a pruning decision sees
+
+
+def worker_name() -> str:
+    """A name that no other worker has: host, process and a few random digits."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
+
+
+class Worker:
+    """Works on one study's slots with one task on one device."""
+
+    def __init__(
+        self,
+        study: Study,
+        task: Task,
+        device: torch.device,
+        *,
+        name: str,
+        on_end: Callable[[Record], None] = lambda record: None,
+    ) -> None:
+        """``on_end`` is called with the record of each trial that this worker ends."""
+        self._study = study
+        self._task = task
+        self._device = device
+        self._name = name
+        self._on_end = on_end
+        self._interruption = Interruption()
+        self._data: TaskData | None = None
+
+    def work(self) -> None:
+        """Work until no slot is left to claim, or until SIGINT or SIGTERM.
+
+        Raises:
+            StudyStopped: the task's code fails again and again.
+        """
+        with self._interruption.listening():
+            while not self._interruption.asked:
+                stopped = self._study.stopped
+                if stopped is not None:
+                    raise StudyStopped(f"{self._study.name} was stopped: its task fails", stopped)
+                slot = self._study.slots.claim(self._name)
+                if slot is None:
+                    return
+                self._fill(slot)
+
+    def _fill(self, slot: Slot) -> None:
+        """Bring a claimed slot to an end, or hand it back."""
+        earlier = [record for record in self._study.history.records() if record.slot == slot.number]
+        for record in earlier:
+            if record.state in ("complete", "pruned"):  # told, but the teller was lost right after
+                self._study.slots.finish(slot, SlotState(record.end))
+                return
+        with Lease(self._study.slots, slot) as lease:
+            trial, params = self._begin(slot, earlier)
+            try:
+                self._train(slot, lease, trial, params)
+            except Interrupted:
+                self._study.slots.hand_back(slot)
+            except TaskError as error:
+                self._failed(slot, trial, error, failed_before=_failures(earlier))
+        ended = self._study.trial(trial)
+        if ended.state != "running":
+            self._on_end(ended)
+
+    def _begin(self, slot: Slot, earlier: list[Record]) -> tuple[int, Mapping[str, Value]]:
+        """The slot's trial and parameters: begun already, a failed one's again, or new."""
+        running = next((record for record in earlier if record.state == "running"), None)
+        if running is not None:
+            self._study.slots.bind(slot, running.number)
+            return running.number, running.params
+        params = earlier[0].params if earlier else self._propose(slot)
+        epoch_ends = self._trace(slot.family, params)
+        steps = self._study.facts.steps_per_epoch
+        attributes = {
+            "worker": self._name,
+            "device": str(self._device),
+            "rates": epoch_ends.rates[:, steps - 1 :: steps].tolist(),
+        }
+        if epoch_ends.momenta is not None:
+            attributes["momenta"] = epoch_ends.momenta[:, steps - 1 :: steps].tolist()
+        trial = self._study.begin(slot, params, attributes)
+        self._study.slots.bind(slot, trial)
+        return trial, params
+
+    def _propose(self, slot: Slot) -> Mapping[str, Value]:
+        plan, space = self._study.plan, self._study.space
+        first = space.first(slot.family)
+        rank = plan.rank_of(slot.number)
+        if rank < len(first):
+            return first[rank]
+        family = self._family(slot)
+        seed = int(np.random.SeedSequence((plan.seed, slot.number)).generate_state(1)[0])
+        return suggest(
+            family, space.families[slot.family], direction=self._study.facts.direction, seed=seed
+        )
+
+    def _family(self, slot: Slot, max_age: float = 0.0) -> list[Record]:
+        """The other trials of the slot's family."""
+        return [
+            record
+            for record in self._study.history.records(max_age)
+            if record.family == slot.family and record.slot != slot.number
+        ]
+
+    def _trace(self, family: str, params: Mapping[str, Value]) -> Trace:
+        facts = self._study.facts
+        return trace(self._study.space.build(family, params), facts.horizon, facts.ratios)
+
+    def _train(self, slot: Slot, lease: Lease, trial: int, params: Mapping[str, Value]) -> None:
+        """Train the trial and tell its end, unless the slot has been lost meanwhile."""
+        study, facts = self._study, self._study.facts
+        seconds = 0.0
+        try:
+            with self._interruption.allowed():
+                if self._data is None:
+                    self._data = TaskData(self._task, facts.batch_size, self._device)
+                run = SequentialRun(
+                    self._task,
+                    facts,
+                    self._data,
+                    self._trace(slot.family, params),
+                    seed=study.plan.seed,
+                    device=self._device,
+                )
+            for _ in range(facts.epochs):
+                with self._interruption.allowed():
+                    epoch = run.next_epoch()
+                seconds += epoch.seconds
+                if lease.lost:
+                    return
+                value = epoch.metrics[facts.metric]
+                study.report(trial, epoch.number, value)
+                if self._prunes(slot, epoch):
+                    study.prune(trial, _summary(epoch, seconds))
+                    study.slots.finish(slot, SlotState.PRUNED)
+                    return
+        except Diverged as diverged:
+            study.prune(trial, {"seconds": seconds, "diverged": str(diverged)}, diverged=True)
+            study.slots.finish(slot, SlotState.DIVERGED)
+            return
+        study.complete(trial, value, _summary(epoch, seconds))
+        study.slots.finish(slot, SlotState.COMPLETE)
+
+    def _prunes(self, slot: Slot, epoch: Epoch) -> bool:
+        plan, facts = self._study.plan, self._study.facts
+        first = self._study.space.first(slot.family)
+        if (
+            plan.pruner == "none"
+            or slot.family == plan.baseline
+            or plan.rank_of(slot.number) < len(first)
+        ):
+            return False
+        return hopeless(
+            self._family(slot, FRESH_SECONDS),
+            epoch.metrics[facts.metric],
+            epoch=epoch.number,
+            epochs=facts.epochs,
+            direction=facts.direction,
+        )
+
+    def _failed(self, slot: Slot, trial: int, error: TaskError, *, failed_before: int) -> None:
+        """Store the traceback; open the slot for another try, or use it up."""
+        traceback = error.traceback if isinstance(error, TaskRaised) else str(error)
+        self._study.fail(trial, {"error": traceback})
+        if failed_before < self._study.plan.retries:
+            self._study.slots.hand_back(slot)
+        else:
+            self._study.slots.finish(slot, SlotState.FAILED)
+        if keeps_failing(self._study.history.records()):
+            self._study.stop(traceback)
+
+
+def keeps_failing(records: list[Record]) -> bool:
+    """Whether the latest trials to end all failed and none of the study has completed."""
+    ended = sorted(
+        (record for record in records if record.ended is not None),
+        key=lambda record: record.ended.timestamp() if record.ended else 0.0,
+    )
+    latest = ended[-FAILURES:]
+    return (
+        len(latest) == FAILURES
+        and all(record.state == "failed" for record in latest)
+        and all(record.state != "complete" for record in records)
+    )
+
+
+def _failures(records: list[Record]) -> int:
+    return sum(record.state == "failed" for record in records)
+
+
+def _summary(epoch: Epoch, seconds: float) -> dict[str, Any]:
+    """What is stored with a trial's end: its last metrics and the time it took to train."""
+    return {"metrics": dict(epoch.metrics), "seconds": round(seconds, 3)}
