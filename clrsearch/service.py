@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import torch
 
 STORAGE_VARIABLE = "CLRSEARCH_STORAGE"
-POLL_SECONDS = 0.25
+POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

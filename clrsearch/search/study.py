@@ -55,6 +55,7 @@ class Study:
         self.space: StudySpace = build_space(self.plan, self.facts)
         self._uuid: str = stored["uuid"]
         self.history = History(self._storage, self._id)
+        self._trial_ids: dict[int, int] = {}
 
     @classmethod
     def create(
@@ -111,7 +112,9 @@ class Study:
                 user_attrs={"slot": slot.number, "family": slot.family, **attributes},
             ),
         )
-        return self._storage.get_trial_number_from_id(trial_id)
+        number = self._storage.get_trial_number_from_id(trial_id)
+        self._trial_ids[number] = trial_id
+        return number
 
     def report(self, trial: int, epoch: int, value: float) -> None:
         """Store the metric of one finished epoch."""
@@ -146,7 +149,11 @@ class Study:
         self._storage.set_trial_state_values(trial_id, state, values)
 
     def _trial_id(self, number: int) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+        if number not in self._trial_ids:
+            self._trial_ids[number] = self._storage.get_trial_id_from_study_id_trial_number(
+                self._id, number
+            )
+        return self._trial_ids[number]
 
     def trial(self, number: int) -> Record:
         """The record of one trial.

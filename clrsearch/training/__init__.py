@@ -2,6 +2,6 @@
 
 from clrsearch.training.probe import probe
 from clrsearch.training.run import Diverged, Epoch, Run
-from clrsearch.training.sequential import SequentialRun, TaskData
+from clrsearch.training.sequential import SequentialRun, TaskData, warm_up
 
-__all__ = ["Diverged", "Epoch", "Run", "SequentialRun", "TaskData", "probe"]
+__all__ = ["Diverged", "Epoch", "Run", "SequentialRun", "TaskData", "probe", "warm_up"]

@@ -20,7 +20,11 @@ VALIDATION_BATCH = 8  # times the training batch: there are no gradients to keep
 
 
 class TaskData:
-    """A task's data on a device, loaded once and shared by the runs of a process."""
+    """A task's data on a device, loaded once and shared by the runs of a process.
+
+    Raises:
+        TaskRaised: the task's own code raised.
+    """
 
     def __init__(self, task: Task, batch_size: int, device: torch.device) -> None:
         with task_code("loading the data"):
@@ -28,6 +32,12 @@ class TaskData:
         self.train = batches(splits.train, batch_size, device)
         self.validation = batches(splits.validation, batch_size * VALIDATION_BATCH, device)
         self.test = batches(splits.test, batch_size * VALIDATION_BATCH, device)
+
+
+def warm_up(task: Task) -> None:
+    """Build a model and an optimizer once: torch imports its compiler at a process's first one."""
+    with task_code("building the model"):
+        task.optimizer(task.model())
 
 
 class SequentialRun:

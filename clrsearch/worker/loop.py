@@ -16,7 +16,7 @@ from clrsearch.schedules import Trace, Value, trace
 from clrsearch.search import Record, Study, hopeless, suggest
 from clrsearch.storage import Slot, SlotState
 from clrsearch.tasks import Task
-from clrsearch.training import Diverged, Epoch, SequentialRun, TaskData
+from clrsearch.training import Diverged, Epoch, SequentialRun, TaskData, warm_up
 from clrsearch.worker.lease import Lease
 from clrsearch.worker.signals import Interrupted, Interruption
 
@@ -48,7 +48,8 @@ class Worker:
         self._name = name
         self._on_end = on_end
         self._interruption = Interruption()
-        self._data: TaskData | None = None
+        self._data = TaskData(task, study.facts.batch_size, device)
+        warm_up(task)
 
     def work(self) -> None:
         """Work until no slot is left to claim, or until SIGINT or SIGTERM.
@@ -117,11 +118,11 @@ class Worker:
             family, space.families[slot.family], direction=self._study.facts.direction, seed=seed
         )
 
-    def _family(self, slot: Slot, max_age: float = 0.0) -> list[Record]:
-        """The other trials of the slot's family."""
+    def _family(self, slot: Slot) -> list[Record]:
+        """The other trials of the slot's family, as they were a moment ago."""
         return [
             record
-            for record in self._study.history.records(max_age)
+            for record in self._study.history.records(FRESH_SECONDS)
             if record.family == slot.family and record.slot != slot.number
         ]
 
@@ -135,8 +136,6 @@ class Worker:
         seconds = 0.0
         try:
             with self._interruption.allowed():
-                if self._data is None:
-                    self._data = TaskData(self._task, facts.batch_size, self._device)
                 run = SequentialRun(
                     self._task,
                     facts,
@@ -174,7 +173,7 @@ class Worker:
         ):
             return False
         return hopeless(
-            self._family(slot, FRESH_SECONDS),
+            self._family(slot),
             epoch.metrics[facts.metric],
             epoch=epoch.number,
             epochs=facts.epochs,
