@@ -1,33 +1,47 @@
-"""When to stop a trial early: leniently, and only against its own family at the same epoch."""
+"""When to stop a trial early: leniently, and only against its own family.
+
+A cycle's peak must not be compared with another's trough, so trials are compared by the best value
+that each has had so far: it does not fall back when the rate rises again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Mapping, Sequence
 
 from clrsearch.search.history import Record
 from clrsearch.tasks import Direction
 
 GRACE = 1 / 3  # of the horizon, before which nothing is pruned
-QUORUM = 8  # trials of the family that must have reached the epoch
-WORST = 0.25  # the share that is dropped
+QUORUM = 8  # trials to compare with, at least
+WORST = 1 / 3  # the share of the family that is dropped
 
 
 def hopeless(
-    others: Sequence[Record], value: float, *, epoch: int, epochs: int, direction: Direction
+    values: Mapping[int, float],
+    others: Sequence[Record],
+    *,
+    epochs: int,
+    direction: Direction,
 ) -> bool:
-    """Whether ``value`` at ``epoch`` (from 1) is among the worst quarter of the same family there.
+    """Whether a trial is among the worst third of its family at its latest epoch.
 
-    ``others`` are the family's other trials, which share the horizon and end at a trough; those
-    that did not reach the epoch say nothing. Never before a third of the ``epochs``, nor with
-    fewer than eight to compare with, nor at the last epoch, where pruning saves nothing.
+    ``values`` maps its epochs so far (from 1) to the metric; ``others`` are the family's other
+    trials. Those that have reached the epoch count with their best value up to it, those that were
+    pruned or diverged before as worse, and those that are still on their way not at all. Nothing is
+    pruned before a third of the ``epochs``, nor with fewer than eight to compare with, nor at the
+    last epoch, where it would save nothing.
     """
+    epoch = max(values)
     if epoch < GRACE * epochs or epoch >= epochs:
         return False
-    reached = [record.values[epoch] for record in others if epoch in record.values]
-    if len(reached) < QUORUM:
-        return False
-    if direction == "minimize":
-        return value > float(np.quantile(reached, 1 - WORST))
-    return value < float(np.quantile(reached, WORST))
+    own = _best(values, epoch, direction)
+    reached = [_best(other.values, epoch, direction) for other in others if other.epoch >= epoch]
+    gone = sum(other.state == "pruned" and other.epoch < epoch for other in others)
+    family = len(reached) + gone
+    better = sum(best < own if direction == "minimize" else best > own for best in reached)
+    return family >= QUORUM and better >= family - WORST * family
+
+
+def _best(values: Mapping[int, float], epoch: int, direction: Direction) -> float:
+    best = min if direction == "minimize" else max
+    return best(value for at, value in values.items() if at <= epoch)

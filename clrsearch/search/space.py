@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -80,9 +81,7 @@ def _narrow(key: str, parameter: Parameter, bound: Bound) -> Parameter:
     domain = parameter.domain
     if isinstance(domain, Choice):
         for value in values:
-            if value not in domain.options or isinstance(value, int) != isinstance(
-                domain.options[0], bool
-            ):
+            if value not in domain.options or type(value) is not type(domain.options[0]):
                 listed = ", ".join(repr(option) for option in domain.options)
                 raise PlanError(f"{key}: {value!r} is none of {listed}")
         options = tuple(value for value in domain.options if value in values)
@@ -91,8 +90,12 @@ def _narrow(key: str, parameter: Parameter, bound: Bound) -> Parameter:
 
 
 def _narrow_range(key: str, domain: Range, values: tuple[object, ...]) -> Range:
-    numbers = [value for value in values if isinstance(value, int | float) and value is not True]
-    if len(numbers) != len(values) or not 1 <= len(values) <= 2 or False in values:
+    numbers = [
+        value
+        for value in values
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    ]
+    if len(numbers) != len(values) or not 1 <= len(values) <= 2:
         raise PlanError(f"{key}: one number or two are wanted, not {_listed(values)}")
     low, high = numbers[0], numbers[-1]
     if low > high:

@@ -134,6 +134,7 @@ class Worker:
         """Train the trial and tell its end, unless the slot has been lost meanwhile."""
         study, facts = self._study, self._study.facts
         seconds = 0.0
+        values: dict[int, float] = {}
         try:
             with self._interruption.allowed():
                 run = SequentialRun(
@@ -150,9 +151,9 @@ class Worker:
                 seconds += epoch.seconds
                 if lease.lost:
                     return
-                value = epoch.metrics[facts.metric]
-                study.report(trial, epoch.number, value)
-                if self._prunes(slot, epoch):
+                values[epoch.number] = epoch.metrics[facts.metric]
+                study.report(trial, epoch.number, values[epoch.number])
+                if self._prunes(slot, values):
                     study.prune(trial, _summary(epoch, seconds))
                     study.slots.finish(slot, SlotState.PRUNED)
                     return
@@ -160,10 +161,10 @@ class Worker:
             study.prune(trial, {"seconds": seconds, "diverged": str(diverged)}, diverged=True)
             study.slots.finish(slot, SlotState.DIVERGED)
             return
-        study.complete(trial, value, _summary(epoch, seconds))
+        study.complete(trial, values[facts.epochs], _summary(epoch, seconds))
         study.slots.finish(slot, SlotState.COMPLETE)
 
-    def _prunes(self, slot: Slot, epoch: Epoch) -> bool:
+    def _prunes(self, slot: Slot, values: Mapping[int, float]) -> bool:
         plan, facts = self._study.plan, self._study.facts
         first = self._study.space.first(slot.family)
         if (
@@ -172,13 +173,7 @@ class Worker:
             or plan.rank_of(slot.number) < len(first)
         ):
             return False
-        return hopeless(
-            self._family(slot),
-            epoch.metrics[facts.metric],
-            epoch=epoch.number,
-            epochs=facts.epochs,
-            direction=facts.direction,
-        )
+        return hopeless(values, self._family(slot), epochs=facts.epochs, direction=facts.direction)
 
     def _failed(self, slot: Slot, trial: int, error: TaskError, *, failed_before: int) -> None:
         """Store the traceback; open the slot for another try, or use it up."""

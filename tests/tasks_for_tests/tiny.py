@@ -29,9 +29,7 @@ class Tiny(Task):
         inputs = torch.randn(56, 4, generator=generator)
         targets = inputs @ torch.tensor([1.0, -2.0, 0.5, 3.0])
         pairs = TensorDataset(inputs, targets)
-        return Splits(
-            *(TensorDataset(*pairs[a:b]) for a, b in ((0, 34), (34, 46), (46, 56)))
-        )
+        return Splits(*(TensorDataset(*pairs[a:b]) for a, b in ((0, 34), (34, 46), (46, 56))))
 
     def model(self):
         return nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))

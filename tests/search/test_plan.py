@@ -1,0 +1,114 @@
+"""Plans: what a study file may say, and what is answered to a wrong one."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from clrsearch.errors import PlanError
+from clrsearch.search import StudyPlan, differences, load_plan
+
+
+def written(tmp_path, text: str):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def test_every_key_has_a_default() -> None:
+    plan = load_plan(None)
+    assert (plan.task, plan.trials, plan.families, plan.baseline) == (
+        "digits",
+        100,
+        ("cyclic",),
+        "constant",
+    )
+    assert (plan.pruner, plan.stepsize, plan.seed, plan.retries) == (
+        "lenient",
+        "whole-cycles",
+        0,
+        1,
+    )
+
+
+def test_a_file_is_read_and_options_are_laid_over_it(tmp_path) -> None:
+    path = written(
+        tmp_path,
+        'task = "mine.py:Mine"\ntrials = 30\n[options]\noptimizer = "adam"\n'
+        '[bounds]\ncyclic.max_lr = [1e-3, 1.0]\ncyclic.mode = "triangular"\n',
+    )
+    plan = load_plan(path, {"trials": 7, "bounds.cyclic.cycles": 2, "options.width": 3})
+    assert (plan.task, plan.trials) == ("mine.py:Mine", 7)
+    assert plan.options == {"optimizer": "adam", "width": 3}
+    assert plan.bounds == {"cyclic": {"max_lr": (1e-3, 1.0), "mode": "triangular", "cycles": 2}}
+
+
+def test_a_plan_survives_the_database() -> None:
+    plan = load_plan(None, {"bounds.cyclic.max_lr": [1, 2.5], "bounds.cyclic.cycle_momentum": True})
+    stored = StudyPlan.model_validate(plan.model_dump(mode="json"))
+    assert stored == plan
+    assert stored.bounds["cyclic"]["cycle_momentum"] is True
+    assert not differences(stored, plan)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trials = ", "mine.toml is not valid TOML: Invalid value"),
+        ("trails = 3", "unknown key trails; did you mean trials"),
+        ("zzz = 3", "unknown key zzz; there is task, epochs"),
+        ("trials = 0", "trials: .*greater than or equal to 1, not 0"),
+        ("trials = -3", "trials: .*not -3"),
+        ('trials = "many"', "trials: .*integer.*'many'"),
+        ("trials = 2.5", "trials: .*integer.*2.5"),
+        ("epochs = 0", "epochs: .*not 0"),
+        ('families = ["cyclical"]', "no family 'cyclical'; did you mean cyclic"),
+        ("families = []", "families: .*at least 1"),
+        ('baseline = "konstant"', "no family 'konstant'; did you mean constant"),
+        ('pruner = "median"', "pruner: .*'lenient' or 'none', not 'median'"),
+        ('direction = "down"', "direction: .*'minimize' or 'maximize', not 'down'"),
+        ("[bounds]\ncyclik.max_lr = 1", "bounds.cyclik: .*did you mean cyclic"),
+        ("[bounds]\ncyclic = 3", "bounds: 3 is neither"),
+        ("[bounds]\ncyclic.max_lr = {a = 1}", "bounds: .* is neither"),
+    ],
+)
+def test_a_wrong_file_is_answered_by_key(text, message, tmp_path) -> None:
+    with pytest.raises(PlanError, match=message):
+        load_plan(written(tmp_path, text))
+
+
+def test_a_missing_file_names_a_near_one(tmp_path) -> None:
+    written(tmp_path, "")
+    with pytest.raises(
+        PlanError, match=r"no such study file: .*mine\.tml; did you mean .*mine\.toml"
+    ):
+        load_plan(tmp_path / "mine.tml")
+    with pytest.raises(PlanError, match="no such study file"):
+        load_plan(tmp_path / "nowhere" / "mine.toml")
+    with pytest.raises(PlanError, match="cannot be read"):
+        load_plan(tmp_path)
+
+
+def test_a_key_below_a_value_is_refused(tmp_path) -> None:
+    with pytest.raises(PlanError, match=r"trials.more: trials is not a table"):
+        load_plan(written(tmp_path, "trials = 3"), {"trials.more": 1})
+
+
+def test_the_baseline_takes_every_tenth_slot() -> None:
+    plan = StudyPlan(trials=40)
+    families = [plan.family_of(slot) for slot in range(40)]
+    assert [slot for slot in range(40) if families[slot] == "constant"] == [9, 19, 29, 39]
+    assert [plan.rank_of(slot) for slot in (0, 8, 9, 10, 19, 20)] == [0, 8, 0, 9, 1, 18]
+
+
+def test_families_take_turns() -> None:
+    among = StudyPlan(families=("cyclic", "constant"))
+    assert [among.family_of(slot) for slot in range(4)] == ["cyclic", "constant"] * 2
+    counts = Counter(StudyPlan(trials=100).family_of(slot) for slot in range(100))
+    assert counts == {"cyclic": 90, "constant": 10}
+
+
+def test_differences_name_the_key_and_both_values() -> None:
+    found = differences(StudyPlan(epochs=20, trials=3), StudyPlan(seed=4, trials=9))
+    assert found == ["epochs is 20 there and the task's own here", "seed is 0 there and 4 here"]

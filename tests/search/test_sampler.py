@@ -1,0 +1,102 @@
+"""The sampler: pure, inside the space, and better than chance on a function with a known best."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+import pytest
+
+from clrsearch.schedules import Choice, Cyclic, Setting
+from clrsearch.search import Record, suggest
+from clrsearch.search.sampler import REPLAYED, STARTUP, _most_telling
+
+SPACE = Cyclic.space(Setting(epochs=20, steps_per_epoch=31, own_rate=0.05, momentum="momentum"))
+
+
+def record(number, params, value, *, state="complete", diverged=False) -> Record:
+    return Record(
+        number=number,
+        slot=number,
+        family="cyclic",
+        params=params,
+        state=state,
+        diverged=diverged,
+        values={} if value is None else {1: value},
+        metrics={},
+        worker="w",
+        device="cpu",
+        seconds=0.0,
+        error="",
+        started=datetime(2026, 1, 1, tzinfo=UTC),
+        ended=None,
+    )
+
+
+def draw(history, seed):
+    return suggest(history, SPACE, direction="minimize", seed=seed)
+
+
+def test_what_is_drawn_lies_in_the_space() -> None:
+    history = []
+    for seed in range(25):
+        params = draw(history, seed)
+        assert set(params) == {name for name, p in SPACE.items() if p.applies(params)}
+        for name, value in params.items():
+            domain = SPACE[name].domain
+            if isinstance(domain, Choice):
+                assert value in domain.options
+            else:
+                assert domain.low <= value <= domain.high
+                assert isinstance(value, int) == domain.integer
+        history.append(record(seed, params, float(params["max_lr"])))
+
+
+def test_the_same_history_and_seed_give_the_same_parameters() -> None:
+    history = [record(n, draw([], n), float(n % 7)) for n in range(STARTUP + 5)]
+    assert draw(history, 3) == draw(history, 3)
+    assert draw(history, 3) != draw(history, 4)
+    assert draw(history, 3) != draw(history[:STARTUP], 3)
+
+
+def test_it_finds_a_known_best_better_than_chance() -> None:
+    def far(params) -> float:
+        return abs(math.log(params["max_lr"] / 0.2)) + abs(math.log(params["base_ratio"] / 0.05))
+
+    history: list[Record] = []
+    for seed in range(60):
+        params = draw(history, seed)
+        history.append(record(seed, params, far(params)))
+    late = sorted(r.value for r in history[30:])[15]
+    chance = sorted(far(draw([], seed)) for seed in range(30))[15]
+    assert late < chance / 2
+
+
+def test_it_keeps_away_from_what_diverged() -> None:
+    history = []
+    for seed in range(40):
+        params = draw(history, seed)
+        diverged = params["max_lr"] > 0.3
+        state = "pruned" if diverged else "complete"
+        value = None if diverged else abs(math.log(params["max_lr"] / 0.1))
+        history.append(record(seed, params, value, state=state, diverged=diverged))
+    late = [r.diverged for r in history[STARTUP:]]
+    chance = [draw([], seed)["max_lr"] > 0.3 for seed in range(100)]
+    assert sum(late) / len(late) < sum(chance) / len(chance)
+
+
+def test_failed_trials_say_nothing() -> None:
+    history = [record(n, draw([], n), float(n)) for n in range(STARTUP)]
+    failed = record(99, draw([], 99), 0.0, state="failed")
+    assert draw([*history, failed], 5) == draw(history, 5)
+
+
+@pytest.mark.parametrize(("direction", "best"), [("minimize", 0.0), ("maximize", 1499.0)])
+def test_a_long_history_is_cut_to_the_best_and_the_latest(direction, best) -> None:
+    params = draw([], 0)
+    history = [record(n, params, float((n * 7) % 1500)) for n in range(1500)]
+    kept = _most_telling(history, direction)
+    assert len(kept) == REPLAYED
+    assert [r.number for r in kept] == sorted(r.number for r in kept)
+    assert best in [r.value for r in kept]
+    assert {r.number for r in kept} >= set(range(1400, 1500))

@@ -1,0 +1,112 @@
+"""The space of a study: bounds narrow it, and wrong ones are answered by key."""
+
+from __future__ import annotations
+
+import pytest
+
+from clrsearch.errors import PlanError
+from clrsearch.schedules import Choice, Cyclic, Range
+from clrsearch.search import build_space, load_plan
+from clrsearch.tasks import TaskFacts
+
+FACTS = TaskFacts(
+    metric="loss",
+    direction="minimize",
+    epochs=20,
+    batch_size=32,
+    steps_per_epoch=31,
+    ratios=(1.0,),
+    groups=("0",),
+    own_rate=0.05,
+    momentum="momentum",
+    optimizer="SGD(momentum=0.9)",
+    source="",
+)
+PLAIN = FACTS.model_copy(update={"momentum": "none", "optimizer": "SGD()"})
+
+
+def space(changes=None, facts=FACTS):
+    return build_space(load_plan(None, changes), facts)
+
+
+def test_without_bounds_the_families_ranges_hold() -> None:
+    found = space()
+    assert set(found.families) == {"cyclic", "constant"}
+    assert found.families["cyclic"] == Cyclic.space(found.setting)
+
+
+def test_two_numbers_search_one_fixes_and_texts_choose() -> None:
+    cyclic = space(
+        {
+            "bounds.cyclic.max_lr": [1e-3, 1],
+            "bounds.cyclic.cycles": 2,
+            "bounds.cyclic.mode": ["exp_range", "triangular"],
+            "bounds.cyclic.cycle_momentum": True,
+            "bounds.cyclic.base_momentum": [0.6, 0.7],
+        }
+    ).families["cyclic"]
+    assert cyclic["max_lr"].domain == Range(low=1e-3, high=1, log=True)
+    assert cyclic["cycles"].domain == Range(low=2, high=2, integer=True)
+    assert cyclic["mode"].domain == Choice(options=("triangular", "exp_range"))
+    assert cyclic["cycle_momentum"].domain == Choice(options=(True,))
+    assert cyclic["base_momentum"].domain == Range(low=0.6, high=0.7)
+
+
+def test_the_first_settings_stay_inside_the_bounds() -> None:
+    found = space(
+        {
+            "bounds.cyclic.max_lr": [1e-3, 0.3],
+            "bounds.cyclic.base_ratio": [0.01, 0.1],
+            "bounds.cyclic.mode": "triangular2",
+            "bounds.cyclic.cycle_momentum": False,
+        }
+    )
+    (first,) = found.first("cyclic")
+    assert first == {
+        "mode": "triangular2",
+        "max_lr": pytest.approx(0.1),
+        "base_ratio": 0.1,
+        "cycles": 3,
+        "cycle_momentum": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "bound", "message"),
+    [
+        ("cyclic.max_lr", [1.0, 0.1], "bounds.cyclic.max_lr: the lower end 1.0 is above"),
+        ("cyclic.max_lr", [0.0, 0.1], "bounds.cyclic.max_lr: must be positive"),
+        ("cyclic.max_lr", [0.1, 0.2, 0.3], "bounds.cyclic.max_lr: one number or two"),
+        ("cyclic.max_lr", [], "bounds.cyclic.max_lr: one number or two"),
+        ("cyclic.max_lr", "high", "bounds.cyclic.max_lr: one number or two are wanted, not 'high'"),
+        ("cyclic.max_lr", True, "bounds.cyclic.max_lr: one number or two"),
+        ("cyclic.max_lr", [0.1, float("nan")], "bounds.cyclic.max_lr: "),
+        ("cyclic.max_lr", [0.1, float("inf")], "bounds.cyclic.max_lr: "),
+        ("cyclic.maxlr", 0.1, "bounds.cyclic.maxlr: cyclic has no such.*did you mean max_lr"),
+        ("cyclic.cycles", [1, 2.5], "bounds.cyclic.cycles: whole numbers"),
+        ("cyclic.cycles", [1, 9], "bounds.cyclic.cycles: .*not within 1 to 5"),
+        ("cyclic.mode", "triangle", "bounds.cyclic.mode: 'triangle' is none of 'triangular'"),
+        ("cyclic.mode", 3, "bounds.cyclic.mode: 3 is none of"),
+        ("cyclic.cycle_momentum", 1, "bounds.cyclic.cycle_momentum: 1 is none of False, True"),
+        ("cyclic.base_ratio", [0.1, 2.0], "bounds.cyclic: .* base_lr .* is above max_lr"),
+        ("cyclic.max_momentum", [0.9, 1.5], "bounds.cyclic: .*max_momentum must be in"),
+        ("cyclic.base_momentum", [0.5, 0.97], "bounds.cyclic: .*base_momentum 0.97 is above"),
+        ("cyclic.stepsize", 4, "bounds.cyclic.stepsize: cyclic has no such parameter"),
+        ("constant.lr", [-1, 1], "bounds.constant.lr: must be positive"),
+    ],
+)
+def test_wrong_bounds_are_answered_by_key(key, bound, message) -> None:
+    with pytest.raises(PlanError, match=message):
+        space({f"bounds.{key}": bound})
+
+
+def test_momentum_bounds_need_a_momentum() -> None:
+    with pytest.raises(PlanError, match=r"base_momentum: the task's optimizer, SGD\(\), has no"):
+        space({"bounds.cyclic.base_momentum": [0.8, 0.9]}, PLAIN)
+
+
+def test_too_few_epochs_are_refused_with_the_reason() -> None:
+    with pytest.raises(PlanError, match="epochs: cyclic does not fit: a cycle takes at least 4"):
+        space(facts=FACTS.model_copy(update={"epochs": 3}))
+    only = load_plan(None, {"families": ["constant"]})
+    assert build_space(only, FACTS.model_copy(update={"epochs": 1})).families

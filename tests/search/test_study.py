@@ -1,0 +1,154 @@
+"""A study in the database: what is stored, what is read back, what Optuna makes of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import optuna
+import pytest
+import torch
+
+from clrsearch.errors import PlanError, StudyError
+from clrsearch.search import Study, StudyPlan, exists, studies, suggest
+from clrsearch.storage import SlotState, open_database
+from clrsearch.training import probe
+
+PARAMS = {"mode": "triangular", "max_lr": 0.1, "base_ratio": 0.25, "cycles": 1}
+PARAMS |= {"cycle_momentum": False}
+ATTRIBUTES = {"worker": "w", "device": "cpu", "rates": [[0.1] * 4]}
+
+
+@pytest.fixture
+def facts(tiny):
+    return probe(tiny, device=torch.device("cpu"))
+
+
+@pytest.fixture
+def study(url, plan, facts):
+    with open_database(url, create=True) as database:
+        yield Study.create(database, "mine", plan, facts, {"clrsearch": "0"})
+
+
+def test_what_was_stored_is_read_back(study, plan, facts) -> None:
+    again = Study(study.database, "mine")
+    assert (again.plan, again.facts, again.versions) == (plan, facts, {"clrsearch": "0"})
+    assert again.slots.counts() == {SlotState.OPEN: 6}
+    assert [each.name for each in studies(study.database)] == ["mine"]
+    assert exists(study.database, "mine")
+    assert not exists(study.database, "yours")
+
+
+def test_a_trial_lives_and_ends(study) -> None:
+    slot = study.slots.claim("w")
+    number = study.begin(slot, PARAMS, ATTRIBUTES)
+    study.report(number, 1, 0.5)
+    running = study.trial(number)
+    assert (running.state, running.values, running.params) == ("running", {1: 0.5}, PARAMS)
+    assert running.ended is None
+    study.report(number, 2, 0.25)
+    study.complete(number, 0.25, {"metrics": {"error": 0.25}, "seconds": 1.5})
+    ended = study.trial(number)
+    assert (ended.state, ended.end, ended.value) == ("complete", "complete", 0.25)
+    assert (ended.slot, ended.family, ended.metrics) == (0, "cyclic", {"error": 0.25})
+    assert (ended.worker, ended.device, ended.seconds) == ("w", "cpu", 1.5)
+    assert ended.ended is not None
+
+
+def test_a_diverged_trial_is_pruned_and_infeasible_for_optuna(study, url) -> None:
+    number = study.begin(study.slots.claim("w"), PARAMS, ATTRIBUTES)
+    study.prune(number, {}, diverged=True)
+    assert study.trial(number).end == "diverged"
+    seen = optuna.load_study(study_name="mine", storage=url.reveal()).trials[number]
+    assert seen.state == optuna.trial.TrialState.PRUNED
+    assert seen.constraints == {"diverged": 1.0}
+    assert seen.params["cyclic.max_lr"] == 0.1
+
+
+def test_a_failed_trial_keeps_its_traceback(study) -> None:
+    number = study.begin(study.slots.claim("w"), PARAMS, ATTRIBUTES)
+    study.fail(number, {"error": "KeyError: 'x'"})
+    assert (study.trial(number).state, study.trial(number).error) == ("failed", "KeyError: 'x'")
+
+
+def test_an_unknown_trial_is_answered_with_those_there_are(study) -> None:
+    with pytest.raises(StudyError, match="mine has no trial 4; it has none yet"):
+        study.trial(4)
+    study.begin(study.slots.claim("w"), PARAMS, ATTRIBUTES)
+    with pytest.raises(StudyError, match="it has 0 to 0"):
+        study.trial(4)
+
+
+def test_an_unknown_study_is_answered_with_near_ones(study) -> None:
+    with pytest.raises(StudyError, match="no study mien; did you mean mine"):
+        Study(study.database, "mien")
+    with pytest.raises(StudyError, match="no study zzzzzz; there is mine"):
+        Study(study.database, "zzzzzz")
+
+
+def test_another_programs_study_is_not_ours(study, url) -> None:
+    optuna.create_study(study_name="theirs", storage=url.reveal())
+    with pytest.raises(StudyError, match="that clrsearch did not make"):
+        Study(study.database, "theirs")
+    assert [each.name for each in studies(study.database)] == ["mine"]
+
+
+def test_growing_adds_slots_and_never_takes_any(study) -> None:
+    study.grow(9)
+    study.grow(4)
+    assert Study(study.database, "mine").plan.trials == 9
+    assert study.slots.counts() == {SlotState.OPEN: 9}
+
+
+def test_deleting_takes_trials_and_slots(study) -> None:
+    study.begin(study.slots.claim("w"), PARAMS, ATTRIBUTES)
+    study.delete()
+    assert studies(study.database) == []
+    assert sum(study.slots.counts().values()) == 0
+
+
+def test_a_plan_that_cannot_be_searched_writes_nothing(url, facts) -> None:
+    plan = StudyPlan(task="tiny.py:Tiny", bounds={"cyclic": {"max_lr": (2.0, 1.0)}})
+    with open_database(url, create=True) as database:
+        with pytest.raises(PlanError):
+            Study.create(database, "bad", plan, facts, {})
+        assert optuna.get_all_study_names(url.reveal()) == []
+
+
+def test_two_processes_make_one_study(url, plan, facts) -> None:
+    program = (
+        "import sys; from clrsearch.storage import *; from clrsearch.search import *\n"
+        "from clrsearch.tasks import TaskFacts\n"
+        "with open_database(StorageUrl(sys.argv[1]), create=True) as database:\n"
+        "    plan = StudyPlan.model_validate_json(sys.argv[2])\n"
+        "    facts = TaskFacts.model_validate_json(sys.argv[3])\n"
+        "    print(Study.create(database, 'mine', plan, facts, {})._uuid)\n"
+    )
+    arguments = [url.reveal(), plan.model_dump_json(), facts.model_dump_json()]
+    makers = [
+        subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    made = {maker.communicate()[0] for maker in makers}
+    assert len(made) == 1
+    with open_database(url) as database:
+        assert Study(database, "mine").slots.counts() == {SlotState.OPEN: 6}
+
+
+def test_finished_trials_are_read_once_and_running_ones_anew(study) -> None:
+    number = study.begin(study.slots.claim("w"), PARAMS, ATTRIBUTES)
+    other = Study(study.database, "mine")
+    first = other.history.records()[0]
+    study.report(number, 1, 0.5)
+    assert other.history.records(max_age=60)[0] is first
+    assert other.history.records()[0].values == {1: 0.5}
+    study.complete(number, 0.5, {})
+    done = other.history.records()[0]
+    assert done.state == "complete"
+    assert other.history.records()[0] is done
+
+
+def test_optunas_log_level_is_left_alone(study) -> None:
+    before = optuna.logging.get_verbosity()
+    suggest([], study.space.families["cyclic"], direction="minimize", seed=0)
+    assert optuna.logging.get_verbosity() == before

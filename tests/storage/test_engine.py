@@ -1,0 +1,94 @@
+"""Opening a database: how it is set up, and one line for whatever is wrong with it."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+import sqlalchemy as sa
+
+from clrsearch.errors import StorageError
+from clrsearch.storage import StorageUrl, open_database
+
+
+def test_sqlite_is_opened_for_many_writers(url) -> None:
+    with open_database(url, create=True) as database, database.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1  # NORMAL
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 60_000
+
+
+def test_a_write_begins_with_the_write_lock(url) -> None:
+    with open_database(url, create=True) as database:
+        said: list[str] = []
+        with database.engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            driver.set_trace_callback(said.append)
+            connection.execute(sa.text("CREATE TABLE mine (a INTEGER)"))
+            connection.execute(sa.text("INSERT INTO mine VALUES (1)"))
+            connection.commit()
+        assert "BEGIN IMMEDIATE" in [statement.strip() for statement in said]
+
+
+def test_nothing_is_made_unless_asked(url) -> None:
+    with pytest.raises(StorageError, match="no studies at"), open_database(url):
+        pass
+    assert not url.file.exists()
+
+
+def test_a_missing_folder_is_named(tmp_path) -> None:
+    url = StorageUrl(f"sqlite:///{tmp_path}/nowhere/studies.db")
+    with pytest.raises(StorageError, match=r"the folder .*nowhere of the database does not exist"):
+        open_database(url, create=True).__enter__()
+
+
+def test_a_folder_is_no_database(tmp_path) -> None:
+    with pytest.raises(StorageError, match="is a folder, not a database file"):
+        open_database(StorageUrl(f"sqlite:///{tmp_path}"), create=True).__enter__()
+
+
+def test_another_file_is_no_database(url) -> None:
+    url.file.write_text("These are notes, and no database at all.\n" * 100)
+    with pytest.raises(StorageError, match=r"studies.db is not a SQLite database"):
+        open_database(url, create=True).__enter__()
+    assert url.file.read_text().startswith("These are notes")
+
+
+def test_an_error_inside_tells_the_drivers_own_words(url) -> None:
+    with (
+        pytest.raises(StorageError, match="no such table: absent"),
+        open_database(url, create=True) as database,
+        database.engine.connect() as connection,
+    ):
+        connection.execute(sa.text("SELECT * FROM absent"))
+
+
+def test_a_database_that_may_only_be_read_is_told_at_the_first_write(url) -> None:
+    with open_database(url, create=True):
+        pass
+    with (
+        pytest.raises(StorageError, match="readonly database"),
+        open_database(url) as database,
+        database.engine.connect() as connection,
+    ):
+        connection.exec_driver_sql("PRAGMA query_only = 1")
+        connection.execute(sa.text("DELETE FROM clrsearch_slots"))
+
+
+def test_several_processes_make_one_database(url) -> None:
+    program = (
+        "import sys; from clrsearch.storage import StorageUrl, open_database\n"
+        "with open_database(StorageUrl(sys.argv[1]), create=True): pass\n"
+    )
+    makers = [
+        subprocess.Popen([sys.executable, "-c", program, url.reveal()], stderr=subprocess.PIPE)
+        for _ in range(6)
+    ]
+    errors = [maker.communicate()[1].decode() for maker in makers]
+    assert errors == [""] * 6
+    with sqlite3.connect(url.file) as connection:
+        rows = connection.execute("SELECT count(*) FROM version_info").fetchone()
+    connection.close()
+    assert rows == (1,)

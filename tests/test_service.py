@@ -1,0 +1,350 @@
+"""The main job from end to end, with real worker processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from json import loads
+from pathlib import Path
+
+import pytest
+import torch
+
+from clrsearch import service
+from clrsearch.errors import ClrsearchError, PlanError, PlanMismatch, StudyError, StudyStopped
+from clrsearch.search import Study, StudyPlan
+from clrsearch.storage import SlotState, open_database
+from clrsearch.tasks import load_task
+from clrsearch.training import probe
+
+
+def run(task_dir, *, name=None, workers=1, on_change=lambda snapshot: None, **keys):
+    plan = StudyPlan(**({"task": "tiny.py:Tiny", "trials": 6} | keys))
+    return service.run(plan, name=name, workers=workers, task_dir=task_dir, on_change=on_change)
+
+
+def test_a_study_ends_with_a_schedule_that_can_be_pasted(url, task_dir) -> None:
+    seen = []
+    result = run(task_dir, workers=2, trials=12, on_change=seen.append)
+    assert result.snapshot.done == result.snapshot.total == 12
+    assert not result.interrupted
+    assert seen[-1].done == 12
+    leader = result.snapshot.leader
+    complete = [r for r in result.snapshot.records if r.state == "complete"]
+    assert leader.value == min(record.value for record in complete)
+    assert result.snapshot.baseline.family == "constant"
+
+    found = service.best("tiny")
+    assert found.trial.number == leader.number
+    namespace: dict = {}
+    exec(found.code, namespace)
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.9)
+    namespace["make_scheduler"](optimizer, 4)
+    first = found.schedule.at(torch.zeros(1).double().numpy())[0][0]
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(first, rel=1e-12)
+
+
+def test_a_finished_study_is_shown_and_grown(url, task_dir) -> None:
+    run(task_dir, trials=4)
+    again = run(task_dir, trials=4)
+    assert again.began_finished
+    assert again.snapshot.total == 4
+    grown = run(task_dir, trials=6)
+    assert not grown.began_finished
+    assert grown.snapshot.done == grown.snapshot.total == 6
+    assert [record.slot for record in grown.snapshot.records] == list(range(6))
+
+
+def test_the_number_of_workers_changes_nothing_but_the_order(url, task_dir) -> None:
+    keys = {"pruner": "none", "trials": 8}
+    alone = run(task_dir, name="alone", workers=1, **keys).snapshot
+    four = run(task_dir, name="four", workers=4, **keys).snapshot
+    assert four.done == 8
+    # the first slots are fixed settings: the same runs, whichever worker had them
+    for slot in range(3):
+        one, other = (
+            next(record for record in snapshot.records if record.slot == slot)
+            for snapshot in (alone, four)
+        )
+        assert (one.params, one.values) == (other.params, other.values)
+    for record in four.records:
+        assert service.replay("four", record.number, task_dir=task_dir).matches
+
+
+def test_the_same_plan_seed_and_worker_twice(url, task_dir) -> None:
+    def content(name):
+        records = run(task_dir, name=name, trials=20).snapshot.records
+        return [(r.slot, r.family, r.params, r.state, r.values) for r in records]
+
+    assert content("first") == content("second")
+
+
+def test_eight_workers_use_each_slot_up_once(url, task_dir) -> None:
+    snapshot = run(task_dir, workers=8, trials=40).snapshot
+    assert snapshot.done == snapshot.total == 40
+    assert sorted(record.slot for record in snapshot.records) == list(range(40))
+    assert all(record.state != "running" for record in snapshot.records)
+    assert len({record.worker for record in snapshot.records}) > 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 3}, "seed is 0 there and 3 here"),
+        ({"epochs": 8}, "epochs is the task's own there and 8 here"),
+        ({"trials": 2}, "trials is 4 there and 2 here, and may only grow"),
+        ({"bounds": {"cyclic": {"cycles": 1}}}, "bounds is {} there"),
+    ],
+)
+def test_another_plan_under_the_same_name_is_refused_by_key(
+    changes, message, url, task_dir
+) -> None:
+    plan = StudyPlan(task="tiny.py:Tiny", trials=4)
+    facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
+    facts = facts.model_copy(update={"source": load_task(plan.task, folder=task_dir).source})
+    with open_database(url, create=True) as database:
+        Study.create(database, "tiny", plan, facts, {"clrsearch": "0", "torch": "0"})
+    with pytest.raises(PlanMismatch, match=message):
+        run(task_dir, **({"trials": 4} | changes))
+    with open_database(url) as database:
+        assert Study(database, "tiny").plan == plan
+
+
+def test_a_changed_task_is_refused(url, tmp_path, task_dir) -> None:
+    copied = tmp_path / "mine.py"
+    copied.write_text((task_dir / "tiny.py").read_text())
+    run(tmp_path, task="mine.py:Tiny", trials=1)
+    copied.write_text(copied.read_text() + "\n# another version\n")
+    with pytest.raises(PlanMismatch, match=r"the source of mine.py:Tiny has changed"):
+        run(tmp_path, task="mine.py:Tiny", trials=1)
+    with pytest.raises(StudyError, match="has changed since mine was made"):
+        service.work("mine", task_dir=tmp_path)
+
+
+def test_a_task_that_keeps_failing_stops_the_study_and_shows_why(url, task_dir) -> None:
+    with pytest.raises(StudyStopped, match="failed again and again") as caught:
+        run(task_dir, task="tiny.py:FailsLater", trials=30, name="failing")
+    assert 'raise KeyError("no such column")' in caught.value.traceback
+    shown = service.show("failing").snapshot
+    assert len(shown.records) == 3
+    with pytest.raises(StudyError, match="no complete trial yet"):
+        service.best("failing")
+
+
+@pytest.mark.parametrize(
+    ("keys", "error"),
+    [
+        ({"task": "tiny.py:NanMetric"}, ClrsearchError),
+        ({"bounds": {"cyclic": {"max_lr": (1.0, 0.1)}}}, PlanError),
+        ({"epochs": 3}, PlanError),
+        (
+            {"options": {"optimizer": "plain"}, "bounds": {"cyclic": {"max_momentum": 0.9}}},
+            PlanError,
+        ),
+    ],
+)
+def test_what_cannot_be_searched_leaves_no_database_behind(keys, error, url, task_dir) -> None:
+    with pytest.raises(error):
+        run(task_dir, **keys)
+    assert not url.file.exists()
+
+
+def test_a_worker_that_is_killed_leaves_its_slot_to_another(url, task_dir) -> None:
+    def kill_one(snapshot) -> None:
+        if killed or not snapshot.running:
+            return
+        worker = next(r.worker for r in snapshot.running)
+        found = subprocess.run(["pgrep", "-f", worker], capture_output=True, text=True, check=False)
+        for pid in found.stdout.split():
+            os.kill(int(pid), signal.SIGKILL)
+            killed.append(worker)
+
+    killed: list[str] = []
+    plan = {"task": "tiny.py:Slow", "trials": 4, "name": "slow", "workers": 2}
+    result = run(task_dir, on_change=kill_one, **plan)
+    assert killed
+    assert result.snapshot.done == 4
+    assert [record.slot for record in result.snapshot.records] == [0, 1, 2, 3]
+    assert all(record.state == "complete" for record in result.snapshot.records)
+
+
+def command(*arguments: str, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "clrsearch", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def wait_for(condition, seconds=60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+def trials_begun(url) -> int:
+    if not url.file.exists():
+        return 0
+    try:
+        return len(service.show("slow").snapshot.running)
+    except ClrsearchError:
+        return 0
+
+
+@pytest.mark.parametrize("whole_group", [True, False], ids=["Ctrl-C", "kill -INT"])
+def test_ctrl_c_gives_slots_back_and_the_next_run_goes_on(url, task_dir, whole_group) -> None:
+    arguments = (
+        "run",
+        "--name",
+        "slow",
+        "--task",
+        "tiny.py:Slow",
+        "--trials",
+        "3",
+        "--workers",
+        "2",
+    )
+    first = command(*arguments, cwd=task_dir, start_new_session=True)
+    wait_for(lambda: trials_begun(url) == 2)
+    (os.killpg if whole_group else os.kill)(first.pid, signal.SIGINT)
+    out, errors = first.communicate(timeout=60)
+    assert first.returncode == 130
+    assert "Interrupted: run the same command again to go on." in out
+    assert errors == ""
+    with open_database(url) as database:
+        counts = Study(database, "slow").slots.counts()
+        assert counts[SlotState.CLAIMED] == 0
+        begun = [record.number for record in Study(database, "slow").history.records()]
+
+    second = command(*arguments, cwd=task_dir)
+    out, errors = second.communicate(timeout=120)
+    assert (second.returncode, errors) == (0, "")
+    records = service.show("slow").snapshot.records
+    assert [record.state for record in records] == ["complete"] * 3
+    assert {record.number for record in records} >= set(begun)
+    assert all(sorted(record.values) == [1, 2, 3, 4] for record in records)
+
+
+def test_a_worker_joins_from_another_shell(url, task_dir) -> None:
+    run(task_dir, trials=1, name="joined")
+    with open_database(url) as database:
+        Study(database, "joined").grow(4)
+    worker = command("worker", "joined", "--task-dir", str(task_dir), cwd="/")
+    out, errors = worker.communicate(timeout=60)
+    assert (worker.returncode, errors) == (0, "")
+    assert [line.split()[:2] for line in out.splitlines()] == [
+        ["trial", str(number)] for number in (1, 2, 3)
+    ]
+
+
+def test_a_worker_of_a_failing_study_leaves_with_3(url, task_dir) -> None:
+    run(task_dir, trials=1, name="stopped")
+    with open_database(url) as database:
+        study = Study(database, "stopped")
+        study.grow(4)
+        study.stop("Traceback of the task")
+    worker = command("worker", "stopped", "--task-dir", str(task_dir))
+    out, errors = worker.communicate(timeout=60)
+    assert worker.returncode == 3
+    assert errors.splitlines()[0] == "Traceback of the task"
+    assert (out, errors.splitlines()[-1]) == ("", "clrsearch: stopped was stopped: its task fails")
+
+
+def test_replay_notices_a_trial_that_does_not_match(url, task_dir) -> None:
+    run(task_dir, trials=1, name="mine")
+    assert service.replay("mine", 0, task_dir=task_dir).matches
+    with open_database(url) as database:
+        study = Study(database, "mine")
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "UPDATE trial_intermediate_values SET intermediate_value = 9.0 WHERE step = 2"
+            )
+        assert study.trial(0).values[2] == 9.0
+    again = service.replay("mine", 0, task_dir=task_dir)
+    assert not again.matches
+    assert again.largest_difference == pytest.approx(abs(9.0 - again.values[2]))
+
+
+def test_a_diverged_trial_is_replayed_to_the_same_end(url, task_dir) -> None:
+    run(task_dir, task="tiny.py:Explodes", trials=1, name="explodes")
+    again = service.replay("explodes", 0, task_dir=task_dir)
+    assert again.trial.diverged
+    assert again.matches
+
+
+def test_delete_removes_one_study(url, task_dir) -> None:
+    run(task_dir, trials=1, name="one")
+    run(task_dir, trials=1, name="two")
+    service.delete("one")
+    assert [each.name for each in service.list_studies()] == ["two"]
+    with pytest.raises(StudyError, match="no study one"):
+        service.delete("one")
+
+
+def test_a_study_with_live_workers_is_not_deleted(url, task_dir) -> None:
+    run(task_dir, trials=1, name="busy")
+    with open_database(url) as database:
+        study = Study(database, "busy")
+        study.grow(2)
+        study.slots.claim("someone")
+    with pytest.raises(StudyError, match="busy has 1 trials running"):
+        service.delete("busy")
+
+
+def test_devices_and_workers() -> None:
+    assert service.worker_devices("cpu", 3, open_slots=9) == ["cpu"] * 3
+    assert service.worker_devices("cpu", None, open_slots=1) == ["cpu"]
+    assert service.worker_devices("cpu", None, open_slots=99) == ["cpu"] * service.usable_cores()
+    with pytest.raises(PlanError, match="the device 'tpu9' cannot be used"):
+        service.torch_device("tpu9")
+
+
+def test_names_come_from_the_task() -> None:
+    names = ["digits", "some/where/mine.py:Mine", "package.module:NAME"]
+    assert [service.default_name(StudyPlan(task=name)) for name in names] == [
+        "digits",
+        "mine",
+        "module",
+    ]
+
+
+def test_optuna_dashboard_serves_our_study(url, task_dir) -> None:
+    run(task_dir, trials=3, name="seen")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    dashboard = subprocess.Popen(
+        [Path(sys.executable).parent / "optuna-dashboard", url.reveal(), "--port", str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+    def get(path):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}") as answer:
+                return loads(answer.read())
+        except OSError:
+            return None
+
+    try:
+        wait_for(lambda: get("studies") is not None)
+        studies = get("studies")["study_summaries"]
+        assert [study["study_name"] for study in studies] == ["seen"]
+        trials = get(f"studies/{studies[0]['study_id']}")["trials"]
+        assert [trial["number"] for trial in trials] == [0, 1, 2]
+        names = {parameter["name"] for trial in trials for parameter in trial["params"]}
+        assert names >= {"cyclic.max_lr", "cyclic.mode"}
+        assert all(re.fullmatch("Complete|Pruned", trial["state"]) for trial in trials)
+    finally:
+        dashboard.terminate()
+        dashboard.communicate()
