@@ -22,6 +22,7 @@ from clrsearch.schedules import Value
 from clrsearch.search import StudyPlan, build_space, suggest
 from clrsearch.tasks import load_task
 from clrsearch.training import Diverged, SequentialRun, TaskData, probe
+from clrsearch.training.device import usable_cores
 
 CPU = torch.device("cpu")
 Params = Mapping[str, Value]
@@ -68,7 +69,7 @@ def main() -> None:
     space = task()[3]
     print("seed | leader: search | fresh | random: search | fresh | winner")
     with (
-        multiprocessing.get_context("spawn").Pool(service.usable_cores()) as pool,
+        multiprocessing.get_context("spawn").Pool(usable_cores()) as pool,
         tempfile.TemporaryDirectory() as folder,
     ):
         for seed in range(asked.seeds):

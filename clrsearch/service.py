@@ -1,24 +1,24 @@
-"""What clrsearch can do, as functions: the Python API, and all that the command line calls."""
+"""What clrsearch can do, as functions: the Python API, and all that the command line calls.
+
+What trains is imported where it is called, so that listing studies does not cost torch.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from clrsearch.errors import ClrsearchError, PlanError, PlanMismatch, StudyError, StudyStopped
-from clrsearch.launch import Command, Ended, Launcher, LocalLauncher
-from clrsearch.reports import Snapshot, schedule_values, snapshot
-from clrsearch.schedules import Schedule, SourceFile, Value, check, render, trace
+from clrsearch.errors import PlanError, PlanMismatch, StudyError
+from clrsearch.launch import Command, LocalLauncher
+from clrsearch.reports import Snapshot, schedule_values, snapshot, source_code
+from clrsearch.schedules import Schedule, Trace, Value, trace
 from clrsearch.search import Record, Study, StudyPlan, build_space, differences, exists, studies
 from clrsearch.storage import (
     SlotState,
@@ -28,12 +28,9 @@ from clrsearch.storage import (
     require_place,
 )
 from clrsearch.tasks import LoadedTask, TaskFacts, load_task
-
-if TYPE_CHECKING:
-    import torch
+from clrsearch.worker import supervise
 
 STORAGE_VARIABLE = "CLRSEARCH_STORAGE"
-POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +103,8 @@ def run(
         ClrsearchError: the plan, the task or the storage is not as it must be; nothing is written.
         StudyStopped: the task's code failed again and again.
     """
+    from clrsearch.training.device import worker_devices
+
     began = time.monotonic()
     quiet_optuna()
     if workers is not None and workers < 1:
@@ -114,9 +113,9 @@ def run(
     url = storage_url(storage)
     folder = (task_dir or Path.cwd()).absolute()
     require_place(url, create=True)
-    require_device(device)
     loaded = load_task(plan.task, options=plan.options, folder=folder)
     facts = None if _known(url, name) else _probe(loaded, plan, device)
+    devices = worker_devices(device, workers, slots=plan.trials)
     with open_database(url, create=True) as database:
         if facts is not None:
             study = Study.create(database, name, plan, facts, versions(folder))
@@ -127,12 +126,14 @@ def run(
         interrupted = False
         if not finished:
             study.stop(None)
-            devices = worker_devices(device, workers, open_slots=_unfinished(study))
-            commands = [
-                worker_command(name, url, each, folder, f"local-{os.getpid()}-{index}")
-                for index, each in enumerate(devices)
-            ]
-            interrupted = _supervise(study, LocalLauncher(), commands, on_change)
+            names = [f"local-{os.getpid()}-{index}" for index in range(len(devices))]
+            commands = {
+                worker: worker_command(name, url, device, folder, worker)
+                for worker, device in zip(names, devices[: study.slots.unfinished()], strict=False)
+            }
+            interrupted = supervise(
+                study, LocalLauncher(), commands, lambda: on_change(snapshot(study))
+            )
         return Result(
             snapshot=snapshot(study),
             storage=url,
@@ -157,13 +158,14 @@ def work(
         StudyError: there is no such study, or the task's source is not the one it was made with.
         StudyStopped: the task's code failed again and again.
     """
-    from clrsearch.worker import Worker, worker_name
+    from clrsearch.training.device import find_device, one_thread
+    from clrsearch.worker.loop import Worker, worker_name
 
     quiet_optuna()
-    with open_database(storage_url(storage)) as database, _one_thread(device):
+    chosen = find_device(device)
+    with open_database(storage_url(storage)) as database, one_thread(chosen):
         study = Study(database, name)
         loaded = _load_same(study, task_dir)
-        chosen = torch_device(device)
         Worker(
             study,
             loaded.task,
@@ -189,7 +191,7 @@ def best(name: str, *, storage: str | None = None) -> Best:
             trial=now.leader,
             schedule=schedule,
             values=schedule_values(schedule),
-            code=_code(study, now, now.leader, schedule),
+            code=source_code(study, now.leader),
             facts=study.facts,
         )
 
@@ -211,8 +213,7 @@ def show(name: str, trial: int | None = None, *, storage: str | None = None) -> 
         if trial is None:
             return Shown(snapshot=snapshot(study), trial=None, rates=())
         record = study.trial(trial)
-        steps = study.facts.steps_per_epoch
-        rates = _trace(study, record).rates[0, steps - 1 :: steps]
+        rates = _trace(study, record).at_epoch_ends(study.facts.steps_per_epoch).rates[0]
         return Shown(snapshot=snapshot(study), trial=record, rates=tuple(rates.tolist()))
 
 
@@ -230,14 +231,15 @@ def replay(
         StudyError: an unknown study or trial, or one that is still running.
     """
     from clrsearch.training import Diverged, SequentialRun, TaskData
+    from clrsearch.training.device import find_device, one_thread
 
-    with open_database(storage_url(storage)) as database, _one_thread(device):
+    chosen = find_device(device)
+    with open_database(storage_url(storage)) as database, one_thread(chosen):
         study = Study(database, name)
         record = study.trial(trial)
         if record.state == "running":
             raise StudyError(f"trial {trial} of {name} is still running")
         loaded = _load_same(study, task_dir)
-        chosen = torch_device(device)
         again = SequentialRun(
             loaded.task,
             study.facts,
@@ -282,53 +284,6 @@ def default_name(plan: StudyPlan) -> str:
     return Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]
 
 
-def torch_device(text: str | None) -> torch.device:
-    """The device that was named, else cuda, else mps, else cpu.
-
-    Raises:
-        PlanError: there is no such device here.
-    """
-    import torch
-
-    if text is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(text)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise PlanError(f"the device {text!r} cannot be used: {reason}") from error
-    return device
-
-
-def require_device(text: str | None) -> None:
-    """Refuse a device that is not here, without importing torch where ``cpu`` or none is named."""
-    if text not in (None, "cpu"):
-        torch_device(text)
-
-
-def worker_devices(device: str | None, workers: int | None, *, open_slots: int) -> list[str]:
-    """A device for each local worker: one per GPU, else one per core; at most one per slot."""
-    import torch
-
-    chosen = torch_device(device)
-    if chosen.type == "cuda" and chosen.index is None:
-        places = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    else:
-        places = [str(chosen)]
-    count = workers or (usable_cores() if chosen.type == "cpu" else len(places))
-    return [places[index % len(places)] for index in range(min(count, max(open_slots, 1)))]
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def worker_command(name: str, url: StorageUrl, device: str, folder: Path, worker: str) -> Command:
     """The command line of a local worker; the database is passed by its variable alone."""
     return Command(
@@ -362,15 +317,17 @@ def _known(url: StorageUrl, name: str) -> bool:
 
 def _probe(loaded: LoadedTask, plan: StudyPlan, device: str | None) -> TaskFacts:
     from clrsearch.training import probe
+    from clrsearch.training.device import find_device, one_thread
 
-    with _one_thread(device):
+    chosen = find_device(device)
+    with one_thread(chosen):
         facts = probe(
             loaded,
             epochs=plan.epochs,
             batch_size=plan.batch_size,
             metric=plan.metric,
             direction=plan.direction,
-            device=torch_device(device),
+            device=chosen,
         )
     build_space(plan, facts)
     return facts
@@ -394,11 +351,6 @@ def _join(study: Study, plan: StudyPlan, loaded: LoadedTask) -> None:
     study.grow(plan.trials if "trials" in plan.model_fields_set else study.plan.trials)
 
 
-def _unfinished(study: Study) -> int:
-    counts = study.slots.counts()
-    return counts[SlotState.OPEN] + counts[SlotState.CLAIMED]
-
-
 def _load_same(study: Study, task_dir: Path | None) -> LoadedTask:
     """The study's task.
 
@@ -416,121 +368,6 @@ def _load_same(study: Study, task_dir: Path | None) -> LoadedTask:
     return loaded
 
 
-def _trace(study: Study, record: Record) -> Any:
+def _trace(study: Study, record: Record) -> Trace:
     schedule = study.space.build(record.family, record.params)
     return trace(schedule, study.facts.horizon, study.facts.ratios)
-
-
-def _supervise(
-    study: Study,
-    launcher: Launcher,
-    commands: list[Command],
-    on_change: Callable[[Snapshot], None],
-) -> bool:
-    """Start the workers and watch until all have left; whether they were told to.
-
-    Raises:
-        StudyStopped: the task's code failed again and again.
-        ClrsearchError: slots are left because workers died; with what the last one complained of.
-    """
-    interrupted = False
-    died: list[Ended] = []
-    launcher.start(commands)
-    with _terminated_like_interrupted():
-        while launcher.running():
-            try:
-                for ended in launcher.poll():
-                    study.slots.release(_worker_of(commands[ended.index]))
-                    died += [ended] if ended.code not in (0, 3) else []
-                on_change(snapshot(study))
-                time.sleep(POLL_SECONDS)
-            except KeyboardInterrupt:
-                if interrupted:
-                    launcher.kill()
-                else:
-                    launcher.stop()
-                interrupted = True
-    on_change(snapshot(study))
-    stopped = study.stopped
-    if stopped is not None:
-        raise StudyStopped(f"{study.name} was stopped: the task failed again and again", stopped)
-    if died and _unfinished(study) and not interrupted:
-        complaint = died[-1].errors.splitlines()
-        raise ClrsearchError(
-            f"{_unfinished(study)} trials are left: a worker ended with code {died[-1].code}"
-            f"{': ' + complaint[-1] if complaint else ''}. Run again to go on"
-        )
-    return interrupted
-
-
-def _worker_of(command: Command) -> str:
-    return command.arguments[-1]
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt too, where signals arrive: in the main thread."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread: a notebook's or a server's
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _one_thread(device: str | None) -> Iterator[None]:
-    """One torch thread on a CPU: results are bit-equal only between equal thread counts."""
-    import torch
-
-    if torch_device(device).type != "cpu":
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _code(study: Study, now: Snapshot, record: Record, schedule: Schedule) -> str:
-    facts = study.facts
-    scores = {facts.metric: record.value, **record.metrics}
-    made = study.versions
-    file = SourceFile(
-        title=f"The {schedule.family} learning-rate schedule that clrsearch found.",
-        found={
-            "study": f"{study.name}, trial {record.number}: the best of {now.done}, on one seed",
-            "task": " ".join(
-                [
-                    study.plan.task,
-                    *(f"{name}={value}" for name, value in study.plan.options.items()),
-                ]
-            ),
-            "trained": f"{facts.epochs} epochs of {facts.steps_per_epoch} batches of "
-            f"{facts.batch_size}",
-            "validation": ", ".join(f"{name} {value:.6g}" for name, value in scores.items()),
-            "versions": f"clrsearch {made['clrsearch']}, torch {made['torch']}",
-        },
-        optimizer=facts.optimizer,
-        epochs=facts.epochs,
-        steps_per_epoch=facts.steps_per_epoch,
-        groups=len(facts.ratios),
-    )
-    code = render(schedule, file)
-    check(
-        code,
-        _trace(study, record),
-        steps_per_epoch=facts.steps_per_epoch,
-        momentum=facts.momentum,
-        ratios=facts.ratios,
-    )
-    return code

@@ -29,6 +29,17 @@ def run(task_dir, *, name=None, workers=1, on_change=lambda snapshot: None, **ke
     return service.run(plan, name=name, workers=workers, task_dir=task_dir, on_change=on_change)
 
 
+def work_here(task_dir, name, **keys):
+    """Make a study and work it off in this process: no worker has to import torch first."""
+    plan = StudyPlan(**({"task": "tiny.py:Tiny", "trials": 6} | keys))
+    loaded = load_task(plan.task, options=plan.options, folder=task_dir)
+    facts = probe(loaded, epochs=plan.epochs, device=torch.device("cpu"))
+    with open_database(service.storage_url(None), create=True) as database:
+        Study.create(database, name, plan, facts, service.versions(task_dir))
+    service.work(name, task_dir=task_dir)
+    return service.show(name).snapshot
+
+
 def test_a_study_ends_with_a_schedule_that_can_be_pasted(url, task_dir) -> None:
     seen = []
     result = run(task_dir, workers=2, trials=12, on_change=seen.append)
@@ -52,7 +63,7 @@ def test_a_study_ends_with_a_schedule_that_can_be_pasted(url, task_dir) -> None:
 
 
 def test_a_finished_study_is_shown_and_grown(url, task_dir) -> None:
-    run(task_dir, trials=4)
+    work_here(task_dir, "tiny", trials=4)
     again = run(task_dir, trials=4)
     assert again.began_finished
     assert again.snapshot.total == 4
@@ -64,7 +75,7 @@ def test_a_finished_study_is_shown_and_grown(url, task_dir) -> None:
 
 def test_the_number_of_workers_changes_nothing_but_the_order(url, task_dir) -> None:
     keys = {"pruner": "none", "trials": 8}
-    alone = run(task_dir, name="alone", workers=1, **keys).snapshot
+    alone = work_here(task_dir, "alone", **keys)
     four = run(task_dir, name="four", workers=4, **keys).snapshot
     assert four.done == 8
     # the first slots are fixed settings: the same runs, whichever worker had them
@@ -76,14 +87,6 @@ def test_the_number_of_workers_changes_nothing_but_the_order(url, task_dir) -> N
         assert (one.params, one.values) == (other.params, other.values)
     for record in four.records:
         assert service.replay("four", record.number, task_dir=task_dir).matches
-
-
-def test_the_same_plan_seed_and_worker_twice(url, task_dir) -> None:
-    def content(name):
-        records = run(task_dir, name=name, trials=20).snapshot.records
-        return [(r.slot, r.family, r.params, r.state, r.values) for r in records]
-
-    assert content("first") == content("second")
 
 
 def test_eight_workers_use_each_slot_up_once(url, task_dir) -> None:
@@ -120,7 +123,7 @@ def test_another_plan_under_the_same_name_is_refused_by_key(
 def test_a_changed_task_is_refused(url, tmp_path, task_dir) -> None:
     copied = tmp_path / "mine.py"
     copied.write_text((task_dir / "tiny.py").read_text())
-    run(tmp_path, task="mine.py:Tiny", trials=1)
+    work_here(tmp_path, "mine", task="mine.py:Tiny", trials=1)
     copied.write_text(copied.read_text() + "\n# another version\n")
     with pytest.raises(PlanMismatch, match=r"the source of mine.py:Tiny has changed"):
         run(tmp_path, task="mine.py:Tiny", trials=1)
@@ -236,7 +239,7 @@ def test_ctrl_c_gives_slots_back_and_the_next_run_goes_on(url, task_dir, whole_g
 
 
 def test_a_worker_joins_from_another_shell(url, task_dir) -> None:
-    run(task_dir, trials=1, name="joined")
+    work_here(task_dir, "joined", trials=1)
     with open_database(url) as database:
         Study(database, "joined").grow(4)
     worker = command("worker", "joined", "--task-dir", str(task_dir), cwd="/")
@@ -248,7 +251,7 @@ def test_a_worker_joins_from_another_shell(url, task_dir) -> None:
 
 
 def test_a_worker_of_a_failing_study_leaves_with_3(url, task_dir) -> None:
-    run(task_dir, trials=1, name="stopped")
+    work_here(task_dir, "stopped", trials=1)
     with open_database(url) as database:
         study = Study(database, "stopped")
         study.grow(4)
@@ -261,7 +264,7 @@ def test_a_worker_of_a_failing_study_leaves_with_3(url, task_dir) -> None:
 
 
 def test_replay_notices_a_trial_that_does_not_match(url, task_dir) -> None:
-    run(task_dir, trials=1, name="mine")
+    work_here(task_dir, "mine", trials=1)
     assert service.replay("mine", 0, task_dir=task_dir).matches
     with open_database(url) as database:
         study = Study(database, "mine")
@@ -276,15 +279,15 @@ def test_replay_notices_a_trial_that_does_not_match(url, task_dir) -> None:
 
 
 def test_a_diverged_trial_is_replayed_to_the_same_end(url, task_dir) -> None:
-    run(task_dir, task="tiny.py:Explodes", trials=1, name="explodes")
+    work_here(task_dir, "explodes", task="tiny.py:Explodes", trials=1)
     again = service.replay("explodes", 0, task_dir=task_dir)
     assert again.trial.diverged
     assert again.matches
 
 
 def test_delete_removes_one_study(url, task_dir) -> None:
-    run(task_dir, trials=1, name="one")
-    run(task_dir, trials=1, name="two")
+    work_here(task_dir, "one", trials=1)
+    work_here(task_dir, "two", trials=1)
     service.delete("one")
     assert [each.name for each in service.list_studies()] == ["two"]
     with pytest.raises(StudyError, match="no study one"):
@@ -292,21 +295,13 @@ def test_delete_removes_one_study(url, task_dir) -> None:
 
 
 def test_a_study_with_live_workers_is_not_deleted(url, task_dir) -> None:
-    run(task_dir, trials=1, name="busy")
+    work_here(task_dir, "busy", trials=1)
     with open_database(url) as database:
         study = Study(database, "busy")
         study.grow(2)
         study.slots.claim("someone")
     with pytest.raises(StudyError, match="busy has 1 trials running"):
         service.delete("busy")
-
-
-def test_devices_and_workers() -> None:
-    assert service.worker_devices("cpu", 3, open_slots=9) == ["cpu"] * 3
-    assert service.worker_devices("cpu", None, open_slots=1) == ["cpu"]
-    assert service.worker_devices("cpu", None, open_slots=99) == ["cpu"] * service.usable_cores()
-    with pytest.raises(PlanError, match="the device 'tpu9' cannot be used"):
-        service.torch_device("tpu9")
 
 
 def test_names_come_from_the_task() -> None:
@@ -319,7 +314,7 @@ def test_names_come_from_the_task() -> None:
 
 
 def test_optuna_dashboard_serves_our_study(url, task_dir) -> None:
-    run(task_dir, trials=3, name="seen")
+    work_here(task_dir, "seen", trials=3)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

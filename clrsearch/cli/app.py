@@ -99,7 +99,7 @@ def run(
             task_dir=study_file.parent if study_file else None,
             on_change=watch.show,
         )
-    output.print_result(console, result, json=json)
+    output.print_result(result, json=json)
     if result.interrupted:
         raise typer.Exit(130)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tomli_w
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from clrsearch.errors import ClrsearchError
 from clrsearch.reports import (
@@ -26,6 +26,8 @@ from clrsearch.reports import (
 from clrsearch.search import Record, Study
 from clrsearch.service import Best, Replayed, Result, Shown, best
 
+UNBOUND = 250  # columns of a table that is written to a file or a pipe
+
 
 def print_error(error: ClrsearchError) -> None:
     """One line on stderr, under the task's own traceback where the task is to blame."""
@@ -35,7 +37,7 @@ def print_error(error: ClrsearchError) -> None:
     print(f"clrsearch: {error}", file=sys.stderr)
 
 
-def print_result(console: Console, result: Result, *, json: bool) -> None:
+def print_result(result: Result, *, json: bool) -> None:
     """The end of ``run``: leader, baseline, code, where it is saved, what to do next."""
     now = result.snapshot
     found = None if now.leader is None else best(now.name, storage=result.storage.reveal())
@@ -49,10 +51,9 @@ def print_result(console: Console, result: Result, *, json: bool) -> None:
             f"{now.name}: {now.done} of {now.total} trials done, {ends(now)}. "
             f"This run took {duration(result.seconds)}."
         )
-    wide = console if console.is_terminal else Console(width=160)
-    wide.print(head, highlight=False)
-    wide.print()
-    wide.print(result_table(now))
+    print(head)
+    print()
+    _print_table(result_table(now))
     print()
     if found is not None:
         print(found.code)
@@ -97,7 +98,7 @@ def print_list(snapshots: Sequence[Snapshot], *, json: bool) -> None:
         for each in snapshots:
             print(json_format.dumps(_summary(each, None)))
     elif snapshots:
-        Console().print(list_table(snapshots))
+        _print_table(list_table(snapshots))
     else:
         print("no studies yet: clrsearch run begins one")
 
@@ -109,9 +110,9 @@ def print_shown(shown: Shown, *, json: bool) -> None:
         for record in records:
             print(trial_json(record, shown.snapshot.metric))
     elif shown.trial:
-        Console().print(trial_table(shown.snapshot, shown.trial, shown.rates))
+        _print_table(trial_table(shown.snapshot, shown.trial, shown.rates))
     else:
-        Console().print(study_table(shown.snapshot))
+        _print_table(study_table(shown.snapshot))
 
 
 def print_replayed(again: Replayed) -> None:
@@ -125,6 +126,12 @@ def print_replayed(again: Replayed) -> None:
         f"trial {number} differs on {again.device}{elsewhere}: {len(again.values)} of {epochs} "
         f"epochs came out, the metric off by up to {again.largest_difference:.3g}"
     )
+
+
+def _print_table(table: RenderableType) -> None:
+    """As wide as the terminal, or wide enough where there is none."""
+    console = Console()
+    (console if console.is_terminal else Console(width=UNBOUND)).print(table)
 
 
 def _best_values(found: Best) -> dict[str, Any]:

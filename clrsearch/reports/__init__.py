@@ -2,6 +2,7 @@
 
 from clrsearch.reports.live import Lines, LiveView, Watch
 from clrsearch.reports.snapshot import Snapshot, snapshot
+from clrsearch.reports.source import source_code
 from clrsearch.reports.tables import list_table, result_table, study_table, trial_table
 from clrsearch.reports.words import duration, ends, schedule_values, trial_json, trial_line
 
@@ -16,6 +17,7 @@ __all__ = [
     "result_table",
     "schedule_values",
     "snapshot",
+    "source_code",
     "study_table",
     "trial_json",
     "trial_line",

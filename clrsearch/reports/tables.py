@@ -17,7 +17,7 @@ def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:
     """A table without lines, numbers to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        table.add_column(column, justify="right" if column in right else "left")
     return table
 
 
@@ -32,7 +32,8 @@ def list_table(snapshots: Sequence[Snapshot]) -> RenderableType:
 
 def study_table(snapshot: Snapshot) -> RenderableType:
     """A study's trials, best first, under a line that sums them up."""
-    table = plain_table("trial", "end", "epoch", snapshot.metric, "other metrics", "parameters")
+    table = plain_table("trial", "end", "epoch", snapshot.metric, "other metrics")
+    table.add_column("parameters", no_wrap=True, overflow="ellipsis")
     sign = 1 if snapshot.direction == "minimize" else -1
     order = ["complete", "running", "pruned", "failed"]
 

@@ -105,6 +105,14 @@ class Trace:
     rates: Array
     momenta: Array | None
 
+    def at_epoch_ends(self, steps_per_epoch: int) -> Trace:
+        """The rates and momenta of each epoch's last step: (groups, epochs) arrays."""
+        last = slice(steps_per_epoch - 1, None, steps_per_epoch)
+        return Trace(
+            rates=self.rates[:, last],
+            momenta=None if self.momenta is None else self.momenta[:, last],
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snippet:

@@ -1,7 +1,9 @@
-"""When to stop a trial early: leniently, and only against its own family.
+"""When to stop a trial early: leniently, only against its own family, and only at a trough.
 
-A cycle's peak must not be compared with another's trough, so trials are compared by the best value
-that each has had so far: it does not fall back when the rate rises again.
+While the rate is high the validation metric says little of what the descent will make of it: the
+schedules that win in the end are often among the worst at their peak. So a trial is judged only
+where its rate is as low as it has ever been (a cycle's trough, any epoch of a constant or falling
+rate), and by the best value so far, which does not fall back when the others are at their peak.
 """
 
 from __future__ import annotations
@@ -19,20 +21,21 @@ WORST = 1 / 3  # the share of the family that is dropped
 def hopeless(
     values: Mapping[int, float],
     others: Sequence[Record],
+    rates: Sequence[float],
     *,
-    epochs: int,
     direction: Direction,
 ) -> bool:
-    """Whether a trial is among the worst third of its family at its latest epoch.
+    """Whether a trial is, at a trough of its rate, in the worst third of its family.
 
     ``values`` maps its epochs so far (from 1) to the metric; ``others`` are the family's other
-    trials. Those that have reached the epoch count with their best value up to it, those that were
+    trials; ``rates`` are the trial's own rates at the ends of all of its epochs, the first at index
+    0. Trials that have reached the epoch count with their best value up to it, those that were
     pruned or diverged before as worse, and those that are still on their way not at all. Nothing is
-    pruned before a third of the ``epochs``, nor with fewer than eight to compare with, nor at the
-    last epoch, where it would save nothing.
+    pruned before a third of the epochs, nor with fewer than eight to compare with, nor at the last
+    epoch, where it would save nothing.
     """
-    epoch = max(values)
-    if epoch < GRACE * epochs or epoch >= epochs:
+    epoch, epochs = max(values), len(rates)
+    if epoch < GRACE * epochs or epoch >= epochs or not _at_a_trough(rates, epoch):
         return False
     own = _best(values, epoch, direction)
     reached = [_best(other.values, epoch, direction) for other in others if other.epoch >= epoch]
@@ -40,6 +43,10 @@ def hopeless(
     family = len(reached) + gone
     better = sum(best < own if direction == "minimize" else best > own for best in reached)
     return family >= QUORUM and better >= family - WORST * family
+
+
+def _at_a_trough(rates: Sequence[float], epoch: int) -> bool:
+    return rates[epoch - 1] <= min(rates[:epoch]) * (1 + 1e-9)
 
 
 def _best(values: Mapping[int, float], epoch: int, direction: Direction) -> float:

@@ -167,6 +167,11 @@ class Slots:
         with self._engine.connect() as connection:
             return Counter({SlotState(state): count for state, count in connection.execute(query)})
 
+    def unfinished(self) -> int:
+        """How many slots are not used up."""
+        counts = self.counts()
+        return counts[SlotState.OPEN] + counts[SlotState.CLAIMED]
+
     def live(self) -> int:
         """How many slots are claimed under a lease that has not run out."""
         query = sa.select(sa.func.count()).where(

@@ -1,5 +1,8 @@
-"""Where deciding meets doing: the loop that claims slots, trains and tells."""
+"""Where deciding meets doing: the loop that claims, trains and tells, and who watches over it.
 
-from clrsearch.worker.loop import Worker, worker_name
+The loop is imported from its module, for it needs torch and a supervisor does not.
+"""
 
-__all__ = ["Worker", "worker_name"]
+from clrsearch.worker.supervise import supervise
+
+__all__ = ["supervise"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,13 +15,14 @@ import torch
 from clrsearch.errors import StudyStopped, TaskError, TaskRaised
 from clrsearch.schedules import Trace, Value, trace
 from clrsearch.search import Record, Study, hopeless, suggest
-from clrsearch.storage import Slot, SlotState
+from clrsearch.storage import LEASE_SECONDS, Slot, SlotState
 from clrsearch.tasks import Task
 from clrsearch.training import Diverged, Epoch, SequentialRun, TaskData, warm_up
 from clrsearch.worker.lease import Lease
 from clrsearch.worker.signals import Interrupted, Interruption
 
 FAILURES = 3  # in a row, with no trial complete, stop the study
+WAIT_SECONDS = 0.5  # between two looks for a slot while others hold them all
 FRESH_SECONDS = 2.0  # how old the history may be that a pruning decision sees
 
 
@@ -62,10 +64,22 @@ class Worker:
                 stopped = self._study.stopped
                 if stopped is not None:
                     raise StudyStopped(f"{self._study.name} was stopped: its task fails", stopped)
-                slot = self._study.slots.claim(self._name)
+                slot = self._study.slots.claim(self._name) or self._wait_for_a_slot()
                 if slot is None:
                     return
                 self._fill(slot)
+
+    def _wait_for_a_slot(self) -> Slot | None:
+        """A slot that another worker loses while all are held: a lease not renewed runs out."""
+        deadline = time.monotonic() + LEASE_SECONDS + 1
+        while self._study.slots.live() and time.monotonic() < deadline:
+            if self._interruption.asked:
+                return None
+            time.sleep(WAIT_SECONDS)
+            slot = self._study.slots.claim(self._name)
+            if slot is not None:
+                return slot
+        return None
 
     def _fill(self, slot: Slot) -> None:
         """Bring a claimed slot to an end, or hand it back."""
@@ -75,9 +89,9 @@ class Worker:
                 self._study.slots.finish(slot, SlotState(record.end))
                 return
         with Lease(self._study.slots, slot) as lease:
-            trial, params = self._begin(slot, earlier)
+            trial, played = self._begin(slot, earlier)
             try:
-                self._train(slot, lease, trial, params)
+                self._train(slot, lease, trial, played)
             except Interrupted:
                 self._study.slots.hand_back(slot)
             except TaskError as error:
@@ -86,25 +100,27 @@ class Worker:
         if ended.state != "running":
             self._on_end(ended)
 
-    def _begin(self, slot: Slot, earlier: list[Record]) -> tuple[int, Mapping[str, Value]]:
-        """The slot's trial and parameters: begun already, a failed one's again, or new."""
+    def _begin(self, slot: Slot, earlier: list[Record]) -> tuple[int, Trace]:
+        """The slot's trial and its trace: begun already, a failed one's again, or new."""
+        facts = self._study.facts
         running = next((record for record in earlier if record.state == "running"), None)
-        if running is not None:
-            self._study.slots.bind(slot, running.number)
-            return running.number, running.params
         params = earlier[0].params if earlier else self._propose(slot)
-        epoch_ends = self._trace(slot.family, params)
-        steps = self._study.facts.steps_per_epoch
-        attributes = {
-            "worker": self._name,
-            "device": str(self._device),
-            "rates": epoch_ends.rates[:, steps - 1 :: steps].tolist(),
-        }
-        if epoch_ends.momenta is not None:
-            attributes["momenta"] = epoch_ends.momenta[:, steps - 1 :: steps].tolist()
-        trial = self._study.begin(slot, params, attributes)
+        schedule = self._study.space.build(slot.family, params)
+        played = trace(schedule, facts.horizon, facts.ratios)
+        if running is not None:
+            trial = running.number
+        else:
+            ends = played.at_epoch_ends(facts.steps_per_epoch)
+            attributes = {
+                "worker": self._name,
+                "device": str(self._device),
+                "rates": ends.rates.tolist(),
+            }
+            if ends.momenta is not None:
+                attributes["momenta"] = ends.momenta.tolist()
+            trial = self._study.begin(slot, params, attributes)
         self._study.slots.bind(slot, trial)
-        return trial, params
+        return trial, played
 
     def _propose(self, slot: Slot) -> Mapping[str, Value]:
         plan, space = self._study.plan, self._study.space
@@ -126,22 +142,19 @@ class Worker:
             if record.family == slot.family and record.slot != slot.number
         ]
 
-    def _trace(self, family: str, params: Mapping[str, Value]) -> Trace:
-        facts = self._study.facts
-        return trace(self._study.space.build(family, params), facts.horizon, facts.ratios)
-
-    def _train(self, slot: Slot, lease: Lease, trial: int, params: Mapping[str, Value]) -> None:
+    def _train(self, slot: Slot, lease: Lease, trial: int, played: Trace) -> None:
         """Train the trial and tell its end, unless the slot has been lost meanwhile."""
         study, facts = self._study, self._study.facts
         seconds = 0.0
         values: dict[int, float] = {}
+        rates = played.at_epoch_ends(facts.steps_per_epoch).rates[0].tolist()
         try:
             with self._interruption.allowed():
                 run = SequentialRun(
                     self._task,
                     facts,
                     self._data,
-                    self._trace(slot.family, params),
+                    played,
                     seed=study.plan.seed,
                     device=self._device,
                 )
@@ -153,7 +166,7 @@ class Worker:
                     return
                 values[epoch.number] = epoch.metrics[facts.metric]
                 study.report(trial, epoch.number, values[epoch.number])
-                if self._prunes(slot, values):
+                if self._prunes(slot, values, rates):
                     study.prune(trial, _summary(epoch, seconds))
                     study.slots.finish(slot, SlotState.PRUNED)
                     return
@@ -164,8 +177,8 @@ class Worker:
         study.complete(trial, values[facts.epochs], _summary(epoch, seconds))
         study.slots.finish(slot, SlotState.COMPLETE)
 
-    def _prunes(self, slot: Slot, values: Mapping[int, float]) -> bool:
-        plan, facts = self._study.plan, self._study.facts
+    def _prunes(self, slot: Slot, values: Mapping[int, float], rates: list[float]) -> bool:
+        plan = self._study.plan
         first = self._study.space.first(slot.family)
         if (
             plan.pruner == "none"
@@ -173,7 +186,8 @@ class Worker:
             or plan.rank_of(slot.number) < len(first)
         ):
             return False
-        return hopeless(values, self._family(slot), epochs=facts.epochs, direction=facts.direction)
+        direction = self._study.facts.direction
+        return hopeless(values, self._family(slot), rates, direction=direction)
 
     def _failed(self, slot: Slot, trial: int, error: TaskError, *, failed_before: int) -> None:
         """Store the traceback; open the slot for another try, or use it up."""

@@ -11,8 +11,7 @@ from clrsearch.search import Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import SequentialRun, TaskData, probe
-from clrsearch.worker import Worker
-from clrsearch.worker.loop import keeps_failing
+from clrsearch.worker.loop import Worker, keeps_failing
 
 CPU = torch.device("cpu")
 
@@ -184,3 +183,15 @@ def test_rates_and_momenta_at_epoch_ends_are_stored(begin, url) -> None:
     assert stored["rates"] == expected.rates[:, 3::4].tolist()
     assert expected.momenta is not None
     assert stored["momenta"] == expected.momenta[:, 3::4].tolist()
+
+
+def test_it_waits_for_the_slot_of_a_worker_that_went_silent(begin) -> None:
+    study, worker = begin(trials=2)
+    lost = study.slots.claim("silent")
+    soon = "UPDATE clrsearch_slots SET expires = (julianday('now') - 2440587.5) * 86400 + 1.5"
+    with study.database.engine.begin() as connection:
+        connection.exec_driver_sql(f"{soon} WHERE number = 0")
+    worker.work()
+    assert study.slots.counts() == {SlotState.COMPLETE: 2}
+    assert [record.slot for record in study.history.records()] == [1, 0]
+    assert not study.slots.renew(lost)

@@ -1,0 +1,41 @@
+"""A trial's schedule as a file of source code that says how it was found."""
+
+from __future__ import annotations
+
+from clrsearch.reports.words import number
+from clrsearch.schedules import SourceFile, check, render, trace
+from clrsearch.search import Record, Study
+
+
+def source_code(study: Study, record: Record) -> str:
+    """The file for a trial of a study, executed and compared with the trial's trace."""
+    plan, facts = study.plan, study.facts
+    schedule = study.space.build(record.family, record.params)
+    options = [f"{name}={value}" for name, value in plan.options.items()]
+    scores = {facts.metric: record.value, **record.metrics}
+    file = SourceFile(
+        title=f"The {schedule.family} learning-rate schedule that clrsearch found.",
+        found={
+            "study": f"{study.name}, trial {record.number} of {plan.trials}, the best on one seed",
+            "task": " ".join([plan.task, *options]),
+            "trained": f"{facts.epochs} epochs of {facts.steps_per_epoch} batches of "
+            f"{facts.batch_size}",
+            "validation": ", ".join(f"{name} {number(value)}" for name, value in scores.items()),
+            "versions": ", ".join(
+                f"{name} {study.versions[name]}" for name in ("clrsearch", "torch")
+            ),
+        },
+        optimizer=facts.optimizer,
+        epochs=facts.epochs,
+        steps_per_epoch=facts.steps_per_epoch,
+        groups=len(facts.ratios),
+    )
+    code = render(schedule, file)
+    check(
+        code,
+        trace(schedule, facts.horizon, facts.ratios),
+        steps_per_epoch=facts.steps_per_epoch,
+        momentum=facts.momentum,
+        ratios=facts.ratios,
+    )
+    return code

@@ -1,0 +1,62 @@
+"""Where to train: the device that was named or the best there is, and how many workers it feeds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from clrsearch.errors import PlanError
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device that was named, else cuda, else mps, else cpu.
+
+    Raises:
+        PlanError: there is no such device here.
+    """
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise PlanError(f"the device {name!r} cannot be used: {reason}") from error
+    return device
+
+
+def worker_devices(name: str | None, workers: int | None, *, slots: int) -> list[str]:
+    """A device for each worker: one worker per GPU, else one per core; at most one per slot."""
+    device = find_device(name)
+    if device.type == "cuda" and device.index is None:
+        places = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    else:
+        places = [str(device)]
+    count = workers or (usable_cores() if device.type == "cpu" else len(places))
+    return [places[index % len(places)] for index in range(min(count, max(slots, 1)))]
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def one_thread(device: torch.device) -> Iterator[None]:
+    """One torch thread on a CPU: results are bit-equal only between equal thread counts."""
+    if device.type != "cpu":
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,129 @@
+"""What the commands print, on a study that was worked off in this process."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import tomllib
+
+import pytest
+import torch
+
+from clrsearch import cli, service
+from clrsearch.search import Study, StudyPlan
+from clrsearch.storage import open_database
+from clrsearch.tasks import load_task
+from clrsearch.training import probe
+
+
+@pytest.fixture
+def study(url, task_dir, monkeypatch):
+    """A finished study of 11 trials, so that it has a baseline too."""
+    monkeypatch.chdir(task_dir)
+    plan = StudyPlan(task="tiny.py:Tiny", trials=11)
+    loaded = load_task(plan.task, folder=task_dir)
+    facts = probe(loaded, device=torch.device("cpu"))
+    with open_database(url, create=True) as database:
+        Study.create(database, "mine", plan, facts, service.versions(task_dir))
+    service.work("mine")
+    return service.show("mine").snapshot
+
+
+@pytest.fixture
+def clrsearch(monkeypatch, capsys):
+    """Run a command in this process: exit code, stdout, stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["clrsearch", *arguments])
+        with pytest.raises(SystemExit) as leaving:
+            cli.main()
+            raise SystemExit(0)
+        printed = capsys.readouterr()
+        return leaving.value.code or 0, printed.out, printed.err
+
+    return run
+
+
+def test_best_prints_a_file_that_runs(study, clrsearch) -> None:
+    code, out, errors = clrsearch("best", "mine")
+    assert (code, errors) == (0, "")
+    namespace: dict = {}
+    exec(out, namespace)
+    assert namespace["EPOCHS"] == 4
+    assert f"mine, trial {study.leader.number}" in out
+
+
+@pytest.mark.parametrize(("format", "read"), [("json", json.loads), ("toml", tomllib.loads)])
+def test_best_prints_values(format, read, study, clrsearch) -> None:
+    _, out, _ = clrsearch("best", "mine", "--format", format)
+    values = read(out)
+    assert values["trial"] == study.leader.number
+    assert values["family"] == study.leader.family
+    assert values["metrics"]["error"] == study.leader.value
+    assert values["values"] == dict(service.best("mine").values)
+
+
+def test_run_on_a_finished_study_shows_its_result(study, clrsearch) -> None:
+    arguments = ("run", "--task", "tiny.py:Tiny", "--name", "mine", "--trials", "11")
+    code, out, errors = clrsearch(*arguments)
+    assert (code, errors) == (0, "")
+    assert out.startswith("mine is finished: 11 trials, ")
+    assert "baseline (constant)" in out
+    assert "def make_scheduler(optimizer, steps_per_epoch):" in out
+    assert "--trials 61" in out
+    assert "--name NAME" in out
+    assert "optuna-dashboard sqlite:///" in out
+    assert "close " in out  # the other metric stands beside the searched one
+    code, out, _ = clrsearch(*arguments, "--json")
+    result = json.loads(out)
+    assert (result["done"], result["leader"]["value"]) == (11, study.leader.value)
+    assert "make_scheduler" in result["code"]
+
+
+def test_list_and_show(study, clrsearch) -> None:
+    _, out, _ = clrsearch("list")
+    assert "mine" in out
+    assert "11/11" in out
+    _, out, _ = clrsearch("list", "--json")
+    assert json.loads(out)["study"] == "mine"
+    _, out, _ = clrsearch("show", "mine")
+    assert out.startswith("mine: 11 of 11 trials done")
+    _, out, _ = clrsearch("show", "mine", "--json")
+    trials = [json.loads(line) for line in out.splitlines()]
+    assert [trial["trial"] for trial in trials] == list(range(11))
+    leader = study.leader
+    assert trials[leader.number]["value"] == leader.value
+    assert trials[leader.number]["params"] == dict(leader.params)
+
+
+def test_show_a_trial_epoch_by_epoch(study, clrsearch) -> None:
+    code, out, _ = clrsearch("show", "mine", str(study.leader.number))
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()[-4:]]
+    assert [row[0] for row in rows] == ["1", "2", "3", "4"]
+    assert [row[2] for row in rows] == [f"{v:.4g}" for v in study.leader.values.values()]
+    code, _, errors = clrsearch("show", "mine", "99")
+    assert (code, errors) == (2, "clrsearch: mine has no trial 99; it has 0 to 10\n")
+
+
+def test_an_unknown_study_names_a_near_one(study, clrsearch) -> None:
+    code, out, errors = clrsearch("best", "mien")
+    assert (code, out, errors) == (2, "", "clrsearch: no study mien; did you mean mine?\n")
+
+
+def test_replay(study, clrsearch) -> None:
+    code, out, _ = clrsearch("replay", "mine", "0")
+    assert (code, out) == (0, "trial 0 matches: all 4 epochs are equal to the last bit\n")
+
+
+def test_delete_asks_first(study, clrsearch, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    code, _, errors = clrsearch("delete", "mine")
+    assert code == 1
+    assert "Aborted" in errors
+    assert service.list_studies()
+    code, out, _ = clrsearch("delete", "mine", "--yes")
+    assert (code, out) == (0, "removed mine\n")
+    code, out, _ = clrsearch("list")
+    assert (code, out) == (0, "no studies yet: clrsearch run begins one\n")

@@ -1,0 +1,159 @@
+"""Bad input: one clear line on stderr that names what to change, exit code 2, nothing written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from clrsearch import cli
+
+
+def clrsearch(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command line, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["clrsearch", *arguments])
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else 0
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys, url, task_dir):
+    """Run a command in the folder of the tests' tasks; it must be refused and write nothing."""
+    monkeypatch.chdir(task_dir)
+
+    def run(*arguments: str) -> str:
+        code, out, errors = clrsearch(monkeypatch, capsys, *arguments)
+        assert code == 2
+        assert out == ""
+        assert not url.file.exists()
+        return errors
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "missing.toml"], "no such study file: missing.toml"),
+        (["run", "--trials", "0"], "trials: input should be greater than or equal to 1, not 0"),
+        (["run", "--workers", "0"], "workers must be at least 1, not 0"),
+        (["run", "--epochs", "3"], "epochs: cyclic does not fit: a cycle takes at least 4 epochs"),
+        (["run", "--set", "trails=3"], "unknown key trails; did you mean trials"),
+        (["run", "--set", "trials"], "--set trials: KEY=VALUE is wanted"),
+        (["run", "--set", 'families=["cyklic"]'], "no family 'cyklic'; did you mean cyclic"),
+        (
+            ["run", "--set", "bounds.cyclic.max_lr=[1, 0.1]"],
+            "bounds.cyclic.max_lr: the lower end 1",
+        ),
+        (["run", "--set", "bounds.cyclic.mode=sine"], "bounds.cyclic.mode: 'sine' is none of"),
+        (
+            ["run", "--set", "options.optimizer=lion"],
+            "options.optimizer: Input should be 'nesterov'",
+        ),
+        (["run", "--task", "digitz"], "no built-in task digitz (there is digits); did you mean"),
+        (["run", "--task", "nothere.py:Mine"], "no such task file: "),
+        (["run", "--task", "no.such.module:Mine"], "no module no.such.module can be imported"),
+        (["run", "--task", "tiny.py:Tinny"], "tiny.py has no Tinny; its tasks: Tiny, "),
+        (["run", "--task", "tiny.py:NanMetric"], "metric error of the untrained model is nan"),
+        (["run", "--task", "tiny.py:TextMetric"], "the metric error is not a number: 'good'"),
+        (["run", "--task", "tiny.py:OtherMetric"], "the task measures no 'accuracy'"),
+        (["run", "--set", "metric=speed", "--task", "tiny.py:Tiny"], "measures no 'speed'"),
+        (["run", "--device", "tpu9"], "the device 'tpu9' cannot be used"),
+        (["run", "--storage", "studies.db"], "did you mean sqlite:///studies.db?"),
+        (["run", "--storage", "sqlite:////no/such/folder/s.db"], "the folder /no/such/folder of"),
+        (["best", "digits"], "no studies at sqlite:///"),
+        (["worker", "digits"], "no studies at sqlite:///"),
+    ],
+)
+def test_one_line_names_what_to_change(arguments, message, refused) -> None:
+    errors = refused(*arguments)
+    assert errors.startswith("clrsearch: ")
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+def test_momentum_bounds_for_an_optimizer_without_momentum(refused) -> None:
+    options = ["--task", "tiny.py:Tiny", "--set", "options.optimizer=plain"]
+    errors = refused("run", *options, "--set", "bounds.cyclic.base_momentum=0.8")
+    assert "bounds.cyclic.base_momentum: the task's optimizer, SGD(), has no momentum" in errors
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trials = ", "is not valid TOML"),
+        ("trails = 3\n", "unknown key trails; did you mean trials"),
+        ('trials = "many"\n', "trials: "),
+    ],
+)
+def test_a_wrong_study_file(text, message, refused, tmp_path) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    errors = refused("run", str(tmp_path / "mine.toml"))
+    assert "mine.toml" in errors
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "last"),
+    [
+        ("broken.py:Any", "import clrsearch.no_such_module", "ModuleNotFoundError while importing"),
+        ("tiny.py:FailsAtOnce", "output.no_such_method()", "AttributeError while trying the task"),
+        ("tiny.py:NotConstructed", "raise ValueError(", "ValueError while constructing"),
+    ],
+)
+def test_an_exception_in_the_task_shows_the_users_own_traceback(name, line, last, refused) -> None:
+    errors = refused("run", "--task", name)
+    assert line in errors
+    assert errors.splitlines()[-1].startswith(f"clrsearch: {last}")
+    assert "clrsearch/service.py" not in errors
+
+
+def test_a_file_that_is_no_database_is_left_alone(monkeypatch, capsys, url) -> None:
+    url.file.write_text("notes " * 100)
+    for arguments in (["run"], ["list"], ["best", "digits"]):
+        code, out, errors = clrsearch(monkeypatch, capsys, *arguments)
+        assert (code, out) == (2, "")
+        assert errors == f"clrsearch: {url.file} is not a SQLite database\n"
+    assert url.file.read_text() == "notes " * 100
+
+
+def test_a_usage_error_exits_with_2_too(monkeypatch, capsys) -> None:
+    code, out, errors = clrsearch(monkeypatch, capsys, "run", "--trials", "many")
+    assert (code, out) == (2, "")
+    assert "Invalid value for '--trials'" in errors
+    assert "Traceback" not in errors
+
+
+def test_help_costs_neither_torch_nor_optuna() -> None:
+    program = (
+        "import sys; sys.argv = ['clrsearch', '--help']\n"
+        "from clrsearch.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'optuna', 'sqlalchemy', 'sklearn', 'scipy'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+    for command in ("run", "worker", "best", "list", "show", "replay", "delete"):
+        assert f"\n  {command} " in done.stdout
+
+
+def test_the_public_names_cost_no_torch() -> None:
+    program = (
+        "import sys, clrsearch, clrsearch.service, clrsearch.search\n"
+        "print('torch' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"

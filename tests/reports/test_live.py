@@ -1,0 +1,118 @@
+"""What is shown of a running study: live, line by line, or as JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime
+
+import pytest
+from rich.console import Console
+
+from clrsearch.reports import Lines, LiveView, Snapshot
+from clrsearch.reports.live import draw
+from clrsearch.reports.words import duration
+from clrsearch.schedules import Constant
+from clrsearch.search import Record
+from clrsearch.storage import SlotState
+
+
+def record(number: int, state: str, *values: float, family: str = "constant") -> Record:
+    return Record(
+        number=number,
+        slot=number,
+        family=family,
+        params={"lr": 0.1},
+        state=state,
+        diverged=False,
+        values=dict(enumerate(values, start=1)),
+        metrics={"loss": values[-1], "accuracy": 0.5} if values else {},
+        worker="w",
+        device="cpu",
+        seconds=1.0,
+        error="",
+        started=datetime(2026, 1, 1, tzinfo=UTC),
+        ended=None if state == "running" else datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+def snapshot(*records: Record, total: int = 10) -> Snapshot:
+    complete = [each for each in records if each.state == "complete"]
+    ended = sum(each.state != "running" for each in records)
+    return Snapshot(
+        name="mine",
+        task="mine.py:Mine",
+        metric="loss",
+        direction="minimize",
+        epochs=4,
+        steps_per_epoch=2,
+        slots={
+            SlotState.COMPLETE: len(complete),
+            SlotState.PRUNED: ended - len(complete),
+            SlotState.DIVERGED: 0,
+            SlotState.FAILED: 0,
+            SlotState.OPEN: total - ended,
+        },
+        records=records,
+        leader=complete[0] if complete else None,
+        baseline=None,
+        baseline_family="constant",
+        schedules={each.number: Constant(lr=0.1) for each in complete},
+    )
+
+
+@pytest.fixture
+def console():
+    return Console(file=io.StringIO(), width=120, force_terminal=False)
+
+
+def test_lines_name_each_trial_once_when_it_ends(console) -> None:
+    with Lines(console) as watch:
+        watch.show(snapshot(record(0, "complete", 0.5)))
+        watch.show(snapshot(record(0, "complete", 0.5), record(1, "running", 0.4)))
+        watch.show(snapshot(record(0, "complete", 0.5), record(1, "pruned", 0.4, 0.3)))
+        watch.show(snapshot(record(0, "complete", 0.5), record(1, "pruned", 0.4, 0.3)))
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 1  # the first was there before
+    assert lines[0].split()[:5] == ["trial", "1", "pruned", "epoch", "2/4"]
+    assert "loss 0.3, accuracy 0.5" in lines[0]
+    assert "constant: lr 0.1" in lines[0]
+
+
+def test_json_lines_can_be_read(console) -> None:
+    with Lines(console, json=True) as watch:
+        watch.show(snapshot())
+        watch.show(snapshot(record(0, "complete", 0.5, 0.25)))
+    trial = json.loads(console.file.getvalue())
+    assert (trial["trial"], trial["end"], trial["value"]) == (0, "complete", 0.25)
+    assert trial["values"] == {"1": 0.5, "2": 0.25}
+
+
+def test_the_live_view_shows_progress_best_and_each_worker(console) -> None:
+    now = snapshot(
+        record(0, "complete", 0.5), record(1, "pruned", 0.9), record(2, "running", 0.4, 0.3)
+    )
+    console.print(draw(now, elapsed=60.0, done=2))
+    shown = console.file.getvalue()
+    assert "2 of 10 trials, 01:00, about 04:00 left" in shown
+    assert "1 complete  1 pruned  0 diverged  0 failed" in shown
+    assert "leader" in shown
+    assert "loss 0.5, accuracy 0.5" in shown
+    assert "trial 2" in shown
+    assert "epoch 2/4" in shown
+
+
+def test_the_live_view_clears_itself_away() -> None:
+    terminal = Console(file=io.StringIO(), width=100, force_terminal=True)
+    with LiveView(terminal) as view:
+        view.show(snapshot(record(0, "running", 0.5)))
+        view.show(snapshot(record(0, "complete", 0.5)))
+    assert "1 of 10 trials" in terminal.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "00:00"), (61, "01:01"), (3600, "1:00:00"), (90061, "1 day, 1:01:01")],
+)
+def test_durations(seconds, text) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,58 @@
+"""The package as a whole: its names, its documents, its study files, its floors."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import clrsearch
+from clrsearch.search import build_space, load_plan
+from clrsearch.tasks import load_task
+from clrsearch.training import probe
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_public_names_are_there() -> None:
+    assert all(hasattr(clrsearch, name) for name in clrsearch.__all__)
+    assert len(set(clrsearch.__all__)) == len(clrsearch.__all__)
+
+
+def test_the_readmes_tree_is_the_one_on_the_disk() -> None:
+    block = re.search(r"```text\n(clrsearch/\n.*?)```", README, re.DOTALL)
+    assert block is not None
+    named, folder = set(), Path()
+    for line in block[1].splitlines():
+        indent = len(line) - len(line.lstrip())
+        for name in itertools.takewhile(lambda word: word.endswith((".py", "/")), line.split()):
+            path = Path(*("clrsearch",) * (indent > 0), *(folder.parts if indent > 2 else ()), name)
+            if name.endswith("/") and indent == 2:
+                folder = Path(name)
+            named.add(path)
+    on_disk = {
+        path.relative_to(ROOT)
+        for path in (ROOT / "clrsearch").rglob("*.py")
+        if path.name != "__init__.py" or path.parent.name == "clrsearch"
+    }
+    assert {path for path in named if path.suffix == ".py"} == on_disk
+    assert all((ROOT / path).exists() for path in named)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.toml")), ids=lambda p: p.name)
+def test_every_study_file_can_be_run(path) -> None:
+    plan = load_plan(path)
+    loaded = load_task(plan.task, options=plan.options, folder=path.parent)
+    facts = probe(
+        loaded, epochs=plan.epochs, batch_size=plan.batch_size, device=torch.device("cpu")
+    )
+    assert set(build_space(plan, facts).families) == set(plan.searched)
+
+
+def test_every_command_is_in_the_readme() -> None:
+    for command in ("run", "worker", "best", "list", "show", "replay", "delete"):
+        assert f"clrsearch {command}" in README
