@@ -24,6 +24,9 @@ from clrsearch.tasks import load_task
 from clrsearch.training import probe
 
 
+PATIENCE = 300.0  # seconds for what takes a few on an idle machine
+
+
 def run(task_dir, *, name=None, workers=1, on_change=lambda snapshot: None, **keys):
     plan = StudyPlan(**({"task": "tiny.py:Tiny", "trials": 6} | keys))
     return service.run(plan, name=name, workers=workers, task_dir=task_dir, on_change=on_change)
@@ -188,7 +191,7 @@ def command(*arguments: str, **options) -> subprocess.Popen:
     )
 
 
-def wait_for(condition, seconds=60.0) -> None:
+def wait_for(condition, seconds=PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -220,7 +223,7 @@ def test_ctrl_c_gives_slots_back_and_the_next_run_goes_on(url, task_dir, whole_g
     first = command(*arguments, cwd=task_dir, start_new_session=True)
     wait_for(lambda: trials_begun(url) == 2)
     (os.killpg if whole_group else os.kill)(first.pid, signal.SIGINT)
-    out, errors = first.communicate(timeout=60)
+    out, errors = first.communicate(timeout=PATIENCE)
     assert first.returncode == 130
     assert "Interrupted: run the same command again to go on." in out
     assert errors == ""
@@ -230,7 +233,7 @@ def test_ctrl_c_gives_slots_back_and_the_next_run_goes_on(url, task_dir, whole_g
         begun = [record.number for record in Study(database, "slow").history.records()]
 
     second = command(*arguments, cwd=task_dir)
-    out, errors = second.communicate(timeout=120)
+    out, errors = second.communicate(timeout=PATIENCE)
     assert (second.returncode, errors) == (0, "")
     records = service.show("slow").snapshot.records
     assert [record.state for record in records] == ["complete"] * 3
@@ -243,7 +246,7 @@ def test_a_worker_joins_from_another_shell(url, task_dir) -> None:
     with open_database(url) as database:
         Study(database, "joined").grow(4)
     worker = command("worker", "joined", "--task-dir", str(task_dir), cwd="/")
-    out, errors = worker.communicate(timeout=60)
+    out, errors = worker.communicate(timeout=PATIENCE)
     assert (worker.returncode, errors) == (0, "")
     assert [line.split()[:2] for line in out.splitlines()] == [
         ["trial", str(number)] for number in (1, 2, 3)
@@ -257,7 +260,7 @@ def test_a_worker_of_a_failing_study_leaves_with_3(url, task_dir) -> None:
         study.grow(4)
         study.stop("Traceback of the task")
     worker = command("worker", "stopped", "--task-dir", str(task_dir))
-    out, errors = worker.communicate(timeout=60)
+    out, errors = worker.communicate(timeout=PATIENCE)
     assert worker.returncode == 3
     assert errors.splitlines()[0] == "Traceback of the task"
     assert (out, errors.splitlines()[-1]) == ("", "clrsearch: stopped was stopped: its task fails")
