@@ -23,7 +23,6 @@ from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
 
-
 PATIENCE = 300.0  # seconds for what takes a few on an idle machine
 
 

@@ -33,20 +33,23 @@ def supervise(
     died: list[Ended] = []
     interrupted = False
     launcher.start(list(commands.values()))
-    with _terminated_like_interrupted():
-        while launcher.running():
-            try:
-                for ended in launcher.poll():
-                    study.slots.release(names[ended.index])
-                    died += [ended] if ended.code not in LEFT_IN_ORDER else []
-                on_change()
-                time.sleep(POLL_SECONDS)
-            except KeyboardInterrupt:
-                if interrupted:
-                    launcher.kill()
-                else:
-                    launcher.stop()
-                interrupted = True
+    try:
+        with _terminated_like_interrupted():
+            while launcher.running():
+                try:
+                    for ended in launcher.poll():
+                        study.slots.release(names[ended.index])
+                        died += [ended] if ended.code not in LEFT_IN_ORDER else []
+                    on_change()
+                    time.sleep(POLL_SECONDS)
+                except KeyboardInterrupt:
+                    if interrupted:
+                        launcher.kill()
+                    else:
+                        launcher.stop()
+                    interrupted = True
+    finally:
+        launcher.stop()  # none is left behind by an error here
     on_change()
     if study.stopped is not None:
         raise StudyStopped(
@@ -54,10 +57,10 @@ def supervise(
         )
     left = study.slots.unfinished()
     if died and left and not interrupted:
-        complaint = died[-1].errors.splitlines()
+        last_words = (died[-1].errors.splitlines() or ["it said nothing"])[-1]
         raise ClrsearchError(
-            f"{left} trials are left: a worker ended with code {died[-1].code}"
-            f"{': ' + complaint[-1] if complaint else ''}. Run again to go on"
+            f"{left} trials are left, and the last worker ended with code {died[-1].code} "
+            f"({last_words.removeprefix('clrsearch: ')}): run again to go on"
         )
     return interrupted
 

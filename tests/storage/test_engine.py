@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
+import warnings
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from clrsearch.errors import StorageError
-from clrsearch.storage import StorageUrl, open_database
+from clrsearch.storage import StorageUrl, open_database, require_place
 
 
 def test_sqlite_is_opened_for_many_writers(url) -> None:
@@ -79,7 +83,7 @@ def test_a_database_that_may_only_be_read_is_told_at_the_first_write(url) -> Non
 
 def test_several_processes_make_one_database(url) -> None:
     program = (
-        "import sys; from clrsearch.storage import StorageUrl, open_database\n"
+        "import sys; from clrsearch.storage import StorageUrl, open_database, require_place\n"
         "with open_database(StorageUrl(sys.argv[1]), create=True): pass\n"
     )
     makers = [
@@ -92,3 +96,22 @@ def test_several_processes_make_one_database(url) -> None:
         rows = connection.execute("SELECT count(*) FROM version_info").fetchone()
     connection.close()
     assert rows == (1,)
+
+
+def test_a_folder_that_may_only_be_read_is_named() -> None:
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    folder.chmod(0o555)
+    url = StorageUrl(f"sqlite:///{folder}/studies.db")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside pytest's threads
+        child = os.fork()
+    if child == 0:  # as somebody to whom the mode of a folder matters
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        try:
+            require_place(url, create=True)
+        except StorageError as error:
+            os._exit(7 if f"the folder {folder} is read-only" in str(error) else 1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    folder.rmdir()
