@@ -41,7 +41,7 @@ def load_task(name: str, *, options: Mapping[str, Any] | None = None, folder: Pa
     place, _, attribute = BUILT_IN.get(name, name).partition(":")
     if not attribute:
         raise TaskError(_what_is_meant(name))
-    module = _load_file(folder / place) if place.endswith(".py") else _load_module(place)
+    module = _load_file(folder, place) if place.endswith(".py") else _load_module(place)
     if not hasattr(module, attribute):
         defined = [key for key, value in vars(module).items() if _is_task(value)]
         listed = f"; its tasks: {', '.join(defined)}" if defined else " and defines no task"
@@ -99,10 +99,15 @@ def _what_is_meant(name: str) -> str:
     ).replace(") Your", "). Your")
 
 
-def _load_file(path: Path) -> ModuleType:
+def _load_file(folder: Path, place: str) -> ModuleType:
+    if Path(place).is_absolute() or ".." in Path(place).parts:
+        raise TaskError(
+            f"task {place}: a file is named from the folder that it lies in or below, "
+            "for a worker must find it wherever its own copy is"
+        )
+    path = (folder / place).resolve()
     if not path.is_file():
         raise TaskError(f"no such task file: {path}")
-    path = path.resolve()
     module_name = f"clrsearch_task_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None

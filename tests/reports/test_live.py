@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from datetime import UTC, datetime
 
 import pytest
+from records import make_record
 from rich.console import Console
 
 from clrsearch.reports import Lines, LiveView, Snapshot
@@ -17,22 +17,14 @@ from clrsearch.search import Record
 from clrsearch.storage import SlotState
 
 
-def record(number: int, state: str, *values: float, family: str = "constant") -> Record:
-    return Record(
+def record(number: int, state: str, *values: float) -> Record:
+    return make_record(
+        *values,
         number=number,
-        slot=number,
-        family=family,
-        params={"lr": 0.1},
         state=state,
-        diverged=False,
-        values=dict(enumerate(values, start=1)),
-        metrics={"loss": values[-1], "accuracy": 0.5} if values else {},
-        worker="w",
-        device="cpu",
-        seconds=1.0,
-        error="",
-        started=datetime(2026, 1, 1, tzinfo=UTC),
-        ended=None if state == "running" else datetime(2026, 1, 1, tzinfo=UTC),
+        family="constant",
+        params={"lr": 0.1},
+        metrics={"loss": values[-1], "accuracy": 0.5},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
@@ -63,16 +64,7 @@ def test_code_of_another_schedule_is_noticed() -> None:
 
 
 def test_another_momentum_is_noticed() -> None:
-    other = Cyclic(
-        base_lr=0.01,
-        max_lr=0.3,
-        step_size_up=77.5,
-        mode="exp_range",
-        gamma=0.99,
-        cycle_momentum=True,
-        base_momentum=0.85,
-        max_momentum=0.94,
-    )
+    other = dataclasses.replace(SCHEDULE, max_momentum=0.94)
     code = render(SCHEDULE, FILE)
     check(code, trace(SCHEDULE, 620), steps_per_epoch=31, momentum="betas")
     with pytest.raises(ScheduleError, match="leaves the schedule"):

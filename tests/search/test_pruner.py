@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
+from records import make_record
 
-from clrsearch.search import Record, hopeless
+from clrsearch.search import hopeless
 
-
-def trial(*values: float, state: str = "complete") -> Record:
-    return Record(
-        number=0,
-        slot=0,
-        family="cyclic",
-        params={},
-        state=state,
-        diverged=False,
-        values=dict(enumerate(values, start=1)),
-        metrics={},
-        worker="w",
-        device="cpu",
-        seconds=0.0,
-        error="",
-        started=datetime(2026, 1, 1, tzinfo=UTC),
-        ended=None,
-    )
-
-
-NINE = [trial(*[level / 10] * 9) for level in range(1, 10)]  # flat curves, 0.1 to 0.9
+NINE = [make_record(*[level / 10] * 9) for level in range(1, 10)]  # flat curves, 0.1 to 0.9
 
 
 FLAT = [0.1] * 9
@@ -78,32 +57,32 @@ def test_a_rise_with_the_rate_is_forgiven() -> None:
 
 
 def test_others_are_judged_by_their_best_so_far_too() -> None:
-    dipped = [trial(0.9, 0.2, 9.0, 9.0, 9.0) for _ in range(9)]
+    dipped = [make_record(0.9, 0.2, 9.0, 9.0, 9.0) for _ in range(9)]
     assert pruned([0.9, 0.3, 0.3, 0.3, 0.3], dipped)
     assert not pruned([0.9, 0.1, 9.0, 9.0, 9.0], dipped)
 
 
 def test_what_others_reach_later_does_not_count() -> None:
-    late = [trial(*[0.9] * 5, 0.1, 0.1) for _ in range(9)]
+    late = [make_record(*[0.9] * 5, 0.1, 0.1) for _ in range(9)]
     assert not pruned([0.8] * 5, late)
     assert pruned([0.8] * 6, late)
 
 
 def test_those_pruned_before_count_as_worse() -> None:
-    gone = [trial(*[0.9] * 5, state="pruned")] * 9
+    gone = [make_record(*[0.9] * 5, state="pruned")] * 9
     assert pruned([0.95] * 6, NINE)
     assert not pruned([0.95] * 6, NINE + gone)  # nine of eighteen are better
 
 
 def test_those_on_their_way_do_not_count_yet() -> None:
-    running = [trial(0.1, 0.1, state="running")] * 9
+    running = [make_record(0.1, 0.1, state="running")] * 9
     assert not pruned([5.0] * 5, running)
     assert pruned([5.0] * 5, NINE + running)
 
 
 @pytest.mark.parametrize("epochs", [4, 5, 30])
 def test_a_third_is_of_any_horizon(epochs) -> None:
-    others = [trial(*[0.1] * epochs)] * 8
+    others = [make_record(*[0.1] * epochs)] * 8
     decided = [
         pruned([1.0] * epoch, others, rates=[0.1] * epochs) for epoch in range(1, epochs + 1)
     ]

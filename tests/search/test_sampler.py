@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 
 import pytest
+from records import make_record
 
 from clrsearch.schedules import Choice, Cyclic, Setting
 from clrsearch.search import Record, suggest
@@ -14,23 +14,9 @@ from clrsearch.search.sampler import REPLAYED, STARTUP, _most_telling
 SPACE = Cyclic.space(Setting(epochs=20, steps_per_epoch=31, own_rate=0.05, momentum="momentum"))
 
 
-def record(number, params, value, *, state="complete", diverged=False) -> Record:
-    return Record(
-        number=number,
-        slot=number,
-        family="cyclic",
-        params=params,
-        state=state,
-        diverged=diverged,
-        values={} if value is None else {1: value},
-        metrics={},
-        worker="w",
-        device="cpu",
-        seconds=0.0,
-        error="",
-        started=datetime(2026, 1, 1, tzinfo=UTC),
-        ended=None,
-    )
+def record(number, params, value, **changes) -> Record:
+    values = () if value is None else (value,)
+    return make_record(*values, number=number, params=params, **changes)
 
 
 def draw(history, seed):
