@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--fresh", type=int, default=3)
+    parser.add_argument("--pruner", choices=("lenient", "none"), default="lenient")
     asked = parser.parse_args()
     space = task()[3]
     print("seed | leader: search | fresh | random: search | fresh | winner")
@@ -73,7 +74,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
     ):
         for seed in range(asked.seeds):
-            plan = StudyPlan(seed=seed, trials=asked.trials)
+            plan = StudyPlan(seed=seed, trials=asked.trials, pruner=asked.pruner)
             found = service.run(plan, storage=f"sqlite:///{folder}/{seed}.db").snapshot.leader
             drawn = [
                 suggest(

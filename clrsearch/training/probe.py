@@ -58,9 +58,10 @@ def probe(
         optimizer.step()
     if metric not in measured:
         raise TaskError(f"the task measures no {metric!r}; it measures {', '.join(measured)}")
-    for name, value in measured.items():
-        if not math.isfinite(value):
-            raise TaskError(f"the validation metric {name} of the untrained model is {value}")
+    if not math.isfinite(measured[metric]):
+        raise TaskError(
+            f"the validation metric {metric} of the untrained model is {measured[metric]}"
+        )
     return TaskFacts(
         metric=metric,
         direction=direction or task.direction,

@@ -18,7 +18,7 @@ class Epoch:
 
 
 class Diverged(Exception):
-    """The training loss or a metric is not finite; ``epoch`` (from 1) was not finished."""
+    """The training loss or the metric is not finite; ``epoch`` (from 1) was not finished."""
 
     def __init__(self, epoch: int, what: str) -> None:
         super().__init__(f"{what} was not finite in epoch {epoch}")

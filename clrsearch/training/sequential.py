@@ -20,7 +20,7 @@ VALIDATION_BATCH = 8  # times the training batch: there are no gradients to keep
 
 
 class TaskData:
-    """A task's data on a device, loaded once and shared by the runs of a process.
+    """A task's training and validation data on a device, shared by the runs of a process.
 
     Raises:
         TaskRaised: the task's own code raised.
@@ -31,7 +31,6 @@ class TaskData:
             splits = task.data()
         self.train = batches(splits.train, batch_size, device)
         self.validation = batches(splits.validation, batch_size * VALIDATION_BATCH, device)
-        self.test = batches(splits.test, batch_size * VALIDATION_BATCH, device)
 
 
 def warm_up(task: Task) -> None:
@@ -58,6 +57,7 @@ class SequentialRun:
         device: torch.device,
     ) -> None:
         self._task = task
+        self._metric = facts.metric
         self._steps = facts.steps_per_epoch
         self._data = data
         self._seed = (seed, seed_index)
@@ -82,9 +82,9 @@ class SequentialRun:
             raise Diverged(self._epoch, "the training loss")
         with task_code(f"validating epoch {self._epoch}"):
             metrics = validate(self._task, self._model, self._data.validation)
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                raise Diverged(self._epoch, name)
+            value = metrics[self._metric]
+        if not math.isfinite(value):
+            raise Diverged(self._epoch, self._metric)
         seconds = time.perf_counter() - started
         return Epoch(number=self._epoch, loss=loss, metrics=metrics, seconds=seconds)
 
