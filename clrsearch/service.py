@@ -17,7 +17,7 @@ from pathlib import Path
 
 from clrsearch.errors import PlanError, PlanMismatch, StudyError
 from clrsearch.launch import Command, LocalLauncher
-from clrsearch.reports import Snapshot, schedule_values, snapshot, source_code
+from clrsearch.reports import Snapshot, ends, schedule_values, snapshot, source_code
 from clrsearch.schedules import Schedule, Trace, Value, trace
 from clrsearch.search import Record, Study, StudyPlan, build_space, differences, exists, studies
 from clrsearch.storage import (
@@ -114,10 +114,12 @@ def run(
     folder = (task_dir or Path.cwd()).absolute()
     require_place(url, create=True)
     loaded = load_task(plan.task, options=plan.options, folder=folder)
-    facts = None if _known(url, name) else _probe(loaded, plan, device)
+    facts = None if _goes_on(url, name, loaded) else _probe(loaded, plan, device)
     devices = worker_devices(device, workers, slots=plan.trials)
     with open_database(url, create=True) as database:
         if facts is not None:
+            if exists(database, name):
+                Study(database, name).delete()  # nothing but failures of an earlier source
             study = Study.create(database, name, plan, facts, versions(folder))
         else:
             study = Study(database, name)
@@ -185,7 +187,7 @@ def best(name: str, *, storage: str | None = None) -> Best:
         study = Study(database, name)
         now = snapshot(study)
         if now.leader is None:
-            raise StudyError(f"{name} has no complete trial yet ({now.done} of {now.total} done)")
+            raise StudyError(f"{name} has no complete trial yet: {ends(now)} of {now.total}")
         schedule = now.schedules[now.leader.number]
         return Best(
             trial=now.leader,
@@ -197,7 +199,9 @@ def best(name: str, *, storage: str | None = None) -> Best:
 
 
 def list_studies(*, storage: str | None = None) -> list[Snapshot]:
-    """Every study in the database, oldest first."""
+    """Every study in the database, oldest first; none where there is no database yet."""
+    if not storage_url(storage).file.exists():
+        return []
     with open_database(storage_url(storage)) as database:
         return [snapshot(Study(database, each.name)) for each in studies(database)]
 
@@ -228,7 +232,7 @@ def replay(
     """Run a trial again, as far as it came, without storing anything.
 
     Raises:
-        StudyError: an unknown study or trial, or one that is still running.
+        StudyError: an unknown study or trial, or one that is still running or has failed.
     """
     from clrsearch.training import Diverged, SequentialRun, TaskData
     from clrsearch.training.device import find_device, one_thread
@@ -239,6 +243,11 @@ def replay(
         record = study.trial(trial)
         if record.state == "running":
             raise StudyError(f"trial {trial} of {name} is still running")
+        if record.state == "failed":
+            raise StudyError(
+                f"trial {trial} of {name} failed, so there is no result to compare with; "
+                f"clrsearch show {name} {trial} shows why"
+            )
         loaded = _load_same(study, task_dir)
         again = SequentialRun(
             loaded.task,
@@ -268,7 +277,7 @@ def delete(name: str, *, storage: str | None = None) -> None:
         study = Study(database, name)
         live = study.slots.live()
         if live:
-            raise StudyError(f"{name} has {live} trials running: stop its workers first")
+            raise StudyError(f"workers are busy with {live} of {name}'s trials: stop them first")
         study.delete()
 
 
@@ -308,11 +317,16 @@ def versions(folder: Path) -> dict[str, str]:
     return found
 
 
-def _known(url: StorageUrl, name: str) -> bool:
+def _goes_on(url: StorageUrl, name: str, loaded: LoadedTask) -> bool:
+    """Whether there is a study to go on with: not if it only failed and its task has changed."""
     if not url.file.exists():
         return False
     with open_database(url) as database:
-        return exists(database, name)
+        if not exists(database, name):
+            return False
+        study = Study(database, name)
+        only_failed = all(record.state == "failed" for record in study.history.records())
+        return loaded.source == study.facts.source or not only_failed or study.slots.live() > 0
 
 
 def _probe(loaded: LoadedTask, plan: StudyPlan, device: str | None) -> TaskFacts:
@@ -335,6 +349,7 @@ def _probe(loaded: LoadedTask, plan: StudyPlan, device: str | None) -> TaskFacts
 
 def _join(study: Study, plan: StudyPlan, loaded: LoadedTask) -> None:
     """Add slots where more are asked for; refuse a plan that asks for another study."""
+    build_space(plan, study.facts)  # a wrong bound is told as such, not as another plan
     different = differences(study.plan, plan)
     if loaded.source != study.facts.source:
         different.append(f"the source of {plan.task} has changed")

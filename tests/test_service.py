@@ -17,7 +17,14 @@ import pytest
 import torch
 
 from clrsearch import service
-from clrsearch.errors import ClrsearchError, PlanError, PlanMismatch, StudyError, StudyStopped
+from clrsearch.errors import (
+    ClrsearchError,
+    PlanError,
+    PlanMismatch,
+    StorageError,
+    StudyError,
+    StudyStopped,
+)
 from clrsearch.search import Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
@@ -133,13 +140,44 @@ def test_a_changed_task_is_refused(url, tmp_path, task_dir) -> None:
         service.work("mine", task_dir=tmp_path)
 
 
+def test_a_mended_task_begins_anew_where_nothing_but_failures_would_be_lost(
+    url, tmp_path, task_dir
+) -> None:
+    copied = tmp_path / "mine.py"
+    text = (task_dir / "tiny.py").read_text()
+    copied.write_text(text)
+    with pytest.raises(StudyStopped):
+        work_here(tmp_path, "mine", task="mine.py:FailsLater")
+    copied.write_text(text.replace('raise KeyError("no such column")', "pass"))
+    result = run(tmp_path, task="mine.py:FailsLater", trials=3)
+    assert result.snapshot.done == 3
+    assert all(record.state == "complete" for record in result.snapshot.records)
+
+
+def test_a_failed_trial_cannot_be_replayed(url, task_dir) -> None:
+    work_here(task_dir, "failing", task="tiny.py:FailsLater", trials=1, retries=0)
+    with pytest.raises(StudyError, match=r"trial 0 of failing failed.*clrsearch show failing 0"):
+        service.replay("failing", 0, task_dir=task_dir)
+
+
+def test_a_study_deleted_under_a_worker_is_told_in_one_line(url, task_dir) -> None:
+    work_here(task_dir, "gone", trials=1)
+    with (
+        pytest.raises(StorageError, match="the study has been deleted meanwhile"),
+        open_database(url) as database,
+    ):
+        study = Study(database, "gone")
+        Study(database, "gone").delete()
+        study.stop(None)
+
+
 def test_a_task_that_keeps_failing_stops_the_study_and_shows_why(url, task_dir) -> None:
     with pytest.raises(StudyStopped, match="failed again and again") as caught:
         run(task_dir, task="tiny.py:FailsLater", trials=30, name="failing")
     assert 'raise KeyError("no such column")' in caught.value.traceback
     shown = service.show("failing").snapshot
     assert len(shown.records) == 3
-    with pytest.raises(StudyError, match="no complete trial yet"):
+    with pytest.raises(StudyError, match="no complete trial yet: 0 complete, .* 1 failed of 30"):
         service.best("failing")
 
 
@@ -302,7 +340,7 @@ def test_a_study_with_live_workers_is_not_deleted(url, task_dir) -> None:
         study = Study(database, "busy")
         study.grow(2)
         study.slots.claim("someone")
-    with pytest.raises(StudyError, match="busy has 1 trials running"):
+    with pytest.raises(StudyError, match="workers are busy with 1 of busy's trials"):
         service.delete("busy")
 
 

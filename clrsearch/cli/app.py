@@ -22,9 +22,8 @@ StorageOption = Annotated[
     str | None,
     typer.Option(
         "--storage",
-        envvar="CLRSEARCH_STORAGE",
-        show_envvar=True,
-        help="Database URL, such as sqlite:///studies.db. Default: one file in your data folder.",
+        help="Database URL, such as sqlite:///studies.db. "
+        "Default: CLRSEARCH_STORAGE, else one file in your data folder.",
     ),
 ]
 DeviceOption = Annotated[
@@ -43,7 +42,7 @@ NameArgument = Annotated[str, typer.Argument(metavar="STUDY", help="The study's 
 def run(
     study_file: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE]", help="A study in TOML. Default: the task digits."),
+        typer.Argument(metavar="FILE", help="A study in TOML. Default: the task digits."),
     ] = None,
     trials: Annotated[
         int | None, typer.Option("--trials", help="How many schedules to try. Default: 100.")
@@ -67,14 +66,18 @@ def run(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Any key of a study, such as bounds.cyclic.max_lr=[1e-3,1].",
+            help="Any key of a study, such as 'bounds.cyclic.max_lr=[1e-3,1]'.",
         ),
     ] = None,
     device: DeviceOption = None,
     storage: StorageOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Search a schedule: begin a study, go on with it, or add trials to it."""
+    """Search a schedule, or go on with a search.
+
+    The same command again goes on with an unfinished study; with more --trials it adds to a
+    finished one.
+    """
     from rich.console import Console
 
     from clrsearch import service
@@ -112,7 +115,7 @@ def worker(
     storage: StorageOption = None,
     worker_name: Annotated[str | None, typer.Option("--worker-name", hidden=True)] = None,
 ) -> None:
-    """Join a study: work on it from this shell until no trial is left."""
+    """Join a study: work on it until no trial is left."""
     from clrsearch import service
     from clrsearch.cli import output
     from clrsearch.errors import StudyStopped
@@ -140,7 +143,7 @@ def best(
     ] = "torch",
     storage: StorageOption = None,
 ) -> None:
-    """Print the best schedule found: a Python file that runs alone, or its values."""
+    """Print the best schedule: a file that runs alone, or values."""
     from clrsearch import service
     from clrsearch.cli import output
 
@@ -159,9 +162,7 @@ def list_command(storage: StorageOption = None, json: JsonOption = False) -> Non
 @app.command()
 def show(
     name: NameArgument,
-    trial: Annotated[
-        int | None, typer.Argument(metavar="[TRIAL]", help="A trial's number.")
-    ] = None,
+    trial: Annotated[int | None, typer.Argument(metavar="TRIAL", help="A trial's number.")] = None,
     storage: StorageOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -180,7 +181,10 @@ def replay(
     task_dir: TaskDirOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """Run a trial again and say whether it comes out the same; exit code 1 if not."""
+    """Run a trial again: does it come out the same?
+
+    Exit code 1 if it does not.
+    """
     from clrsearch import service
     from clrsearch.cli import output
 
@@ -209,7 +213,7 @@ def assignments(texts: list[str]) -> dict[str, Any]:
     """``KEY=VALUE`` texts as keys and values; a value is TOML, or else a plain word.
 
     Raises:
-        PlanError: a text without an equals sign.
+        PlanError: a text without an equals sign, or a list that is not TOML.
     """
     from clrsearch.errors import PlanError
 
@@ -220,7 +224,9 @@ def assignments(texts: list[str]) -> dict[str, Any]:
             raise PlanError(f"--set {text}: KEY=VALUE is wanted")
         try:
             found[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+        except tomllib.TOMLDecodeError as error:
+            if value.strip().startswith(("[", "{", '"', "'")):
+                raise PlanError(f"--set {text}: not valid TOML: {error}") from error
             found[key.strip()] = value
     return found
 

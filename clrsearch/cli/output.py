@@ -66,7 +66,7 @@ def _print_next_steps(result: Result) -> None:
     if result.interrupted:
         print("Interrupted: run the same command again to go on.")
     elif now.leader is None:
-        print(f"No trial completed: clrsearch show {now.name} tells why.")
+        print(f"No trial completed: clrsearch show {now.name} lists them, with TRIAL it tells why.")
     else:
         print(
             f"Keep this code:           clrsearch best {now.name} > schedule.py\n"
@@ -131,7 +131,13 @@ def print_replayed(again: Replayed) -> None:
 def _print_table(table: RenderableType) -> None:
     """As wide as the terminal, or wide enough where there is none."""
     console = Console()
-    (console if console.is_terminal else Console(width=UNBOUND)).print(table)
+    if console.is_terminal:
+        console.print(table)
+        return
+    unbound = Console(width=UNBOUND)
+    with unbound.capture() as captured:
+        unbound.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def _best_values(found: Best) -> dict[str, Any]:

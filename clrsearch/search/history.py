@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from optuna.storages import BaseStorage
@@ -110,8 +110,8 @@ def to_record(trial: FrozenTrial) -> Record:
         device=attributes["device"],
         seconds=attributes.get("seconds", 0.0),
         error=attributes.get("error", ""),
-        started=trial.datetime_start,
-        ended=trial.datetime_complete,
+        started=trial.datetime_start.astimezone(UTC),
+        ended=None if trial.datetime_complete is None else trial.datetime_complete.astimezone(UTC),
     )
 
 

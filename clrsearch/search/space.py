@@ -53,7 +53,9 @@ def build_space(plan: StudyPlan, facts: TaskFacts) -> StudySpace:
             try:
                 FAMILIES[family].build(params, setting)
             except ScheduleError as error:
-                raise PlanError(f"bounds.{family}: these bounds allow a {error}") from error
+                raise PlanError(
+                    f"bounds.{family}: these bounds allow wrong values: {error}"
+                ) from error
         families[family] = space
     return StudySpace(setting=setting, families=families)
 

@@ -66,7 +66,12 @@ class Study:
         facts: TaskFacts,
         versions: Mapping[str, str],
     ) -> Study:
-        """Make a study with its slots; one that another process has just made is opened instead."""
+        """Make a study with its slots; one that another process has just made is opened instead.
+
+        Raises:
+            PlanError: the plan cannot be searched.
+            StudyError: a study of this name is there that clrsearch did not make.
+        """
         build_space(plan, facts)  # refuses what cannot be searched before anything is written
         storage = get_storage(database.optuna)
         direction = StudyDirection[facts.direction.upper()]
@@ -74,7 +79,7 @@ class Study:
             study_id = storage.create_new_study([direction], name)
         except DuplicatedStudyError:
             study_id = storage.get_study_id_from_name(name)
-            if _appears(storage, study_id):
+            if _appears(storage, study_id) or not _half_made(storage, study_id, direction):
                 return cls(database, name)
         stored = {
             "uuid": str(uuid.uuid4()),
@@ -218,6 +223,15 @@ def _appears(storage: BaseStorage, study_id: int) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+def _half_made(storage: BaseStorage, study_id: int, direction: StudyDirection) -> bool:
+    """Whether a study without a plan is what a maker of ours left that was killed half-way."""
+    return (
+        storage.get_n_trials(study_id) == 0
+        and storage.get_study_directions(study_id) == [direction]
+        and not storage.get_study_user_attrs(study_id)
+    )
 
 
 def _unknown(name: str, names: list[str]) -> str:

@@ -12,6 +12,7 @@ import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import NOT_FOUND_MSG
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError, SQLAlchemyError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
@@ -77,6 +78,10 @@ def storage_errors(url: StorageUrl) -> Iterator[None]:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
         raise StorageError(f"{url}: {_cause(error)}") from error
+    except KeyError as error:
+        if error.args != (NOT_FOUND_MSG,):
+            raise
+        raise StorageError(f"{url}: the study has been deleted meanwhile") from error
 
 
 def _cause(error: BaseException) -> str:

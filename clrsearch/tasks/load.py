@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from clrsearch.errors import ClrsearchError, TaskError, TaskRaised
-from clrsearch.tasks.task import Task
+from clrsearch.tasks.task import Direction, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,11 +49,7 @@ def load_task(name: str, *, options: Mapping[str, Any] | None = None, folder: Pa
     found = getattr(module, attribute)
     if not _is_task(found):
         raise TaskError(f"{name} is {_kind(found)}, not a class derived from clrsearch.Task")
-    missing = [
-        key for key in ("metric", "direction", "epochs", "batch_size") if not hasattr(found, key)
-    ]
-    if missing:
-        raise TaskError(f"{name} does not say its {', '.join(missing)}")
+    _require_attributes(name, found)
     with task_code(f"constructing {name}"):
         task = found(options)
     assert module.__file__ is not None
@@ -77,7 +73,7 @@ def task_code(doing: str) -> Iterator[None]:
 
 
 def _own_traceback(error: BaseException) -> str:
-    """The traceback of ``error`` without the frames of this package that lead to the task."""
+    """The traceback of ``error`` from the first frame outside this package on; none, no text."""
     package = str(Path(__file__).parent.parent)
     frame = error.__traceback__
     while frame is not None:
@@ -85,7 +81,9 @@ def _own_traceback(error: BaseException) -> str:
         if not inside.startswith((package, "<frozen importlib")):
             break
         frame = frame.tb_next
-    return "".join(traceback.format_exception(type(error), error, frame or error.__traceback__))
+    else:
+        return ""
+    return "".join(traceback.format_exception(type(error), error, frame))
 
 
 def _what_is_meant(name: str) -> str:
@@ -107,7 +105,7 @@ def _load_file(folder: Path, place: str) -> ModuleType:
         )
     path = (folder / place).resolve()
     if not path.is_file():
-        raise TaskError(f"no such task file: {path}")
+        raise TaskError(f"no such task file: {path} (--task-dir says where a worker finds it)")
     module_name = f"clrsearch_task_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None
@@ -126,9 +124,22 @@ def _load_module(name: str) -> ModuleType:
     except (ImportError, ValueError):
         found = None
     if found is None:
-        raise TaskError(f"no module {name} can be imported; a file is written {name}.py:NAME")
+        raise TaskError(f"no module {name} can be imported; a file is written file.py:NAME")
     with task_code(f"importing {name}"):
         return importlib.import_module(name)
+
+
+def _require_attributes(name: str, task: type[Task]) -> None:
+    names = ("metric", "direction", "epochs", "batch_size")
+    missing = [key for key in names if not hasattr(task, key)]
+    if missing:
+        raise TaskError(f"{name} does not say its {', '.join(missing)}")
+    if task.direction not in get_args(Direction):
+        raise TaskError(f"{name}: direction is minimize or maximize, not {task.direction!r}")
+    for key in ("epochs", "batch_size"):
+        value = getattr(task, key)
+        if not isinstance(value, int) or value < 1:
+            raise TaskError(f"{name}: {key} must be a positive whole number, not {value!r}")
 
 
 def _is_task(value: object) -> bool:

@@ -47,6 +47,8 @@ def probe(
         seed_everything(derive(0, 0, "init"))
         model = task.model().to(device)
         optimizer = task.optimizer(model)
+        if not isinstance(optimizer, Optimizer):
+            raise TaskError(f"optimizer() must return a torch optimizer, not {optimizer!r}")
         groups = optimizer.param_groups
         own_rate = float(groups[0]["lr"])
         if not (math.isfinite(own_rate) and own_rate > 0):

@@ -10,7 +10,7 @@ import torch
 
 from clrsearch.errors import TaskError
 from clrsearch.schedules import Trace, momentum_of
-from clrsearch.tasks import Task, TaskFacts, task_code
+from clrsearch.tasks import Splits, Task, TaskFacts, task_code
 from clrsearch.training.data import Batches, batches
 from clrsearch.training.run import Diverged, Epoch
 from clrsearch.training.seeding import derive, seed_everything
@@ -28,7 +28,7 @@ class TaskData:
 
     def __init__(self, task: Task, batch_size: int, device: torch.device) -> None:
         with task_code("loading the data"):
-            splits = task.data()
+            splits = Splits(*task.data())
         self.train = batches(splits.train, batch_size, device)
         self.validation = batches(splits.validation, batch_size * VALIDATION_BATCH, device)
 
@@ -150,4 +150,6 @@ def number(name: str, value: Any) -> float:
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TaskError(f"the metric {name} is not a number: {value!r}") from error
+        shape = f" (shape {tuple(value.shape)}): sum it" if isinstance(value, torch.Tensor) else ""
+        shown = "a tensor" if shape else repr(value)
+        raise TaskError(f"the metric {name} is not a number: {shown}{shape}") from error

@@ -191,7 +191,7 @@ class Worker:
 
     def _failed(self, slot: Slot, trial: int, error: TaskError, *, failed_before: int) -> None:
         """Store the traceback; open the slot for another try, or use it up."""
-        traceback = error.traceback if isinstance(error, TaskRaised) else str(error)
+        traceback = (isinstance(error, TaskRaised) and error.traceback) or str(error)
         self._study.fail(trial, {"error": traceback})
         if failed_before < self._study.plan.retries:
             self._study.slots.hand_back(slot)

@@ -32,8 +32,8 @@ def supervise(
     names = list(commands)
     died: list[Ended] = []
     interrupted = False
-    launcher.start(list(commands.values()))
     try:
+        launcher.start(list(commands.values()))
         with _terminated_like_interrupted():
             while launcher.running():
                 try:
@@ -53,7 +53,8 @@ def supervise(
     on_change()
     if study.stopped is not None:
         raise StudyStopped(
-            f"{study.name} was stopped: the task failed again and again", study.stopped
+            f"{study.name} was stopped: the task failed again and again. Mend it and run again",
+            study.stopped,
         )
     left = study.slots.unfinished()
     if died and left and not interrupted:

@@ -112,6 +112,11 @@ def test_an_unknown_study_names_a_near_one(study, clrsearch) -> None:
     assert (code, out, errors) == (2, "", "clrsearch: no study mien; did you mean mine?\n")
 
 
+def test_list_where_there_is_no_database_yet(url, clrsearch) -> None:
+    assert clrsearch("list") == (0, "no studies yet: clrsearch run begins one\n", "")
+    assert not url.file.exists()
+
+
 def test_replay(study, clrsearch) -> None:
     code, out, _ = clrsearch("replay", "mine", "0")
     assert (code, out) == (0, "trial 0 matches: all 4 epochs are equal to the last bit\n")

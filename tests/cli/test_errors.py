@@ -45,6 +45,10 @@ def refused(monkeypatch, capsys, url, task_dir):
         (["run", "--workers", "0"], "workers must be at least 1, not 0"),
         (["run", "--epochs", "3"], "epochs: cyclic does not fit: a cycle takes at least 4 epochs"),
         (["run", "--set", "trails=3"], "unknown key trails; did you mean trials"),
+        (
+            ["run", "--set", "bounds.cyclic.max_lr=[1,2"],
+            "=[1,2: not valid TOML",
+        ),
         (["run", "--set", "trials"], "--set trials: KEY=VALUE is wanted"),
         (["run", "--set", 'families=["cyklic"]'], "no family 'cyklic'; did you mean cyclic"),
         (
@@ -137,7 +141,7 @@ def test_help_costs_neither_torch_nor_optuna() -> None:
         "from clrsearch.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'optuna', 'sqlalchemy', 'sklearn', 'scipy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'optuna', 'sqlalchemy', 'sklearn', 'scipy', 'numpy', 'pydantic'} & set(sys.modules)\n"
         "print('heavy:', sorted(heavy))\n"
     )
     done = subprocess.run(

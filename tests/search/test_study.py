@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import optuna
 import pytest
@@ -91,6 +92,29 @@ def test_another_programs_study_is_not_ours(study, url) -> None:
     with pytest.raises(StudyError, match="that clrsearch did not make"):
         Study(study.database, "theirs")
     assert [each.name for each in studies(study.database)] == ["mine"]
+
+
+def test_another_programs_study_is_not_taken_over(study, url, plan, facts) -> None:
+    theirs = optuna.create_study(study_name="theirs", storage=url.reveal())
+    theirs.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    with pytest.raises(StudyError, match="that clrsearch did not make"):
+        Study.create(study.database, "theirs", plan, facts, {})
+    assert theirs.user_attrs == {}
+    assert len(theirs.trials) == 1
+
+
+def test_a_study_whose_maker_was_killed_half_way_is_made_whole(study, url, plan, facts) -> None:
+    optuna.create_study(study_name="half", storage=url.reveal(), direction=facts.direction)
+    made = Study.create(study.database, "half", plan, facts, {})
+    assert made.slots.counts() == {SlotState.OPEN: 6}
+
+
+def test_times_are_in_utc(study) -> None:
+    before = datetime.now(UTC)
+    number = study.begin(study.slots.claim("w"), PARAMS, ATTRIBUTES)
+    study.complete(number, 0.5, {})
+    record = study.trial(number)
+    assert before <= record.started <= record.ended <= datetime.now(UTC)
 
 
 def test_growing_adds_slots_and_never_takes_any(study) -> None:

@@ -41,6 +41,8 @@ def test_options_are_the_tasks_fields(tmp_path) -> None:
         ("tiny.py:not_a_task", {}, "is a int, not a class derived from clrsearch.Task"),
         ("tiny.py:Listed", {}, "is the class Listed, not a class derived from clrsearch.Task"),
         ("tiny.py:Incomplete", {}, "does not say its metric, direction"),
+        ("tiny.py:WrongDirection", {}, "direction is minimize or maximize, not 'minimise'"),
+        ("tiny.py:NoEpochs", {}, "epochs must be a positive whole number, not 0"),
         ("tiny.py:Tiny", {"optimiser": "adam"}, "options.optimiser: is unknown.*: optimizer"),
         ("tiny.py:Tiny", {"optimizer": "lion"}, "options.optimizer: .*'sgd', 'plain' or 'adam'"),
     ],

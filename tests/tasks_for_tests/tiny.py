@@ -116,6 +116,32 @@ class NanMetric(Tiny):
         return {"error": torch.tensor(float("nan"))}
 
 
+class LongMetric(Tiny):
+    """Its validation metric is not summed."""
+
+    def measure(self, output, target):
+        return {"error": (output - target) ** 2}
+
+
+class NoOptimizer(Tiny):
+    """Forgets to return its optimizer."""
+
+    def optimizer(self, model):
+        torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+class WrongDirection(Tiny):
+    """Spells its direction in another way."""
+
+    direction = "minimise"
+
+
+class NoEpochs(Tiny):
+    """Trains for no epochs."""
+
+    epochs = 0
+
+
 class TextMetric(Tiny):
     """Its validation metric is a text."""
 
