@@ -177,7 +177,7 @@ def test_a_task_that_keeps_failing_stops_the_study_and_shows_why(url, task_dir) 
     assert 'raise KeyError("no such column")' in caught.value.traceback
     shown = service.show("failing").snapshot
     assert len(shown.records) == 3
-    with pytest.raises(StudyError, match="no complete trial yet: 0 complete, .* 1 failed of 30"):
+    with pytest.raises(StudyError, match=r"no complete trial yet: 0 complete, .* 1 failed of 30"):
         service.best("failing")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from contextlib import suppress
 from types import TracebackType
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,15 +21,18 @@ class Lease:
         self._slots = slots
         self._slot = slot
         self._done = threading.Event()
-        self._lost = False
-        self._thread = threading.Thread(
-            target=self._renew, name=f"lease-{slot.number}", daemon=True
-        )
+        self._held = True
+        self._renewed_at = time.monotonic()
+        self._thread = threading.Thread(target=self._keep, name=f"lease-{slot.number}", daemon=True)
 
-    @property
-    def lost(self) -> bool:
-        """Whether another worker holds the slot by now."""
-        return self._lost
+    def holds(self) -> bool:
+        """Whether the claim still stands, so that this worker may write for the slot.
+
+        Where the last renewal is long ago, because this process was suspended, it is renewed first.
+        """
+        if self._held and time.monotonic() - self._renewed_at > LEASE_SECONDS / 2:
+            self._renew()
+        return self._held
 
     def __enter__(self) -> Lease:
         self._thread.start()
@@ -42,9 +47,12 @@ class Lease:
         self._done.set()
         self._thread.join()
 
+    def _keep(self) -> None:
+        while self._held and not self._done.wait(LEASE_SECONDS / RENEWALS):
+            with suppress(SQLAlchemyError):  # the next renewal, or the next report, will tell
+                self._renew()
+
     def _renew(self) -> None:
-        while not self._done.wait(LEASE_SECONDS / RENEWALS):
-            try:
-                self._lost = not self._slots.renew(self._slot)
-            except SQLAlchemyError:
-                continue  # the next renewal, or the next report, will tell
+        began = time.monotonic()
+        self._held = self._slots.renew(self._slot)
+        self._renewed_at = began

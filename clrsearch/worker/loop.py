@@ -162,7 +162,7 @@ class Worker:
                 with self._interruption.allowed():
                     epoch = run.next_epoch()
                 seconds += epoch.seconds
-                if lease.lost:
+                if not lease.holds():
                     return
                 values[epoch.number] = epoch.metrics[facts.metric]
                 study.report(trial, epoch.number, values[epoch.number])
