@@ -18,7 +18,7 @@ from pathlib import Path
 from clrsearch.errors import PlanError, PlanMismatch, StudyError
 from clrsearch.launch import Command, LocalLauncher
 from clrsearch.reports import Snapshot, ends, schedule_values, snapshot, source_code
-from clrsearch.schedules import Schedule, Trace, Value, trace
+from clrsearch.schedules import Schedule, Value
 from clrsearch.search import Record, Study, StudyPlan, build_space, differences, exists, studies
 from clrsearch.storage import (
     SlotState,
@@ -217,7 +217,8 @@ def show(name: str, trial: int | None = None, *, storage: str | None = None) -> 
         if trial is None:
             return Shown(snapshot=snapshot(study), trial=None, rates=())
         record = study.trial(trial)
-        rates = _trace(study, record).at_epoch_ends(study.facts.steps_per_epoch).rates[0]
+        played = study.trace(record.family, record.params)
+        rates = played.at_epoch_ends(study.facts.steps_per_epoch).rates[0]
         return Shown(snapshot=snapshot(study), trial=record, rates=tuple(rates.tolist()))
 
 
@@ -253,7 +254,7 @@ def replay(
             loaded.task,
             study.facts,
             TaskData(loaded.task, study.facts.batch_size, chosen),
-            _trace(study, record),
+            study.trace(record.family, record.params),
             seed=study.plan.seed,
             device=chosen,
         )
@@ -381,8 +382,3 @@ def _load_same(study: Study, task_dir: Path | None) -> LoadedTask:
             "its trials cannot be compared with new ones"
         )
     return loaded
-
-
-def _trace(study: Study, record: Record) -> Trace:
-    schedule = study.space.build(record.family, record.params)
-    return trace(schedule, study.facts.horizon, study.facts.ratios)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clrsearch.reports.words import number
-from clrsearch.schedules import SourceFile, check, render, trace
+from clrsearch.schedules import SourceFile, check, render
 from clrsearch.search import Record, Study
 
 
@@ -33,7 +33,7 @@ def source_code(study: Study, record: Record) -> str:
     code = render(schedule, file)
     check(
         code,
-        trace(schedule, facts.horizon, facts.ratios),
+        study.trace(record.family, record.params),
         steps_per_epoch=facts.steps_per_epoch,
         momentum=facts.momentum,
         ratios=facts.ratios,

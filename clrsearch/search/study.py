@@ -15,7 +15,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from clrsearch.errors import StudyError
-from clrsearch.schedules import Value
+from clrsearch.schedules import Trace, Value, trace
 from clrsearch.search.history import History, Record
 from clrsearch.search.plan import StudyPlan
 from clrsearch.search.sampler import distributions
@@ -101,6 +101,10 @@ class Study:
             plan = self.plan.model_dump(mode="json")
             self._storage.set_study_user_attr(self._id, ATTRIBUTE, {**stored, "plan": plan})
         self.slots.grow([self.plan.family_of(slot) for slot in range(self.plan.trials)])
+
+    def trace(self, family: str, params: Mapping[str, Value]) -> Trace:
+        """What a trial with these parameters plays to the optimizer, over the whole horizon."""
+        return trace(self.space.build(family, params), self.facts.horizon, self.facts.ratios)
 
     def begin(self, slot: Slot, params: Mapping[str, Value], attributes: Mapping[str, Any]) -> int:
         """Bear a running trial for a slot, whole and in one transaction; its number."""

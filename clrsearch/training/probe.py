@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any
+from itertools import islice
 
 import torch
 from torch.optim import Optimizer
@@ -13,7 +13,7 @@ from clrsearch.errors import TaskError
 from clrsearch.schedules import momentum_of
 from clrsearch.tasks import Direction, LoadedTask, TaskFacts, task_code
 from clrsearch.training.seeding import derive, seed_everything
-from clrsearch.training.sequential import TaskData, number
+from clrsearch.training.sequential import TaskData, validate
 
 
 def probe(
@@ -53,7 +53,9 @@ def probe(
         own_rate = float(groups[0]["lr"])
         if not (math.isfinite(own_rate) and own_rate > 0):
             raise TaskError(f"the optimizer's first learning rate must be positive, not {own_rate}")
-        measured = _one_batch_each(task, data, model)
+        # one batch shows what is measured, and whether it is finite; its means do not matter here
+        first_batch = islice(data.validation.in_order(), 1)
+        measured = validate(task, model, first_batch, data.validation.samples)
         inputs, targets = next(data.train.shuffled(0))
         model.train()
         task.loss(model(task.augment(inputs)), targets).backward()  # type: ignore[no-untyped-call]
@@ -77,21 +79,6 @@ def probe(
         optimizer=describe_optimizer(optimizer),
         source=source,
     )
-
-
-def _one_batch_each(task: Any, data: TaskData, model: torch.nn.Module) -> dict[str, float]:
-    """The metrics of one validation batch."""
-    model.eval()
-    with torch.no_grad():
-        inputs, targets = next(data.validation.in_order())
-        output = model(inputs)
-        measured = {
-            name: number(name, value) for name, value in task.measure(output, targets).items()
-        }
-        if task.evaluates():
-            whole = task.evaluate(output, targets)
-            measured |= {name: number(name, value) for name, value in whole.items()}
-    return measured
 
 
 def describe_optimizer(optimizer: Optimizer) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from clrsearch.errors import TaskError
 from clrsearch.schedules import Trace, momentum_of
 from clrsearch.tasks import Splits, Task, TaskFacts, task_code
-from clrsearch.training.data import Batches, batches
+from clrsearch.training.data import batches
 from clrsearch.training.run import Diverged, Epoch
 from clrsearch.training.seeding import derive, seed_everything
 
@@ -81,7 +82,12 @@ class SequentialRun:
         if not math.isfinite(loss):
             raise Diverged(self._epoch, "the training loss")
         with task_code(f"validating epoch {self._epoch}"):
-            metrics = validate(self._task, self._model, self._data.validation)
+            metrics = validate(
+                self._task,
+                self._model,
+                self._data.validation.in_order(),
+                self._data.validation.samples,
+            )
             value = metrics[self._metric]
         if not math.isfinite(value):
             raise Diverged(self._epoch, self._metric)
@@ -117,8 +123,10 @@ class SequentialRun:
                     group["momentum"] = momentum
 
 
-def validate(task: Task, model: torch.nn.Module, data: Batches) -> dict[str, float]:
-    """The task's metrics of ``model`` over all of ``data``.
+def validate(
+    task: Task, model: torch.nn.Module, data: Iterable[tuple[Any, Any]], samples: int
+) -> dict[str, float]:
+    """The task's metrics of ``model`` over batches of ``data``, so many samples together.
 
     Raises:
         TaskError: a metric is not a scalar tensor or a number.
@@ -127,14 +135,14 @@ def validate(task: Task, model: torch.nn.Module, data: Batches) -> dict[str, flo
     sums: dict[str, Any] = {}
     outputs, targets = [], []
     with torch.no_grad():
-        for inputs, target in data.in_order():
+        for inputs, target in data:
             output = model(inputs)
             for name, value in task.measure(output, target).items():
-                sums[name] = sums.get(name, 0) + value
+                sums[name] = sums[name] + value if name in sums else value
             if task.evaluates():
                 outputs.append(output)
                 targets.append(target)
-    metrics = {name: number(name, value) / data.samples for name, value in sums.items()}
+    metrics = {name: number(name, value) / samples for name, value in sums.items()}
     if outputs:
         whole = task.evaluate(torch.cat(outputs), torch.cat(targets))
         metrics |= {name: number(name, value) for name, value in whole.items()}

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from clrsearch.errors import StudyStopped, TaskError, TaskRaised
-from clrsearch.schedules import Trace, Value, trace
+from clrsearch.schedules import Trace, Value
 from clrsearch.search import Record, Study, hopeless, suggest
 from clrsearch.storage import LEASE_SECONDS, Slot, SlotState
 from clrsearch.tasks import Task
@@ -105,8 +105,7 @@ class Worker:
         facts = self._study.facts
         running = next((record for record in earlier if record.state == "running"), None)
         params = earlier[0].params if earlier else self._propose(slot)
-        schedule = self._study.space.build(slot.family, params)
-        played = trace(schedule, facts.horizon, facts.ratios)
+        played = self._study.trace(slot.family, params)
         if running is not None:
             trial = running.number
         else:
@@ -123,16 +122,22 @@ class Worker:
         return trial, played
 
     def _propose(self, slot: Slot) -> Mapping[str, Value]:
-        plan, space = self._study.plan, self._study.space
-        first = space.first(slot.family)
-        rank = plan.rank_of(slot.number)
-        if rank < len(first):
-            return first[rank]
-        family = self._family(slot)
-        seed = int(np.random.SeedSequence((plan.seed, slot.number)).generate_state(1)[0])
+        fixed = self._first_setting(slot)
+        if fixed is not None:
+            return fixed
+        seed = np.random.SeedSequence((self._study.plan.seed, slot.number)).generate_state(1)[0]
         return suggest(
-            family, space.families[slot.family], direction=self._study.facts.direction, seed=seed
+            self._family(slot),
+            self._study.space.families[slot.family],
+            direction=self._study.facts.direction,
+            seed=int(seed),
         )
+
+    def _first_setting(self, slot: Slot) -> Mapping[str, Value] | None:
+        """The setting that the slot is kept for, where it is among its family's first."""
+        first = self._study.space.first(slot.family)
+        rank = self._study.plan.rank_of(slot.number)
+        return first[rank] if rank < len(first) else None
 
     def _family(self, slot: Slot) -> list[Record]:
         """The other trials of the slot's family, as they were a moment ago."""
@@ -148,6 +153,7 @@ class Worker:
         seconds = 0.0
         values: dict[int, float] = {}
         rates = played.at_epoch_ends(facts.steps_per_epoch).rates[0].tolist()
+        prunable = self._prunable(slot)
         try:
             with self._interruption.allowed():
                 run = SequentialRun(
@@ -166,7 +172,9 @@ class Worker:
                     return
                 values[epoch.number] = epoch.metrics[facts.metric]
                 study.report(trial, epoch.number, values[epoch.number])
-                if self._prunes(slot, values, rates):
+                if prunable and hopeless(
+                    values, self._family(slot), rates, direction=facts.direction
+                ):
                     study.prune(trial, _summary(epoch, seconds))
                     study.slots.finish(slot, SlotState.PRUNED)
                     return
@@ -177,17 +185,13 @@ class Worker:
         study.complete(trial, values[facts.epochs], _summary(epoch, seconds))
         study.slots.finish(slot, SlotState.COMPLETE)
 
-    def _prunes(self, slot: Slot, values: Mapping[int, float], rates: list[float]) -> bool:
+    def _prunable(self, slot: Slot) -> bool:
         plan = self._study.plan
-        first = self._study.space.first(slot.family)
-        if (
-            plan.pruner == "none"
-            or slot.family == plan.baseline
-            or plan.rank_of(slot.number) < len(first)
-        ):
-            return False
-        direction = self._study.facts.direction
-        return hopeless(values, self._family(slot), rates, direction=direction)
+        return (
+            plan.pruner != "none"
+            and slot.family != plan.baseline
+            and self._first_setting(slot) is None
+        )
 
     def _failed(self, slot: Slot, trial: int, error: TaskError, *, failed_before: int) -> None:
         """Store the traceback; open the slot for another try, or use it up."""

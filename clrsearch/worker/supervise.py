@@ -51,10 +51,11 @@ def supervise(
     finally:
         launcher.stop()  # none is left behind by an error here
     on_change()
-    if study.stopped is not None:
+    stopped = study.stopped
+    if stopped is not None:
         raise StudyStopped(
             f"{study.name} was stopped: the task failed again and again. Mend it and run again",
-            study.stopped,
+            stopped,
         )
     left = study.slots.unfinished()
     if died and left and not interrupted:
