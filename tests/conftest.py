@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from cable import Cable
 
 from clrsearch.search import StudyPlan
 from clrsearch.storage import StorageUrl
@@ -19,6 +24,84 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StorageUrl:
     text = f"sqlite:///{tmp_path / 'studies.db'}"
     monkeypatch.setenv("CLRSEARCH_STORAGE", text)
     return StorageUrl(text)
+
+
+SERVERS = {
+    "postgresql": ("CLRSEARCH_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/test"),
+    "mysql": ("CLRSEARCH_TEST_MYSQL", "mysql+pymysql://root@127.0.0.1:3306/test"),
+}
+"""The variable that names a database server for the tests, and where one is looked for without."""
+
+
+def make_database(dialect: str) -> Iterator[StorageUrl]:
+    """A new database on a server, dropped afterwards.
+
+    A server that is not there is a reason to skip, unless its variable says that it must be.
+    """
+    variable, usual = SERVERS[dialect]
+    demanded = os.environ.get(variable)
+    server = sa.make_url(StorageUrl(demanded or usual).reveal())
+    name = f"clrsearch_test_{uuid.uuid4().hex[:12]}"
+    options = {"connect_timeout": 5}
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", connect_args=options)
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    except sa.exc.OperationalError as error:
+        if demanded:
+            raise
+        pytest.skip(f"no {dialect} at {server.host}:{server.port} ({variable} names another)")
+        raise AssertionError from error
+    try:
+        yield StorageUrl(server.set(database=name).render_as_string(hide_password=False))
+    finally:
+        force = " WITH (FORCE)" if dialect == "postgresql" else ""
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"DROP DATABASE {name}{force}")
+        engine.dispose()
+
+
+@pytest.fixture
+def postgresql() -> Iterator[StorageUrl]:
+    """A new PostgreSQL database."""
+    yield from make_database("postgresql")
+
+
+@pytest.fixture
+def mysql() -> Iterator[StorageUrl]:
+    """A new MySQL or MariaDB database."""
+    yield from make_database("mysql")
+
+
+@pytest.fixture
+def cable(postgresql: StorageUrl) -> Iterator[Cable]:
+    """A cable to the server of :func:`postgresql`."""
+    server = sa.make_url(postgresql.reveal())
+    laid = Cable(server.host or "127.0.0.1", server.port or 5432)
+    yield laid
+    laid.close()
+
+
+@pytest.fixture
+def far_url(cable: Cable, postgresql: StorageUrl) -> StorageUrl:
+    """The database of :func:`postgresql`, through the cable."""
+    server = sa.make_url(postgresql.reveal()).set(host="127.0.0.1", port=cable.port)
+    return StorageUrl(server.render_as_string(hide_password=False))
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mysql"])
+def any_url(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[StorageUrl]:
+    """A new database of each kind, which every command uses."""
+    if request.param == "sqlite":
+        url = StorageUrl(f"sqlite:///{tmp_path / 'studies.db'}")
+        monkeypatch.setenv("CLRSEARCH_STORAGE", url.reveal())
+        yield url
+        return
+    for url in make_database(request.param):
+        monkeypatch.setenv("CLRSEARCH_STORAGE", url.reveal())
+        yield url
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ def make_record(*values: float, number: int = 0, state: str = "complete", **chan
         "worker": "w",
         "device": "cpu",
         "seconds": 1.0,
+        "drift": 0.0,
         "error": "",
         "started": now,
         "ended": None if state == "running" else now,

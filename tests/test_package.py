@@ -54,5 +54,5 @@ def test_every_study_file_can_be_run(path) -> None:
 
 
 def test_every_command_is_in_the_readme() -> None:
-    for command in ("run", "worker", "best", "list", "show", "replay", "delete"):
+    for command in ("run", "worker", "best", "list", "show", "status", "replay", "delete"):
         assert f"clrsearch {command}" in README

@@ -136,7 +136,7 @@ def test_a_changed_task_is_refused(url, tmp_path, task_dir) -> None:
     copied.write_text(copied.read_text() + "\n# another version\n")
     with pytest.raises(PlanMismatch, match=r"the source of mine.py:Tiny has changed"):
         run(tmp_path, task="mine.py:Tiny", trials=1)
-    with pytest.raises(StudyError, match="has changed since mine was made"):
+    with pytest.raises(StudyError, match=r"source of mine.py:Tiny has changed.*--allow-drift"):
         service.work("mine", task_dir=tmp_path)
 
 
@@ -342,6 +342,46 @@ def test_a_study_with_live_workers_is_not_deleted(url, task_dir) -> None:
         study.slots.claim("someone")
     with pytest.raises(StudyError, match="workers are busy with 1 of busy's trials"):
         service.delete("busy")
+
+
+def test_a_watch_survives_an_outage_and_ends_with_the_last_slot(
+    far_url, postgresql, cable, task_dir, monkeypatch
+) -> None:
+    monkeypatch.setattr(service, "WATCH_SECONDS", 0.01)
+    monkeypatch.setenv("CLRSEARCH_STORAGE", postgresql.reveal())
+    work_here(task_dir, "mine", trials=1)
+    seen, causes = [], []
+
+    def show(status) -> None:
+        seen.append((status.done, len(status.live)))
+        if len(seen) == 1:
+            cable.cut()
+        elif len(seen) == 2:
+            slots.finish(slot, SlotState.PRUNED)
+
+    def wait(cause) -> None:
+        causes.append(cause)
+        cable.join()
+
+    with open_database(postgresql) as database:
+        study = Study(database, "mine")
+        study.grow(2)
+        slots, slot = study.slots, study.slots.claim("someone")
+        last = service.status("mine", storage=far_url, watch=True, on_change=show, on_wait=wait)
+    assert seen == [(1, 1), (1, 1), (2, 0)]
+    assert (last.done, last.left) == (2, 0)
+    assert len(causes) == 1
+
+
+def test_ctrl_c_ends_a_watch_and_nothing_else(url, task_dir) -> None:
+    work_here(task_dir, "mine", trials=1)
+    with open_database(url) as database:
+        Study(database, "mine").grow(2)
+    watch = command("status", "mine", "--watch", "--json")
+    assert loads(watch.stdout.readline())["slots"]["open"] == 1
+    watch.send_signal(signal.SIGINT)
+    _, errors = watch.communicate(timeout=PATIENCE)
+    assert (watch.returncode, errors) == (0, "")
 
 
 def test_names_come_from_the_task() -> None:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import sys
 import tomllib
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from clrsearch.storage import StorageUrl
 
 app = typer.Typer(
     name="clrsearch",
@@ -18,12 +24,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+db = typer.Typer(help="Keep the database in order.", no_args_is_help=True)
+app.add_typer(db, name="db")
+
 StorageOption = Annotated[
     str | None,
     typer.Option(
         "--storage",
-        help="Database URL, such as sqlite:///studies.db. "
+        metavar="URL",
+        help="Database, such as sqlite:///studies.db or postgresql://me@host/db. "
         "Default: CLRSEARCH_STORAGE, else one file in your data folder.",
+    ),
+]
+StorageFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--storage-file",
+        help="A file that holds the database URL, for one with a password. "
+        "Default: CLRSEARCH_STORAGE_FILE.",
     ),
 ]
 DeviceOption = Annotated[
@@ -33,6 +51,33 @@ DeviceOption = Annotated[
 TaskDirOption = Annotated[
     Path | None,
     typer.Option("--task-dir", help="Where a task's file.py lies. Default: the current folder."),
+]
+CheckpointDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint-dir",
+        help="Default: CLRSEARCH_CHECKPOINT_DIR, else beside the SQLite file, else in your data "
+        "folder. Workers on several machines resume each other's trials if they share it.",
+    ),
+]
+CheckpointSecondsOption = Annotated[
+    float,
+    typer.Option(
+        "--checkpoint-seconds", min=0, help="At least so long between two checkpoints of a trial."
+    ),
+]
+PatienceOption = Annotated[
+    float,
+    typer.Option(
+        "--storage-patience", min=0, help="How long to wait for a lost database, in seconds."
+    ),
+]
+DriftOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-drift",
+        help="Go on although the task's source, clrsearch or torch is not as it was.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 NameArgument = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")]
@@ -71,6 +116,11 @@ def run(
     ] = None,
     device: DeviceOption = None,
     storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+    storage_patience: PatienceOption = 600,
+    checkpoint_dir: CheckpointDirOption = None,
+    checkpoint_seconds: CheckpointSecondsOption = 10,
+    allow_drift: DriftOption = False,
     json: JsonOption = False,
 ) -> None:
     """Search a schedule, or go on with a search.
@@ -96,10 +146,14 @@ def run(
         result = service.run(
             plan,
             name=name or (study_file.stem if study_file else None),
-            storage=storage,
+            storage=storage_option(storage, storage_file),
             workers=workers,
             device=device,
             task_dir=study_file.parent if study_file else None,
+            checkpoint_dir=checkpoint_dir,
+            checkpoint_seconds=checkpoint_seconds,
+            storage_patience=storage_patience,
+            allow_drift=allow_drift,
             on_change=watch.show,
         )
     output.print_result(result, json=json)
@@ -113,6 +167,11 @@ def worker(
     device: DeviceOption = None,
     task_dir: TaskDirOption = None,
     storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+    storage_patience: PatienceOption = 600,
+    checkpoint_dir: CheckpointDirOption = None,
+    checkpoint_seconds: CheckpointSecondsOption = 10,
+    allow_drift: DriftOption = False,
     worker_name: Annotated[str | None, typer.Option("--worker-name", hidden=True)] = None,
 ) -> None:
     """Join a study: work on it until no trial is left."""
@@ -123,11 +182,16 @@ def worker(
     try:
         service.work(
             name,
-            storage=storage,
+            storage=storage_option(storage, storage_file),
             device=device,
             task_dir=task_dir,
+            checkpoint_dir=checkpoint_dir,
+            checkpoint_seconds=checkpoint_seconds,
+            storage_patience=storage_patience,
+            allow_drift=allow_drift,
             worker=worker_name,
             on_end=output.print_trial,
+            on_wait=output.print_wait,
         )
     except StudyStopped as stopped:
         output.print_error(stopped)
@@ -142,21 +206,72 @@ def best(
         typer.Option("--format", help="A Python file for torch, or the values."),
     ] = "torch",
     storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
 ) -> None:
     """Print the best schedule: a file that runs alone, or values."""
     from clrsearch import service
     from clrsearch.cli import output
 
-    typer.echo(output.best_text(service.best(name, storage=storage), format), nl=False)
+    typer.echo(
+        output.best_text(service.best(name, storage=storage_option(storage, storage_file)), format),
+        nl=False,
+    )
 
 
 @app.command("list")
-def list_command(storage: StorageOption = None, json: JsonOption = False) -> None:
+def list_command(
+    storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+    json: JsonOption = False,
+) -> None:
     """List the studies."""
     from clrsearch import service
     from clrsearch.cli import output
 
-    output.print_list(service.list_studies(storage=storage), json=json)
+    output.print_list(
+        service.list_studies(storage=storage_option(storage, storage_file)), json=json
+    )
+
+
+@app.command()
+def status(
+    name: NameArgument,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Show it anew every 2 seconds, until all trials have ended."),
+    ] = False,
+    storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+    storage_patience: PatienceOption = 600,
+    json: JsonOption = False,
+) -> None:
+    """Show how a study stands: its workers, the time left, what failed."""
+    from rich.console import Console
+
+    from clrsearch import service
+    from clrsearch.cli import output
+    from clrsearch.errors import PlanError
+    from clrsearch.reports import Status, StatusView
+
+    console = Console()
+    if watch and not json and not console.is_terminal:
+        raise PlanError("--watch draws on a terminal: add --json for a line every 2 seconds")
+    on_change: Callable[[Status], None] = partial(output.print_status, json=json)
+    on_wait = output.print_wait
+    with ExitStack() as leaving:
+        if watch and not json:
+            view = leaving.enter_context(StatusView(console))
+            on_change, on_wait = view.show, view.wait
+        if watch:
+            leaving.enter_context(suppress(KeyboardInterrupt))
+        service.status(
+            name,
+            storage=storage_option(storage, storage_file),
+            watch=watch,
+            storage_patience=storage_patience,
+            on_change=on_change,
+            on_wait=on_wait,
+        )
 
 
 @app.command()
@@ -164,13 +279,16 @@ def show(
     name: NameArgument,
     trial: Annotated[int | None, typer.Argument(metavar="TRIAL", help="A trial's number.")] = None,
     storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show a study's trials, or one of them epoch by epoch."""
     from clrsearch import service
     from clrsearch.cli import output
 
-    output.print_shown(service.show(name, trial, storage=storage), json=json)
+    output.print_shown(
+        service.show(name, trial, storage=storage_option(storage, storage_file)), json=json
+    )
 
 
 @app.command()
@@ -180,6 +298,7 @@ def replay(
     device: DeviceOption = None,
     task_dir: TaskDirOption = None,
     storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
 ) -> None:
     """Run a trial again: does it come out the same?
 
@@ -188,7 +307,9 @@ def replay(
     from clrsearch import service
     from clrsearch.cli import output
 
-    again = service.replay(name, trial, storage=storage, device=device, task_dir=task_dir)
+    again = service.replay(
+        name, trial, storage=storage_option(storage, storage_file), device=device, task_dir=task_dir
+    )
     output.print_replayed(again)
     if not again.matches:
         raise typer.Exit(1)
@@ -199,14 +320,82 @@ def delete(
     name: NameArgument,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
 ) -> None:
     """Remove a study with all of its trials."""
     from clrsearch import service
 
     if not yes:
         typer.confirm(f"Remove the study {name} and all of its trials?", abort=True)
-    service.delete(name, storage=storage)
+    service.delete(name, storage=storage_option(storage, storage_file))
     typer.echo(f"removed {name}")
+
+
+@app.command()
+def retry(
+    name: NameArgument,
+    storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+) -> None:
+    """Give the failed trials another try, with the same parameters."""
+    from clrsearch import service
+    from clrsearch.cli import output
+
+    opened = service.retry(name, storage=storage_option(storage, storage_file))
+    output.print_retried(name, opened)
+
+
+@app.command()
+def cancel(
+    name: NameArgument,
+    storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+) -> None:
+    """Begin no more trials: what has not begun is taken out, what runs goes on."""
+    from clrsearch import service
+    from clrsearch.cli import output
+
+    cancelled = service.cancel(name, storage=storage_option(storage, storage_file))
+    output.print_cancelled(name, cancelled)
+
+
+@db.command()
+def upgrade(
+    yes: Annotated[bool, typer.Option("--yes", help="There is a backup: do not ask.")] = False,
+    storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+) -> None:
+    """Bring a database of earlier versions to those installed. Back it up first."""
+    from clrsearch import service
+    from clrsearch.cli import output
+
+    if not yes:
+        typer.confirm("Is there a backup, and does nobody work on it?", abort=True)
+    output.print_upgraded(service.upgrade_database(storage=storage_option(storage, storage_file)))
+
+
+def storage_option(url: str | None, file: Path | None) -> StorageUrl | None:
+    """The database that the options name.
+
+    Raises:
+        StorageError: both name one, or the URL holds a password, which the list of processes shows.
+    """
+    from clrsearch.errors import StorageError
+    from clrsearch.storage import FILE_VARIABLE, STORAGE_VARIABLE, StorageUrl
+
+    if file is not None:
+        if url is not None:
+            raise StorageError("--storage and --storage-file both name a database: give one")
+        return StorageUrl.from_file(file)
+    if url is None:
+        return None
+    found = StorageUrl(url)
+    if found.has_password:
+        raise StorageError(
+            "a password in --storage can be read in the list of processes: put the URL into "
+            f"{STORAGE_VARIABLE}, or into a file for --storage-file or {FILE_VARIABLE}"
+        )
+    return found
 
 
 def assignments(texts: list[str]) -> dict[str, Any]:

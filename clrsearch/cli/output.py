@@ -13,11 +13,14 @@ from rich.console import Console, RenderableType
 from clrsearch.errors import ClrsearchError
 from clrsearch.reports import (
     Snapshot,
+    Status,
     duration,
     ends,
     list_table,
     result_table,
     schedule_values,
+    status_json,
+    status_table,
     study_table,
     trial_json,
     trial_line,
@@ -25,6 +28,7 @@ from clrsearch.reports import (
 )
 from clrsearch.search import Record, Study
 from clrsearch.service import Best, Replayed, Result, Shown, best
+from clrsearch.storage import Upgraded
 
 UNBOUND = 250  # columns of a table that is written to a file or a pipe
 
@@ -40,7 +44,7 @@ def print_error(error: ClrsearchError) -> None:
 def print_result(result: Result, *, json: bool) -> None:
     """The end of ``run``: leader, baseline, code, where it is saved, what to do next."""
     now = result.snapshot
-    found = None if now.leader is None else best(now.name, storage=result.storage.reveal())
+    found = None if now.leader is None else best(now.name, storage=result.storage)
     if json:
         print(json_format.dumps(_summary(now, found)))
         return
@@ -72,14 +76,46 @@ def _print_next_steps(result: Result) -> None:
             f"Keep this code:           clrsearch best {now.name} > schedule.py\n"
             f"Run the leader again:     clrsearch replay {now.name} {now.leader.number}\n"
             f"Search on:                the same command with --trials {now.total + 50}\n"
-            f"Begin another study:      the same command with --name NAME\n"
-            f"See all trials:           optuna-dashboard {result.storage}"
+            f"Begin another study:      the same command with --name NAME"
         )
+        if result.storage.file is not None:
+            print(f"See all trials:           optuna-dashboard {result.storage}")
+        else:
+            print(f"See all trials:           clrsearch show {now.name}")
 
 
 def print_trial(record: Record, study: Study) -> None:
     """A worker's line for a trial that it has ended."""
     print(trial_line(record, study.facts.metric, study.facts.epochs), flush=True)
+
+
+def print_wait(cause: str) -> None:
+    """A worker's line for an outage of the database that it begins to wait out."""
+    print(f"clrsearch: waiting for the database: {cause}", file=sys.stderr, flush=True)
+
+
+def print_retried(name: str, opened: int) -> None:
+    """What ``clrsearch retry`` did."""
+    if opened:
+        print(f"{opened} failed trials of {name} are open again: run or a worker goes on with them")
+    else:
+        print(f"no trial of {name} has failed for good")
+
+
+def print_cancelled(name: str, cancelled: int) -> None:
+    """What ``clrsearch cancel`` did."""
+    print(f"{cancelled} trials of {name} that had not begun are cancelled")
+
+
+def print_upgraded(done: Upgraded) -> None:
+    """What ``clrsearch db upgrade`` did."""
+    if not done.changed:
+        print(f"nothing to do: Optuna's schema {done.after} is the one that is needed")
+        return
+    if done.before != done.after:
+        print(f"Optuna's schema is now {done.after}, it was {done.before}")
+    for column in done.columns:
+        print(f"the slot table has a new column {column}")
 
 
 def best_text(found: Best, format: str) -> str:
@@ -101,6 +137,14 @@ def print_list(snapshots: Sequence[Snapshot], *, json: bool) -> None:
         _print_table(list_table(snapshots))
     else:
         print("no studies yet: clrsearch run begins one")
+
+
+def print_status(status: Status, *, json: bool) -> None:
+    """What ``clrsearch status`` prints once, or time and again as lines of JSON."""
+    if json:
+        print(status_json(status), flush=True)
+    else:
+        _print_table(status_table(status))
 
 
 def print_shown(shown: Shown, *, json: bool) -> None:

@@ -17,7 +17,10 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A worker that has ended: its place in the launched commands, exit code and error output."""
+    """A worker that has ended: its place among all that were started, exit code, error output.
+
+    The code is negative where a signal ended it.
+    """
 
     index: int
     code: int
@@ -25,10 +28,10 @@ class Ended:
 
 
 class Launcher(Protocol):
-    """A group of workers that were started together."""
+    """A group of workers."""
 
     def start(self, commands: Sequence[Command]) -> None:
-        """Start them all."""
+        """Start them, besides those that were started earlier."""
 
     def poll(self) -> list[Ended]:
         """Those that have ended since the last call."""

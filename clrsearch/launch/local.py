@@ -15,11 +15,12 @@ class LocalLauncher:
     """Starts each command as a child process; see :class:`Launcher`."""
 
     def __init__(self) -> None:
+        self._started = 0
         self._children: dict[int, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
 
     def start(self, commands: Sequence[Command]) -> None:
-        """Start them all; what they print is dropped, what they complain of is kept."""
-        for index, command in enumerate(commands):
+        """Start them; what they print is dropped, what they complain of is kept."""
+        for command in commands:
             errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the child is reaped
             child = subprocess.Popen(
                 command.arguments,
@@ -28,7 +29,8 @@ class LocalLauncher:
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
             )
-            self._children[index] = (child, errors)
+            self._children[self._started] = (child, errors)
+            self._started += 1
 
     def poll(self) -> list[Ended]:
         """Those that have ended since the last call."""

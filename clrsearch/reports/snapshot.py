@@ -34,8 +34,8 @@ class Snapshot:
 
     @property
     def total(self) -> int:
-        """The study's budget."""
-        return sum(self.slots.values())
+        """The study's budget; what was cancelled is no part of it."""
+        return sum(self.slots.values()) - self.slots.get(SlotState.CANCELLED, 0)
 
     @property
     def done(self) -> int:

@@ -13,6 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from clrsearch.schedules import Value
 
+DISCARDED = "discarded"
+"""The attribute of a trial that was begun twice for one slot: it counts for nothing."""
+
 State = Literal["running", "complete", "pruned", "failed"]
 
 _STATES: Mapping[TrialState, State] = {
@@ -29,7 +32,8 @@ class Record:
 
     ``params`` are without the family's prefix; ``values`` maps epochs (from 1) to the metric.
     ``metrics`` holds all metrics of the last epoch, ``seconds`` the time spent in training and
-    validation, ``error`` the traceback of a failed trial. Times are in UTC.
+    validation, ``drift`` how far an epoch came out differently when it was repeated after a worker
+    was lost, ``error`` the traceback of a failed trial. Times are in UTC.
     """
 
     number: int
@@ -43,6 +47,7 @@ class Record:
     worker: str
     device: str
     seconds: float
+    drift: float
     error: str
     started: datetime
     ended: datetime | None
@@ -80,7 +85,7 @@ class History:
             self._read = [
                 self._finished.get(trial.number) or self._record(trial)
                 for trial in self._storage.get_all_trials(self._study_id, deepcopy=False)
-                if "slot" in trial.user_attrs
+                if "slot" in trial.user_attrs and DISCARDED not in trial.user_attrs
             ]
             self._read_at = now
         return self._read
@@ -109,6 +114,7 @@ def to_record(trial: FrozenTrial) -> Record:
         worker=attributes["worker"],
         device=attributes["device"],
         seconds=attributes.get("seconds", 0.0),
+        drift=attributes.get("drift", 0.0),
         error=attributes.get("error", ""),
         started=trial.datetime_start.astimezone(UTC),
         ended=None if trial.datetime_complete is None else trial.datetime_complete.astimezone(UTC),

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from optuna.exceptions import DuplicatedStudyError
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from clrsearch.errors import StudyError
 from clrsearch.schedules import Trace, Value, trace
-from clrsearch.search.history import History, Record
+from clrsearch.search.history import DISCARDED, History, Record
 from clrsearch.search.plan import StudyPlan
 from clrsearch.search.sampler import distributions
 from clrsearch.search.space import StudySpace, build_space
@@ -47,13 +47,15 @@ class Study:
         stored = self._storage.get_study_user_attrs(self._id).get(ATTRIBUTE)
         if stored is None:
             raise StudyError(f"{name} is a study of Optuna's that clrsearch did not make")
-        self.plan = StudyPlan.model_validate(stored["plan"])
+        self.slots = Slots(database.engine, stored["uuid"])
+        plan = StudyPlan.model_validate(stored["plan"])
+        grown = max(plan.trials, self.slots.counts().total())
+        self.plan = plan.model_copy(update={"trials": grown})
         self.facts = TaskFacts.model_validate(stored["facts"])
         self.versions: Mapping[str, str] = stored["versions"]
         self.created = datetime.fromisoformat(stored["created"])
-        self.slots = Slots(database.engine, stored["uuid"])
         self.space: StudySpace = build_space(self.plan, self.facts)
-        self._uuid: str = stored["uuid"]
+        self.uuid: str = stored["uuid"]
         self.history = History(self._storage, self._id)
         self._trial_ids: dict[int, int] = {}
 
@@ -97,9 +99,6 @@ class Study:
         """Make it so many slots, if it has fewer."""
         if trials > self.plan.trials:
             self.plan = self.plan.model_copy(update={"trials": trials})
-            stored = self._storage.get_study_user_attrs(self._id)[ATTRIBUTE]
-            plan = self.plan.model_dump(mode="json")
-            self._storage.set_study_user_attr(self._id, ATTRIBUTE, {**stored, "plan": plan})
         self.slots.grow([self.plan.family_of(slot) for slot in range(self.plan.trials)])
 
     def trace(self, family: str, params: Mapping[str, Value]) -> Trace:
@@ -125,24 +124,43 @@ class Study:
         self._trial_ids[number] = trial_id
         return number
 
-    def report(self, trial: int, epoch: int, value: float) -> None:
-        """Store the metric of one finished epoch."""
-        self._storage.set_trial_intermediate_value(self._trial_id(trial), epoch, value)
+    def resume(self, trial: int, attributes: Mapping[str, Any]) -> bool:
+        """Note who goes on with a running trial; False where it has ended."""
+        return self._note(trial, attributes)
 
-    def complete(self, trial: int, value: float, attributes: Mapping[str, Any]) -> None:
-        """End a trial with its last epoch's value."""
-        self._end(trial, TrialState.COMPLETE, attributes, value)
+    def report(self, trial: int, epoch: int, value: float) -> bool:
+        """Store the metric of one finished epoch; False where the trial has ended."""
+        try:
+            self._storage.set_trial_intermediate_value(self._trial_id(trial), epoch, value)
+        except UpdateFinishedTrialError:
+            return False
+        return True
 
-    def prune(self, trial: int, attributes: Mapping[str, Any], *, diverged: bool = False) -> None:
-        """End a trial early; one that diverged is infeasible, so that samplers shun its like."""
-        if diverged:
-            key = "constraints:diverged"  # what Trial.set_constraint writes
-            self._storage.set_trial_system_attr(self._trial_id(trial), key, 1.0)
-        self._end(trial, TrialState.PRUNED, attributes)
+    def complete(self, trial: int, value: float, attributes: Mapping[str, Any]) -> bool:
+        """End a trial with its last epoch's value; False where it has ended."""
+        return self._end(trial, TrialState.COMPLETE, attributes, value)
 
-    def fail(self, trial: int, attributes: Mapping[str, Any]) -> None:
-        """End a trial whose task raised."""
-        self._end(trial, TrialState.FAIL, attributes)
+    def prune(self, trial: int, attributes: Mapping[str, Any], *, diverged: bool = False) -> bool:
+        """End a trial early; False where it has ended.
+
+        One that diverged is infeasible, so that samplers shun its like.
+        """
+        return self._end(trial, TrialState.PRUNED, attributes, diverged=diverged)
+
+    def fail(self, trial: int, attributes: Mapping[str, Any]) -> bool:
+        """End a trial whose task raised; False where it has ended."""
+        return self._end(trial, TrialState.FAIL, attributes)
+
+    def discard(self, trial: int) -> None:
+        """End a trial that was begun twice for one slot, and leave it out of the history."""
+        self._end(trial, TrialState.FAIL, {DISCARDED: True})
+
+    def discard_orphans(self) -> None:
+        """Discard what still runs for slots that have ended: it was begun twice."""
+        ended = self.slots.ends()
+        for record in self.history.records():
+            if record.state == "running" and record.slot in ended:
+                self.discard(record.number)
 
     def _end(
         self,
@@ -150,12 +168,27 @@ class Study:
         state: TrialState,
         attributes: Mapping[str, Any],
         value: float | None = None,
-    ) -> None:
-        trial_id = self._trial_id(trial)
-        for name, attribute in attributes.items():
-            self._storage.set_trial_user_attr(trial_id, name, attribute)
-        values = None if value is None else [value]
-        self._storage.set_trial_state_values(trial_id, state, values)
+        *,
+        diverged: bool = False,
+    ) -> bool:
+        try:
+            if diverged:
+                key = "constraints:diverged"  # what Trial.set_constraint writes
+                self._storage.set_trial_system_attr(self._trial_id(trial), key, 1.0)
+            self._note(trial, attributes)
+            values = None if value is None else [value]
+            self._storage.set_trial_state_values(self._trial_id(trial), state, values)
+        except UpdateFinishedTrialError:
+            return False
+        return True
+
+    def _note(self, trial: int, attributes: Mapping[str, Any]) -> bool:
+        try:
+            for name, attribute in attributes.items():
+                self._storage.set_trial_user_attr(self._trial_id(trial), name, attribute)
+        except UpdateFinishedTrialError:
+            return False
+        return True
 
     def _trial_id(self, number: int) -> int:
         if number not in self._trial_ids:

@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import NOT_FOUND_MSG
-from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from clrsearch.errors import StorageError
-from clrsearch.storage.slots import create_slot_table
+from clrsearch.storage.outage import DATABASE_ERRORS, Patience, root
+from clrsearch.storage.place import require_place
+from clrsearch.storage.slots import create_slot_table, has_slot_table, missing_columns
 from clrsearch.storage.url import StorageUrl
 
 BUSY_SECONDS = 60  # how long a writer waits for SQLite's one write lock
+
+# One connection per worker, and a second for as long as two threads use the database at once: a
+# stock PostgreSQL serves 97. It is tried before use, and a network that has gone silent is noticed
+# in half a minute.
+_SERVER = {"pool_size": 1, "max_overflow": 1, "pool_pre_ping": True, "pool_recycle": 1800}
+_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    # The driver opens every write with BEGIN IMMEDIATE, so that two writers queue for the lock and
+    # neither reads what the other is about to change.
+    "sqlite": {"connect_args": {"timeout": BUSY_SECONDS, "isolation_level": "IMMEDIATE"}},
+    "postgresql": {
+        **_SERVER,
+        "connect_args": {
+            "connect_timeout": 10,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 4,
+            "tcp_user_timeout": 30_000,
+        },
+    },
+    "mysql": {
+        **_SERVER,
+        "connect_args": {"connect_timeout": 10, "read_timeout": 30, "write_timeout": 30},
+    },
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,17 +57,20 @@ class Database:
 
 
 @contextmanager
-def open_database(url: StorageUrl, *, create: bool = False) -> Iterator[Database]:
+def open_database(
+    url: StorageUrl, *, create: bool = False, patience: Patience | None = None
+) -> Iterator[Database]:
     """The database at ``url`` while the block lasts; its tables are made where ``create`` asks.
 
-    Every error of the database within the block leaves it as a :class:`StorageError`.
+    With ``patience`` an outage is waited out before it is open. Every error of the database within
+    the block leaves it as a :class:`StorageError`.
 
     Raises:
         StorageError: it cannot be opened, read or written, in one line that names the cause.
     """
     require_place(url, create=create)
     with storage_errors(url):
-        database = _open(url)
+        database = (patience or Patience(0.0))(lambda: _open(url, create=create))
         try:
             yield database
         finally:
@@ -51,53 +78,38 @@ def open_database(url: StorageUrl, *, create: bool = False) -> Iterator[Database
             database.engine.dispose()
 
 
-def require_place(url: StorageUrl, *, create: bool = False) -> None:
-    """Refuse a database file that is not there, or with ``create`` a folder that cannot hold it.
-
-    Raises:
-        StorageError: naming the file or the folder.
-    """
-    folder = url.file.parent
-    if not folder.is_dir():
-        raise StorageError(f"the folder {folder} of the database does not exist")
-    if url.file.is_dir():
-        raise StorageError(f"{url.file} is a folder, not a database file")
-    if not url.file.exists():
-        if not create:
-            raise StorageError(f"no studies at {url}: clrsearch run makes the file")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise StorageError(
-                f"the folder {folder} is read-only: the database needs to write there"
-            )
-
-
 @contextmanager
 def storage_errors(url: StorageUrl) -> Iterator[None]:
     """Around calls into the database: what it raises becomes a :class:`StorageError`."""
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError) as error:
-        raise StorageError(f"{url}: {_cause(error)}") from error
+    except DATABASE_ERRORS as error:
+        raise StorageError(f"{url}: {cause(error)}") from error
     except KeyError as error:
         if error.args != (NOT_FOUND_MSG,):
             raise
         raise StorageError(f"{url}: the study has been deleted meanwhile") from error
 
 
-def _cause(error: BaseException) -> str:
-    """The driver's own words: Optuna's and SQLAlchemy's wrappers say less."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, SQLAlchemyError) and getattr(error, "orig", None) is not None:
-        error = error.orig  # type: ignore[attr-defined]
-    return str(error).strip() or type(error).__name__
+def cause(error: BaseException) -> str:
+    """The driver's own words in one line: Optuna's and SQLAlchemy's wrappers say less."""
+    error = root(error)
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig
+        if type(error).__module__.startswith("pymysql") and len(error.args) > 1:
+            error = Exception(error.args[1])
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _made_by_another(error: BaseException) -> bool:
     """Whether a table or its first row appeared while this process was making it too."""
-    text = str(error)
-    return isinstance(error, OperationalError | IntegrityError) and (
-        "already exists" in text or "UNIQUE constraint" in text
+    text = str(root(error))
+    return isinstance(root(error), DatabaseError) and (
+        "already exists" in text
+        or (
+            isinstance(root(error), IntegrityError)
+            and any(words in text for words in ("UNIQUE constraint", "duplicate key", "Duplicate"))
+        )
     )
 
 
@@ -107,24 +119,76 @@ def _made_by_another(error: BaseException) -> bool:
     wait=wait_random(0.05, 0.3),
     reraise=True,
 )
-def _open(url: StorageUrl) -> Database:
-    # The driver then opens every write with BEGIN IMMEDIATE, so that two writers queue for the lock
-    # and neither reads what the other is about to change.
-    connect: dict[str, Any] = {"timeout": BUSY_SECONDS, "isolation_level": "IMMEDIATE"}
+def _open(url: StorageUrl, *, create: bool) -> Database:
+    if url.file is None and not create and not _has_tables(url):
+        raise StorageError(f"no studies at {url}: clrsearch run makes the tables")
     try:
-        storage = RDBStorage(url.reveal(), engine_kwargs={"connect_args": connect})
+        storage = optuna_storage(url)
     except DatabaseError as error:
         if "file is not a database" in str(error):
             raise StorageError(f"{url.file} is not a SQLite database") from error
         raise
     engine = storage.engine
-    sqlalchemy.event.listen(engine, "connect", _configure)
-    engine.dispose()  # the connection that made the tables was not configured
-    create_slot_table(engine)
+    try:
+        _require_version(url, storage)
+        if url.dialect == "sqlite":
+            sqlalchemy.event.listen(engine, "connect", _configure_sqlite)
+            engine.dispose()  # the connection that made the tables was not configured
+        create_slot_table(engine)
+        if missing_columns(engine):
+            raise StorageError(
+                f"{url} was made by an earlier clrsearch: back it up, then run clrsearch db upgrade"
+            )
+    except BaseException:
+        engine.dispose()
+        raise
     return Database(url=url, optuna=storage, engine=engine)
 
 
-def _configure(connection: Any, _record: Any) -> None:
+def optuna_storage(url: StorageUrl) -> RDBStorage:
+    """Optuna's storage at ``url``, whatever the version of its schema.
+
+    Raises:
+        SQLAlchemyError, StorageInternalError: the database's errors.
+    """
+    template = url.reveal().replace("{", "{{").replace("}", "}}")  # Optuna calls str.format on it
+    storage = RDBStorage(
+        template, engine_kwargs={**_OPTIONS[url.dialect]}, skip_compatibility_check=True
+    )
+    storage.url = str(url)  # what is pickled or shown of it has no password
+    return storage
+
+
+def has_studies(url: StorageUrl) -> bool:
+    """Whether there is a database with our tables.
+
+    Raises:
+        StorageError: its server cannot be reached.
+    """
+    if url.file is not None:
+        return url.file.exists()
+    with storage_errors(url):
+        return _has_tables(url)
+
+
+def _has_tables(url: StorageUrl) -> bool:
+    options = _OPTIONS[url.dialect]["connect_args"]
+    return has_slot_table(
+        sqlalchemy.create_engine(url.reveal(), poolclass=sqlalchemy.NullPool, connect_args=options)
+    )
+
+
+def _require_version(url: StorageUrl, storage: RDBStorage) -> None:
+    there, here = storage.get_current_version(), storage.get_head_version()
+    if there == here:
+        return
+    both = f"the tables at {url} have Optuna's schema {there}, Optuna {optuna.__version__} here"
+    if there in storage.get_all_versions():
+        raise StorageError(f"{both} needs {here}: back them up, then run clrsearch db upgrade")
+    raise StorageError(f"{both} knows no more than {here}: update optuna")
+
+
+def _configure_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")  # readers never wait for the writer
     cursor.execute("PRAGMA synchronous=NORMAL")  # safe against a killed process under WAL

@@ -2,7 +2,7 @@
 
 One table beside Optuna's in the same database. A worker may write for a slot only while its claim,
 the pair of worker and attempt, still stands; every update names both and looks at how many rows it
-changed.
+changed. Times are those of the database's clock, whatever the clocks of the workers' machines say.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.compiler import compiles
 
 LEASE_SECONDS = 15.0
 
@@ -27,6 +29,7 @@ class SlotState(StrEnum):
     PRUNED = "pruned"
     DIVERGED = "diverged"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 _metadata = sa.MetaData()
@@ -43,26 +46,99 @@ _slots = sa.Table(
     sa.Column("trial", sa.Integer),
     sa.Column("worker", sa.String(255)),
     sa.Column("attempt", sa.Integer, nullable=False),  # how often it was claimed
-    sa.Column("expires", sa.Float(53)),  # epoch seconds of the database's clock
+    sa.Column("losses", sa.Integer, nullable=False, server_default="0"),  # since the checkpoint
+    sa.Column("expires", sa.Double),  # epoch seconds of the database's clock
     sa.Column("checkpoint", sa.Integer),  # the last epoch that can be resumed from
 )
 
-_now = (sa.func.julianday("now") - 2440587.5) * 86400.0
+
+class _Now(sa.sql.functions.FunctionElement[float]):
+    """Epoch seconds of the database's clock, with fractions."""
+
+    inherit_cache = True
+    type = sa.Double()
+
+
+@compiles(_Now, "sqlite")
+def _now_sqlite(element: _Now, compiler: Any, **_: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(_Now, "postgresql")
+def _now_postgresql(element: _Now, compiler: Any, **_: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+
+
+@compiles(_Now, "mysql", "mariadb")
+def _now_mysql(element: _Now, compiler: Any, **_: Any) -> str:
+    # unix_timestamp() without an argument knows no time zone and no hour that comes twice.
+    return "(unix_timestamp() + microsecond(now(6)) / 1e6)"
+
+
+_now = _Now()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """A slot as its claimer holds it: ``attempt`` fences its writes against later claimers."""
+    """A slot as its claimer holds it: ``attempt`` fences its writes against later claimers.
+
+    ``losses`` counts the workers that were lost with it since its last checkpoint.
+    """
 
     number: int
     family: str
     worker: str
     attempt: int
+    losses: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A claimed slot as others see it.
+
+    ``expires`` is in epoch seconds of the database's clock, ``age`` the seconds since the renewal.
+    """
+
+    number: int
+    family: str
+    worker: str
+    attempt: int
+    losses: int
+    trial: int | None
+    checkpoint: int | None
+    expires: float
+    age: float
+
+    @property
+    def expired(self) -> bool:
+        """Whether the lease has run out."""
+        return self.age > LEASE_SECONDS
 
 
 def create_slot_table(engine: sa.Engine) -> None:
     """Make the table where it is missing."""
     _metadata.create_all(engine)
+
+
+def has_slot_table(engine: sa.Engine) -> bool:
+    """Whether the table is there."""
+    return sa.inspect(engine).has_table(_slots.name)
+
+
+def missing_columns(engine: sa.Engine) -> list[str]:
+    """The columns that a table of an earlier version does not have."""
+    there = {column["name"] for column in sa.inspect(engine).get_columns(_slots.name)}
+    return [column.name for column in _slots.columns if column.name not in there]
+
+
+def add_missing_columns(engine: sa.Engine) -> list[str]:
+    """Add the columns that a table of an earlier version does not have; their names."""
+    missing = missing_columns(engine)
+    with engine.begin() as connection:
+        for name in missing:
+            column = sa.schema.CreateColumn(_slots.c[name]).compile(dialect=engine.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {_slots.name} ADD COLUMN {column}")
+    return missing
 
 
 class Slots:
@@ -78,7 +154,14 @@ class Slots:
         with self._engine.connect() as connection:
             numbers = set(connection.scalars(sa.select(_slots.c.number).where(self._ours)))
         missing = [
-            {**self._key, "number": number, "family": family, "state": "open", "attempt": 0}
+            {
+                **self._key,
+                "number": number,
+                "family": family,
+                "state": SlotState.OPEN,
+                "attempt": 0,
+                "losses": 0,
+            }
             for number, family in enumerate(families)
             if number not in numbers
         ]
@@ -91,15 +174,17 @@ class Slots:
             self.grow(families)  # another process has added some meanwhile
 
     def claim(self, worker: str) -> Slot | None:
-        """The first slot that is open or whose lease has run out, now held by ``worker``."""
-        free = sa.or_(
-            _slots.c.state == SlotState.OPEN,
-            sa.and_(_slots.c.state == SlotState.CLAIMED, _slots.c.expires < _now),
-        )
+        """The first open slot, now held by ``worker``, which holds no other.
+
+        A slot that is held in the worker's name already is one that it claimed just before the
+        connection broke, so that it never heard of it: that one comes first.
+        """
+        claimed, opened = (_slots.c.state == state for state in (SlotState.CLAIMED, SlotState.OPEN))
+        mine = sa.and_(claimed, _slots.c.worker == worker)
         first = (
-            sa.select(_slots.c.number, _slots.c.family, _slots.c.attempt)
-            .where(self._ours, free)
-            .order_by(_slots.c.number)
+            sa.select(_slots)
+            .where(self._ours, sa.or_(mine, opened))
+            .order_by(sa.case((claimed, 0), else_=1), _slots.c.number)
             .limit(1)
         )
         while True:
@@ -107,21 +192,67 @@ class Slots:
                 row = connection.execute(first).one_or_none()
             if row is None:
                 return None
-            attempt = row.attempt + 1
-            claim = (
-                _slots.update()
-                .where(
-                    self._ours, _slots.c.number == row.number, _slots.c.attempt == row.attempt, free
-                )
-                .values(
-                    state="claimed", worker=worker, attempt=attempt, expires=_now + LEASE_SECONDS
-                )
+            slot = self._swap(row, worker, sa.or_(mine, opened), losses=row.losses)
+            if slot is not None:
+                return slot
+
+    def take_over(self, claim: Claim, worker: str) -> Slot | None:
+        """The slot of a worker that was lost; None where its lease has not run out after all."""
+        lost = sa.and_(_slots.c.state == SlotState.CLAIMED, _slots.c.expires < _now)
+        return self._swap(claim, worker, lost, losses=claim.losses + 1)
+
+    def _swap(
+        self, seen: Any, worker: str, free: sa.ColumnElement[bool], *, losses: int
+    ) -> Slot | None:
+        """Claim the slot if it is as it was seen and still free."""
+        slot = Slot(
+            number=seen.number,
+            family=seen.family,
+            worker=worker,
+            attempt=seen.attempt + 1,
+            losses=losses,
+        )
+        swap = (
+            _slots.update()
+            .where(
+                self._ours,
+                _slots.c.number == seen.number,
+                _slots.c.attempt == seen.attempt,
+                free,
             )
-            with self._engine.begin() as connection:
-                if connection.execute(claim).rowcount == 1:
-                    return Slot(
-                        number=row.number, family=row.family, worker=worker, attempt=attempt
-                    )
+            .values(
+                state=SlotState.CLAIMED,
+                worker=worker,
+                attempt=slot.attempt,
+                losses=losses,
+                expires=_now + LEASE_SECONDS,
+            )
+        )
+        with self._engine.begin() as connection:
+            return slot if connection.execute(swap).rowcount == 1 else None
+
+    def claims(self) -> list[Claim]:
+        """The slots that are held, by workers that live or not, in order."""
+        query = (
+            sa.select(_slots, (_now + LEASE_SECONDS - _slots.c.expires).label("age"))
+            .where(self._ours, _slots.c.state == SlotState.CLAIMED)
+            .order_by(_slots.c.number)
+        )
+        with self._engine.connect() as connection:
+            return [
+                Claim(
+                    number=row.number,
+                    family=row.family,
+                    worker=row.worker,
+                    attempt=row.attempt,
+                    losses=row.losses,
+                    trial=row.trial,
+                    checkpoint=row.checkpoint,
+                    expires=row.expires,
+                    age=row.age,
+                )
+                for row in connection.execute(query)
+            ]
 
     def renew(self, slot: Slot) -> bool:
         """Prolong the lease; False where the claim no longer stands."""
@@ -131,13 +262,17 @@ class Slots:
         """Note the trial that runs in the slot; False where the claim no longer stands."""
         return self._update(slot, trial=trial)
 
+    def note_checkpoint(self, slot: Slot, epoch: int) -> bool:
+        """Note what can be resumed from; False where the claim no longer stands."""
+        return self._update(slot, checkpoint=epoch, losses=0)
+
     def finish(self, slot: Slot, state: SlotState) -> bool:
         """Use the slot up; False where the claim no longer stands."""
         return self._update(slot, state=state, expires=None)
 
     def hand_back(self, slot: Slot) -> bool:
         """Open the slot again; False where the claim no longer stands."""
-        return self._update(slot, state="open", worker=None, expires=None)
+        return self._update(slot, state=SlotState.OPEN, worker=None, expires=None)
 
     def _update(self, slot: Slot, **values: object) -> bool:
         held = (
@@ -146,18 +281,37 @@ class Slots:
             _slots.c.worker == slot.worker,
             _slots.c.attempt == slot.attempt,
         )
-        with self._engine.begin() as connection:
-            changed = connection.execute(_slots.update().where(self._ours, *held).values(**values))
-            return changed.rowcount == 1
+        return self._change(*held, **values) == 1
 
     def release(self, worker: str) -> int:
         """Open every slot that ``worker``, seen to have died, still held; how many there were."""
         held = (_slots.c.state == SlotState.CLAIMED, _slots.c.worker == worker)
-        opened = {"state": "open", "worker": None, "expires": None}
+        return self._change(
+            *held, state=SlotState.OPEN, worker=None, expires=None, losses=_slots.c.losses + 1
+        )
+
+    def retry(self) -> int:
+        """Open every slot that failed; how many there were."""
+        failed = _slots.c.state == SlotState.FAILED
+        return self._change(failed, state=SlotState.OPEN, worker=None, losses=0)
+
+    def cancel(self) -> int:
+        """Take every open slot out of the budget; how many there were."""
+        return self._change(_slots.c.state == SlotState.OPEN, state=SlotState.CANCELLED)
+
+    def _change(self, *which: sa.ColumnElement[bool], **values: object) -> int:
         with self._engine.begin() as connection:
             return connection.execute(
-                _slots.update().where(self._ours, *held).values(**opened)
+                _slots.update().where(self._ours, *which).values(**values)
             ).rowcount
+
+    def ends(self) -> dict[int, SlotState]:
+        """What became of the slots that are used up, by number."""
+        query = sa.select(_slots.c.number, _slots.c.state).where(
+            self._ours, _slots.c.state.not_in([SlotState.OPEN, SlotState.CLAIMED])
+        )
+        with self._engine.connect() as connection:
+            return {number: SlotState(state) for number, state in connection.execute(query)}
 
     def counts(self) -> Counter[SlotState]:
         """How many slots there are in each state."""
@@ -174,11 +328,7 @@ class Slots:
 
     def live(self) -> int:
         """How many slots are claimed under a lease that has not run out."""
-        query = sa.select(sa.func.count()).where(
-            self._ours, _slots.c.state == SlotState.CLAIMED, _slots.c.expires >= _now
-        )
-        with self._engine.connect() as connection:
-            return connection.scalar(query) or 0
+        return sum(not claim.expired for claim in self.claims())
 
     def delete(self) -> None:
         """Remove all of them."""

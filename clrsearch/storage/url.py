@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import platformdirs
 from sqlalchemy.engine import URL, make_url
@@ -10,31 +14,57 @@ from sqlalchemy.exc import ArgumentError
 
 from clrsearch.errors import StorageError
 
+STORAGE_VARIABLE = "CLRSEARCH_STORAGE"
+FILE_VARIABLE = "CLRSEARCH_STORAGE_FILE"
+
+_DRIVERS = {"sqlite": "sqlite", "postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
+_EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
+_FORMS = "sqlite:///FILE, postgresql://USER@HOST/DATABASE or mysql://USER@HOST/DATABASE"
+_SECRET = re.compile("pass(word|wd)$", re.IGNORECASE)
+
 
 class StorageUrl:
     """A SQLAlchemy database URL; ``str`` and ``repr`` show it without its password.
 
+    ``kept_in`` is the file that it was read from, if any. It cannot be pickled.
+
     Raises:
-        StorageError: SQLAlchemy cannot read the text, or the database is none that is supported.
+        StorageError: SQLAlchemy cannot read the text, the database is none that is supported, or
+            its driver is not installed. The text is not shown where it may hold a password.
     """
 
-    __slots__ = ("_url",)
+    __slots__ = ("_url", "kept_in")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, kept_in: Path | None = None) -> None:
+        self.kept_in = kept_in
         try:
-            self._url: URL = make_url(text)
-        except ArgumentError as error:
-            hint = f"; did you mean sqlite:///{text}?" if "://" not in text and text else ""
-            raise StorageError(f"not a database URL: {text!r}{hint}") from error
-        if self._url.get_backend_name() != "sqlite":
+            url = make_url(text)
+        except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
+            raise StorageError(_unreadable(text)) from error
+        backend = url.get_backend_name()
+        if backend == "postgres":
+            raise StorageError("postgres:// is not a form SQLAlchemy knows: write postgresql://")
+        if backend not in _DRIVERS:
+            raise StorageError(f"{backend} is not supported; studies are kept in {_FORMS}")
+        if backend == "sqlite":
+            if url.database in (None, "", ":memory:"):
+                raise StorageError(
+                    "a database in memory cannot be shared with workers: sqlite:///FILE names one"
+                )
+            self._url: URL = url
+            return
+        if text.partition("?")[0].count("@") > 1:
+            raise StorageError("an @ in a user's name or password must be written as %40")
+        if not url.database:
+            raise StorageError(f"{url.host or backend}: which database? {_FORMS}")
+        driver = _DRIVERS[backend]
+        if importlib.util.find_spec(driver) is None:
             raise StorageError(
-                f"{self._url.get_backend_name()} is not supported; "
-                "studies are kept in SQLite: sqlite:///studies.db"
+                f"{backend} needs a driver: pip install 'clrsearch[{_EXTRAS[driver]}]'"
             )
-        if self._url.database in (None, "", ":memory:"):
-            raise StorageError(
-                "a database in memory cannot be shared with workers: sqlite:///FILE names a file"
-            )
+        # Optuna knows MariaDB as mysql.
+        family = "postgresql" if backend == "postgresql" else "mysql"
+        self._url = url.set(drivername=f"{family}+{driver}")
 
     @classmethod
     def default(cls) -> StorageUrl:
@@ -42,22 +72,72 @@ class StorageUrl:
         folder = platformdirs.user_data_path("clrsearch", appauthor=False, ensure_exists=True)
         return cls(f"sqlite:///{folder / 'studies.db'}")
 
+    @classmethod
+    def from_file(cls, path: Path) -> StorageUrl:
+        """The URL that is the only line of a file, which keeps its password out of sight.
+
+        Raises:
+            StorageError: the file cannot be read, or holds no URL.
+        """
+        path = path.absolute()
+        try:
+            lines = path.read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not a text"
+            raise StorageError(f"the storage file {path} cannot be read: {reason}") from error
+        if len(lines) != 1:
+            raise StorageError(f"the storage file {path} must hold one database URL and no more")
+        return cls(lines[0], kept_in=path).absolute()
+
     def reveal(self) -> str:
         """The URL with its password, for the database driver alone."""
         return self._url.render_as_string(hide_password=False)
 
+    def environment(self) -> Mapping[str, str]:
+        """The variables by which another process of this package finds the same database."""
+        if self.kept_in is not None:
+            return {FILE_VARIABLE: str(self.kept_in), STORAGE_VARIABLE: ""}
+        return {FILE_VARIABLE: "", STORAGE_VARIABLE: self.reveal()}
+
     @property
-    def file(self) -> Path:
-        """The SQLite file, absolute."""
+    def dialect(self) -> str:
+        """``sqlite``, ``postgresql`` or ``mysql``."""
+        return self._url.get_backend_name()
+
+    @property
+    def has_password(self) -> bool:
+        """Whether the URL itself holds one."""
+        return self._url.password is not None or any(map(_SECRET.search, self._url.query))
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file, absolute; None for a database server."""
+        if self.dialect != "sqlite":
+            return None
         assert self._url.database is not None
         return Path(self._url.database).absolute()
 
     def absolute(self) -> StorageUrl:
         """The same database, whatever the current folder of the process that opens it."""
-        return StorageUrl(self._url.set(database=str(self.file)).render_as_string(False))
+        if self.file is None:
+            return self
+        return StorageUrl(
+            self._url.set(database=str(self.file)).render_as_string(False), kept_in=self.kept_in
+        )
 
     def __str__(self) -> str:
-        return self._url.render_as_string(hide_password=True)
+        hidden = {key: "***" for key in self._url.query if _SECRET.search(key)}
+        return self._url.update_query_dict(hidden).render_as_string(hide_password=True)
 
     def __repr__(self) -> str:
         return f"StorageUrl({str(self)!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a StorageUrl may hold a password and is not pickled")
+
+
+def _unreadable(text: str) -> str:
+    if "@" in text or _SECRET.search(text.partition("=")[0]):
+        return f"not a database URL (it is not shown, for it may hold a password): {_FORMS}"
+    hint = f"; did you mean sqlite:///{text}?" if "://" not in text and text else ""
+    return f"not a database URL: {text!r}{hint}"

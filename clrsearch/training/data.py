@@ -16,8 +16,11 @@ class Batches(Protocol):
 
     samples: int
 
-    def shuffled(self, seed: int) -> Iterator[tuple[Any, Any]]:
-        """Full batches in an order that ``seed`` determines; an incomplete last one is dropped."""
+    def shuffled(self, seed: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+        """Full batches in an order that ``seed`` determines, from the batch ``start`` on.
+
+        An incomplete last one is dropped.
+        """
 
     def in_order(self) -> Iterator[tuple[Any, Any]]:
         """Every sample once; the last batch may be smaller."""
@@ -47,12 +50,13 @@ class TensorBatches:
         self._batch_size = batch_size
         self._inputs, self._targets = (tensor.to(device) for tensor in dataset.tensors)
 
-    def shuffled(self, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def shuffled(self, seed: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """See :class:`Batches`."""
         order = permutation(self.samples, seed).to(self._inputs.device)
         inputs, targets = self._inputs[order], self._targets[order]
-        for start in range(0, self.samples - self._batch_size + 1, self._batch_size):
-            batch = slice(start, start + self._batch_size)
+        size = self._batch_size
+        for first in range(start * size, self.samples - size + 1, size):
+            batch = slice(first, first + size)
             yield inputs[batch], targets[batch]
 
     def in_order(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -74,16 +78,24 @@ class LoaderBatches:
         self._batch_size = batch_size
         self._device = device
 
-    def shuffled(self, seed: int) -> Iterator[tuple[Any, Any]]:
+    def shuffled(self, seed: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
         """See :class:`Batches`."""
-        order: list[int] = permutation(self.samples, seed).tolist()
+        order: list[int] = permutation(self.samples, seed).tolist()[start * self._batch_size :]
         yield from self._load(
-            DataLoader(self._dataset, self._batch_size, sampler=order, drop_last=True)
+            DataLoader(
+                self._dataset,
+                self._batch_size,
+                sampler=order,
+                drop_last=True,
+                generator=torch.Generator(),  # else it draws from the global one to begin with
+            )
         )
 
     def in_order(self) -> Iterator[tuple[Any, Any]]:
         """See :class:`Batches`."""
-        yield from self._load(DataLoader(self._dataset, self._batch_size))
+        yield from self._load(
+            DataLoader(self._dataset, self._batch_size, generator=torch.Generator())
+        )
 
     def _load(self, loader: DataLoader[Any]) -> Iterator[tuple[Any, Any]]:
         for inputs, targets in loader:

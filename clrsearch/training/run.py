@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
-    """One finished epoch: its number from 1, mean training loss, validation metrics, duration."""
+    """One finished epoch: its number from 1, mean training loss, validation metrics."""
 
     number: int
     loss: float
     metrics: Mapping[str, float]
-    seconds: float
 
 
 class Diverged(Exception):
@@ -25,13 +24,37 @@ class Diverged(Exception):
         self.epoch = epoch
 
 
+class Interrupted(BaseException):
+    """The run was asked to stop and did, between two batches; its state resumes it right there.
+
+    It is no ``Exception``, so that no task swallows it.
+    """
+
+
 class Run(Protocol):
-    """One training of a task under one trace from one seed."""
+    """One training of a task under one trace from one seed.
+
+    ``epoch`` counts the finished epochs, ``seconds`` the time spent on training and validation.
+    """
+
+    epoch: int
+    seconds: float
 
     def next_epoch(self) -> Epoch:
-        """Train and validate one more epoch.
+        """Train and validate one more epoch, or what is left of one that was interrupted.
 
         Raises:
             Diverged: within the epoch in which the loss stopped being finite.
+            Interrupted: between two batches.
             TaskError: the task broke its contract.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """All that a run of the same task, trace and seed needs to go on from here, bit for bit."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` gave.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: it is another model's state; this run is spoilt.
         """

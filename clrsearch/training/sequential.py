@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,8 +13,15 @@ from clrsearch.errors import TaskError
 from clrsearch.schedules import Trace, momentum_of
 from clrsearch.tasks import Splits, Task, TaskFacts, task_code
 from clrsearch.training.data import batches
-from clrsearch.training.run import Diverged, Epoch
-from clrsearch.training.seeding import derive, seed_everything
+from clrsearch.training.run import Diverged, Epoch, Interrupted
+from clrsearch.training.seeding import (
+    derive,
+    random_state,
+    restore_random_state,
+    seed_everything,
+)
+
+Batch = tuple[Any, Any]
 
 LOOKS = 4  # times per epoch that the loss is looked at: each look waits for the device
 VALIDATION_BATCH = 8  # times the training batch: there are no gradients to keep
@@ -43,7 +50,8 @@ def warm_up(task: Task) -> None:
 class SequentialRun:
     """One training of ``task`` under ``trace`` from (``seed``, ``seed_index``); see :class:`Run`.
 
-    The trace's arrays are (groups, T) with T = epochs x steps per epoch.
+    The trace's arrays are (groups, T) with T = epochs x steps per epoch. ``interrupted`` is asked
+    between the batches whether to stop.
     """
 
     def __init__(
@@ -56,16 +64,22 @@ class SequentialRun:
         seed: int,
         seed_index: int = 0,
         device: torch.device,
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
+        self.epoch = 0
+        self.seconds = 0.0
         self._task = task
         self._metric = facts.metric
         self._steps = facts.steps_per_epoch
         self._data = data
         self._seed = (seed, seed_index)
         self._device = device
+        self._interrupted = interrupted
         self._rates = trace.rates.T.tolist()  # (T, groups), plain floats
         self._momenta = None if trace.momenta is None else trace.momenta.T.tolist()
-        self._epoch = 0
+        self._step = 0  # within the epoch that is under way
+        self._loss = torch.zeros((), device=device)  # summed over its steps
+        self._before_validation: dict[str, Any] | None = None  # the generators; it begins anew
         seed_everything(derive(seed, seed_index, "init"))
         with task_code("building the model"):
             self._model = task.model().to(device)
@@ -75,41 +89,84 @@ class SequentialRun:
     def next_epoch(self) -> Epoch:
         """Train and validate one more epoch; see :meth:`Run.next_epoch`."""
         started = time.perf_counter()
-        self._epoch += 1
-        seed_everything(derive(*self._seed, "epoch", self._epoch))
-        with task_code(f"training epoch {self._epoch}"):
-            loss = self._train()
+        try:
+            return self._next_epoch(self.epoch + 1)
+        finally:
+            self.seconds += time.perf_counter() - started
+
+    def _next_epoch(self, number: int) -> Epoch:
+        if self._step == 0:
+            seed_everything(derive(*self._seed, "epoch", number))
+        with task_code(f"training epoch {number}"):
+            loss = self._train(number)
         if not math.isfinite(loss):
-            raise Diverged(self._epoch, "the training loss")
-        with task_code(f"validating epoch {self._epoch}"):
+            raise Diverged(number, "the training loss")
+        self._before_validation = random_state(self._device)
+        with task_code(f"validating epoch {number}"):
             metrics = validate(
                 self._task,
                 self._model,
-                self._data.validation.in_order(),
+                self._until_interrupted(self._data.validation.in_order()),
                 self._data.validation.samples,
             )
             value = metrics[self._metric]
         if not math.isfinite(value):
-            raise Diverged(self._epoch, self._metric)
-        seconds = time.perf_counter() - started
-        return Epoch(number=self._epoch, loss=loss, metrics=metrics, seconds=seconds)
+            raise Diverged(number, self._metric)
+        self.epoch, self._step, self._before_validation = number, 0, None
+        self._loss = torch.zeros((), device=self._device)
+        return Epoch(number=number, loss=loss, metrics=metrics)
 
-    def _train(self) -> float:
+    def state(self) -> dict[str, Any]:
+        """See :meth:`Run.state`. Between epochs no generator matters: each begins with its own."""
+        random = self._before_validation
+        if random is None and self._step:
+            random = random_state(self._device)
+        return {
+            "epoch": self.epoch,
+            "step": self._step,
+            "loss": self._loss.clone(),
+            "seconds": self.seconds,
+            "model": self._model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "random": random,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`Run.restore`."""
+        self._model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self._step = state["epoch"], state["step"]
+        self.seconds = state["seconds"]
+        self._loss = state["loss"]
+        if state["random"] is not None:
+            restore_random_state(state["random"], self._device)
+
+    def _train(self, epoch: int) -> float:
         """Train one epoch and return its mean loss, not finite as soon as it was seen not to be."""
         self._model.train()
-        total = torch.zeros((), device=self._device)
         look = max(1, self._steps // LOOKS)
-        order = self._data.train.shuffled(derive(*self._seed, "order", self._epoch))
-        for step, (inputs, targets) in enumerate(order):
-            self._follow_trace((self._epoch - 1) * self._steps + step)
+        order = self._data.train.shuffled(derive(*self._seed, "order", epoch), self._step)
+        for inputs, targets in self._until_interrupted(order):
+            self._follow_trace((epoch - 1) * self._steps + self._step)
             self._optimizer.zero_grad()
             loss = self._task.loss(self._model(self._task.augment(inputs)), targets)
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
-            total += loss.detach()
-            if step % look == look - 1 and not math.isfinite(total.item()):
+            self._loss += loss.detach()
+            self._step += 1
+            if self._step % look == 0 and not math.isfinite(self._loss.item()):
                 break
-        return total.item() / self._steps
+        return self._loss.item() / self._steps
+
+    def _until_interrupted(self, order: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches; the moment to stop is before one is fetched, which may draw randomly."""
+        while True:
+            if self._interrupted():
+                raise Interrupted
+            batch = next(order, None)
+            if batch is None:
+                return
+            yield batch
 
     def _follow_trace(self, step: int) -> None:
         groups = self._optimizer.param_groups

@@ -3,6 +3,6 @@
 The loop is imported from its module, for it needs torch and a supervisor does not.
 """
 
-from clrsearch.worker.supervise import supervise
+from clrsearch.worker.supervise import Supervisor
 
-__all__ = ["supervise"]
+__all__ = ["Supervisor"]

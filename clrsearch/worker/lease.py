@@ -4,35 +4,59 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable
 from types import TracebackType
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from clrsearch.storage import LEASE_SECONDS, Slot, Slots
+from clrsearch.storage import DATABASE_ERRORS, LEASE_SECONDS, Slot, Slots, is_outage
 
 RENEWALS = 3  # per lease
+RETRY_SECONDS = 1.0  # to the next try after a renewal that the database did not answer
 
 
 class Lease:
-    """A claimed slot, renewed in the background while the block lasts."""
+    """A claimed slot, renewed in the background while the block lasts, whatever the database does.
 
-    def __init__(self, slots: Slots, slot: Slot) -> None:
+    ``lost`` becomes true when another worker has taken the slot, and stays so.
+    """
+
+    def __init__(self, slots: Slots, slot: Slot, *, patience: float) -> None:
+        """``patience`` is how long an outage may last, in seconds."""
+        self.lost = False
         self._slots = slots
         self._slot = slot
-        self._done = threading.Event()
-        self._held = True
+        self._patience = patience
         self._renewed_at = time.monotonic()
+        self._trouble: tuple[BaseException, float] | None = None  # with when it began
+        self._done = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"lease-{slot.number}", daemon=True)
 
-    def holds(self) -> bool:
-        """Whether the claim still stands, so that this worker may write for the slot.
+    def fresh(self) -> bool:
+        """Whether the claim stood a moment ago, so that this worker may write for the slot.
 
-        Where the last renewal is long ago, because this process was suspended, it is renewed first.
+        It is not while the database is away, nor right after this process was suspended.
+
+        Raises:
+            SQLAlchemyError, StorageInternalError: the database has been away for longer than there
+                is patience, or its error is none that passes.
         """
-        if self._held and time.monotonic() - self._renewed_at > LEASE_SECONDS / 2:
-            self._renew()
-        return self._held
+        trouble = self._trouble
+        if trouble is not None:
+            error, since = trouble
+            if not is_outage(error) or time.monotonic() - since > self._patience:
+                raise error
+            return False
+        return not self.lost and time.monotonic() - self._renewed_at < LEASE_SECONDS / 2
+
+    def settle(self, sleep: Callable[[float], None]) -> bool:
+        """Wait until the claim is known to stand or to be lost; whether it stands."""
+        while not self.lost and not self.fresh():
+            sleep(RETRY_SECONDS / 4)
+        return not self.lost
+
+    def doubt(self, error: BaseException) -> None:
+        """Note an error of the database: nothing is known until the next renewal."""
+        since = self._trouble[1] if self._trouble else time.monotonic()
+        self._trouble = error, since
 
     def __enter__(self) -> Lease:
         self._thread.start()
@@ -48,11 +72,18 @@ class Lease:
         self._thread.join()
 
     def _keep(self) -> None:
-        while self._held and not self._done.wait(LEASE_SECONDS / RENEWALS):
-            with suppress(SQLAlchemyError):  # the next renewal, or the next report, will tell
-                self._renew()
+        while not self.lost:
+            if self._done.wait(RETRY_SECONDS if self._trouble else LEASE_SECONDS / RENEWALS):
+                return
+            self._renew()
 
     def _renew(self) -> None:
         began = time.monotonic()
-        self._held = self._slots.renew(self._slot)
+        try:
+            stands = self._slots.renew(self._slot)
+        except DATABASE_ERRORS as error:
+            self.doubt(error)
+            return
+        self.lost = not stands
         self._renewed_at = began
+        self._trouble = None

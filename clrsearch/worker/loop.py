@@ -1,34 +1,50 @@
-"""A worker's life: claim a slot, propose, train and report by the epoch, tell; and again."""
+"""A worker's life: claim a slot, propose, make an attempt at its trial; and again."""
 
 from __future__ import annotations
 
 import os
 import socket
-import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from clrsearch.errors import StudyStopped, TaskError, TaskRaised
+from clrsearch.errors import StorageError, StudyStopped, TaskError, TaskRaised
 from clrsearch.schedules import Trace, Value
-from clrsearch.search import Record, Study, hopeless, suggest
-from clrsearch.storage import LEASE_SECONDS, Slot, SlotState
+from clrsearch.search import Record, Study, suggest
+from clrsearch.storage import DATABASE_ERRORS, PATIENCE_SECONDS, Patience, Slot, SlotState
 from clrsearch.tasks import Task
-from clrsearch.training import Diverged, Epoch, SequentialRun, TaskData, warm_up
+from clrsearch.training import Checkpoints, Interrupted, SequentialRun, TaskData, warm_up
+from clrsearch.worker.attempt import Attempt, TrialEnded
+from clrsearch.worker.claims import Claims
 from clrsearch.worker.lease import Lease
-from clrsearch.worker.signals import Interrupted, Interruption
+from clrsearch.worker.signals import Interruption
 
+CHECKPOINT_SECONDS = 10.0
 FAILURES = 3  # in a row, with no trial complete, stop the study
-WAIT_SECONDS = 0.5  # between two looks for a slot while others hold them all
+LONGEST_TRACEBACK = 10_000  # characters: MySQL keeps 64 kB
+LOSSES = 5  # of workers without a new checkpoint fail a trial
 FRESH_SECONDS = 2.0  # how old the history may be that a pruning decision sees
 
 
 def worker_name() -> str:
     """A name that no other worker has: host, process and a few random digits."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A slot's running trial: its trace, and the values stored by earlier attempts at it."""
+
+    number: int
+    played: Trace
+    values: Mapping[int, float]
+    is_new: bool
 
 
 class Worker:
@@ -39,87 +55,167 @@ class Worker:
         study: Study,
         task: Task,
         device: torch.device,
+        checkpoints: Checkpoints,
         *,
         name: str,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        patience: float = PATIENCE_SECONDS,
         on_end: Callable[[Record], None] = lambda record: None,
+        on_wait: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
-        """``on_end`` is called with the record of each trial that this worker ends."""
+        """``patience`` is for outages of the database, in seconds.
+
+        ``on_end`` is called with the record of each trial that this worker ends, ``on_wait`` with
+        an error of the database that it begins to wait out.
+        """
         self._study = study
         self._task = task
         self._device = device
+        self._checkpoints = checkpoints
+        self._checkpoint_seconds = checkpoint_seconds
         self._name = name
         self._on_end = on_end
         self._interruption = Interruption()
+        self._sleep = self._interruption.sleep
+        self._patience = Patience(patience, sleep=self._sleep, on_wait=on_wait)
+        self._claims = Claims(study.slots, name, patience=self._patience, sleep=self._sleep)
         self._data = TaskData(task, study.facts.batch_size, device)
         warm_up(task)
 
     def work(self) -> None:
-        """Work until no slot is left to claim, or until SIGINT or SIGTERM.
+        """Work until no slot is left to claim, or until SIGINT, SIGTERM or SIGUSR2.
 
         Raises:
             StudyStopped: the task's code fails again and again.
+            StorageError: a checkpoint cannot be written.
+            SQLAlchemyError, StorageInternalError: an error of the database that does not pass, or
+                an outage that outlasts patience.
         """
-        with self._interruption.listening():
+        with self._interruption.listening(), suppress(Interrupted):
             while not self._interruption.asked:
-                stopped = self._study.stopped
+                stopped = self._patience(lambda: self._study.stopped)
                 if stopped is not None:
                     raise StudyStopped(f"{self._study.name} was stopped: its task fails", stopped)
-                slot = self._study.slots.claim(self._name) or self._wait_for_a_slot()
+                slot = self._claims.next()
                 if slot is None:
+                    self._patience(self._study.discard_orphans)
                     return
                 self._fill(slot)
 
-    def _wait_for_a_slot(self) -> Slot | None:
-        """A slot that another worker loses while all are held: a lease not renewed runs out."""
-        deadline = time.monotonic() + LEASE_SECONDS + 1
-        while self._study.slots.live() and time.monotonic() < deadline:
-            if self._interruption.asked:
-                return None
-            time.sleep(WAIT_SECONDS)
-            slot = self._study.slots.claim(self._name)
-            if slot is not None:
-                return slot
-        return None
-
     def _fill(self, slot: Slot) -> None:
         """Bring a claimed slot to an end, or hand it back."""
-        earlier = [record for record in self._study.history.records() if record.slot == slot.number]
-        for record in earlier:
-            if record.state in ("complete", "pruned"):  # told, but the teller was lost right after
-                self._study.slots.finish(slot, SlotState(record.end))
-                return
-        with Lease(self._study.slots, slot) as lease:
-            trial, played = self._begin(slot, earlier)
+        trial: Begun | None = None
+        attempt: Attempt | None = None
+        with Lease(self._study.slots, slot, patience=self._patience.seconds) as lease:
             try:
-                self._train(slot, lease, trial, played)
+                trial = self._patience(partial(self._take_up, slot))
+                if trial is None:
+                    return
+                attempt = self._attempt(slot, lease, trial)
+                attempt.train()
             except Interrupted:
-                self._study.slots.hand_back(slot)
+                if attempt is not None:
+                    attempt.leave()
+                self._hand_back(slot)
+            except TrialEnded:
+                self._hand_back(slot)
             except TaskError as error:
-                self._failed(slot, trial, error, failed_before=_failures(earlier))
-        ended = self._study.trial(trial)
+                if trial is not None and lease.settle(self._sleep):
+                    self._patience(partial(self._failed, slot, trial.number, error))
+            except (StorageError, *DATABASE_ERRORS):
+                self._hand_back(slot)
+                raise
+        if trial is None:
+            return
+        ended = self._patience(partial(self._study.trial, trial.number))
         if ended.state != "running":
             self._on_end(ended)
 
-    def _begin(self, slot: Slot, earlier: list[Record]) -> tuple[int, Trace]:
-        """The slot's trial and its trace: begun already, a failed one's again, or new."""
-        facts = self._study.facts
-        running = next((record for record in earlier if record.state == "running"), None)
+    def _hand_back(self, slot: Slot) -> None:
+        """Open the slot at once; where the database is away, its lease will run out."""
+        with suppress(*DATABASE_ERRORS):
+            self._study.slots.hand_back(slot)
+
+    def _take_up(self, slot: Slot) -> Begun | None:
+        """The slot's trial: begun already, a failed one's again, or new; None where it has ended.
+
+        It looks before it begins, so that it can be called again after an error of the database.
+        """
+        study = self._study
+        earlier = [record for record in study.history.records() if record.slot == slot.number]
+        for record in earlier:
+            if record.state in ("complete", "pruned"):  # told, but the teller was lost right after
+                study.slots.finish(slot, SlotState(record.end))
+                return None
+        running = [record for record in earlier if record.state == "running"]
+        for twice in running[1:]:
+            study.discard(twice.number)
+        if running and slot.losses >= LOSSES:
+            reason = (
+                f"{slot.losses} workers were lost with this trial, and none left a new "
+                "checkpoint: does it run out of memory, or need longer than a worker may live?"
+            )
+            self._failed(slot, running[0].number, TaskError(reason), retry=False)
+            return None
         params = earlier[0].params if earlier else self._propose(slot)
-        played = self._study.trace(slot.family, params)
-        if running is not None:
-            trial = running.number
+        played = study.trace(slot.family, params)
+        who = {"worker": self._name, "device": str(self._device)}
+        if running:
+            number, values = running[0].number, running[0].values
+            study.resume(number, who)
         else:
-            ends = played.at_epoch_ends(facts.steps_per_epoch)
-            attributes = {
-                "worker": self._name,
-                "device": str(self._device),
-                "rates": ends.rates.tolist(),
-            }
+            ends = played.at_epoch_ends(study.facts.steps_per_epoch)
+            attributes: dict[str, Any] = {**who, "rates": ends.rates.tolist()}
             if ends.momenta is not None:
                 attributes["momenta"] = ends.momenta.tolist()
-            trial = self._study.begin(slot, params, attributes)
-        self._study.slots.bind(slot, trial)
-        return trial, played
+            number, values = study.begin(slot, params, attributes), {}
+        if not study.slots.bind(slot, number):  # lost before it began
+            if not running:
+                study.discard(number)
+            raise Interrupted
+        return Begun(number=number, played=played, values=values, is_new=not running)
+
+    def _attempt(self, slot: Slot, lease: Lease, trial: Begun) -> Attempt:
+        ends = trial.played.at_epoch_ends(self._study.facts.steps_per_epoch)
+        return Attempt(
+            self._study,
+            slot,
+            lease,
+            self._run(lease, trial),
+            self._checkpoints,
+            trial=trial.number,
+            stored=trial.values,
+            rates=ends.rates[0].tolist(),
+            rivals=partial(self._family, slot) if self._prunable(slot) else None,
+            checkpoint_seconds=self._checkpoint_seconds,
+            patience=self._patience,
+            sleep=self._sleep,
+        )
+
+    def _run(self, lease: Lease, trial: Begun) -> SequentialRun:
+        """A run of the trial, from its checkpoint where there is one that fits."""
+
+        def make() -> SequentialRun:
+            return SequentialRun(
+                self._task,
+                self._study.facts,
+                self._data,
+                trial.played,
+                seed=self._study.plan.seed,
+                device=self._device,
+                interrupted=lambda: self._interruption.asked or lease.lost,
+            )
+
+        run = make()
+        state = None if trial.is_new else self._checkpoints.load(trial.number, self._device)
+        if state is None:
+            return run
+        try:
+            run.restore(state)
+        except (KeyError, RuntimeError, TypeError, ValueError):  # of a task that was another then
+            return make()
+        reported = all(epoch in trial.values for epoch in range(1, run.epoch + 1))
+        return run if reported else make()
 
     def _propose(self, slot: Slot) -> Mapping[str, Value]:
         fixed = self._first_setting(slot)
@@ -147,44 +243,6 @@ class Worker:
             if record.family == slot.family and record.slot != slot.number
         ]
 
-    def _train(self, slot: Slot, lease: Lease, trial: int, played: Trace) -> None:
-        """Train the trial and tell its end, unless the slot has been lost meanwhile."""
-        study, facts = self._study, self._study.facts
-        seconds = 0.0
-        values: dict[int, float] = {}
-        rates = played.at_epoch_ends(facts.steps_per_epoch).rates[0].tolist()
-        prunable = self._prunable(slot)
-        try:
-            with self._interruption.allowed():
-                run = SequentialRun(
-                    self._task,
-                    facts,
-                    self._data,
-                    played,
-                    seed=study.plan.seed,
-                    device=self._device,
-                )
-            for _ in range(facts.epochs):
-                with self._interruption.allowed():
-                    epoch = run.next_epoch()
-                seconds += epoch.seconds
-                if not lease.holds():
-                    return
-                values[epoch.number] = epoch.metrics[facts.metric]
-                study.report(trial, epoch.number, values[epoch.number])
-                if prunable and hopeless(
-                    values, self._family(slot), rates, direction=facts.direction
-                ):
-                    study.prune(trial, _summary(epoch, seconds))
-                    study.slots.finish(slot, SlotState.PRUNED)
-                    return
-        except Diverged as diverged:
-            study.prune(trial, {"seconds": seconds, "diverged": str(diverged)}, diverged=True)
-            study.slots.finish(slot, SlotState.DIVERGED)
-            return
-        study.complete(trial, values[facts.epochs], _summary(epoch, seconds))
-        study.slots.finish(slot, SlotState.COMPLETE)
-
     def _prunable(self, slot: Slot) -> bool:
         plan = self._study.plan
         return (
@@ -193,36 +251,27 @@ class Worker:
             and self._first_setting(slot) is None
         )
 
-    def _failed(self, slot: Slot, trial: int, error: TaskError, *, failed_before: int) -> None:
+    def _failed(self, slot: Slot, trial: int, error: TaskError, *, retry: bool = True) -> None:
         """Store the traceback; open the slot for another try, or use it up."""
+        study = self._study
         traceback = (isinstance(error, TaskRaised) and error.traceback) or str(error)
-        self._study.fail(trial, {"error": traceback})
-        if failed_before < self._study.plan.retries:
-            self._study.slots.hand_back(slot)
+        study.fail(trial, {"error": traceback[-LONGEST_TRACEBACK:]})
+        records = study.history.records()
+        failures = sum(r.slot == slot.number and r.state == "failed" for r in records)
+        if retry and failures <= study.plan.retries:
+            study.slots.hand_back(slot)
         else:
-            self._study.slots.finish(slot, SlotState.FAILED)
-        if keeps_failing(self._study.history.records()):
-            self._study.stop(traceback)
+            study.slots.finish(slot, SlotState.FAILED)
+        if keeps_failing(records):
+            study.stop(traceback[-LONGEST_TRACEBACK:])
 
 
 def keeps_failing(records: list[Record]) -> bool:
     """Whether the latest trials to end all failed and none of the study has completed."""
-    ended = sorted(
-        (record for record in records if record.ended is not None),
-        key=lambda record: record.ended.timestamp() if record.ended else 0.0,
-    )
-    latest = ended[-FAILURES:]
+    ended = sorted((each.ended, each.number, each) for each in records if each.ended is not None)
+    latest = [record for _, _, record in ended[-FAILURES:]]
     return (
         len(latest) == FAILURES
         and all(record.state == "failed" for record in latest)
         and all(record.state != "complete" for record in records)
     )
-
-
-def _failures(records: list[Record]) -> int:
-    return sum(record.state == "failed" for record in records)
-
-
-def _summary(epoch: Epoch, seconds: float) -> dict[str, Any]:
-    """What is stored with a trial's end: its last metrics and the time it took to train."""
-    return {"metrics": dict(epoch.metrics), "seconds": round(seconds, 3)}

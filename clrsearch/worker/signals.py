@@ -1,30 +1,31 @@
-"""Leaving in good order: the first signal interrupts the training, a second Ctrl-C the process."""
+"""Leaving in good order: a signal is noted, and whoever trains or waits asks whether one came."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from clrsearch.training.run import Interrupted
 
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name)
+)
+"""Ctrl-C, a stop or a preemption, and what schedulers announce the end of a time limit with."""
 
-class Interrupted(BaseException):
-    """Raised inside :meth:`Interruption.allowed`; no ``except Exception`` of a task swallows it."""
+POLL_SECONDS = 0.1
 
 
 class Interruption:
-    """Whether this process has been asked to leave.
-
-    The signal raises only where :meth:`allowed` says so, never in the middle of a write.
-    """
+    """Whether this process has been asked to leave. A second Ctrl-C ends it at once."""
 
     def __init__(self) -> None:
         self.asked = False
-        self._allowed = False
+        self._ctrl_c = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -39,21 +40,23 @@ class Interruption:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    @contextmanager
-    def allowed(self) -> Iterator[None]:
-        """A block that the signal may break off with :class:`Interrupted`."""
-        self._allowed = True
-        try:
-            if self.asked:
-                raise Interrupted
-            yield
-        finally:
-            self._allowed = False
+    def sleep(self, seconds: float) -> None:
+        """Sleep, but not on.
+
+        Raises:
+            Interrupted: as soon as the process is asked to leave.
+        """
+        end = time.monotonic() + seconds
+        while not self.asked:
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, POLL_SECONDS))
+        raise Interrupted
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
-            os._exit(128 + number)
+        if number == signal.SIGINT:
+            if self._ctrl_c:
+                os._exit(128 + number)
+            self._ctrl_c = True
         self.asked = True
-        if self._allowed:
-            self._allowed = False
-            raise Interrupted

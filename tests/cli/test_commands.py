@@ -97,6 +97,39 @@ def test_list_and_show(study, clrsearch) -> None:
     assert trials[leader.number]["params"] == dict(leader.params)
 
 
+def test_status(study, clrsearch) -> None:
+    code, out, errors = clrsearch("status", "mine")
+    assert (code, errors) == (0, "")
+    assert out.startswith("mine  11 of 11 trials done\n")
+    with open_database(service.storage_url(None)) as database:
+        opened = Study(database, "mine")
+        opened.grow(13)
+        opened.slots.claim("laptop:9:1")
+    _, out, _ = clrsearch("status", "mine")
+    assert "1 claimed  1 open" in out
+    assert "1 live worker, " in out
+    assert out.splitlines()[-1].split()[:2] == ["laptop", "9"]
+    _, out, _ = clrsearch("status", "mine", "--json")
+    read = json.loads(out)
+    assert (read["trials"], read["done"], read["slots"]["claimed"]) == (13, 11, 1)
+    (worker,) = read["workers"]
+    assert (worker["worker"], worker["slot"], worker["trial"]) == ("laptop:9:1", 11, None)
+    seconds = [record.seconds for record in study.records]  # of 11 trials, fewer than 20
+    assert read["trials_per_hour"] == pytest.approx(3600 * 11 / sum(seconds), abs=0.01)
+
+
+def test_a_watch_ends_with_the_last_slot(study, clrsearch) -> None:
+    code, out, errors = clrsearch("status", "mine", "--watch", "--json")
+    assert (code, errors) == (0, "")
+    assert json.loads(out)["done"] == 11
+
+
+def test_a_watch_is_not_drawn_into_a_file(study, clrsearch) -> None:
+    code, out, errors = clrsearch("status", "mine", "--watch")
+    assert (code, out) == (2, "")
+    assert "--watch draws on a terminal" in errors
+
+
 def test_show_a_trial_epoch_by_epoch(study, clrsearch) -> None:
     code, out, _ = clrsearch("show", "mine", str(study.leader.number))
     assert code == 0

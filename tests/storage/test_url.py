@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +49,96 @@ def test_a_password_is_never_shown() -> None:
     with pytest.raises(StorageError) as caught:
         StorageUrl("oracle://me:canary@host/db")
     assert "canary" not in str(caught.value)
+
+
+SERVERS = [
+    ("postgresql://me@host/db", "postgresql", "postgresql+psycopg://me@host/db"),
+    ("postgresql+psycopg2://me@host/db", "postgresql", "postgresql+psycopg://me@host/db"),
+    ("mysql://me@host:1/db", "mysql", "mysql+pymysql://me@host:1/db"),
+    ("mariadb://me@host/db", "mysql", "mysql+pymysql://me@host/db"),
+]
+
+
+@pytest.mark.parametrize(("text", "dialect", "shown"), SERVERS)
+def test_servers_get_the_driver_of_their_extra(text, dialect, shown) -> None:
+    url = StorageUrl(text)
+    assert (url.dialect, str(url), url.file, url.has_password) == (dialect, shown, None, False)
+    assert url.absolute() is url
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("postgres://me@host/db", "write postgresql://"),
+        ("postgresql://me:p@ss@host/db", "must be written as %40"),
+        ("postgresql://me@host", "which database"),
+        ("postgresql://me:canary@host:port/db", "not a database URL"),
+        ("postgresql:me:canary@host/db", "not a database URL"),
+        ("?password=canary", "not a database URL"),
+    ],
+)
+def test_a_url_of_the_wrong_form_is_told_without_its_password(text, message) -> None:
+    with pytest.raises(StorageError, match=message) as caught:
+        StorageUrl(text)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://me:canary@host/db",
+        "postgresql://host/db?user=me&password=canary",
+        "postgresql://host/db?sslpassword=canary",
+        "mysql://me:canary@host/db",
+        "mysql://me@host/db?passwd=canary",
+    ],
+)
+def test_a_password_is_seen_by_the_driver_alone(text) -> None:
+    url = StorageUrl(text)
+    assert "canary" in url.reveal()
+    assert "canary" not in f"{url} {url!r}"
+    assert url.has_password
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(url)
+
+
+def test_a_missing_driver_names_the_extra(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.setitem(sys.modules, "pymysql", None)
+    with pytest.raises(StorageError, match=re.escape("pip install 'clrsearch[postgres]'")):
+        StorageUrl("postgresql://me@host/db")
+    with pytest.raises(StorageError, match=re.escape("pip install 'clrsearch[mysql]'")):
+        StorageUrl("mysql://me@host/db")
+
+
+def test_a_file_keeps_the_url_out_of_sight(tmp_path, monkeypatch) -> None:
+    file = tmp_path / "storage"
+    file.write_text("postgresql://me:canary@host/db\n")
+    monkeypatch.chdir(tmp_path)
+    url = StorageUrl.from_file(Path("storage"))
+    assert "canary" in url.reveal()
+    assert url.environment() == {"CLRSEARCH_STORAGE_FILE": str(file), "CLRSEARCH_STORAGE": ""}
+    given = StorageUrl("postgresql://me:canary@host/db")
+    assert given.environment() == {
+        "CLRSEARCH_STORAGE_FILE": "",
+        "CLRSEARCH_STORAGE": "postgresql+psycopg://me:canary@host/db",
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "No such file"), (b"", "must hold one"), (b"a b", "must hold one"), (b"\xff", "text")],
+)
+def test_a_file_without_a_url_is_told(tmp_path, content, message) -> None:
+    file = tmp_path / "storage"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(StorageError, match=message) as caught:
+        StorageUrl.from_file(file)
+    assert str(file) in str(caught.value)
+
+
+def test_a_relative_file_in_a_file_is_absolute(tmp_path, monkeypatch) -> None:
+    (tmp_path / "storage").write_text("sqlite:///studies.db")
+    monkeypatch.chdir(tmp_path)
+    assert StorageUrl.from_file(Path("storage")).file == tmp_path / "studies.db"

@@ -1,8 +1,10 @@
 """Tasks that train in milliseconds, good ones and bad ones."""
 
+import random
 import time
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import mse_loss
@@ -59,6 +61,37 @@ class Slow(Tiny):
     def loss(self, output, target):
         time.sleep(0.2)
         return super().loss(output, target)
+
+
+class Noisy(Tiny):
+    """Draws from every generator while it trains, and has a batch norm."""
+
+    def model(self):
+        layers = nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1)
+        return nn.Sequential(*layers, nn.Flatten(0))
+
+    def optimizer(self, model):
+        return torch.optim.SGD(model.parameters(), lr=0.002, momentum=0.9)
+
+    def augment(self, inputs):
+        return inputs + 0.1 * torch.randn_like(inputs) + 0.1 * (np.random.rand() - random.random())
+
+
+class Paced(Noisy):
+    """8 epochs of a fifth of a second each."""
+
+    epochs = 8
+
+    def loss(self, output, target):
+        time.sleep(0.05)
+        return super().loss(output, target)
+
+
+class NoisyListed(Noisy):
+    """The same with data that goes through a DataLoader, and that draws as well."""
+
+    def data(self):
+        return Splits(*(Jittered(split) for split in super().data()))
 
 
 class Grouped(Tiny):
@@ -195,6 +228,14 @@ class Listed(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         return self.split[index]
+
+
+class Jittered(Listed):
+    """Random at each reading, as an augmentation in a dataset is."""
+
+    def __getitem__(self, index):
+        inputs, target = self.split[index]
+        return inputs + 0.01 * torch.randn(()), target
 
 
 class Incomplete(Task):

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as sa
 import torch
 
 from clrsearch.errors import StudyStopped
 from clrsearch.schedules import trace
 from clrsearch.search import Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
+from clrsearch.storage.slots import _slots as table
 from clrsearch.tasks import load_task
-from clrsearch.training import SequentialRun, TaskData, probe
+from clrsearch.training import Checkpoints, SequentialRun, TaskData, probe
+from clrsearch.worker import claims
+from clrsearch.worker.lease import Lease
 from clrsearch.worker.loop import Worker, keeps_failing
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def begin(url, task_dir):
+def begin(url, task_dir, tmp_path):
     """Make a study of one of the tests' tasks, and a worker for it."""
     with open_database(url, create=True) as database:
 
@@ -26,7 +30,7 @@ def begin(url, task_dir):
             loaded = load_task(plan.task, options=plan.options, folder=task_dir)
             facts = probe(loaded, epochs=plan.epochs, device=CPU)
             made = Study.create(database, study, plan, facts, {"clrsearch": "0"})
-            return made, Worker(made, loaded.task, CPU, name="w")
+            return made, Worker(made, loaded.task, CPU, Checkpoints(tmp_path), name="w")
 
         yield make
 
@@ -136,18 +140,191 @@ def test_failures_among_complete_trials_stop_nothing(begin) -> None:
     assert not keeps_failing([*complete, *failed])
 
 
-def test_a_trial_that_was_begun_is_gone_on_with_under_its_number(begin) -> None:
-    study, worker = begin(trials=1)
+def undisturbed(study, task_dir, record, name="Noisy"):
+    """The values of a trial's parameters, run by hand from beginning to end."""
+    loaded = load_task(f"tiny.py:{name}", folder=task_dir)
+    data = TaskData(loaded.task, study.facts.batch_size, CPU)
+    played = study.trace(record.family, record.params)
+    run = SequentialRun(loaded.task, study.facts, data, played, seed=study.plan.seed, device=CPU)
+    metric = study.facts.metric
+    return {n: run.next_epoch().metrics[metric] for n in range(1, study.facts.epochs + 1)}
+
+
+def begin_and_leave(study, values) -> int:
+    """A trial of the first slot that a worker began, reported on, and left; its number."""
     slot = study.slots.claim("gone")
     params = study.space.first("cyclic")[0]
-    number = study.begin(slot, params, {"worker": "gone", "device": "cpu"})
-    study.report(number, 1, 99.0)
-    study.slots.hand_back(slot)
+    number = study.begin(slot, params, {"worker": "gone", "device": "cuda"})
+    for epoch, value in values.items():
+        study.report(number, epoch, value)
+    study.slots.release("gone")
+    return number
+
+
+def test_a_trial_that_was_begun_is_gone_on_with_under_its_number(begin, task_dir) -> None:
+    study, worker = begin("Noisy", trials=1)
+    number = begin_and_leave(study, {})
+    expected = undisturbed(study, task_dir, study.trial(number))
+    study.report(number, 1, expected[1])
     worker.work()
     (record,) = study.history.records()
-    assert (record.number, record.state, record.epoch) == (number, "complete", 4)
-    assert record.values[1] != 99.0
+    assert (record.number, record.state) == (number, "complete")
+    assert (record.worker, record.device, record.drift) == ("w", "cpu", 0.0)
+    assert record.values == expected
     assert study.slots.counts() == {SlotState.COMPLETE: 1}
+
+
+def test_stored_values_stay_and_a_repeated_epoch_is_compared_with_them(begin, task_dir) -> None:
+    study, worker = begin("Noisy", trials=1)
+    number = begin_and_leave(study, {})
+    expected = undisturbed(study, task_dir, study.trial(number))
+    study.report(number, 1, expected[1] + 0.5)
+    worker.work()
+    (record,) = study.history.records()
+    assert record.values == expected | {1: expected[1] + 0.5}
+    assert record.drift == pytest.approx(0.5)
+
+
+def test_a_checkpoint_is_what_is_gone_on_from(begin, task_dir, tmp_path) -> None:
+    study, worker = begin("Noisy", trials=1)
+    number = begin_and_leave(study, {})
+    expected = undisturbed(study, task_dir, study.trial(number))
+    for epoch in (1, 2):
+        study.report(number, epoch, expected[epoch])
+    task = load_task("tiny.py:Noisy", folder=task_dir).task
+    played = study.trace("cyclic", study.trial(number).params)
+    data = TaskData(task, study.facts.batch_size, CPU)
+    run = SequentialRun(task, study.facts, data, played, seed=0, device=CPU)
+    run.next_epoch(), run.next_epoch()
+    run.seconds = 1000.0
+    Checkpoints(tmp_path).save(number, run.state(), confirm=lambda: True)
+    worker.work()
+    (record,) = study.history.records()
+    assert record.values == expected
+    assert record.seconds > 1000.0
+    assert list(tmp_path.glob("*.pt")) == []
+
+
+@pytest.mark.parametrize("spoilt", ["another model", "ahead of the values", "torn"])
+def test_a_checkpoint_that_does_not_fit_is_left_aside(begin, task_dir, tmp_path, spoilt) -> None:
+    study, worker = begin("Noisy", trials=1)
+    number = begin_and_leave(study, {})
+    expected = undisturbed(study, task_dir, study.trial(number))
+    name = "Tiny" if spoilt == "another model" else "Noisy"
+    task = load_task(f"tiny.py:{name}", folder=task_dir).task
+    played = study.trace("cyclic", study.trial(number).params)
+    data = TaskData(task, study.facts.batch_size, CPU)
+    run = SequentialRun(task, study.facts, data, played, seed=0, device=CPU)
+    run.next_epoch()
+    if spoilt != "ahead of the values":
+        study.report(number, 1, expected[1])
+    Checkpoints(tmp_path).save(number, run.state(), confirm=lambda: True)
+    if spoilt == "torn":
+        path = tmp_path / f"trial-{number}.pt"
+        path.write_bytes(path.read_bytes()[:2000])
+    worker.work()
+    (record,) = study.history.records()
+    assert record.values == expected
+
+
+def test_checkpoints_are_written_so_far_apart(begin, tmp_path, monkeypatch) -> None:
+    saved = []
+    save = Checkpoints.save
+
+    def note(self, trial, state, *, confirm):
+        saved.append((trial, state["epoch"]))
+        return save(self, trial, state, confirm=confirm)
+
+    monkeypatch.setattr(Checkpoints, "save", note)
+    _, worker = begin(trials=2, pruner="none")
+    worker._checkpoint_seconds = 0.0
+    worker.work()
+    assert saved == [(trial, epoch) for trial in (0, 1) for epoch in (1, 2, 3)]
+    assert list(tmp_path.glob("*.pt")) == []
+    saved.clear()
+    _, worker = begin(study="seldom", trials=2)
+    worker.work()
+    assert saved == []
+
+
+def test_five_losses_without_a_checkpoint_fail_the_trial(begin) -> None:
+    study, worker = begin(trials=2, retries=3)
+    begin_and_leave(study, {})
+    for _ in range(4):
+        study.slots.claim("gone")
+        study.slots.release("gone")
+    worker.work()
+    lost, other = study.history.records()
+    assert (lost.state, other.state) == ("failed", "complete")
+    assert lost.error.startswith("5 workers were lost with this trial")
+    assert study.slots.counts() == {SlotState.FAILED: 1, SlotState.COMPLETE: 1}
+
+
+def test_a_failed_slot_that_is_retried_gets_one_more_try(begin, task_dir) -> None:
+    study, worker = begin("FailsLater", trials=1)
+    worker.work()
+    assert [record.state for record in study.history.records()] == ["failed"] * 2
+    assert study.slots.retry() == 1
+    mended = load_task("tiny.py:Tiny", folder=task_dir).task
+    worker._task = mended
+    worker.work()
+    records = study.history.records()
+    assert [record.state for record in records] == ["failed", "failed", "complete"]
+    assert records[0].params == records[2].params
+
+
+def test_a_trial_told_by_a_sleeper_is_not_told_again(begin, task_dir) -> None:
+    study, worker = begin("Noisy", trials=1)
+    number = begin_and_leave(study, {})
+    expected = undisturbed(study, task_dir, study.trial(number))
+    report = study.report
+
+    def told_meanwhile(trial, epoch, value):
+        if epoch == 3:
+            for each in (3, 4):
+                report(number, each, expected[each])
+            study.complete(number, expected[4], {"metrics": {}, "seconds": 1.0})
+        return report(trial, epoch, value)
+
+    study.report = told_meanwhile
+    worker.work()
+    (record,) = study.history.records()
+    assert (record.state, record.values) == ("complete", expected)
+    assert study.slots.counts() == {SlotState.COMPLETE: 1}
+
+
+def test_a_worker_that_lost_its_slot_writes_nothing_and_takes_another(
+    begin, tmp_path, monkeypatch
+) -> None:
+    study, worker = begin("Noisy", trials=2)
+    worker._checkpoint_seconds = 0.0
+    leases, thief = [], []
+    enter, report = Lease.__enter__, study.report
+
+    def entered(lease):
+        leases.append(lease)
+        return enter(lease)
+
+    def steal(trial, epoch, value):
+        sent = report(trial, epoch, value)
+        if epoch == 2 and not thief:
+            expired = sa.update(table).values(expires=1.0).where(table.c.number == 0)
+            with study.database.engine.begin() as connection:
+                connection.execute(expired)
+            thief.append(study.slots.take_over(study.slots.claims()[0], "thief"))
+            (tmp_path / "trial-0.pt").unlink()
+            leases[0]._renew()
+        return sent
+
+    monkeypatch.setattr(Lease, "__enter__", entered)
+    study.report = steal
+    worker._on_end = lambda record: setattr(worker._interruption, "asked", True)
+    worker.work()
+    lost, new = study.history.records()
+    assert (lost.state, sorted(lost.values)) == ("running", [1, 2])
+    assert (new.slot, new.state) == (1, "complete")
+    assert study.slots.renew(thief[0])
+    assert list(tmp_path.glob("*.pt")) == []
 
 
 def test_a_trial_that_was_told_just_before_its_worker_died_is_not_run_again(begin) -> None:
@@ -185,7 +362,8 @@ def test_rates_and_momenta_at_epoch_ends_are_stored(begin, url) -> None:
     assert stored["momenta"] == expected.momenta[:, 3::4].tolist()
 
 
-def test_it_waits_for_the_slot_of_a_worker_that_went_silent(begin) -> None:
+def test_it_waits_for_the_slot_of_a_worker_that_went_silent(begin, monkeypatch) -> None:
+    monkeypatch.setattr(claims, "LEASE_SECONDS", 1.0)
     study, worker = begin(trials=2)
     lost = study.slots.claim("silent")
     soon = "UPDATE clrsearch_slots SET expires = (julianday('now') - 2440587.5) * 86400 + 1.5"

@@ -1,4 +1,4 @@
-"""Signals interrupt training, and nothing else."""
+"""Signals are noted, and whoever trains or sleeps asks."""
 
 from __future__ import annotations
 
@@ -7,33 +7,36 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
-from clrsearch.worker.signals import Interrupted, Interruption
+from clrsearch.training import Interrupted
+from clrsearch.worker.signals import Interruption
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_breaks_off_an_allowed_block(number) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_is_noted_and_ends_a_sleep(number) -> None:
     interruption = Interruption()
     with interruption.listening():
-        with pytest.raises(Interrupted), interruption.allowed():
-            os.kill(os.getpid(), number)
-            for _ in range(10_000_000):
-                pass
+        interruption.sleep(0.01)
+        assert not interruption.asked
+        threading.Timer(0.2, os.kill, [os.getpid(), number]).start()
+        began = time.monotonic()
+        with pytest.raises(Interrupted):
+            interruption.sleep(60)
+        assert time.monotonic() - began < 30
         assert interruption.asked
 
 
-def test_elsewhere_it_waits_for_the_next_allowed_block() -> None:
+def test_it_breaks_off_nothing_else() -> None:
     interruption = Interruption()
     with interruption.listening():
         os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
         written = sum(range(1000))
         assert written == 499_500
         assert interruption.asked
-        with pytest.raises(Interrupted), interruption.allowed():
-            raise AssertionError("an interrupted worker began to train")
 
 
 def test_the_handlers_are_put_back() -> None:

@@ -1,0 +1,361 @@
+"""How a study stands while others work on it: slots, workers, pace and failures.
+
+No clock of this machine is read: ages are those of the database, and the pace is that of the
+workers which live now, so that a study which rested for a day between two runs has the pace of the
+second.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from clrsearch.reports import words
+from clrsearch.reports.live import COLOURS
+from clrsearch.reports.snapshot import ENDS
+from clrsearch.reports.tables import plain_table
+from clrsearch.search import Record, Study
+from clrsearch.storage import Claim, SlotState
+
+RECENT = 20  # trials that the pace is the mean of
+FEWEST = 3  # below that it is not known
+NAMED = 5  # trials of a cause of failure that are named in the table
+LONGEST_CAUSE = 200  # characters of it in the table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A worker that holds a slot, and how far its trial has come.
+
+    ``age`` is the seconds since it renewed its lease, ``silent`` whether the lease has run out. The
+    trial is None until it has begun, its device until this worker has taken it up.
+    """
+
+    worker: str
+    slot: int
+    trial: int | None
+    device: str | None
+    epoch: int
+    value: float | None
+    attempt: int
+    losses: int
+    checkpoint: int | None
+    age: float
+    silent: bool
+
+    @property
+    def host(self) -> str:
+        """The machine it runs on."""
+        return self.worker.partition(":")[0]
+
+    @property
+    def pid(self) -> int | None:
+        """The process to end: its own, or that of the ``clrsearch run`` which started it."""
+        parts = self.worker.split(":")
+        return int(parts[1]) if len(parts) > 2 and parts[1].isdecimal() else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How fast trials end: ``workers`` live ones at ``seconds`` each, the mean of ``trials``."""
+
+    workers: int
+    seconds: float
+    trials: int
+
+    @property
+    def per_hour(self) -> float:
+        """How many trials end in an hour."""
+        return 3600 * self.workers / self.seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A cause, the last line of a traceback, and the numbers of the trials that it failed."""
+
+    cause: str
+    trials: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How a study stands.
+
+    ``slots`` counts the slots by state. ``holders`` are in the order of their slots, ``failures``
+    the most frequent first. ``stopped_by`` is the latest failed trial of a study that was stopped.
+    """
+
+    name: str
+    metric: str
+    epochs: int
+    slots: Mapping[SlotState, int]
+    holders: tuple[Holder, ...]
+    pace: Pace | None
+    failures: tuple[Failure, ...]
+    stopped: bool
+    stopped_by: int | None
+
+    @property
+    def done(self) -> int:
+        """How many slots are used up."""
+        return sum(self.slots.get(end, 0) for end in ENDS)
+
+    @property
+    def left(self) -> int:
+        """How many slots are open or claimed."""
+        return self.slots.get(SlotState.OPEN, 0) + self.slots.get(SlotState.CLAIMED, 0)
+
+    @property
+    def live(self) -> tuple[Holder, ...]:
+        """Those whose lease has not run out."""
+        return tuple(holder for holder in self.holders if not holder.silent)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until every slot has ended at this pace; the epochs of running trials count as done."""
+        if self.pace is None:
+            return None
+        begun = sum(holder.epoch for holder in self.holders) / self.epochs
+        return max(self.left - begun, 0.0) * self.pace.seconds / self.pace.workers
+
+
+def read_status(study: Study) -> Status:
+    """How the study stands now."""
+    claims = study.slots.claims()
+    records = study.history.records()
+    held = holders(claims, records)
+    failed = [record.number for record in records if record.state == "failed"]
+    return Status(
+        name=study.name,
+        metric=study.facts.metric,
+        epochs=study.facts.epochs,
+        slots=study.slots.counts(),
+        holders=held,
+        pace=pace(records, sum(not holder.silent for holder in held)),
+        failures=failures(records),
+        stopped=study.stopped is not None,
+        stopped_by=max(failed, default=None),
+    )
+
+
+def holders(claims: Iterable[Claim], records: Sequence[Record]) -> tuple[Holder, ...]:
+    """Who holds slots, with the trials that run in them.
+
+    A slot that is tried again names its failed trial until the next one has begun: that is none.
+    """
+    trials = {record.number: record for record in records if record.state != "failed"}
+    found = []
+    for claim in claims:
+        record = None if claim.trial is None else trials.get(claim.trial)
+        found.append(
+            Holder(
+                worker=claim.worker,
+                slot=claim.number,
+                trial=record.number if record else None,
+                device=record.device if record and record.worker == claim.worker else None,
+                epoch=record.epoch if record else 0,
+                value=record.value if record else None,
+                attempt=claim.attempt,
+                losses=claim.losses,
+                checkpoint=claim.checkpoint,
+                age=claim.age,
+                silent=claim.expired,
+            )
+        )
+    return tuple(found)
+
+
+def pace(records: Iterable[Record], workers: int) -> Pace | None:
+    """The pace of so many live workers, or None where there is too little to go by.
+
+    The time of a trial is what it spent in training and validation, which no pause is part of; the
+    latest ``RECENT`` that ended count, pruned and diverged ones too, failed ones not.
+    """
+    ended = sorted(
+        (record.ended, record.number, record.seconds)
+        for record in records
+        if record.ended is not None and record.state != "failed" and record.seconds > 0
+    )
+    recent = [seconds for _, _, seconds in ended[-RECENT:]]
+    if workers == 0 or len(recent) < FEWEST:
+        return None
+    return Pace(workers=workers, seconds=sum(recent) / len(recent), trials=len(recent))
+
+
+def failures(records: Iterable[Record]) -> tuple[Failure, ...]:
+    """The failed trials by cause."""
+    causes: dict[str, list[int]] = {}
+    for record in records:
+        if record.state == "failed":
+            said = [line.strip() for line in record.error.splitlines() if line.strip()]
+            causes.setdefault(said[-1] if said else "no reason is stored", []).append(record.number)
+    grouped = [Failure(cause=cause, trials=tuple(trials)) for cause, trials in causes.items()]
+    return tuple(sorted(grouped, key=lambda failure: (-len(failure.trials), failure.trials)))
+
+
+def status_json(status: Status) -> str:
+    """The status as one line of JSON."""
+    content: dict[str, Any] = {
+        "study": status.name,
+        "trials": status.done + status.left,
+        "done": status.done,
+        "slots": {str(state): status.slots.get(state, 0) for state in SlotState},
+        "epochs": status.epochs,
+        "metric": status.metric,
+        "workers": [
+            {
+                "worker": holder.worker,
+                "host": holder.host,
+                "pid": holder.pid,
+                "device": holder.device,
+                "slot": holder.slot,
+                "trial": holder.trial,
+                "epoch": holder.epoch,
+                "value": holder.value,
+                "age": round(holder.age, 3),
+                "silent": holder.silent,
+                "attempt": holder.attempt,
+                "losses": holder.losses,
+                "checkpoint": holder.checkpoint,
+            }
+            for holder in status.holders
+        ],
+        "trials_per_hour": status.pace and round(status.pace.per_hour, 3),
+        "seconds_left": None if status.seconds_left is None else round(status.seconds_left, 1),
+        "failures": [
+            {"cause": failure.cause, "trials": failure.trials} for failure in status.failures
+        ],
+        "stopped": status.stopped,
+    }
+    return json.dumps(content)
+
+
+def status_table(status: Status) -> RenderableType:
+    """The status as it is drawn on a terminal; what may be cut off at its lower edge comes last."""
+    done = f"  {status.done} of {status.done + status.left} trials done"
+    parts: list[RenderableType] = [Text.assemble((status.name, "bold"), done), _counts(status)]
+    outlook = _outlook(status)
+    if outlook:
+        parts.append(Text(outlook))
+    if status.stopped:
+        parts.append(Text(_advice(status), style="red"))
+    if status.holders:
+        parts += [Text(), _holders(status)]
+    if status.failures:
+        parts += [Text(), _failures(status.failures)]
+    return Group(*parts)
+
+
+def _counts(status: Status) -> Text:
+    states = [*ENDS, SlotState.CLAIMED, SlotState.OPEN]
+    if status.slots.get(SlotState.CANCELLED, 0):
+        states.append(SlotState.CANCELLED)
+    counts = [(state, status.slots.get(state, 0)) for state in states]
+    return Text("  ").join(
+        Text(f"{count} {state}", style=COLOURS.get(state, "") if count else "dim")
+        for state, count in counts
+    )
+
+
+def _holders(status: Status) -> RenderableType:
+    """One row per claim, those of live workers first."""
+    table = plain_table()
+    table.add_column("host", overflow="ellipsis")  # the one to give way where it is narrow
+    for column in ("pid", "device", "trial", "epoch", status.metric, "renewed"):
+        right = column in ("pid", "trial", "epoch")
+        table.add_column(Text(column), justify="right" if right else "left", no_wrap=True)
+    for holder in sorted(status.holders, key=lambda holder: holder.silent):
+        heard = _time(round(holder.age))
+        table.add_row(
+            Text(holder.host),
+            "" if holder.pid is None else str(holder.pid),
+            Text(holder.device or ""),
+            "" if holder.trial is None else str(holder.trial),
+            f"{holder.epoch}/{status.epochs}",
+            "" if holder.value is None else words.number(holder.value),
+            Text(f"silent for {heard}", style="yellow") if holder.silent else f"{heard} ago",
+        )
+    return table
+
+
+def _outlook(status: Status) -> str:
+    """The pace, the time left and what they come from, or why they are not known."""
+    pace, seconds_left = status.pace, status.seconds_left
+    if not status.left or (status.stopped and not status.live):
+        return ""
+    if not status.live:
+        return (
+            "No worker is live. Unless one is just starting, "
+            f"clrsearch worker {status.name} goes on with it."
+        )
+    if pace is None or seconds_left is None:
+        return f"The time left is not known before {FEWEST} trials have ended."
+    rate = f"{pace.per_hour:,.0f}" if pace.per_hour >= 10 else words.number(pace.per_hour)
+    workers = "1 live worker" if pace.workers == 1 else f"{pace.workers} live workers"
+    return (
+        f"{rate} trials per hour, about {words.duration(seconds_left)} left\n"
+        f"({workers}, {_time(pace.seconds)} per trial: the mean of the latest {pace.trials})"
+    )
+
+
+def _failures(failures: Sequence[Failure]) -> RenderableType:
+    table = plain_table("failed", right=("failed",))
+    table.add_column("trials", no_wrap=True)
+    table.add_column("cause", overflow="fold")
+    for failure in failures:
+        more = [] if len(failure.trials) <= NAMED else ["..."]
+        cause = Text(failure.cause)
+        cause.truncate(LONGEST_CAUSE, overflow="ellipsis")
+        table.add_row(
+            str(len(failure.trials)),
+            ", ".join([*(str(number) for number in failure.trials[:NAMED]), *more]),
+            cause,
+        )
+    return table
+
+
+def _advice(status: Status) -> str:
+    name, trial = status.name, status.stopped_by
+    why = "" if trial is None else f"clrsearch show {name} {trial} shows why; "
+    return (
+        f"Stopped: its task failed again and again. {why}"
+        f"clrsearch retry {name} gives the failed trials another try."
+    )
+
+
+def _time(seconds: float) -> str:
+    """Seconds while they say enough."""
+    if seconds < 10:
+        return f"{max(seconds, 0):.2g} s"
+    return f"{seconds:.0f} s" if seconds < 120 else words.duration(seconds)
+
+
+class StatusView:
+    """The status on a terminal, drawn anew each time; the last one stays."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, auto_refresh=False)
+        self._shown: RenderableType = Text()
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, status: Status) -> None:
+        """Draw the study anew."""
+        self._shown = status_table(status)
+        self._live.update(self._shown, refresh=True)
+
+    def wait(self, cause: str) -> None:
+        """Say under what was drawn last why there is nothing newer."""
+        waiting = Text(f"waiting for the database: {cause}", style="yellow")
+        self._live.update(Group(self._shown, Text(), waiting), refresh=True)

@@ -1,0 +1,57 @@
+"""Keeping a database in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alembic.util import CommandError
+
+from clrsearch.errors import StorageError
+from clrsearch.storage.engine import cause, optuna_storage, storage_errors
+from clrsearch.storage.outage import DATABASE_ERRORS
+from clrsearch.storage.place import require_place
+from clrsearch.storage.slots import add_missing_columns, create_slot_table
+from clrsearch.storage.url import StorageUrl
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upgraded:
+    """Optuna's schema before and after, and the columns that were added to the slot table."""
+
+    before: str
+    after: str
+    columns: tuple[str, ...]
+
+    @property
+    def changed(self) -> bool:
+        """Whether there was anything to do."""
+        return self.before != self.after or bool(self.columns)
+
+
+def upgrade(url: StorageUrl) -> Upgraded:
+    """Bring the tables to the versions that this Optuna and this package know.
+
+    Raises:
+        StorageError: there is no database, its schema is newer, or a change failed.
+    """
+    require_place(url)
+    with storage_errors(url):
+        storage = optuna_storage(url)
+        try:
+            before = storage.get_current_version()
+            if before not in storage.get_all_versions():
+                raise StorageError(
+                    f"the tables at {url} are of Optuna's schema {before}, newer than "
+                    f"{storage.get_head_version()} here: update optuna"
+                )
+            try:
+                storage.upgrade()
+            except (CommandError, *DATABASE_ERRORS) as error:
+                raise StorageError(f"{url}: the upgrade failed: {cause(error)}") from error
+            create_slot_table(storage.engine)
+            columns = add_missing_columns(storage.engine)
+            after = storage.get_current_version()
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
+    return Upgraded(before=before, after=after, columns=tuple(columns))

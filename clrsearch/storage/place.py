@@ -1,0 +1,57 @@
+"""Whether a SQLite file may lie where it is said to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from clrsearch.errors import StorageError
+from clrsearch.storage.url import StorageUrl
+
+NETWORK = (
+    *("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "gpfs", "beegfs", "panfs"),
+    *("orangefs", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "fuse.s3fs", "fuse.ceph"),
+)
+"""File systems, as /proc/self/mountinfo names them, that share files between machines."""
+
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
+def require_place(url: StorageUrl, *, create: bool = False) -> None:
+    """Refuse a database file that is not there, or with ``create`` a folder that cannot hold it.
+
+    Raises:
+        StorageError: naming the file or the folder.
+    """
+    if url.file is None:
+        return
+    folder = url.file.parent
+    if not folder.is_dir():
+        raise StorageError(f"the folder {folder} of the database does not exist")
+    if url.file.is_dir():
+        raise StorageError(f"{url.file} is a folder, not a database file")
+    if not url.file.exists():
+        if not create:
+            raise StorageError(f"no studies at {url}: clrsearch run makes the file")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise StorageError(
+                f"the folder {folder} is read-only: the database needs to write there"
+            )
+    mounts = _MOUNTS.read_text(encoding="utf-8") if _MOUNTS.exists() else ""
+    kind = file_system(folder.resolve(), mounts)
+    if kind in NETWORK:
+        raise StorageError(
+            f"{url.file} lies on a network file system ({kind}), where SQLite's locks do not hold: "
+            "keep studies on a local disk, or in PostgreSQL (postgresql://USER@HOST/DATABASE)"
+        )
+
+
+def file_system(folder: Path, mounts: str) -> str | None:
+    """The type of the file system that ``folder`` lies on, after the text of a mountinfo file."""
+    found: tuple[int, str] | None = None
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        point = before.split()[4].encode().decode("unicode_escape")  # spaces are written \040
+        if folder.is_relative_to(point) and (found is None or len(point) >= found[0]):
+            found = len(point), after.split()[0]
+    return found[1] if found else None

@@ -1,0 +1,158 @@
+"""One worker's attempt at a slot's trial: train, report, prune, checkpoint, tell."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from clrsearch.errors import StorageError
+from clrsearch.search import Record, Study, hopeless
+from clrsearch.storage import DATABASE_ERRORS, Patience, Slot, SlotState
+from clrsearch.training import Checkpoints, Diverged, Epoch, Interrupted, Run
+from clrsearch.worker.lease import Lease
+from clrsearch.worker.outbox import Outbox
+
+SETTLE_SECONDS = 0.2  # between two looks whether an outage is over
+
+
+class TrialEnded(Exception):
+    """The trial has been told by another worker, which held the slot before."""
+
+
+class Attempt:
+    """From where the trial was broken off, or its beginning, to its end.
+
+    Nothing is written for a slot whose lease was not renewed a moment ago. While the database is
+    away the training goes on, and what it has to say waits.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        slot: Slot,
+        lease: Lease,
+        run: Run,
+        checkpoints: Checkpoints,
+        *,
+        trial: int,
+        stored: Mapping[int, float],
+        rates: Sequence[float],
+        rivals: Callable[[], list[Record]] | None,
+        checkpoint_seconds: float,
+        patience: Patience,
+        sleep: Callable[[float], None],
+    ) -> None:
+        """``stored`` are the values of earlier attempts, ``rates`` those at the epochs' ends.
+
+        Without ``rivals`` the trial is not pruned.
+        """
+        self._study = study
+        self._slot = slot
+        self._lease = lease
+        self._trial = trial
+        self._run = run
+        self._checkpoints = checkpoints
+        self._rates = rates
+        self._rivals = rivals
+        self._checkpoint_seconds = checkpoint_seconds
+        self._patience = patience
+        self._sleep = sleep
+        self._outbox = Outbox(stored, self._report)
+        self._saved_at = time.monotonic()
+
+    def train(self) -> None:
+        """Train to the end and tell it.
+
+        Raises:
+            Interrupted: the run was, or the slot has been lost; :meth:`leave` tells which.
+            TrialEnded: nothing is left to do.
+            StorageError: a checkpoint cannot be written.
+            SQLAlchemyError, StorageInternalError: an error of the database that does not pass, or
+                an outage that outlasts patience.
+        """
+        facts = self._study.facts
+        last: Epoch | None = None
+        try:
+            while self._run.epoch < facts.epochs:
+                last = self._run.next_epoch()
+                new = self._outbox.put(last.number, last.metrics[facts.metric])
+                if not self._post():
+                    continue
+                if new and self._hopeless():
+                    self._tell(SlotState.PRUNED, last.metrics)
+                    return
+                if last.number < facts.epochs:
+                    self._save_in_time()
+        except Diverged as diverged:
+            self._tell(SlotState.DIVERGED, {}, diverged=str(diverged))
+            return
+        assert last is not None  # no checkpoint is written at the end of the last epoch
+        self._tell(SlotState.COMPLETE, last.metrics)
+
+    def leave(self) -> None:
+        """Save how far it came, without waiting for the database."""
+        try:
+            if self._post() and self._run.epoch < self._study.facts.epochs:
+                self._save()
+        except (*DATABASE_ERRORS, StorageError, Interrupted, TrialEnded):
+            return  # the next attempt begins with the last checkpoint, or with none
+
+    def _post(self) -> bool:
+        """Send the values that wait; False while the database is away."""
+        if self._lease.lost:
+            raise Interrupted
+        if not self._lease.fresh():
+            return False
+        try:
+            self._outbox.send()
+        except DATABASE_ERRORS as error:
+            self._lease.doubt(error)
+            return self._lease.fresh()
+        return True
+
+    def _report(self, epoch: int, value: float) -> None:
+        if not self._study.report(self._trial, epoch, value):
+            raise TrialEnded
+
+    def _hopeless(self) -> bool:
+        if self._rivals is None:
+            return False
+        try:
+            rivals = self._rivals()
+        except DATABASE_ERRORS as error:
+            self._lease.doubt(error)
+            return False
+        return hopeless(
+            self._outbox.values, rivals, self._rates, direction=self._study.facts.direction
+        )
+
+    def _save_in_time(self) -> None:
+        if time.monotonic() - self._saved_at >= self._checkpoint_seconds:
+            self._save()
+
+    def _save(self) -> None:
+        if not self._checkpoints.save(self._trial, self._run.state(), confirm=self._lease.fresh):
+            return
+        self._saved_at = time.monotonic()
+        try:
+            self._study.slots.note_checkpoint(self._slot, self._run.epoch)
+        except DATABASE_ERRORS as error:
+            self._lease.doubt(error)
+
+    def _tell(self, end: SlotState, metrics: Any, **attributes: Any) -> None:
+        """End the trial, then the slot, once all values are stored."""
+        while not self._post():
+            self._sleep(SETTLE_SECONDS)
+        study, trial = self._study, self._trial
+        attributes |= {"metrics": dict(metrics), "seconds": round(self._run.seconds, 3)}
+        if self._outbox.drift:
+            attributes["drift"] = self._outbox.drift
+        if end == SlotState.COMPLETE:
+            value = self._outbox.values[study.facts.epochs]
+            self._patience(lambda: study.complete(trial, value, attributes))
+        else:
+            diverged = end == SlotState.DIVERGED
+            self._patience(lambda: study.prune(trial, attributes, diverged=diverged))
+        self._patience(lambda: study.slots.finish(self._slot, end))
+        self._checkpoints.remove(trial)

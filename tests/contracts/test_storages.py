@@ -1,0 +1,282 @@
+"""What every database must do: each kind is a real one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+import sqlalchemy as sa
+
+from clrsearch import service
+from clrsearch.errors import StorageError
+from clrsearch.search import Study, StudyPlan
+from clrsearch.storage import LEASE_SECONDS, Slots, SlotState, open_database
+from clrsearch.storage.slots import _slots as table
+from clrsearch.tasks import TaskFacts
+
+FACTS = TaskFacts(
+    metric="error",
+    direction="minimize",
+    epochs=4,
+    batch_size=8,
+    steps_per_epoch=4,
+    ratios=(1.0,),
+    groups=("",),
+    own_rate=0.02,
+    momentum="momentum",
+    optimizer="SGD",
+    source="0",
+)
+
+
+@pytest.fixture
+def database(any_url):
+    with open_database(any_url, create=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def slots(database):
+    found = Slots(database.engine, "study-1")
+    found.grow(["cyclic", "cyclic", "constant"])
+    return found
+
+
+def expire(slots, number) -> None:
+    """As if the worker had been silent for a day."""
+    day = sa.update(table).values(expires=table.c.expires - 86_400)
+    with slots._engine.begin() as connection:
+        assert connection.execute(day.where(table.c.number == number)).rowcount == 1
+
+
+def test_slots_are_claimed_in_order_each_once(slots) -> None:
+    claimed = [slots.claim(f"w{index}") for index in range(4)]
+    assert [(slot.number, slot.family) for slot in claimed[:3]] == [
+        (0, "cyclic"),
+        (1, "cyclic"),
+        (2, "constant"),
+    ]
+    assert claimed[3] is None
+    assert slots.counts() == {SlotState.CLAIMED: 3}
+
+
+def test_growing_adds_only_what_is_missing(slots) -> None:
+    slots.claim("w")
+    slots.grow(["cyclic", "cyclic", "constant", "cyclic"])
+    slots.grow(["cyclic"])
+    assert slots.counts() == {SlotState.CLAIMED: 1, SlotState.OPEN: 3}
+
+
+def test_an_end_uses_the_slot_up(slots) -> None:
+    slot = slots.claim("w")
+    assert slots.bind(slot, 7)
+    assert slots.finish(slot, SlotState.PRUNED)
+    assert slots.counts()[SlotState.PRUNED] == 1
+    assert slots.ends() == {0: SlotState.PRUNED}
+    assert not slots.finish(slot, SlotState.COMPLETE)
+    assert not slots.renew(slot)
+    assert not slots.hand_back(slot)
+    assert not slots.note_checkpoint(slot, 3)
+
+
+def test_a_slot_handed_back_is_claimed_again_under_the_next_attempt(slots) -> None:
+    first = slots.claim("w")
+    assert slots.hand_back(first)
+    second = slots.claim("v")
+    assert (first.number, first.attempt) == (0, 1)
+    assert (second.number, second.attempt, second.losses) == (0, 2, 0)
+    assert not slots.renew(first)
+    assert slots.renew(second)
+
+
+def test_a_claim_whose_answer_was_lost_is_found_by_the_next(slots) -> None:
+    unheard = slots.claim("w")
+    again = slots.claim("w")
+    assert (again.number, again.attempt) == (unheard.number, unheard.attempt + 1)
+    assert slots.claim("v").number == 1
+
+
+def test_only_an_expired_lease_is_taken_over_and_its_former_holder_fenced(slots) -> None:
+    lost, _, _ = (slots.claim(f"w{index}") for index in range(3))
+    fresh, *_ = slots.claims()
+    assert slots.take_over(fresh, "v") is None
+    expire(slots, 0)
+    assert slots.live() == 2
+    seen, *_ = slots.claims()
+    assert (seen.number, seen.worker, seen.attempt, seen.expired) == (0, "w0", 1, True)
+    taken = slots.take_over(seen, "v")
+    assert (taken.number, taken.attempt, taken.losses) == (0, 2, 1)
+    assert slots.take_over(seen, "u") is None
+    assert not slots.renew(lost)
+    assert not slots.finish(lost, SlotState.COMPLETE)
+    assert slots.finish(taken, SlotState.COMPLETE)
+
+
+def test_a_renewed_lease_is_not_taken_over(slots) -> None:
+    slot = slots.claim("w")
+    expire(slots, 0)
+    (seen,) = slots.claims()
+    assert slots.renew(slot)
+    assert slots.take_over(seen, "v") is None
+
+
+def test_losses_count_up_to_the_next_checkpoint(slots) -> None:
+    slots.claim("w")
+    assert slots.release("w") == 1
+    assert slots.claim("v").losses == 1
+    expire(slots, 0)
+    taken = slots.take_over(slots.claims()[0], "u")
+    assert taken.losses == 2
+    assert slots.note_checkpoint(taken, 5)
+    (claim,) = slots.claims()
+    assert (claim.losses, claim.checkpoint) == (0, 5)
+
+
+def test_the_slots_of_a_worker_that_died_are_released(slots) -> None:
+    slots.claim("dead")
+    slots.claim("alive")
+    assert slots.release("dead") == 1
+    assert slots.counts() == {SlotState.OPEN: 2, SlotState.CLAIMED: 1}
+
+
+def test_failed_slots_are_tried_again_and_open_ones_cancelled(slots) -> None:
+    slots.finish(slots.claim("w"), SlotState.FAILED)
+    slots.finish(slots.claim("w"), SlotState.COMPLETE)
+    assert slots.cancel() == 1
+    assert slots.retry() == 1
+    assert slots.counts() == {
+        SlotState.OPEN: 1,
+        SlotState.COMPLETE: 1,
+        SlotState.CANCELLED: 1,
+    }
+    assert slots.claim("v").number == 0
+    assert slots.claim("v").number == 0  # none but its own is left
+
+
+def test_studies_do_not_see_each_others_slots(slots) -> None:
+    other = Slots(slots._engine, "study-2")
+    other.grow(["constant"])
+    other.delete()
+    assert sum(slots.counts().values()) == 3
+    assert sum(other.counts().values()) == 0
+
+
+def test_a_lease_is_counted_by_the_databases_clock(slots) -> None:
+    slots.claim("w")
+    (before,) = slots.claims()
+    time.sleep(0.5)
+    (after,) = slots.claims()
+    assert before.expires == after.expires
+    assert 0.0 <= before.age < 5.0
+    assert 0.4 < after.age - before.age < 5.0
+    assert abs(before.expires - LEASE_SECONDS - time.time()) < 60.0  # the server is this machine
+
+
+def test_eight_processes_claim_sixty_slots_each_once(database) -> None:
+    Slots(database.engine, "many").grow(["cyclic"] * 60)
+    program = (
+        "import sys; from clrsearch.storage import *\n"
+        "with open_database(StorageUrl(sys.argv[1])) as database:\n"
+        "    slots = Slots(database.engine, 'many')\n"
+        "    while slot := slots.claim(sys.argv[2]):\n"
+        "        print(slot.number)\n"
+        "        assert slots.finish(slot, SlotState.COMPLETE)\n"
+    )
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, database.url.reveal(), f"w{index}"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(8)
+    ]
+    claimed = Counter(
+        int(line) for worker in workers for line in worker.communicate()[0].splitlines()
+    )
+    assert claimed == Counter(range(60))
+    assert [worker.returncode for worker in workers] == [0] * 8
+
+
+def test_six_processes_make_one_database(any_url) -> None:
+    program = (
+        "import sys; from clrsearch.storage import *\n"
+        "with open_database(StorageUrl(sys.argv[1]), create=True): pass\n"
+    )
+    makers = [
+        subprocess.Popen([sys.executable, "-c", program, any_url.reveal()], stderr=subprocess.PIPE)
+        for _ in range(6)
+    ]
+    assert [maker.communicate()[1].decode() for maker in makers] == [""] * 6
+    with open_database(any_url) as database, database.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM version_info").scalar() == 1
+        assert connection.exec_driver_sql("SELECT count(*) FROM alembic_version").scalar() == 1
+
+
+def test_nothing_is_made_unless_asked(any_url) -> None:
+    with pytest.raises(StorageError, match="no studies at"), open_database(any_url):
+        pass
+    assert service.list_studies() == []
+
+
+def test_a_trial_comes_back_as_it_went(database) -> None:
+    plan = StudyPlan(task="tiny.py:Tiny", trials=3)
+    study = Study.create(database, "mine", plan, FACTS, {"clrsearch": "0"})
+    slot = study.slots.claim("w")
+    params = study.space.first("cyclic")[0]
+    number = study.begin(slot, params, {"worker": "w", "device": "cpu"})
+    values = {1: 0.1 + 0.2, 2: 1e-300, 3: 1 / 3, 4: 123456789.12345679}
+    for epoch, value in values.items():
+        assert study.report(number, epoch, value)
+    assert study.report(number, 3, 1 / 3)
+    assert study.complete(number, values[4], {"metrics": {"error": values[4]}, "seconds": 1.5})
+    again = Study(database, "mine").trial(number)
+    assert again.values == values
+    assert again.params == params
+    assert again.state == "complete"
+    assert study.trial(number) == again
+
+
+def test_an_ended_trial_takes_nothing_more(database) -> None:
+    plan = StudyPlan(task="tiny.py:Tiny", trials=3)
+    study = Study.create(database, "mine", plan, FACTS, {"clrsearch": "0"})
+    slot = study.slots.claim("w")
+    number = study.begin(slot, study.space.first("cyclic")[0], {"worker": "w", "device": "cpu"})
+    study.report(number, 1, 0.5)
+    assert study.prune(number, {"seconds": 1.0}, diverged=True)
+    before = study.trial(number)
+    assert not study.report(number, 2, 0.25)
+    assert not study.complete(number, 0.25, {"metrics": {}})
+    assert not study.prune(number, {})
+    assert not study.fail(number, {"error": "late"})
+    assert not study.resume(number, {"worker": "late"})
+    assert Study(database, "mine").trial(number) == before
+
+
+def test_what_was_begun_twice_is_discarded(database) -> None:
+    plan = StudyPlan(task="tiny.py:Tiny", trials=3)
+    study = Study.create(database, "mine", plan, FACTS, {"clrsearch": "0"})
+    slot = study.slots.claim("w")
+    who = {"worker": "w", "device": "cpu"}
+    params = study.space.first("cyclic")[0]
+    first, twice = (study.begin(slot, params, who) for _ in range(2))
+    study.discard_orphans()
+    assert [record.number for record in study.history.records()] == [first, twice]
+    study.complete(first, 0.5, {})
+    study.slots.finish(slot, SlotState.COMPLETE)
+    study.discard_orphans()
+    assert [record.number for record in study.history.records()] == [first]
+
+
+def test_a_study_runs_from_the_command_to_its_end(any_url, task_dir) -> None:
+    plan = StudyPlan(task="tiny.py:Tiny", trials=6)
+    result = service.run(plan, name="mine", workers=2, device="cpu", task_dir=task_dir)
+    assert result.snapshot.done == 6
+    assert [each.name for each in service.list_studies()] == ["mine"]
+    best = service.best("mine")
+    assert best.trial.state == "complete"
+    assert service.replay("mine", best.trial.number, device="cpu", task_dir=task_dir).matches
+    service.delete("mine")
+    assert service.list_studies() == []

@@ -1,0 +1,132 @@
+"""Whose slots are taken over: those of workers that were watched to be silent, and no others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from clrsearch.storage import Patience, Slots, open_database
+from clrsearch.storage import slots as slots_module
+from clrsearch.worker import claims as module
+from clrsearch.worker.claims import Claims
+
+LEASE = 1.0
+
+
+@pytest.fixture(autouse=True)
+def short_leases(monkeypatch) -> None:
+    for each in (module, slots_module):
+        monkeypatch.setattr(each, "LEASE_SECONDS", LEASE)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
+
+
+@contextmanager
+def opened(url, *, create=True):
+    with open_database(url, create=create) as database:
+        slots = Slots(database.engine, "study")
+        slots.grow(["cyclic"] * 2)
+        yield slots
+
+
+def claims_of(slots) -> Claims:
+    return Claims(slots, "me", patience=Patience(30.0), sleep=time.sleep)
+
+
+@contextmanager
+def renewing(slots, *held):
+    """Workers that live."""
+    done = threading.Event()
+
+    def keep() -> None:
+        while not done.wait(LEASE / 4):
+            for slot in held:
+                slots.renew(slot)
+
+    thread = threading.Thread(target=keep)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_open_slots_come_first(url) -> None:
+    with opened(url) as slots:
+        slots.claim("silent")
+        began = time.monotonic()
+        assert claims_of(slots).next().number == 1
+        assert time.monotonic() - began < LEASE
+
+
+def test_nobody_waits_for_slots_in_good_hands(url) -> None:
+    with opened(url) as slots, renewing(slots, slots.claim("a"), slots.claim("b")):
+        assert claims_of(slots).next() is None
+
+
+def test_nobody_waits_when_all_have_ended(url) -> None:
+    with opened(url) as slots:
+        for _ in range(2):
+            slots.finish(slots.claim("a"), slots_module.SlotState.COMPLETE)
+        assert claims_of(slots).next() is None
+
+
+def test_a_silent_workers_slot_is_taken_over_after_a_lease(url) -> None:
+    with opened(url) as slots:
+        silent, living = slots.claim("silent"), slots.claim("living")
+        time.sleep(2 * LEASE)
+        with renewing(slots, living):
+            began = time.monotonic()
+            taken = claims_of(slots).next()
+        assert time.monotonic() - began >= LEASE
+        assert (taken.number, taken.attempt, taken.losses) == (silent.number, 2, 1)
+
+
+def test_a_slot_that_opens_meanwhile_is_claimed(url) -> None:
+    with opened(url) as slots:
+        held = [slots.claim("a"), slots.claim("b")]
+        opener = threading.Timer(LEASE / 2, slots.hand_back, [held[1]])
+        opener.start()
+        assert claims_of(slots).next().number == 1
+        opener.join()
+
+
+def test_after_an_outage_the_watch_begins_anew(far_url, postgresql, cable) -> None:
+    with opened(far_url) as far, opened(postgresql) as near:
+        near.claim("silent")
+        living = near.claim("living")
+        joined = []
+
+        def outage() -> None:
+            time.sleep(LEASE * 0.8)
+            cable.cut()
+            time.sleep(LEASE)
+            cable.join()
+            joined.append(time.monotonic())
+
+        thread = threading.Thread(target=outage)
+        with renewing(near, living):
+            thread.start()
+            taken = claims_of(far).next()
+        thread.join()
+        assert taken.number == 0
+        assert time.monotonic() - joined[0] >= LEASE
+
+
+def test_who_was_cut_off_with_everybody_is_not_dead(far_url, cable) -> None:
+    with opened(far_url) as watching, opened(far_url, create=False) as working:
+        held = working.claim("a"), working.claim("b")
+        cable.cut()
+        time.sleep(2 * LEASE)  # both leases run out
+        found = []
+        thread = threading.Thread(target=lambda: found.append(claims_of(watching).next()))
+        thread.start()
+        time.sleep(0.2)
+        cable.join()
+        assert all(Patience(10.0)(lambda slot=slot: working.renew(slot)) for slot in held)
+        with renewing(working, *held):
+            thread.join()
+        assert found == [None]

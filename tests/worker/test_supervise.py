@@ -1,0 +1,106 @@
+"""Who is replaced, who is given up, and what is said at the end; the workers are real processes."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import pytest
+
+from clrsearch.errors import ClrsearchError, StudyStopped
+from clrsearch.launch import Command, LocalLauncher
+from clrsearch.search import Study
+from clrsearch.storage import SlotState, open_database
+from clrsearch.training import probe
+from clrsearch.worker import Supervisor
+
+CLAIM = (
+    "import os, sys; from clrsearch.search import Study; from clrsearch.storage import *\n"
+    "url, name, how = sys.argv[1:]\n"
+    "with open_database(StorageUrl(url)) as database:\n"
+    "    slots = Study(database, 'mine').slots\n"
+    "    slot = slots.claim(name)\n"
+    "    if slot is not None:\n"
+    "        if how == 'dies' and slot.losses < 2: os.kill(os.getpid(), 9)\n"
+    "        slots.finish(slot, SlotState.COMPLETE)\n"
+)
+"""A worker that does the first slot that it claims, and 'dies' twice at each before it does."""
+
+
+@pytest.fixture
+def study(url, plan, tiny):
+    import torch
+
+    with open_database(url, create=True) as database:
+        facts = probe(tiny, device=torch.device("cpu"))
+        yield Study.create(database, "mine", plan.model_copy(update={"trials": 3}), facts, {})
+
+
+def supervisor(study, program, *, posts=1, how="lives", on_change=lambda: None) -> Supervisor:
+    started.clear()
+
+    def command(name):
+        started.append(name)
+        url = study.database.url.reveal()
+        return Command(arguments=(sys.executable, "-c", program, url, name, how))
+
+    return Supervisor(study, LocalLauncher(), [command] * posts, patience=30.0, on_change=on_change)
+
+
+started: list[str] = []
+
+
+def test_each_worker_has_a_name_of_its_own(study) -> None:
+    seen = []
+    counts = lambda: seen.append(study.slots.counts())  # noqa: E731
+    assert supervisor(study, CLAIM, posts=3, on_change=counts).watch() is False
+    assert len(set(started)) == len(started) == 3
+    assert seen[-1] == {SlotState.COMPLETE: 3}
+
+
+def test_a_worker_that_is_killed_is_replaced(study) -> None:
+    with pytest.raises(ClrsearchError, match="2 trials are left"):
+        supervisor(study, CLAIM, how="dies").watch()
+    assert len(started) == 3
+    assert study.slots.counts() == {SlotState.COMPLETE: 1, SlotState.OPEN: 2}
+
+
+def test_who_dies_before_it_works_is_given_up(study) -> None:
+    with pytest.raises(ClrsearchError, match=r"3 trials are left.*ended with code 1 \(no luck\)"):
+        supervisor(study, "import sys; sys.exit('no luck')").watch()
+    assert len(started) == 3
+    with pytest.raises(ClrsearchError, match="was ended by SIGKILL"):
+        supervisor(study, "import os; os.kill(os.getpid(), 9)").watch()
+
+
+def test_an_error_that_another_would_meet_as_well_is_told_at_once(study) -> None:
+    program = "import sys; print('clrsearch: no room', file=sys.stderr); sys.exit(2)"
+    with pytest.raises(ClrsearchError, match=r"ended with code 2 \(no room\): run again"):
+        supervisor(study, program).watch()
+    assert len(started) == 1
+
+
+def test_a_stopped_study_is_told_with_its_traceback(study) -> None:
+    study.stop("Traceback: KeyError")
+    with pytest.raises(StudyStopped) as caught:
+        supervisor(study, "import sys; sys.exit(3)").watch()
+    assert caught.value.traceback == "Traceback: KeyError"
+
+
+def test_an_outage_is_waited_out(far_url, cable, plan, tiny) -> None:
+    import torch
+
+    with open_database(far_url, create=True) as database:
+        facts = probe(tiny, device=torch.device("cpu"))
+        study = Study.create(database, "mine", plan.model_copy(update={"trials": 1}), facts, {})
+        cut = threading.Timer(0.5, cable.cut)
+        join = threading.Timer(3.0, cable.join)
+        for each in (cut, join):
+            each.start()
+        watching = supervisor(
+            study,
+            f"import time; time.sleep(2)\n{CLAIM}".replace("with open", "time.sleep(2)\nwith open"),
+            on_change=study.slots.counts,
+        )
+        assert watching.watch() is False
+        assert study.slots.counts() == {SlotState.COMPLETE: 1}

@@ -1,0 +1,176 @@
+"""Workers that are killed, asked to leave, or cut off from the database: nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from clrsearch import service
+from clrsearch.search import Study, StudyPlan
+from clrsearch.storage import SlotState, open_database
+from clrsearch.tasks import load_task
+from clrsearch.training import probe
+
+PATIENCE = 300.0  # seconds for what takes a few on an idle machine
+
+
+def begin(url, task_dir, **keys) -> None:
+    """Make a study of 8 epochs of a fifth of a second."""
+    plan = StudyPlan(**({"task": "tiny.py:Paced", "trials": 4, "pruner": "none"} | keys))
+    facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
+    with open_database(url, create=True) as database:
+        Study.create(database, "mine", plan, facts, service.versions(task_dir))
+
+
+def command(*arguments, cwd) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "clrsearch", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+    )
+
+
+def children(process) -> list[int]:
+    tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
+    return [int(pid) for path in tasks for pid in path.read_text().split()]
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.05)
+    return found
+
+
+def records(url):
+    with open_database(url) as database:
+        return Study(database, "mine").history.records()
+
+
+def attempts(url) -> dict[int, int]:
+    with open_database(url) as database, database.engine.connect() as connection:
+        query = "SELECT number, attempt FROM clrsearch_slots"
+        return dict(tuple(row) for row in connection.exec_driver_sql(query))
+
+
+def require_whole(task_dir, *, trials) -> None:
+    """All trials are complete, one per slot, and each comes out the same when it is run again."""
+    snapshot = service.show("mine").snapshot
+    assert snapshot.slots == {SlotState.COMPLETE: trials}
+    assert sorted(record.slot for record in snapshot.records) == list(range(trials))
+    assert [record.number for record in snapshot.records] == list(range(trials))
+    for record in snapshot.records:
+        assert record.drift == 0.0
+        assert sorted(record.values) == list(range(1, 9))
+        again = service.replay("mine", record.number, device="cpu", task_dir=task_dir)
+        assert again.matches
+
+
+def test_killed_workers_are_replaced_and_their_trials_resumed(url, task_dir) -> None:
+    running = command(
+        *("run", "--task", "tiny.py:Paced", "--name", "mine", "--trials", "4"),
+        *("--set", "pruner=none", "--workers", "2", "--checkpoint-seconds", "0"),
+        cwd=task_dir,
+    )
+    killed = set()
+    folder = url.file.with_name("studies-checkpoints")
+    for _ in range(2):
+        path = wait_for(lambda: [p for p in folder.glob("*/*.pt") if p.stem not in killed])[0]
+        trial = int(path.stem.removeprefix("trial-"))
+        with open_database(url) as database:
+            claims = Study(database, "mine").slots.claims()
+        worker = next(claim.worker for claim in claims if claim.trial == trial)
+        for pid in children(running):
+            if f"{worker}\0".encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+                killed.add(path.stem)
+    out, errors = running.communicate(timeout=PATIENCE)
+    assert (running.returncode, errors) == (0, "")
+    assert "4 of 4 trials done, 4 complete" in out
+    require_whole(task_dir, trials=4)
+    resumed = {number for number, attempt in attempts(url).items() if attempt > 1}
+    assert {f"trial-{number}" for number in resumed} == killed
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
+def test_who_is_asked_to_leave_saves_and_opens_the_slot_at_once(url, task_dir, number) -> None:
+    begin(url, task_dir, trials=1)
+    worker = command("worker", "mine", cwd=task_dir)
+    wait_for(lambda: [record for record in records(url) if record.epoch >= 2])
+    began = time.monotonic()
+    worker.send_signal(number)
+    _, errors = worker.communicate(timeout=PATIENCE)
+    assert (worker.returncode, errors) == (0, "")
+    assert time.monotonic() - began < 60  # and not until the lease has run out
+    with open_database(url) as database:
+        assert Study(database, "mine").slots.counts() == {SlotState.OPEN: 1}
+    (path,) = url.file.with_name("studies-checkpoints").glob("*/*.pt")
+    state = torch.load(path, weights_only=True)
+    assert 2 <= state["epoch"] < 8
+    (before,) = records(url)
+    assert before.state == "running"
+    service.work("mine", device="cpu", task_dir=task_dir)
+    require_whole(task_dir, trials=1)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 2.0])
+def test_an_outage_loses_nothing(
+    far_url, postgresql, cable, task_dir, monkeypatch, seconds
+) -> None:
+    monkeypatch.setenv("CLRSEARCH_STORAGE", postgresql.reveal())
+    begin(postgresql, task_dir, trials=2)
+    worker = threading.Thread(
+        target=service.work,
+        args=("mine",),
+        kwargs={
+            "storage": far_url,
+            "device": "cpu",
+            "task_dir": task_dir,
+            "checkpoint_seconds": 0.0,
+        },
+    )
+    worker.start()
+    while worker.is_alive():
+        time.sleep(0.9)
+        cable.cut()
+        time.sleep(seconds)
+        cable.join()
+    worker.join()
+    require_whole(task_dir, trials=2)
+    assert set(attempts(postgresql).values()) == {1}
+
+
+def test_an_outage_that_outlasts_patience_is_told_and_gone_on_after(
+    far_url, postgresql, cable, task_dir, monkeypatch
+) -> None:
+    monkeypatch.setenv("CLRSEARCH_STORAGE", far_url.reveal())
+    begin(postgresql, task_dir, trials=2)
+    worker = command("worker", "mine", "--storage-patience", "1", cwd=task_dir)
+    wait_for(lambda: [record for record in records(postgresql) if record.epoch >= 2])
+    cable.cut()
+    _, errors = worker.communicate(timeout=PATIENCE)
+    assert worker.returncode == 2
+    *_, last = errors.splitlines()
+    assert last.startswith("clrsearch: postgresql+psycopg://")
+    assert "server closed the connection" in last or "connection failed" in last
+    assert "Traceback" not in errors
+    monkeypatch.setenv("CLRSEARCH_STORAGE", postgresql.reveal())
+    monkeypatch.setattr("clrsearch.worker.claims.LEASE_SECONDS", 1.0)
+    with open_database(postgresql) as database, database.engine.begin() as connection:
+        # as if the lease's 15 seconds were over
+        connection.exec_driver_sql("UPDATE clrsearch_slots SET expires = 1")
+    service.work("mine", device="cpu", task_dir=task_dir)
+    require_whole(task_dir, trials=2)
