@@ -72,6 +72,11 @@ def trial_table(snapshot: Snapshot, record: Record, rates: Sequence[float]) -> R
     table = plain_table("epoch", "rate at its end", snapshot.metric, right=("epoch",))
     for epoch, value in sorted(record.values.items()):
         table.add_row(str(epoch), words.number(rates[epoch - 1]), words.number(value))
+    if record.drift:
+        lines.append(
+            "an epoch that was repeated after a worker was lost came out differently, "
+            f"by up to {words.number(record.drift)}"
+        )
     error = [Text(), Text(record.error)] if record.error else []
     return Group(*(Text(line) for line in lines), Text(), table, *error)
 

@@ -79,6 +79,7 @@ def trial_json(record: Record, metric: str) -> str:
         "params": dict(record.params),
         "values": {str(epoch): value for epoch, value in sorted(record.values.items())},
         "seconds": record.seconds,
+        "drift": record.drift,
         "worker": record.worker,
         "device": record.device,
         "started": record.started.isoformat(),

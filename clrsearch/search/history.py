@@ -16,6 +16,9 @@ from clrsearch.schedules import Value
 DISCARDED = "discarded"
 """The attribute of a trial that was begun twice for one slot: it counts for nothing."""
 
+END = "end"
+"""The attribute that says how a trial ended: metrics, seconds, what went wrong."""
+
 State = Literal["running", "complete", "pruned", "failed"]
 
 _STATES: Mapping[TrialState, State] = {
@@ -101,6 +104,7 @@ def to_record(trial: FrozenTrial) -> Record:
     """The record of a trial that one of our workers has begun."""
     attributes: Mapping[str, Any] = trial.user_attrs
     family = attributes["family"]
+    end: Mapping[str, Any] = attributes.get(END, {})
     assert trial.datetime_start is not None
     return Record(
         number=trial.number,
@@ -110,12 +114,12 @@ def to_record(trial: FrozenTrial) -> Record:
         state=_STATES[trial.state],
         diverged=any(violation > 0 for violation in trial.constraints.values()),
         values=dict(trial.intermediate_values),
-        metrics=attributes.get("metrics", {}),
+        metrics=end.get("metrics", {}),
         worker=attributes["worker"],
         device=attributes["device"],
-        seconds=attributes.get("seconds", 0.0),
-        drift=attributes.get("drift", 0.0),
-        error=attributes.get("error", ""),
+        seconds=end.get("seconds", 0.0),
+        drift=end.get("drift", 0.0),
+        error=end.get("error", ""),
         started=trial.datetime_start.astimezone(UTC),
         ended=None if trial.datetime_complete is None else trial.datetime_complete.astimezone(UTC),
     )

@@ -16,7 +16,7 @@ from optuna.trial import TrialState, create_trial
 
 from clrsearch.errors import StudyError
 from clrsearch.schedules import Trace, Value, trace
-from clrsearch.search.history import DISCARDED, History, Record
+from clrsearch.search.history import DISCARDED, END, History, Record
 from clrsearch.search.plan import StudyPlan
 from clrsearch.search.sampler import distributions
 from clrsearch.search.space import StudySpace, build_space
@@ -126,7 +126,12 @@ class Study:
 
     def resume(self, trial: int, attributes: Mapping[str, Any]) -> bool:
         """Note who goes on with a running trial; False where it has ended."""
-        return self._note(trial, attributes)
+        try:
+            for name, attribute in attributes.items():
+                self._storage.set_trial_user_attr(self._trial_id(trial), name, attribute)
+        except UpdateFinishedTrialError:
+            return False
+        return True
 
     def report(self, trial: int, epoch: int, value: float) -> bool:
         """Store the metric of one finished epoch; False where the trial has ended."""
@@ -153,7 +158,8 @@ class Study:
 
     def discard(self, trial: int) -> None:
         """End a trial that was begun twice for one slot, and leave it out of the history."""
-        self._end(trial, TrialState.FAIL, {DISCARDED: True})
+        if self.resume(trial, {DISCARDED: True}):
+            self._end(trial, TrialState.FAIL, {})
 
     def discard_orphans(self) -> None:
         """Discard what still runs for slots that have ended: it was begun twice."""
@@ -175,17 +181,9 @@ class Study:
             if diverged:
                 key = "constraints:diverged"  # what Trial.set_constraint writes
                 self._storage.set_trial_system_attr(self._trial_id(trial), key, 1.0)
-            self._note(trial, attributes)
+            self._storage.set_trial_user_attr(self._trial_id(trial), END, dict(attributes))
             values = None if value is None else [value]
             self._storage.set_trial_state_values(self._trial_id(trial), state, values)
-        except UpdateFinishedTrialError:
-            return False
-        return True
-
-    def _note(self, trial: int, attributes: Mapping[str, Any]) -> bool:
-        try:
-            for name, attribute in attributes.items():
-                self._storage.set_trial_user_attr(self._trial_id(trial), name, attribute)
         except UpdateFinishedTrialError:
             return False
         return True

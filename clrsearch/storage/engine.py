@@ -23,9 +23,10 @@ from clrsearch.storage.url import StorageUrl
 BUSY_SECONDS = 60  # how long a writer waits for SQLite's one write lock
 
 # One connection per worker, and a second for as long as two threads use the database at once: a
-# stock PostgreSQL serves 97. It is tried before use, and a network that has gone silent is noticed
-# in half a minute.
-_SERVER = {"pool_size": 1, "max_overflow": 1, "pool_pre_ping": True, "pool_recycle": 1800}
+# stock PostgreSQL serves 97. It is not tried before each use, which would cost a tenth of every
+# call: a broken one is an outage, and those are waited out. A network that has gone silent is
+# noticed in half a minute.
+_SERVER = {"pool_size": 1, "max_overflow": 1, "pool_pre_ping": False, "pool_recycle": 1800}
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     # The driver opens every write with BEGIN IMMEDIATE, so that two writers queue for the lock and
     # neither reads what the other is about to change.

@@ -60,7 +60,7 @@ class Worker:
         name: str,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
         patience: float = PATIENCE_SECONDS,
-        on_end: Callable[[Record], None] = lambda record: None,
+        on_end: Callable[[Record], None] | None = None,
         on_wait: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         """``patience`` is for outages of the database, in seconds.
@@ -125,7 +125,7 @@ class Worker:
             except (StorageError, *DATABASE_ERRORS):
                 self._hand_back(slot)
                 raise
-        if trial is None:
+        if trial is None or self._on_end is None:
             return
         ended = self._patience(partial(self._study.trial, trial.number))
         if ended.state != "running":

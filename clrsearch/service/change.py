@@ -1,0 +1,63 @@
+"""Changing studies that are there, and their database."""
+
+from __future__ import annotations
+
+import shutil
+
+from clrsearch.errors import StudyError
+from clrsearch.search import Study
+from clrsearch.service.place import Storage, checkpoint_folder, storage_url
+from clrsearch.storage import (
+    Upgraded,
+    open_database,
+    quiet_optuna,
+    upgrade,
+)
+
+
+def delete(name: str, *, storage: Storage = None) -> None:
+    """Remove a study with all of its trials.
+
+    Raises:
+        StudyError: there is no such study, or workers are busy with it.
+    """
+    url = storage_url(storage)
+    with open_database(url) as database:
+        study = Study(database, name)
+        live = study.slots.live()
+        if live:
+            raise StudyError(f"workers are busy with {live} of {name}'s trials: stop them first")
+        study.delete()
+        shutil.rmtree(checkpoint_folder(url, study, None), ignore_errors=True)
+
+
+def retry(name: str, *, storage: Storage = None) -> int:
+    """Give each failed slot of a study another try with the same parameters; how many there were.
+
+    Raises:
+        StudyError: there is no such study.
+    """
+    with open_database(storage_url(storage)) as database:
+        study = Study(database, name)
+        study.stop(None)
+        return study.slots.retry()
+
+
+def cancel(name: str, *, storage: Storage = None) -> int:
+    """Take the open slots of a study out of its budget; how many there were. Running trials go on.
+
+    Raises:
+        StudyError: there is no such study.
+    """
+    with open_database(storage_url(storage)) as database:
+        return Study(database, name).slots.cancel()
+
+
+def upgrade_database(*, storage: Storage = None) -> Upgraded:
+    """Bring a database that an earlier Optuna or clrsearch made to the versions installed here.
+
+    Raises:
+        StorageError: there is no database, it is newer, or a change failed.
+    """
+    quiet_optuna()
+    return upgrade(storage_url(storage))

@@ -1,0 +1,196 @@
+"""Looking at studies: the best, all of them, one of them, a trial that is run again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from clrsearch.errors import StudyError
+from clrsearch.reports import (
+    Snapshot,
+    Status,
+    ends,
+    read_status,
+    schedule_values,
+    snapshot,
+    source_code,
+)
+from clrsearch.schedules import Schedule, Value
+from clrsearch.search import Record, Study, studies
+from clrsearch.service.drift import load_same
+from clrsearch.service.place import Storage, storage_url
+from clrsearch.storage import (
+    PATIENCE_SECONDS,
+    Patience,
+    cause,
+    has_studies,
+    open_database,
+)
+from clrsearch.tasks import TaskFacts
+
+WATCH_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """The leader of a study: its trial, its schedule, and the schedule as a file of source code."""
+
+    trial: Record
+    schedule: Schedule
+    values: Mapping[str, Value]
+    code: str
+    facts: TaskFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """A trial that was run again: the metric at each epoch, as stored and as it came out now."""
+
+    trial: Record
+    values: Mapping[int, float]
+    device: str
+
+    @property
+    def matches(self) -> bool:
+        """Whether every epoch came out the same to the last bit."""
+        return dict(self.trial.values) == dict(self.values)
+
+    @property
+    def largest_difference(self) -> float:
+        """Between the stored and the repeated metric, over the epochs that both have."""
+        both = self.trial.values.keys() & self.values.keys()
+        return max((abs(self.trial.values[e] - self.values[e]) for e in both), default=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A study, and of one trial the record and the rates at the ends of its epochs."""
+
+    snapshot: Snapshot
+    trial: Record | None
+    rates: tuple[float, ...]
+
+
+def best(name: str, *, storage: Storage = None) -> Best:
+    """The leader of a study, with its code; the code has been executed and compared with the trial.
+
+    Raises:
+        StudyError: no trial is complete yet.
+    """
+    with open_database(storage_url(storage)) as database:
+        study = Study(database, name)
+        now = snapshot(study)
+        if now.leader is None:
+            raise StudyError(f"{name} has no complete trial yet: {ends(now)} of {now.total}")
+        schedule = now.schedules[now.leader.number]
+        return Best(
+            trial=now.leader,
+            schedule=schedule,
+            values=schedule_values(schedule),
+            code=source_code(study, now.leader),
+            facts=study.facts,
+        )
+
+
+def list_studies(*, storage: Storage = None) -> list[Snapshot]:
+    """Every study in the database, oldest first; none where there is no database yet."""
+    url = storage_url(storage)
+    if not has_studies(url):
+        return []
+    with open_database(url) as database:
+        return [snapshot(Study(database, each.name)) for each in studies(database)]
+
+
+def status(
+    name: str,
+    *,
+    storage: Storage = None,
+    watch: bool = False,
+    storage_patience: float = PATIENCE_SECONDS,
+    on_change: Callable[[Status], None] = lambda status: None,
+    on_wait: Callable[[str], None] = lambda cause: None,
+) -> Status:
+    """How a study stands: its slots, the workers that hold some, the pace, and what failed why.
+
+    With ``watch`` it returns when every slot has ended. ``on_change`` is called every two seconds
+    until then, and ``on_wait`` with the cause of each outage of the database that it waits out,
+    for ``storage_patience`` seconds.
+
+    Raises:
+        StudyError: there is no such study.
+    """
+    patience = Patience(
+        storage_patience if watch else 0.0, on_wait=lambda error: on_wait(cause(error))
+    )
+    with open_database(storage_url(storage), patience=patience) as database:
+        study = patience(lambda: Study(database, name))
+        while True:
+            now = patience(lambda: read_status(study))
+            on_change(now)
+            if not watch or not now.left:
+                return now
+            time.sleep(WATCH_SECONDS)
+
+
+def show(name: str, trial: int | None = None, *, storage: Storage = None) -> Shown:
+    """A study with all of its trials, or one of them in detail.
+
+    Raises:
+        StudyError: an unknown study or trial.
+    """
+    with open_database(storage_url(storage)) as database:
+        study = Study(database, name)
+        if trial is None:
+            return Shown(snapshot=snapshot(study), trial=None, rates=())
+        record = study.trial(trial)
+        played = study.trace(record.family, record.params)
+        rates = played.at_epoch_ends(study.facts.steps_per_epoch).rates[0]
+        return Shown(snapshot=snapshot(study), trial=record, rates=tuple(rates.tolist()))
+
+
+def replay(
+    name: str,
+    trial: int,
+    *,
+    storage: Storage = None,
+    device: str | None = None,
+    task_dir: Path | None = None,
+) -> Replayed:
+    """Run a trial again, as far as it came, without storing anything.
+
+    Raises:
+        StudyError: an unknown study or trial, or one that is still running or has failed.
+    """
+    from clrsearch.training import Diverged, SequentialRun, TaskData
+    from clrsearch.training.device import find_device, one_thread
+
+    chosen = find_device(device)
+    with open_database(storage_url(storage)) as database, one_thread(chosen):
+        study = Study(database, name)
+        record = study.trial(trial)
+        if record.state == "running":
+            raise StudyError(f"trial {trial} of {name} is still running")
+        if record.state == "failed":
+            raise StudyError(
+                f"trial {trial} of {name} failed, so there is no result to compare with; "
+                f"clrsearch show {name} {trial} shows why"
+            )
+        loaded = load_same(study, task_dir, allow_drift=False)
+        again = SequentialRun(
+            loaded.task,
+            study.facts,
+            TaskData(loaded.task, study.facts.batch_size, chosen),
+            study.trace(record.family, record.params),
+            seed=study.plan.seed,
+            device=chosen,
+        )
+        values: dict[int, float] = {}
+        try:
+            for _ in range(record.epoch + record.diverged):
+                epoch = again.next_epoch()
+                values[epoch.number] = epoch.metrics[study.facts.metric]
+        except Diverged:
+            pass
+        return Replayed(trial=record, values=values, device=str(chosen))

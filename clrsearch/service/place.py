@@ -1,0 +1,61 @@
+"""Where things lie: the database, the checkpoints, the name of a study."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+from clrsearch.errors import StorageError
+from clrsearch.search import Study, StudyPlan
+from clrsearch.storage import (
+    FILE_VARIABLE,
+    STORAGE_VARIABLE,
+    StorageUrl,
+)
+
+CHECKPOINT_VARIABLE = "CLRSEARCH_CHECKPOINT_DIR"
+
+Storage = str | StorageUrl | None
+"""A database URL; None stands for that of the environment, or for a file in the user's folder."""
+
+
+def storage_url(given: Storage) -> StorageUrl:
+    """The database given, else that of the environment, else a file in the user's folder.
+
+    The environment names it by ``CLRSEARCH_STORAGE``, or by ``CLRSEARCH_STORAGE_FILE`` a file that
+    holds its URL.
+    """
+    if isinstance(given, StorageUrl):
+        return given.absolute()
+    text, file = (os.environ.get(name) for name in (STORAGE_VARIABLE, FILE_VARIABLE))
+    if given:
+        return StorageUrl(given).absolute()
+    if text and file:
+        raise StorageError(f"{STORAGE_VARIABLE} and {FILE_VARIABLE} are both set: unset one")
+    if file:
+        return StorageUrl.from_file(Path(file))
+    return StorageUrl(text).absolute() if text else StorageUrl.default()
+
+
+def checkpoint_folder(url: StorageUrl, study: Study, given: Path | None) -> Path:
+    """Where a study's checkpoints lie.
+
+    That is in the folder given, else in that of ``CLRSEARCH_CHECKPOINT_DIR``, else beside a SQLite
+    file, else in the user's data folder.
+    """
+    variable = os.environ.get(CHECKPOINT_VARIABLE)
+    if given is not None or variable:
+        folder = (given or Path(str(variable))).absolute()
+    elif url.file is not None:
+        folder = url.file.with_name(f"{url.file.stem}-checkpoints")
+    else:
+        folder = platformdirs.user_data_path("clrsearch", appauthor=False) / "checkpoints"
+    return folder / study.uuid
+
+
+def default_name(plan: StudyPlan) -> str:
+    """What a study is called that was given no name: as its task's module or file."""
+    place = plan.task.partition(":")[0]
+    return Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]
