@@ -72,9 +72,10 @@ class Checkpoints:
         return state if isinstance(state, dict) else None
 
     def remove(self, trial: int) -> None:
-        """Remove the trial's checkpoint, if there is one."""
+        """Remove the trial's checkpoint, and the drafts of those who were killed at it."""
         try:
-            self._path(trial).unlink(missing_ok=True)
+            for path in self._folder.glob(f"trial-{trial}.*"):
+                path.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(
                 f"the checkpoint {self._path(trial)} cannot be removed: {error.strerror}"

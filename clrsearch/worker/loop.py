@@ -27,6 +27,7 @@ from clrsearch.worker.signals import Interruption
 
 CHECKPOINT_SECONDS = 10.0
 FAILURES = 3  # in a row, with no trial complete, stop the study
+LONGEST_CURVES = 3000  # numbers of up to 20 characters
 LONGEST_TRACEBACK = 10_000  # characters: MySQL keeps 64 kB
 LOSSES = 5  # of workers without a new checkpoint fail a trial
 FRESH_SECONDS = 2.0  # how old the history may be that a pruning decision sees
@@ -164,10 +165,7 @@ class Worker:
             number, values = running[0].number, running[0].values
             study.resume(number, who)
         else:
-            ends = played.at_epoch_ends(study.facts.steps_per_epoch)
-            attributes: dict[str, Any] = {**who, "rates": ends.rates.tolist()}
-            if ends.momenta is not None:
-                attributes["momenta"] = ends.momenta.tolist()
+            attributes = who | epoch_ends(played.at_epoch_ends(study.facts.steps_per_epoch))
             number, values = study.begin(slot, params, attributes), {}
         if not study.slots.bind(slot, number):  # lost before it began
             if not running:
@@ -264,6 +262,18 @@ class Worker:
             study.slots.finish(slot, SlotState.FAILED)
         if keeps_failing(records):
             study.stop(traceback[-LONGEST_TRACEBACK:])
+        self._checkpoints.remove(trial)
+
+
+def epoch_ends(ends: Trace) -> dict[str, Any]:
+    """What is stored of a trace to be looked at: rates and momenta, (groups, epochs) each.
+
+    Of one that MySQL's 64 kB would not hold, nothing is; it follows from the parameters anyway.
+    """
+    if ends.rates.size > LONGEST_CURVES:
+        return {}
+    momenta = {} if ends.momenta is None else {"momenta": ends.momenta.tolist()}
+    return {"rates": ends.rates.tolist(), **momenta}
 
 
 def keeps_failing(records: list[Record]) -> bool:

@@ -23,8 +23,11 @@ def test_the_newest_is_loaded_and_nothing_else_is_left(tmp_path) -> None:
         assert checkpoints.save(3, {"epoch": epoch, "w": torch.ones(2)}, confirm=lambda: True)
     assert checkpoints.load(3, CPU)["epoch"] == 2
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["trial-3.pt"]
+    for name in ("trial-3.99.tmp", "trial-33.pt"):
+        (tmp_path / "a" / "b" / name).write_text("")
     checkpoints.remove(3)
     checkpoints.remove(3)
+    checkpoints.remove(33)
     assert list((tmp_path / "a" / "b").iterdir()) == []
 
 

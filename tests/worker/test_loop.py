@@ -117,6 +117,24 @@ def test_without_retries_each_failure_uses_its_slot_up(begin) -> None:
     assert study.slots.counts() == {SlotState.FAILED: 2}
 
 
+def test_a_failed_trial_leaves_no_checkpoint(begin, tmp_path) -> None:
+    _, worker = begin("FailsLater", trials=1)
+    worker._checkpoint_seconds = 0.0
+    worker.work()
+    assert list(tmp_path.glob("*.pt")) == []
+
+
+def test_the_curves_of_a_very_long_trial_are_not_stored(begin, url) -> None:
+    import optuna
+
+    study, worker = begin("Grouped", trials=1, epochs=2000)
+    worker._study.report = lambda *_: False  # enough: it has been born
+    worker._claims.next = iter([study.slots.claim("w"), None]).__next__
+    worker.work()
+    stored = optuna.load_study(study_name="mine", storage=url.reveal()).trials[0].user_attrs
+    assert stored.keys() == {"slot", "family", "worker", "device"}
+
+
 def test_a_stopped_study_lets_no_worker_in(begin) -> None:
     study, worker = begin()
     study.stop("Traceback: KeyError")
