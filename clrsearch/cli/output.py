@@ -104,7 +104,10 @@ def print_retried(name: str, opened: int) -> None:
 
 def print_cancelled(name: str, cancelled: int) -> None:
     """What ``clrsearch cancel`` did."""
-    print(f"{cancelled} trials of {name} that had not begun are cancelled")
+    if cancelled:
+        print(f"{cancelled} trials of {name} that had not begun are cancelled")
+    else:
+        print(f"every trial of {name} has begun")
 
 
 def print_upgraded(done: Upgraded) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -125,12 +125,14 @@ def to_record(trial: FrozenTrial) -> Record:
     )
 
 
-def leader(records: list[Record], direction: str, family: str | None = None) -> Record | None:
+def leader(records: Sequence[Record], direction: str, family: str | None = None) -> Record | None:
     """The complete trial with the best last value, of one family where asked, if there is one."""
-    complete = [
-        record
-        for record in records
-        if record.state == "complete" and family in (None, record.family)
-    ]
-    best = min if direction == "minimize" else max
-    return best(complete, key=lambda record: record.value or 0.0, default=None)
+    of_family = [record for record in records if family in (None, record.family)]
+    return next(iter(best_first(of_family, direction)), None)
+
+
+def best_first(records: Sequence[Record], direction: str) -> list[Record]:
+    """The complete trials by their last value, the best first; equal ones by their number."""
+    sign = 1.0 if direction == "minimize" else -1.0
+    complete = [record for record in records if record.state == "complete"]
+    return sorted(complete, key=lambda record: (sign * (record.value or 0.0), record.number))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from alembic.util import CommandError
@@ -45,7 +48,8 @@ def upgrade(url: StorageUrl) -> Upgraded:
                     f"{storage.get_head_version()} here: update optuna"
                 )
             try:
-                storage.upgrade()
+                with _silent():
+                    storage.upgrade()
             except (CommandError, *DATABASE_ERRORS) as error:
                 raise StorageError(f"{url}: the upgrade failed: {cause(error)}") from error
             create_slot_table(storage.engine)
@@ -55,3 +59,13 @@ def upgrade(url: StorageUrl) -> Upgraded:
             storage.remove_session()
             storage.engine.dispose()
     return Upgraded(before=before, after=after, columns=tuple(columns))
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """No log lines while the block lasts: Optuna's migration sets alembic's own to be printed."""
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -158,8 +158,10 @@ def test_a_database_of_an_older_optuna_is_upgraded(clrsearch, url, task_dir) -> 
     code, _, errors = clrsearch("list")
     assert code == 2
     assert "clrsearch db upgrade" in errors
-    assert clrsearch("db", "upgrade", "--yes")[1] == (
-        "Optuna's schema is now v3.2.0.a, it was v3.0.0.d\n"
+    assert clrsearch("db", "upgrade", "--yes") == (
+        0,
+        "Optuna's schema is now v3.2.0.a, it was v3.0.0.d\n",
+        "",
     )
     assert clrsearch("db", "upgrade", "--yes")[1].startswith("nothing to do")
     assert clrsearch("list")[0] == 0
