@@ -25,6 +25,7 @@ def make_record(*values: float, number: int = 0, state: str = "complete", **chan
         "seconds": 1.0,
         "drift": 0.0,
         "error": "",
+        "final": False,
         "started": now,
         "ended": None if state == "running" else now,
     }

@@ -36,7 +36,8 @@ class Record:
     ``params`` are without the family's prefix; ``values`` maps epochs (from 1) to the metric.
     ``metrics`` holds all metrics of the last epoch, ``seconds`` the time spent in training and
     validation, ``drift`` how far an epoch came out differently when it was repeated after a worker
-    was lost, ``error`` the traceback of a failed trial. Times are in UTC.
+    was lost, ``error`` the traceback of a failed trial, which is ``final`` where it used up its
+    slot. Times are in UTC.
     """
 
     number: int
@@ -52,6 +53,7 @@ class Record:
     seconds: float
     drift: float
     error: str
+    final: bool
     started: datetime
     ended: datetime | None
 
@@ -120,6 +122,7 @@ def to_record(trial: FrozenTrial) -> Record:
         seconds=end.get("seconds", 0.0),
         drift=end.get("drift", 0.0),
         error=end.get("error", ""),
+        final=end.get("final", False),
         started=trial.datetime_start.astimezone(UTC),
         ended=None if trial.datetime_complete is None else trial.datetime_complete.astimezone(UTC),
     )

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import (
     RetryCallState,
@@ -58,9 +58,15 @@ def is_outage(error: BaseException) -> bool:
 
 
 def root(error: BaseException) -> BaseException:
-    """SQLAlchemy's error under Optuna's: that one says the same of every failure."""
+    """SQLAlchemy's error under Optuna's: that one says the same of every failure.
+
+    Where Optuna queries again after an error, in a transaction that the error has broken, the first
+    error is only the context of the second.
+    """
     while isinstance(error, StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, PendingRollbackError) and error.__context__ is not None:
+        return error.__context__
     return error
 
 

@@ -19,6 +19,8 @@ from sqlalchemy.ext.compiler import compiles
 
 LEASE_SECONDS = 15.0
 
+_ANEW = {"trial": None, "losses": 0, "checkpoint": None}
+
 
 class SlotState(StrEnum):
     """What has become of a slot; all but the first two are ends."""
@@ -82,13 +84,15 @@ _now = _Now()
 class Slot:
     """A slot as its claimer holds it: ``attempt`` fences its writes against later claimers.
 
-    ``losses`` counts the workers that were lost with it since its last checkpoint.
+    ``trial`` is the one that an earlier claimer bound to it, ``losses`` counts the workers that
+    were lost with it since its last checkpoint.
     """
 
     number: int
     family: str
     worker: str
     attempt: int
+    trial: int | None
     losses: int
 
 
@@ -210,6 +214,7 @@ class Slots:
             family=seen.family,
             worker=worker,
             attempt=seen.attempt + 1,
+            trial=seen.trial,
             losses=losses,
         )
         swap = (
@@ -270,9 +275,13 @@ class Slots:
         """Use the slot up; False where the claim no longer stands."""
         return self._update(slot, state=state, expires=None)
 
-    def hand_back(self, slot: Slot) -> bool:
-        """Open the slot again; False where the claim no longer stands."""
-        return self._update(slot, state=SlotState.OPEN, worker=None, expires=None)
+    def hand_back(self, slot: Slot, *, anew: bool = False) -> bool:
+        """Open the slot again; False where the claim no longer stands.
+
+        ``anew`` is for another trial: what was noted of the last one is forgotten.
+        """
+        opened = {"state": SlotState.OPEN, "worker": None, "expires": None}
+        return self._update(slot, **opened, **(_ANEW if anew else {}))
 
     def _update(self, slot: Slot, **values: object) -> bool:
         held = (
@@ -293,7 +302,7 @@ class Slots:
     def retry(self) -> int:
         """Open every slot that failed; how many there were."""
         failed = _slots.c.state == SlotState.FAILED
-        return self._change(failed, state=SlotState.OPEN, worker=None, losses=0)
+        return self._change(failed, state=SlotState.OPEN, worker=None, **_ANEW)
 
     def cancel(self) -> int:
         """Take every open slot out of the budget; how many there were."""

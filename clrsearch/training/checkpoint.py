@@ -6,7 +6,8 @@ import io
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,14 @@ class Checkpoints:
             raise StorageError(
                 f"the checkpoint {self._path(trial)} cannot be removed: {error.strerror}"
             ) from error
+
+    def keep(self, trials: Sequence[int]) -> None:
+        """Remove the checkpoints of all other trials; nobody minds what cannot be removed."""
+        kept = {self._path(trial).stem for trial in trials}
+        for path in self._folder.glob("trial-*"):
+            if path.name.partition(".")[0] not in kept:
+                with suppress(OSError):
+                    path.unlink()
 
     def _path(self, trial: int) -> Path:
         return self._folder / f"trial-{trial}.pt"

@@ -32,7 +32,6 @@ class Claims:
         for a whole lease without a renewal and without an error of the database, so that nobody
         looks dead because of an outage. It waits as long as there is such a slot.
         """
-        self._watched.clear()
         seen: dict[int, Claim] = {}
         while True:
             slot = self._patiently(lambda: self._slots.claim(self._worker))
@@ -51,6 +50,10 @@ class Claims:
                 return None
             self._sleep(LOOK_SECONDS)
 
+    def forget(self) -> None:
+        """Begin to watch anew, after an error of the database."""
+        self._watched.clear()
+
     def _silent(self, claim: Claim) -> bool:
         """Whether the claim has now been watched for a whole lease without a renewal."""
         now = time.monotonic()
@@ -65,7 +68,7 @@ class Claims:
             try:
                 return call()
             except DATABASE_ERRORS:
-                self._watched.clear()
+                self.forget()
                 raise
 
         return self._patience(attempt)

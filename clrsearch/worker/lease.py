@@ -19,12 +19,23 @@ class Lease:
     ``lost`` becomes true when another worker has taken the slot, and stays so.
     """
 
-    def __init__(self, slots: Slots, slot: Slot, *, patience: float) -> None:
-        """``patience`` is how long an outage may last, in seconds."""
+    def __init__(
+        self,
+        slots: Slots,
+        slot: Slot,
+        *,
+        patience: float,
+        on_trouble: Callable[[BaseException], None] = lambda error: None,
+    ) -> None:
+        """``patience`` is how long an outage may last, in seconds.
+
+        ``on_trouble`` is called with the error at which one begins.
+        """
         self.lost = False
         self._slots = slots
         self._slot = slot
         self._patience = patience
+        self._on_trouble = on_trouble
         self._renewed_at = time.monotonic()
         self._trouble: tuple[BaseException, float] | None = None  # with when it began
         self._done = threading.Event()
@@ -55,6 +66,8 @@ class Lease:
 
     def doubt(self, error: BaseException) -> None:
         """Note an error of the database: nothing is known until the next renewal."""
+        if self._trouble is None:
+            self._on_trouble(error)
         since = self._trouble[1] if self._trouble else time.monotonic()
         self._trouble = error, since
 

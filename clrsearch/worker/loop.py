@@ -78,7 +78,8 @@ class Worker:
         self._on_end = on_end
         self._interruption = Interruption()
         self._sleep = self._interruption.sleep
-        self._patience = Patience(patience, sleep=self._sleep, on_wait=on_wait)
+        self._on_wait = on_wait
+        self._patience = Patience(patience, sleep=self._sleep, on_wait=self._trouble)
         self._claims = Claims(study.slots, name, patience=self._patience, sleep=self._sleep)
         self._data = TaskData(task, study.facts.batch_size, device)
         warm_up(task)
@@ -99,15 +100,23 @@ class Worker:
                     raise StudyStopped(f"{self._study.name} was stopped: its task fails", stopped)
                 slot = self._claims.next()
                 if slot is None:
-                    self._patience(self._study.discard_orphans)
+                    self._patience(self._clean_up)
                     return
                 self._fill(slot)
+
+    def _trouble(self, error: BaseException) -> None:
+        """An outage begins: whom this worker has watched may be silent because of it."""
+        self._claims.forget()
+        self._on_wait(error)
 
     def _fill(self, slot: Slot) -> None:
         """Bring a claimed slot to an end, or hand it back."""
         trial: Begun | None = None
         attempt: Attempt | None = None
-        with Lease(self._study.slots, slot, patience=self._patience.seconds) as lease:
+        lease = Lease(
+            self._study.slots, slot, patience=self._patience.seconds, on_trouble=self._trouble
+        )
+        with lease:
             try:
                 trial = self._patience(partial(self._take_up, slot))
                 if trial is None:
@@ -132,6 +141,12 @@ class Worker:
         if ended.state != "running":
             self._on_end(ended)
 
+    def _clean_up(self) -> None:
+        """Remove what workers left that were killed between two writes."""
+        self._study.discard_orphans()
+        running = [each.number for each in self._study.history.records() if each.state == "running"]
+        self._checkpoints.keep(running)
+
     def _hand_back(self, slot: Slot) -> None:
         """Open the slot at once; where the database is away, its lease will run out."""
         with suppress(*DATABASE_ERRORS):
@@ -144,9 +159,11 @@ class Worker:
         """
         study = self._study
         earlier = [record for record in study.history.records() if record.slot == slot.number]
-        for record in earlier:
-            if record.state in ("complete", "pruned"):  # told, but the teller was lost right after
+        for record in earlier:  # told, but the teller was lost right after
+            told = record.state in ("complete", "pruned")
+            if told or (record.number == slot.trial and record.final):
                 study.slots.finish(slot, SlotState(record.end))
+                self._checkpoints.remove(record.number)
                 return None
         running = [record for record in earlier if record.state == "running"]
         for twice in running[1:]:
@@ -253,13 +270,15 @@ class Worker:
         """Store the traceback; open the slot for another try, or use it up."""
         study = self._study
         traceback = (isinstance(error, TaskRaised) and error.traceback) or str(error)
-        study.fail(trial, {"error": traceback[-LONGEST_TRACEBACK:]})
         records = study.history.records()
         failures = sum(r.slot == slot.number and r.state == "failed" for r in records)
-        if retry and failures <= study.plan.retries:
-            study.slots.hand_back(slot)
-        else:
+        final = not retry or failures >= study.plan.retries
+        study.fail(trial, {"error": traceback[-LONGEST_TRACEBACK:], "final": final})
+        if final:
             study.slots.finish(slot, SlotState.FAILED)
+        else:
+            study.slots.hand_back(slot, anew=True)
+        records = study.history.records()
         if keeps_failing(records):
             study.stop(traceback[-LONGEST_TRACEBACK:])
         self._checkpoints.remove(trial)

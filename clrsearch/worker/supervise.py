@@ -17,7 +17,7 @@ from clrsearch.storage import Patience, Tolerance
 POLL_SECONDS = 0.5
 LEFT_IN_ORDER = (0, 3)  # no slot is left; the study was stopped
 NOT_REPLACED = (*LEFT_IN_ORDER, 2)  # 2: an error that another worker would meet as well
-EARLY_DEATHS = 3  # in a row, before a slot was claimed, and a worker's post is given up
+EARLY_DEATHS = 5  # in a row, before a slot was claimed, and a worker's post is given up
 
 
 class Supervisor:

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 import pytest
 import sqlalchemy as sa
 from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import DatabaseError, OperationalError
+from optuna.study import StudyDirection
+from sqlalchemy.exc import DatabaseError, OperationalError, PendingRollbackError
 
-from clrsearch.storage import Patience, StorageUrl, Tolerance, is_outage, open_database
+from clrsearch.storage import Patience, StorageUrl, Tolerance, cause, is_outage, open_database
 from clrsearch.storage.engine import optuna_storage
 
 
@@ -113,6 +114,25 @@ def test_under_optunas_wrapper_the_cause_decides(far_url, cable) -> None:
         assert storage.get_all_studies() == []
         storage.remove_session()
         storage.engine.dispose()
+
+
+def test_an_error_inside_optunas_second_try_is_the_first_one(far_url, cable) -> None:
+    with open_database(far_url, create=True) as database:
+        study_id = database.optuna.create_new_study([StudyDirection.MINIMIZE], "mine")
+
+        def cut(connection, cursor, statement, *_) -> None:
+            if "FROM trials" in statement:
+                cable.cut()
+
+        sa.event.listen(database.engine, "before_cursor_execute", cut)
+        with pytest.raises(StorageInternalError) as caught:
+            database.optuna.get_all_trials(study_id)
+        assert isinstance(caught.value.__cause__, PendingRollbackError)
+        assert is_outage(caught.value)
+        assert "Can't reconnect" not in cause(caught.value)
+        sa.event.remove(database.engine, "before_cursor_execute", cut)
+        cable.join()
+        assert database.optuna.get_all_trials(study_id) == []
 
 
 class Down(Exception):

@@ -94,6 +94,19 @@ def test_a_slot_that_opens_meanwhile_is_claimed(url) -> None:
         opener.join()
 
 
+def test_who_was_watched_once_is_not_watched_anew_for_the_next(url) -> None:
+    with opened(url) as slots:
+        slots.claim("silent"), slots.claim("silent too")
+        claims = claims_of(slots)
+        time.sleep(2 * LEASE)
+        first = claims.next()
+        slots.finish(first, slots_module.SlotState.COMPLETE)
+        began = time.monotonic()
+        assert claims.next().number == 1 - first.number
+        assert time.monotonic() - began < LEASE / 2
+        claims.forget()
+
+
 def test_after_an_outage_the_watch_begins_anew(far_url, postgresql, cable) -> None:
     with opened(far_url) as far, opened(postgresql) as near:
         near.claim("silent")

@@ -278,6 +278,36 @@ def test_five_losses_without_a_checkpoint_fail_the_trial(begin) -> None:
     assert study.slots.counts() == {SlotState.FAILED: 1, SlotState.COMPLETE: 1}
 
 
+@pytest.mark.parametrize("end", ["complete", "failed"])
+def test_what_was_killed_between_the_trials_end_and_the_slots_is_tidied(
+    begin, tmp_path, end
+) -> None:
+    study, worker = begin(trials=1, retries=0)
+    slot = study.slots.claim("gone")
+    number = study.begin(slot, study.space.first("cyclic")[0], {"worker": "gone", "device": "cpu"})
+    study.slots.bind(slot, number)
+    Checkpoints(tmp_path).save(number, {}, confirm=lambda: True)
+    Checkpoints(tmp_path).save(7, {}, confirm=lambda: True)  # of a trial whose slot has ended
+    if end == "complete":
+        study.complete(number, 0.5, {})
+    else:
+        study.fail(number, {"error": "KeyError", "final": True})
+    study.slots.release("gone")
+    worker.work()
+    assert [record.state for record in study.history.records()] == [end]
+    assert study.slots.counts() == {SlotState(end): 1}
+    assert list(tmp_path.glob("*.pt")) == []
+
+
+def test_a_new_try_does_not_inherit_the_losses_of_the_last(begin) -> None:
+    study, worker = begin("FailsLater", trials=1, retries=1)
+    begin_and_leave(study, {})
+    worker._on_end = lambda record: setattr(worker._interruption, "asked", True)
+    worker.work()
+    slot = study.slots.claim("next")
+    assert (slot.losses, slot.trial) == (0, None)
+
+
 def test_a_failed_slot_that_is_retried_gets_one_more_try(begin, task_dir) -> None:
     study, worker = begin("FailsLater", trials=1)
     worker.work()

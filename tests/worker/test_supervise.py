@@ -68,7 +68,7 @@ def test_a_worker_that_is_killed_is_replaced(study) -> None:
 def test_who_dies_before_it_works_is_given_up(study) -> None:
     with pytest.raises(ClrsearchError, match=r"3 trials are left.*ended with code 1 \(no luck\)"):
         supervisor(study, "import sys; sys.exit('no luck')").watch()
-    assert len(started) == 3
+    assert len(started) == 5
     with pytest.raises(ClrsearchError, match="was ended by SIGKILL"):
         supervisor(study, "import os; os.kill(os.getpid(), 9)").watch()
 
