@@ -5,7 +5,10 @@ from types import MappingProxyType
 
 from clrsearch.schedules.code import SourceFile, check, render
 from clrsearch.schedules.constant import Constant
+from clrsearch.schedules.cosine import Cosine, CosineRestarts
 from clrsearch.schedules.cyclic import SCALE_FUNCTIONS, Cyclic
+from clrsearch.schedules.linear import Linear, Polynomial
+from clrsearch.schedules.onecycle import OneCycle
 from clrsearch.schedules.schedule import (
     Choice,
     Momentum,
@@ -21,9 +24,26 @@ from clrsearch.schedules.schedule import (
     relative_rates,
     trace,
 )
+from clrsearch.schedules.stable import WarmupStableDecay
+from clrsearch.schedules.step import Exponential, MultiStep, Step
 
 FAMILIES: Mapping[str, type[Schedule]] = MappingProxyType(
-    {family.family: family for family in (Constant, Cyclic)}
+    {
+        family.family: family
+        for family in (
+            Constant,
+            Cyclic,
+            OneCycle,
+            Cosine,
+            CosineRestarts,
+            Linear,
+            Polynomial,
+            Step,
+            MultiStep,
+            Exponential,
+            WarmupStableDecay,
+        )
+    }
 )
 """Every family of schedules by name; the only registry."""
 
@@ -32,17 +52,26 @@ __all__ = [
     "SCALE_FUNCTIONS",
     "Choice",
     "Constant",
+    "Cosine",
+    "CosineRestarts",
     "Cyclic",
+    "Exponential",
+    "Linear",
     "Momentum",
+    "MultiStep",
+    "OneCycle",
     "Parameter",
+    "Polynomial",
     "Range",
     "Schedule",
     "Setting",
     "Snippet",
     "SourceFile",
     "Space",
+    "Step",
     "Trace",
     "Value",
+    "WarmupStableDecay",
     "check",
     "momentum_of",
     "relative_rates",

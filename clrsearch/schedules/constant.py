@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from clrsearch.schedules.code import assignment, call
+from clrsearch.schedules.fields import require_rate
 from clrsearch.schedules.schedule import (
     Array,
     Parameter,
-    Range,
     Setting,
     Snippet,
     Space,
     Value,
-    relative_rates,
-    require_rate,
+    set_rates,
+    settings_near,
 )
 
 if TYPE_CHECKING:
@@ -39,15 +40,12 @@ class Constant:
     @classmethod
     def space(cls, setting: Setting) -> Space:
         """The rate alone, a factor of 30 to either side of the task's own."""
-        own = setting.own_rate
-        return {"lr": Parameter(domain=Range(low=own / 30, high=own * 30, log=True))}
+        return {"lr": Parameter(domain=setting.rates)}
 
     @classmethod
     def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """The task's own rate: what it trains with today."""
-        lr = space["lr"].domain
-        assert isinstance(lr, Range)
-        return [{"lr": lr.clip(setting.own_rate)}]
+        return settings_near(space, {"lr": setting.own_rate})
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> Constant:
@@ -62,22 +60,15 @@ class Constant:
         """torch's ConstantLR, with the optimizer's rates set first."""
         from torch.optim.lr_scheduler import ConstantLR
 
-        ratios = relative_rates(optimizer)
-        for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
-            group["lr"] = self.lr * ratio
+        set_rates(optimizer, self.lr)
         return ConstantLR(optimizer, factor=1.0, total_iters=0)
 
     def code(self, groups: int) -> Snippet:
         """The source of :meth:`scheduler`."""
-        assign: tuple[str, ...]
-        if groups == 1:
-            assign = (f'optimizer.param_groups[0]["lr"] = {self.lr!r}',)
-        else:
-            assign = (
-                "for group, ratio in zip(optimizer.param_groups, ratios):",
-                f'    group["lr"] = {self.lr!r} * ratio',
-            )
         return Snippet(
             imports=("from torch.optim.lr_scheduler import ConstantLR",),
-            body=(*assign, "return ConstantLR(optimizer, factor=1.0, total_iters=0)"),
+            body=(
+                *assignment(self.lr, groups),
+                *call("ConstantLR", {"factor": "1.0", "total_iters": "0"}),
+            ),
         )

@@ -14,6 +14,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 import numpy as np
 
 from clrsearch.errors import ScheduleError
+from clrsearch.schedules.code import call, per_group
+from clrsearch.schedules.fields import (
+    require_momenta,
+    require_one_of,
+    require_order,
+    require_rate,
+    require_share,
+    require_steps,
+    require_with,
+)
 from clrsearch.schedules.schedule import (
     Array,
     Choice,
@@ -23,9 +33,10 @@ from clrsearch.schedules.schedule import (
     Snippet,
     Space,
     Value,
-    momentum_of,
+    momentum_parameters,
     relative_rates,
-    require_rate,
+    require_momentum,
+    settings_near,
 )
 
 if TYPE_CHECKING:
@@ -95,33 +106,28 @@ class Cyclic:
     def __post_init__(self) -> None:
         require_rate("base_lr", self.base_lr, zero=True)
         require_rate("max_lr", self.max_lr)
-        _require_order(self, "base_lr", "max_lr")
+        require_order(self, "base_lr", "max_lr")
         for name in ("step_size_up", "step_size_down"):
             size = getattr(self, name)
-            if size is not None and not (math.isfinite(size) and size > 0):
-                raise ScheduleError(f"{name} must be a positive number of steps, not {size}")
+            if size is not None:
+                require_steps(name, size)
         self._require_scale()
-        _require_with(self, "cycle_momentum", ("base_momentum", "max_momentum"))
-        if self.cycle_momentum:
-            for name in ("base_momentum", "max_momentum"):
-                if not 0 <= getattr(self, name) < 1:
-                    raise ScheduleError(f"{name} must be in [0, 1), not {getattr(self, name)}")
-            _require_order(self, "base_momentum", "max_momentum")
+        require_momenta(self)
 
     def _require_scale(self) -> None:
         """Refuse a mode or a scale function that is unknown or incomplete, or both."""
         if (self.mode is None) == (self.scale_fn is None):
             raise ScheduleError("either mode or scale_fn must be given, and not both")
-        _require_with(self, "scale_fn", ("scale_mode",))
+        require_with(self, "scale_fn", ("scale_mode",))
         if self.scale_fn is not None:
-            _require_one_of(self, "scale_fn", tuple(SCALE_FUNCTIONS))
-            _require_one_of(self, "scale_mode", get_args(ScaleMode))
+            require_one_of(self, "scale_fn", tuple(SCALE_FUNCTIONS))
+            require_one_of(self, "scale_mode", get_args(ScaleMode))
         else:
-            _require_one_of(self, "mode", get_args(Mode))
+            require_one_of(self, "mode", get_args(Mode))
         if self.mode != "exp_range" and self.gamma is not None:
             raise ScheduleError(f"gamma belongs to the mode exp_range, not to {self.mode}")
-        if self.mode == "exp_range" and (self.gamma is None or not 0 < self.gamma <= 1):
-            raise ScheduleError(f"gamma must be in (0, 1], not {self.gamma}")
+        if self.mode == "exp_range":
+            require_share("gamma", self.gamma)
 
     @classmethod
     def space(cls, setting: Setting) -> Space:
@@ -132,7 +138,7 @@ class Cyclic:
         cycles fill the horizon, for a run that is cut in the middle of one measures where it was
         cut; with ``stepsize = "integers"`` the stepsize is searched in whole epochs instead.
         """
-        own, epochs = setting.own_rate, setting.epochs
+        epochs = setting.epochs
         if epochs < 2 * SHORTEST:
             raise ScheduleError(
                 f"a cycle takes at least {2 * SHORTEST} epochs, "
@@ -143,23 +149,15 @@ class Cyclic:
             length = {"cycles": Parameter(domain=Range(low=fewest, high=most, integer=True))}
         else:
             length = {"stepsize": Parameter(domain=Range(low=SHORTEST, high=LONGEST, integer=True))}
-        space = {
+        return {
             "mode": Parameter(domain=Choice(options=get_args(Mode))),
-            "max_lr": Parameter(domain=Range(low=own / 30, high=own * 30, log=True)),
+            "max_lr": Parameter(domain=setting.rates),
             "base_ratio": Parameter(domain=Range(low=1e-3, high=0.5, log=True)),
             **length,
             "amplitude_left": Parameter(
                 domain=Range(low=0.01, high=0.9, log=True), when=("mode", "exp_range")
             ),
-        }
-        if setting.momentum == "none":
-            return space
-        cycling = ("cycle_momentum", True)
-        return {
-            **space,
-            "cycle_momentum": Parameter(domain=Choice(options=(False, True))),
-            "base_momentum": Parameter(domain=Range(low=0.75, high=0.9), when=cycling),
-            "max_momentum": Parameter(domain=Range(low=0.9, high=0.98), when=cycling),
+            **momentum_parameters(setting),
         }
 
     @classmethod
@@ -169,14 +167,6 @@ class Cyclic:
         The top rate is a third of the bounds' upper end; what lies outside the bounds is moved to
         their edge.
         """
-
-        def nearest(name: str, wanted: Value) -> Value:
-            domain = space[name].domain
-            if isinstance(domain, Choice):
-                return wanted if wanted in domain.options else domain.options[0]
-            assert not isinstance(wanted, str)
-            return int(domain.clip(wanted)) if domain.integer else domain.clip(wanted)
-
         top = space["max_lr"].domain
         assert isinstance(top, Range)
         counts = range(1, max(setting.epochs // (2 * SHORTEST), 1) + 1)
@@ -192,14 +182,7 @@ class Cyclic:
         }
         modes = space["mode"].domain
         assert isinstance(modes, Choice)
-        settings = []
-        for mode in modes.options:
-            params: dict[str, Value] = {}
-            for name, parameter in space.items():
-                if parameter.applies(params):
-                    params[name] = mode if name == "mode" else nearest(name, wanted[name])
-            settings.append(params)
-        return settings
+        return settings_near(space, *({**wanted, "mode": mode} for mode in modes.options))
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> Cyclic:
@@ -256,10 +239,8 @@ class Cyclic:
         from torch.optim.lr_scheduler import CyclicLR
 
         ratios = relative_rates(optimizer)
-        if self.cycle_momentum and momentum_of(optimizer) == "none":
-            raise ScheduleError(
-                f"cycle_momentum needs a momentum, and this {type(optimizer).__name__} has none"
-            )
+        if self.cycle_momentum:
+            require_momentum(optimizer)
         return CyclicLR(
             optimizer,
             base_lr=[self.base_lr * ratio for ratio in ratios],
@@ -280,13 +261,9 @@ class Cyclic:
 
     def code(self, groups: int) -> Snippet:
         """The source of :meth:`scheduler`: a call of CyclicLR with what matters said outright."""
-
-        def rate(value: float) -> str:
-            return repr(value) if groups == 1 else f"[{value!r} * ratio for ratio in ratios]"
-
         arguments = {
-            "base_lr": rate(self.base_lr),
-            "max_lr": rate(self.max_lr),
+            "base_lr": per_group(self.base_lr, groups),
+            "max_lr": per_group(self.max_lr, groups),
             "step_size_up": f"{self.step_size_up!r} * stretch",
         }
         if self.step_size_down is not None:
@@ -309,36 +286,4 @@ class Cyclic:
         if self.cycle_momentum:
             arguments["base_momentum"] = repr(self.base_momentum)
             arguments["max_momentum"] = repr(self.max_momentum)
-        return Snippet(
-            imports=imports,
-            definitions=definitions,
-            body=(
-                "return CyclicLR(",
-                "    optimizer,",
-                *(f"    {name}={value}," for name, value in arguments.items()),
-                ")",
-            ),
-        )
-
-
-def _require_order(schedule: Cyclic, low: str, high: str) -> None:
-    if getattr(schedule, low) > getattr(schedule, high):
-        raise ScheduleError(
-            f"{low} {getattr(schedule, low)} is above {high} {getattr(schedule, high)}"
-        )
-
-
-def _require_with(schedule: Cyclic, leader: str, names: Sequence[str]) -> None:
-    """Refuse fields that are set without their ``leader``, or missing beside it."""
-    for name in names:
-        if getattr(schedule, leader) and getattr(schedule, name) is None:
-            raise ScheduleError(f"{leader} needs {name}")
-        if not getattr(schedule, leader) and getattr(schedule, name) is not None:
-            raise ScheduleError(f"{name} means nothing without {leader}")
-
-
-def _require_one_of(schedule: Cyclic, name: str, allowed: Sequence[str]) -> None:
-    if getattr(schedule, name) not in allowed:
-        raise ScheduleError(
-            f"{name} must be one of {', '.join(allowed)}, not {getattr(schedule, name)!r}"
-        )
+        return Snippet(imports=imports, definitions=definitions, body=call("CyclicLR", arguments))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self
@@ -59,20 +58,43 @@ class Choice:
 class Parameter:
     """One searched value of a family.
 
-    ``when`` names another parameter and the value that it must have for this one to be searched;
-    that other one comes first in the :data:`Space`.
+    ``when`` names another parameter and the values of which it must have one for this one to be
+    searched; that other one comes first in the :data:`Space`.
     """
 
     domain: Range | Choice
-    when: tuple[str, Value] | None = None
+    when: tuple[str, *tuple[Value, ...]] | None = None
 
     def applies(self, params: Mapping[str, Value]) -> bool:
         """Whether this parameter is searched beside the ``params`` chosen before it."""
-        return self.when is None or params.get(self.when[0]) == self.when[1]
+        return self.when is None or params.get(self.when[0]) in self.when[1:]
 
 
 Space = Mapping[str, Parameter]
 """A family's searched parameters by name, in the order in which they are chosen."""
+
+
+def settings_near(space: Space, *wanted: Mapping[str, Value]) -> list[Mapping[str, Value]]:
+    """The points of a space that are nearest to each of the ``wanted`` ones, without repetitions.
+
+    A choice that the space does not have becomes the first that it has.
+    """
+    settings: list[Mapping[str, Value]] = []
+    for values in wanted:
+        params: dict[str, Value] = {}
+        for name, parameter in space.items():
+            if parameter.applies(params):
+                params[name] = _nearest(parameter.domain, values[name])
+        if params not in settings:
+            settings.append(params)
+    return settings
+
+
+def _nearest(domain: Range | Choice, wanted: Value) -> Value:
+    if isinstance(domain, Choice):
+        return wanted if wanted in domain.options else domain.options[0]
+    assert not isinstance(wanted, str)
+    return int(domain.clip(wanted)) if domain.integer else domain.clip(wanted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +114,26 @@ class Setting:
     def horizon(self) -> int:
         """The number of optimizer steps of a whole run."""
         return self.epochs * self.steps_per_epoch
+
+    @property
+    def rates(self) -> Range:
+        """The learning rates that are searched: a factor of 30 to either side of the task's own."""
+        return Range(low=self.own_rate / 30, high=self.own_rate * 30, log=True)
+
+
+def momentum_parameters(setting: Setting) -> dict[str, Parameter]:
+    """Whether the momentum is cycled and between which bounds; nothing without a momentum.
+
+    Smith (arXiv:1803.09820) goes down from 0.95 to 0.85 or 0.8; disjoint ranges around these.
+    """
+    if setting.momentum == "none":
+        return {}
+    cycling = ("cycle_momentum", True)
+    return {
+        "cycle_momentum": Parameter(domain=Choice(options=(False, True))),
+        "base_momentum": Parameter(domain=Range(low=0.75, high=0.9), when=cycling),
+        "max_momentum": Parameter(domain=Range(low=0.9, high=0.98), when=cycling),
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +239,16 @@ def relative_rates(optimizer: Optimizer) -> list[float]:
     return [float(group["lr"]) / own for group in groups]
 
 
+def set_rates(optimizer: Optimizer, lr: float) -> None:
+    """Set the first group's rate of a fresh optimizer to ``lr`` and keep the others' ratios to it.
+
+    Raises:
+        ScheduleError: as :func:`relative_rates`.
+    """
+    for group, ratio in zip(optimizer.param_groups, relative_rates(optimizer), strict=True):
+        group["lr"] = lr * ratio
+
+
 def momentum_of(optimizer: Optimizer) -> Momentum:
     """What an optimizer can cycle; a momentum of 0 counts as none: cycling would switch it on."""
     group = optimizer.param_groups[0]
@@ -205,11 +257,13 @@ def momentum_of(optimizer: Optimizer) -> Momentum:
     return "momentum" if group.get("momentum", 0) > 0 else "none"
 
 
-def require_rate(name: str, value: float, *, zero: bool = False) -> None:
-    """Refuse a learning rate that is not a positive finite number; ``zero`` allows 0 as well.
+def require_momentum(optimizer: Optimizer) -> None:
+    """Refuse an optimizer without a momentum that a schedule could cycle.
 
     Raises:
-        ScheduleError: naming the field.
+        ScheduleError: it has none, or one of 0.
     """
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise ScheduleError(f"{name} must be {'0 or more' if zero else 'positive'}, not {value}")
+    if momentum_of(optimizer) == "none":
+        raise ScheduleError(
+            f"cycle_momentum needs a momentum, and this {type(optimizer).__name__} has none"
+        )

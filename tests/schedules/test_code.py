@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from clrsearch.errors import ScheduleError
-from clrsearch.schedules import Constant, Cyclic, SourceFile, check, render, trace
+from clrsearch.schedules import Constant, Cosine, Cyclic, SourceFile, check, render, trace
 
 FILE = SourceFile(
     title="A schedule.",
@@ -69,3 +69,17 @@ def test_another_momentum_is_noticed() -> None:
     check(code, trace(SCHEDULE, 620), steps_per_epoch=31, momentum="betas")
     with pytest.raises(ScheduleError, match="leaves the schedule"):
         check(code, trace(other, 620), steps_per_epoch=31, momentum="betas")
+
+
+def test_the_rounding_that_torch_gathers_over_a_long_run_is_no_error() -> None:
+    horizon = (
+        150_000  # 1.9e-12 of the peak rate at the end, for CosineAnnealingLR goes step by step
+    )
+    schedule = Cosine(lr=0.3, horizon=horizon, eta_min=0.03)
+    file = dataclasses.replace(FILE, epochs=10, steps_per_epoch=horizon // 10)
+    code = render(schedule, file)
+    assert "CosineAnnealingLR" in code
+    check(code, trace(schedule, horizon), steps_per_epoch=horizon // 10, momentum="none")
+    other = trace(dataclasses.replace(schedule, lr=0.3 + 1e-10), horizon)
+    with pytest.raises(ScheduleError, match="at step 0"):
+        check(code, other, steps_per_epoch=horizon // 10, momentum="none")

@@ -7,11 +7,12 @@ import math
 import pytest
 from records import make_record
 
-from clrsearch.schedules import Choice, Cyclic, Setting
+from clrsearch.schedules import FAMILIES, Choice, Cyclic, Setting
 from clrsearch.search import Record, suggest
 from clrsearch.search.sampler import REPLAYED, STARTUP, _most_telling
 
-SPACE = Cyclic.space(Setting(epochs=20, steps_per_epoch=31, own_rate=0.05, momentum="momentum"))
+SETTING = Setting(epochs=20, steps_per_epoch=31, own_rate=0.05, momentum="momentum")
+SPACE = Cyclic.space(SETTING)
 
 
 def record(number, params, value, **changes) -> Record:
@@ -23,19 +24,23 @@ def draw(history, seed):
     return suggest(history, SPACE, direction="minimize", seed=seed)
 
 
-def test_what_is_drawn_lies_in_the_space() -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_drawn_lies_in_the_space(family) -> None:
+    space = FAMILIES[family].space(SETTING)
     history = []
     for seed in range(25):
-        params = draw(history, seed)
-        assert set(params) == {name for name, p in SPACE.items() if p.applies(params)}
+        params = suggest(history, space, direction="minimize", seed=seed)
+        assert set(params) == {name for name, p in space.items() if p.applies(params)}
         for name, value in params.items():
-            domain = SPACE[name].domain
+            domain = space[name].domain
             if isinstance(domain, Choice):
                 assert value in domain.options
             else:
                 assert domain.low <= value <= domain.high
                 assert isinstance(value, int) == domain.integer
-        history.append(record(seed, params, float(params["max_lr"])))
+        FAMILIES[family].build(params, SETTING)
+        rate = next(value for name, value in params.items() if name in ("lr", "max_lr"))
+        history.append(record(seed, params, float(rate), family=family))
 
 
 def test_the_same_history_and_seed_give_the_same_parameters() -> None:

@@ -1,0 +1,227 @@
+"""Half a cosine from the peak down to a floor: once, or again and again with warm restarts.
+
+I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts",
+arXiv:1608.03983.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from clrsearch.errors import ScheduleError
+from clrsearch.schedules.decay import (
+    FLOOR,
+    WARMUP,
+    Decay,
+    peaks,
+    progress_source,
+    return_source,
+    warmup_of,
+)
+from clrsearch.schedules.fields import require_count, require_horizon, require_order, require_rate
+from clrsearch.schedules.schedule import (
+    Array,
+    Parameter,
+    Range,
+    Setting,
+    Space,
+    Value,
+    settings_near,
+)
+from clrsearch.schedules.shapes import cosine, progress
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmRestarts
+
+MOST_CYCLES = 5
+
+CURVE = "(1.0 + math.cos(math.pi * progress)) / 2.0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cosine(Decay):
+    """share(t) = f + (1 - f) (1 + cos(pi p)) / 2; torch's CosineAnnealingLR.
+
+    With the floor f = eta_min / lr and p = (t - warmup) / (horizon - warmup). ``horizon`` counts
+    all optimizer steps. torch has one ``eta_min`` for all parameter groups, which does not keep
+    their ratios: with several groups and a floor, a LambdaLR is used.
+    """
+
+    family: ClassVar[str] = "cosine"
+
+    horizon: int
+    eta_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        Decay.__post_init__(self)
+        require_horizon(self)
+        require_rate("eta_min", self.eta_min, zero=True)
+        require_order(self, "eta_min", "lr")
+
+    @classmethod
+    def space(cls, setting: Setting) -> Space:
+        """The peak rate, the floor as a ratio of it, and the warm-up."""
+        return {
+            "lr": Parameter(domain=setting.rates),
+            "min_ratio": FLOOR,
+            "warmup_share": WARMUP,
+        }
+
+    @classmethod
+    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+        """To zero after 5 % of warm-up, from the task's own rate and from three times that."""
+        wanted = {"min_ratio": 0.0, "warmup_share": 0.05}
+        return settings_near(space, *({"lr": lr, **wanted} for lr in peaks(setting)))
+
+    @classmethod
+    def build(cls, params: Mapping[str, Value], setting: Setting) -> Cosine:
+        """The schedule that the searched parameters stand for; see :meth:`space`."""
+        lr = float(params["lr"])
+        return cls(
+            lr=lr,
+            warmup=warmup_of(params, setting),
+            horizon=setting.horizon,
+            eta_min=lr * float(params["min_ratio"]),
+        )
+
+    def share(self, steps: Array) -> Array:
+        """Half a cosine from 1 down to the floor."""
+        return cosine(1.0, self.eta_min / self.lr, progress(steps, self.warmup, self.horizon))
+
+    def share_source(self) -> tuple[str, ...]:
+        """The source of :meth:`share`."""
+        return (
+            progress_source(self.warmup, self.horizon),
+            *return_source(CURVE, self.eta_min, self.lr),
+        )
+
+    def native(self, optimizer: Optimizer) -> CosineAnnealingLR | None:
+        """torch's CosineAnnealingLR."""
+        from torch.optim.lr_scheduler import CosineAnnealingLR
+
+        if self.eta_min and len(optimizer.param_groups) > 1:
+            return None
+        return CosineAnnealingLR(optimizer, T_max=self.horizon, eta_min=self.eta_min)
+
+    def native_source(self, groups: int) -> tuple[str, Mapping[str, str]] | None:
+        """A call of CosineAnnealingLR."""
+        if self.eta_min and groups > 1:
+            return None
+        horizon = f"round({self.horizon!r} * stretch)"
+        return "CosineAnnealingLR", {"T_max": horizon, "eta_min": repr(self.eta_min)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CosineRestarts(Decay):
+    """share(t) = f + (1 - f) (1 + cos(pi p)) / 2, p the progress of t in its cycle.
+
+    With the floor f = eta_min / lr. ``cycles`` cycles, each ``T_mult`` times as long as the one
+    before, fill the horizon exactly; so the first lasts, in optimizer steps that need not be whole,
+
+        T_0 = (horizon - warmup) (T_mult - 1) / (T_mult^cycles - 1)   or (horizon - warmup) / cycles
+
+    torch's CosineAnnealingWarmRestarts says the same where T_0 is whole, but not stretched to other
+    steps per epoch: the source code is that of a LambdaLR.
+    """
+
+    family: ClassVar[str] = "cosine_restarts"
+
+    horizon: int
+    cycles: int
+    T_mult: int = 1
+    eta_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        Decay.__post_init__(self)
+        require_horizon(self)
+        require_count("cycles", self.cycles)
+        require_count("T_mult", self.T_mult)
+        require_rate("eta_min", self.eta_min, zero=True)
+        require_order(self, "eta_min", "lr")
+
+    @classmethod
+    def space(cls, setting: Setting) -> Space:
+        """The peak rate, cycles of equal or of doubled length, the floor, and the warm-up.
+
+        The shortest cycle that Loshchilov and Hutter try is one epoch, doubled (``T_mult`` 2), so
+        there are at most as many cycles, from 2 to 5, as fit the horizon in that way.
+        """
+        most = min(MOST_CYCLES, (setting.epochs + 1).bit_length() - 1)
+        if most < 2:
+            raise ScheduleError(
+                "two cycles, the second twice as long as the first, take at least 3 epochs; "
+                f"there are {setting.epochs}"
+            )
+        return {
+            "lr": Parameter(domain=setting.rates),
+            "cycles": Parameter(domain=Range(low=2, high=most, integer=True)),
+            "T_mult": Parameter(domain=Range(low=1, high=2, integer=True)),
+            "min_ratio": FLOOR,
+            "warmup_share": WARMUP,
+        }
+
+    @classmethod
+    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+        """Three cycles that double, from the task's own rate and from three times that."""
+        wanted = {"cycles": 3, "T_mult": 2, "min_ratio": 0.0, "warmup_share": 0.0}
+        return settings_near(space, *({"lr": lr, **wanted} for lr in peaks(setting)))
+
+    @classmethod
+    def build(cls, params: Mapping[str, Value], setting: Setting) -> CosineRestarts:
+        """The schedule that the searched parameters stand for; see :meth:`space`."""
+        lr = float(params["lr"])
+        return cls(
+            lr=lr,
+            warmup=warmup_of(params, setting),
+            horizon=setting.horizon,
+            cycles=int(params["cycles"]),
+            T_mult=int(params["T_mult"]),
+            eta_min=lr * float(params["min_ratio"]),
+        )
+
+    @property
+    def _passed(self) -> tuple[int, ...]:
+        """What has passed before each cycle, and in the end, in lengths of the first cycle."""
+        return (0, *itertools.accumulate(self.T_mult**index for index in range(self.cycles)))
+
+    @property
+    def restarts(self) -> tuple[float, ...]:
+        """The steps at which the cycles begin, and last the one at which the last of them ends."""
+        *begins, whole = self._passed
+        length = self.horizon - self.warmup
+        return (*(self.warmup + length * passed / whole for passed in begins), self.horizon)
+
+    def share(self, steps: Array) -> Array:
+        """Half a cosine from 1 down to the floor, in every cycle."""
+        restarts = np.asarray(self.restarts, dtype=np.float64)
+        cycle = np.minimum(np.searchsorted(restarts, steps, side="right"), self.cycles)
+        first, last = restarts[cycle - 1], restarts[cycle]
+        place = np.minimum((steps - first) / (last - first), 1.0)
+        return cosine(1.0, self.eta_min / self.lr, place)
+
+    def share_source(self) -> tuple[str, ...]:
+        """The source of :meth:`share`."""
+        return (
+            f"restarts = {self.restarts!r}  # the last is the end",
+            f"cycle = min(sum(step >= restart for restart in restarts), {self.cycles!r})",
+            "first, last = restarts[cycle - 1], restarts[cycle]",
+            "progress = min((step - first) / (last - first), 1.0)",
+            *return_source(CURVE, self.eta_min, self.lr),
+        )
+
+    def native(self, optimizer: Optimizer) -> CosineAnnealingWarmRestarts | None:
+        """torch's CosineAnnealingWarmRestarts."""
+        from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
+
+        first, rest = divmod(self.horizon, self._passed[-1])
+        if rest or (self.eta_min and len(optimizer.param_groups) > 1):
+            return None
+        return CosineAnnealingWarmRestarts(
+            optimizer, T_0=first, T_mult=self.T_mult, eta_min=self.eta_min
+        )

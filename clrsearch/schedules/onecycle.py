@@ -1,0 +1,218 @@
+"""One cycle: up from a small rate to a large one, then down to a far smaller one.
+
+L. N. Smith, "A disciplined approach to neural network hyper-parameters", arXiv:1803.09820; L. N.
+Smith and N. Topin, "Super-Convergence", arXiv:1708.07120. As fastai made it common: in two phases,
+of which the second ends far below where the first began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+
+import numpy as np
+
+from clrsearch.errors import ScheduleError
+from clrsearch.schedules.code import call, per_group
+from clrsearch.schedules.fields import (
+    require_momenta,
+    require_one_of,
+    require_rate,
+    require_steps,
+)
+from clrsearch.schedules.schedule import (
+    Array,
+    Choice,
+    Parameter,
+    Range,
+    Setting,
+    Snippet,
+    Space,
+    Value,
+    momentum_parameters,
+    relative_rates,
+    require_momentum,
+    settings_near,
+)
+from clrsearch.schedules.shapes import cosine, linear, progress
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import OneCycleLR
+
+Strategy = Literal["cos", "linear"]
+
+CURVES = {"cos": cosine, "linear": linear}
+SHORTEST_RISE = 0.1  # of the horizon, in the space
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneCycle:
+    """Up to ``max_lr`` over ``pct_start`` of the horizon, then down (torch's OneCycleLR).
+
+    With r = pct_start horizon - 1 the step at which the peak is reached, and curve(a, b, p) half a
+    cosine (``cos``) or a straight line from a to b (``linear``)::
+
+        rate(t)     = curve(max_lr / div_factor, max_lr, t / r)                 while t <= r, else
+                      curve(max_lr, end, (t - r) / (horizon - 1 - r))
+        end         = max_lr / (div_factor final_div_factor)
+        momentum(t) = the same between max_momentum, base_momentum and max_momentum
+
+    The last step, horizon - 1, has the rate ``end``. torch allows one ``step()`` behind it, which
+    changes nothing that is trained with, and raises at the next. The momenta go with
+    ``cycle_momentum``, without which the optimizer's own momentum stays.
+
+    Raises:
+        ScheduleError: a value that no schedule may have, by the field's name; ``pct_start`` is not
+            to make the rise one step or less, by which torch would divide.
+    """
+
+    family: ClassVar[str] = "onecycle"
+
+    max_lr: float
+    horizon: int
+    pct_start: float
+    div_factor: float
+    final_div_factor: float
+    anneal_strategy: Strategy = "cos"
+    cycle_momentum: bool = False
+    base_momentum: float | None = None
+    max_momentum: float | None = None
+
+    def __post_init__(self) -> None:
+        require_rate("max_lr", self.max_lr)
+        require_steps("horizon", self.horizon, whole=True)
+        if not 0 < self.pct_start < 1:
+            raise ScheduleError(f"pct_start must be in (0, 1), not {self.pct_start}")
+        if not self._rise > 0:
+            raise ScheduleError(
+                f"pct_start {self.pct_start} of a horizon of {self.horizon} steps is not over one "
+                "step"
+            )
+        if not 1 <= self.div_factor < np.inf:
+            raise ScheduleError(f"div_factor must be 1 or more, not {self.div_factor}")
+        if not 1 <= self.final_div_factor < np.inf:
+            raise ScheduleError(f"final_div_factor must be 1 or more, not {self.final_div_factor}")
+        require_one_of(self, "anneal_strategy", get_args(Strategy))
+        require_momenta(self)
+
+    @property
+    def _rise(self) -> float:
+        """The step at which the peak is reached."""
+        return self.pct_start * self.horizon - 1
+
+    @classmethod
+    def space(cls, setting: Setting) -> Space:
+        """The peak rate, the rise, both divisors, the curve, and momentum where there is one.
+
+        The rise takes 0.1 to 0.5 of the horizon (fastai 0.25, torch 0.3, Smith a little under a
+        half); the beginning is 1/5 to 1/50 of the peak (Smith 1/10 and 1/20, fastai 1/25), the end
+        1/10 to 1/100000 of the beginning (Smith "several orders of magnitude", torch 1/10000).
+        """
+        if SHORTEST_RISE * setting.horizon <= 1:
+            raise ScheduleError(
+                f"the rise takes {SHORTEST_RISE:g} of the horizon, which must be more than a step; "
+                f"there are {setting.horizon} steps"
+            )
+        return {
+            "max_lr": Parameter(domain=setting.rates),
+            "pct_start": Parameter(domain=Range(low=SHORTEST_RISE, high=0.5)),
+            "div_factor": Parameter(domain=Range(low=5.0, high=50.0, log=True)),
+            "final_div_factor": Parameter(domain=Range(low=10.0, high=1e5, log=True)),
+            "anneal_strategy": Parameter(domain=Choice(options=get_args(Strategy))),
+            **momentum_parameters(setting),
+        }
+
+    @classmethod
+    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+        """torch's defaults, which are fastai's, and Smith's straight lines, with momentum cycled.
+
+        The top rate is a third of the bounds' upper end.
+        """
+        top = space["max_lr"].domain
+        assert isinstance(top, Range)
+        momenta = {"cycle_momentum": True, "base_momentum": 0.85, "max_momentum": 0.95}
+        common: dict[str, Value] = {"max_lr": top.high / 3, **momenta}
+        cosines = {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4}
+        lines = {"pct_start": 0.45, "div_factor": 10.0, "final_div_factor": 100.0}
+        return settings_near(
+            space,
+            {**common, **cosines, "anneal_strategy": "cos"},
+            {**common, **lines, "anneal_strategy": "linear"},
+        )
+
+    @classmethod
+    def build(cls, params: Mapping[str, Value], setting: Setting) -> OneCycle:
+        """The schedule that the searched parameters stand for; see :meth:`space`."""
+        cycling = bool(params.get("cycle_momentum", False))
+        momentum: dict[str, Any] = (
+            {name: float(params[name]) for name in ("base_momentum", "max_momentum")}
+            if cycling
+            else {}
+        )
+        return cls(
+            max_lr=float(params["max_lr"]),
+            horizon=setting.horizon,
+            pct_start=float(params["pct_start"]),
+            div_factor=float(params["div_factor"]),
+            final_div_factor=float(params["final_div_factor"]),
+            anneal_strategy=params["anneal_strategy"],  # type: ignore[arg-type]  # checked
+            cycle_momentum=cycling,
+            **momentum,
+        )
+
+    def at(self, steps: Array) -> tuple[Array, Array | None]:
+        """The rate, and with ``cycle_momentum`` the momentum, at each of ``steps``."""
+        begin = self.max_lr / self.div_factor
+        rates = self._curve(steps, begin, self.max_lr, begin / self.final_div_factor)
+        if not self.cycle_momentum:
+            return rates, None
+        assert self.max_momentum is not None and self.base_momentum is not None
+        return rates, self._curve(steps, self.max_momentum, self.base_momentum, self.max_momentum)
+
+    def _curve(self, steps: Array, begin: float, peak: float, end: float) -> Array:
+        curve, rise = CURVES[self.anneal_strategy], self._rise
+        up = curve(begin, peak, progress(steps, 0.0, rise))
+        down = curve(peak, end, progress(steps, rise, self.horizon - 1))
+        return np.where(steps <= rise, up, down)
+
+    def scheduler(self, optimizer: Optimizer) -> OneCycleLR:
+        """torch's OneCycleLR; ``cycle_momentum`` moves the momentum, or the first of the betas."""
+        from torch.optim.lr_scheduler import OneCycleLR
+
+        ratios = relative_rates(optimizer)
+        momenta: dict[str, Any] = {}
+        if self.cycle_momentum:
+            require_momentum(optimizer)
+            momenta = {"base_momentum": self.base_momentum, "max_momentum": self.max_momentum}
+        return OneCycleLR(
+            optimizer,
+            max_lr=[self.max_lr * ratio for ratio in ratios],
+            total_steps=self.horizon,
+            pct_start=self.pct_start,
+            anneal_strategy=self.anneal_strategy,
+            cycle_momentum=self.cycle_momentum,
+            div_factor=self.div_factor,
+            final_div_factor=self.final_div_factor,
+            **momenta,
+        )
+
+    def code(self, groups: int) -> Snippet:
+        """The source of :meth:`scheduler`: a call of OneCycleLR with what matters said outright."""
+        arguments = {
+            "max_lr": per_group(self.max_lr, groups),
+            "total_steps": f"round({self.horizon!r} * stretch)",
+            "pct_start": repr(self.pct_start),
+            "div_factor": repr(self.div_factor),
+            "final_div_factor": repr(self.final_div_factor),
+            "anneal_strategy": f'"{self.anneal_strategy}"',
+            "cycle_momentum": repr(self.cycle_momentum),
+        }
+        if self.cycle_momentum:
+            arguments["base_momentum"] = repr(self.base_momentum)
+            arguments["max_momentum"] = repr(self.max_momentum)
+        return Snippet(
+            imports=("from torch.optim.lr_scheduler import OneCycleLR",),
+            body=call("OneCycleLR", arguments),
+        )

@@ -1,0 +1,125 @@
+"""Warm up, hold, decay at the end: the schedule of models whose training may be prolonged.
+
+S. Hu et al., "MiniCPM", arXiv:2404.06395; A. Hägele et al., "Scaling Laws and Compute-Optimal
+Training Beyond Fixed Training Durations", arXiv:2405.18392.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+from clrsearch.errors import ScheduleError
+from clrsearch.schedules.decay import (
+    FLOOR,
+    WARMUP,
+    Decay,
+    peaks,
+    progress_source,
+    return_source,
+    warmup_of,
+)
+from clrsearch.schedules.fields import (
+    require_horizon,
+    require_one_of,
+    require_order,
+    require_rate,
+    require_steps,
+)
+from clrsearch.schedules.schedule import (
+    Array,
+    Choice,
+    Parameter,
+    Range,
+    Setting,
+    Space,
+    Value,
+    settings_near,
+)
+from clrsearch.schedules.shapes import linear, one_minus_sqrt, progress
+
+Shape = Literal["linear", "1-sqrt"]
+
+CURVES = {"linear": linear, "1-sqrt": one_minus_sqrt}
+SOURCES = {"linear": "1.0 - progress", "1-sqrt": "1.0 - math.sqrt(progress)"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmupStableDecay(Decay):
+    """share(t) = 1 while t <= horizon - decay, else f + (1 - f) fall(p); a LambdaLR.
+
+    With the floor f = min_lr / lr, p = (t - (horizon - decay)) / decay, and fall(p) = 1 - p
+    (``linear``) or 1 - sqrt(p) (``1-sqrt``). ``horizon`` counts all optimizer steps, ``decay`` the
+    last of them, over which the rate falls.
+    """
+
+    family: ClassVar[str] = "wsd"
+
+    horizon: int
+    decay: float
+    shape: Shape = "linear"
+    min_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        Decay.__post_init__(self)
+        require_horizon(self)
+        require_steps("decay", self.decay)
+        if self.warmup + self.decay > self.horizon:
+            raise ScheduleError(
+                f"decay {self.decay} does not fit behind the warmup {self.warmup}: "
+                f"the horizon is {self.horizon}"
+            )
+        require_one_of(self, "shape", get_args(Shape))
+        require_rate("min_lr", self.min_lr, zero=True)
+        require_order(self, "min_lr", "lr")
+
+    @classmethod
+    def space(cls, setting: Setting) -> Space:
+        """The peak rate, the decay as a share of the horizon, its shape and floor, the warm-up.
+
+        Hu et al. decay over a tenth of the horizon, Hägele et al. find little to gain
+        beyond 0.2; 0.1 to 0.5 is searched, for short runs may need more.
+        """
+        return {
+            "lr": Parameter(domain=setting.rates),
+            "decay_share": Parameter(domain=Range(low=0.1, high=0.5)),
+            "shape": Parameter(domain=Choice(options=get_args(Shape))),
+            "min_ratio": FLOOR,
+            "warmup_share": WARMUP,
+        }
+
+    @classmethod
+    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+        """5 % of warm-up, 20 % of 1-sqrt decay to zero (Hägele et al.), to two peaks."""
+        wanted: dict[str, Value] = {"decay_share": 0.2, "shape": "1-sqrt"}
+        wanted |= {"min_ratio": 0.0, "warmup_share": 0.05}
+        return settings_near(space, *({"lr": lr, **wanted} for lr in peaks(setting)))
+
+    @classmethod
+    def build(cls, params: Mapping[str, Value], setting: Setting) -> WarmupStableDecay:
+        """The schedule that the searched parameters stand for; see :meth:`space`."""
+        lr = float(params["lr"])
+        return cls(
+            lr=lr,
+            warmup=warmup_of(params, setting),
+            horizon=setting.horizon,
+            decay=max(round(float(params["decay_share"]) * setting.horizon), 1),
+            shape=params["shape"],  # type: ignore[arg-type]  # checked in __post_init__
+            min_lr=lr * float(params["min_ratio"]),
+        )
+
+    def share(self, steps: Array) -> Array:
+        """1, and then the fall to the floor."""
+        place = progress(steps, self.horizon - self.decay, self.horizon)
+        return CURVES[self.shape](1.0, self.min_lr / self.lr, place)
+
+    def share_source(self) -> tuple[str, ...]:
+        """The source of :meth:`share`."""
+        begin = self.horizon - self.decay
+        return (
+            f"if step < {begin!r}:",
+            "    return 1.0",
+            progress_source(begin, self.horizon),
+            *return_source(SOURCES[self.shape], self.min_lr, self.lr),
+        )
