@@ -28,7 +28,7 @@ import torch
 from clrsearch.search import Study, StudyPlan
 from clrsearch.storage import StorageUrl, open_database
 from clrsearch.tasks import load_task
-from clrsearch.training import Checkpoints, probe
+from clrsearch.training import Checkpoints, TaskData, probe
 from clrsearch.training.device import one_thread
 from clrsearch.worker.loop import Worker
 
@@ -69,7 +69,8 @@ def ours(url: StorageUrl) -> float:
     ):
         facts = probe(loaded, epochs=EPOCHS, device=CPU)
         study = Study.create(database, "benchmark", plan, facts, {})
-        worker = Worker(study, loaded.task, CPU, Checkpoints(Path(folder)), name="worker")
+        data = TaskData(loaded.task, facts.batch_size, CPU)
+        worker = Worker(study, loaded.task, data, CPU, Checkpoints(Path(folder)), name="worker")
         began = time.perf_counter()
         worker.work()
         seconds = time.perf_counter() - began

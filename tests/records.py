@@ -25,6 +25,9 @@ def make_record(*values: float, number: int = 0, state: str = "complete", **chan
         "seconds": 1.0,
         "drift": 0.0,
         "error": "",
+        "finalist": None,
+        "seed_index": 0,
+        "test": {},
         "started": now,
         "ended": None if state == "running" else now,
     }

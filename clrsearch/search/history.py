@@ -36,7 +36,9 @@ class Record:
     ``params`` are without the family's prefix; ``values`` maps epochs (from 1) to the metric.
     ``metrics`` holds all metrics of the last epoch, ``seconds`` the time spent in training and
     validation, ``drift`` how far an epoch came out differently when it was repeated after a worker
-    was lost, ``error`` the traceback of a failed trial. Times are in UTC.
+    was lost, ``error`` the traceback of a failed trial. Times are in UTC. In a confirmation,
+    ``finalist`` is the number of the search's trial that was run again, on ``seed_index``, and
+    ``test`` holds its metrics on the test split.
     """
 
     number: int
@@ -52,6 +54,9 @@ class Record:
     seconds: float
     drift: float
     error: str
+    finalist: int | None
+    seed_index: int
+    test: Mapping[str, float]
     started: datetime
     ended: datetime | None
 
@@ -120,6 +125,9 @@ def to_record(trial: FrozenTrial) -> Record:
         seconds=end.get("seconds", 0.0),
         drift=end.get("drift", 0.0),
         error=end.get("error", ""),
+        finalist=attributes.get("finalist"),
+        seed_index=attributes.get("seed_index", 0),
+        test=end.get("test", {}),
         started=trial.datetime_start.astimezone(UTC),
         ended=None if trial.datetime_complete is None else trial.datetime_complete.astimezone(UTC),
     )

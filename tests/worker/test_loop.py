@@ -30,7 +30,8 @@ def begin(url, task_dir, tmp_path):
             loaded = load_task(plan.task, options=plan.options, folder=task_dir)
             facts = probe(loaded, epochs=plan.epochs, device=CPU)
             made = Study.create(database, study, plan, facts, {"clrsearch": "0"})
-            return made, Worker(made, loaded.task, CPU, Checkpoints(tmp_path), name="w")
+            data = TaskData(loaded.task, facts.batch_size, CPU)
+            return made, Worker(made, loaded.task, data, CPU, Checkpoints(tmp_path), name="w")
 
         yield make
 
