@@ -54,7 +54,15 @@ def main() -> None:
             other = f"sqlite:///{folder}/handwritten.db"
             theirs = seconds(sys.executable, script, "--trials", asked.trials, "--storage", other)
             ours = seconds(
-                *(sys.executable, "-m", "clrsearch", "run", "--trials", asked.trials),
+                *(
+                    sys.executable,
+                    "-m",
+                    "clrsearch",
+                    "run",
+                    "--no-confirm",
+                    "--trials",
+                    asked.trials,
+                ),
                 *("--storage", storage),
             )
             share = training_share(storage)

@@ -19,7 +19,7 @@ import torch
 
 from clrsearch import service, trace
 from clrsearch.schedules import Value
-from clrsearch.search import StudyPlan, build_space, suggest
+from clrsearch.search import ConfirmPlan, StudyPlan, build_space, suggest
 from clrsearch.tasks import load_task
 from clrsearch.training import Diverged, SequentialRun, TaskData, probe
 from clrsearch.training.device import usable_cores
@@ -74,7 +74,12 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
     ):
         for seed in range(asked.seeds):
-            plan = StudyPlan(seed=seed, trials=asked.trials, pruner=asked.pruner)
+            plan = StudyPlan(
+                seed=seed,
+                trials=asked.trials,
+                pruner=asked.pruner,
+                confirm=ConfirmPlan(enabled=False),
+            )
             found = service.run(plan, storage=f"sqlite:///{folder}/{seed}.db").snapshot.leader
             drawn = [
                 suggest(

@@ -25,10 +25,10 @@ import optuna
 import sqlalchemy as sa
 import torch
 
-from clrsearch.search import Study, StudyPlan
+from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import StorageUrl, open_database
 from clrsearch.tasks import load_task
-from clrsearch.training import Checkpoints, probe
+from clrsearch.training import Checkpoints, TaskData, probe
 from clrsearch.training.device import one_thread
 from clrsearch.worker.loop import Worker
 
@@ -61,7 +61,9 @@ def new_database(text: str) -> Iterator[StorageUrl]:
 def ours(url: StorageUrl) -> float:
     """Seconds per trial of clrsearch, training left out."""
     loaded = load_task("tiny.py:Tiny", folder=TASKS)
-    plan = StudyPlan(task="tiny.py:Tiny", trials=TRIALS, epochs=EPOCHS)
+    plan = StudyPlan(
+        task="tiny.py:Tiny", trials=TRIALS, epochs=EPOCHS, confirm=ConfirmPlan(enabled=False)
+    )
     with (
         tempfile.TemporaryDirectory() as folder,
         open_database(url, create=True) as database,
@@ -69,7 +71,8 @@ def ours(url: StorageUrl) -> float:
     ):
         facts = probe(loaded, epochs=EPOCHS, device=CPU)
         study = Study.create(database, "benchmark", plan, facts, {})
-        worker = Worker(study, loaded.task, CPU, Checkpoints(Path(folder)), name="worker")
+        data = TaskData(loaded.task, facts.batch_size, CPU)
+        worker = Worker(study, loaded.task, data, CPU, Checkpoints(Path(folder)), name="worker")
         began = time.perf_counter()
         worker.work()
         seconds = time.perf_counter() - began

@@ -26,6 +26,9 @@ def make_record(*values: float, number: int = 0, state: str = "complete", **chan
         "drift": 0.0,
         "error": "",
         "final": False,
+        "finalist": None,
+        "seed_index": 0,
+        "test": {},
         "started": now,
         "ended": None if state == "running" else now,
     }

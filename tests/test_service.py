@@ -25,22 +25,23 @@ from clrsearch.errors import (
     StudyError,
     StudyStopped,
 )
-from clrsearch.search import Study, StudyPlan
+from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
 
 PATIENCE = 300.0  # seconds for what takes a few on an idle machine
+ALONE = ConfirmPlan(enabled=False)  # the search alone
 
 
 def run(task_dir, *, name=None, workers=1, on_change=lambda snapshot: None, **keys):
-    plan = StudyPlan(**({"task": "tiny.py:Tiny", "trials": 6} | keys))
+    plan = StudyPlan(**({"task": "tiny.py:Tiny", "trials": 6, "confirm": ALONE} | keys))
     return service.run(plan, name=name, workers=workers, task_dir=task_dir, on_change=on_change)
 
 
 def work_here(task_dir, name, **keys):
     """Make a study and work it off in this process: no worker has to import torch first."""
-    plan = StudyPlan(**({"task": "tiny.py:Tiny", "trials": 6} | keys))
+    plan = StudyPlan(**({"task": "tiny.py:Tiny", "trials": 6, "confirm": ALONE} | keys))
     loaded = load_task(plan.task, options=plan.options, folder=task_dir)
     facts = probe(loaded, epochs=plan.epochs, device=torch.device("cpu"))
     with open_database(service.storage_url(None), create=True) as database:
@@ -256,6 +257,7 @@ def test_ctrl_c_gives_slots_back_and_the_next_run_goes_on(url, task_dir, whole_g
         "3",
         "--workers",
         "2",
+        "--no-confirm",
     )
     first = command(*arguments, cwd=task_dir, start_new_session=True)
     wait_for(lambda: trials_begun(url) == 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
+    from clrsearch.search import StudyPlan
     from clrsearch.storage import StorageUrl
 
 app = typer.Typer(
@@ -80,40 +81,52 @@ DriftOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
+StudyFileArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="FILE", help="A study in TOML. Default: the task digits."),
+]
+TrialsOption = Annotated[
+    int | None, typer.Option("--trials", help="How many schedules to try. Default: 100.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", help="Processes. Default: one per GPU, or per core.")
+]
+NameOption = Annotated[
+    str | None, typer.Option("--name", help="Default: the file's or the task's name.")
+]
+TaskOption = Annotated[
+    str | None,
+    typer.Option("--task", help="digits, package.module:NAME or file.py:NAME."),
+]
+EpochsOption = Annotated[
+    int | None, typer.Option("--epochs", help="Per trial. Default: the task's.")
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Default: 0.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any key of a study, such as 'bounds.cyclic.max_lr=[1e-3,1]'.",
+    ),
+]
+NoConfirmOption = Annotated[
+    bool, typer.Option("--no-confirm", help="Do not run the best again on fresh seeds.")
+]
 NameArgument = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")]
 
 
 @app.command()
 def run(
-    study_file: Annotated[
-        Path | None,
-        typer.Argument(metavar="FILE", help="A study in TOML. Default: the task digits."),
-    ] = None,
-    trials: Annotated[
-        int | None, typer.Option("--trials", help="How many schedules to try. Default: 100.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", help="Processes. Default: one per GPU, or per core.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", help="Default: the file's or the task's name.")
-    ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option("--task", help="digits, package.module:NAME or file.py:NAME."),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", help="Per trial. Default: the task's.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Default: 0.")] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any key of a study, such as 'bounds.cyclic.max_lr=[1e-3,1]'.",
-        ),
-    ] = None,
+    study_file: StudyFileArgument = None,
+    trials: TrialsOption = None,
+    workers: WorkersOption = None,
+    name: NameOption = None,
+    task: TaskOption = None,
+    epochs: EpochsOption = None,
+    seed: SeedOption = None,
+    changes: SetOption = None,
+    no_confirm: NoConfirmOption = False,
     device: DeviceOption = None,
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
@@ -126,39 +139,110 @@ def run(
     """Search a schedule, or go on with a search.
 
     The same command again goes on with an unfinished study; with more --trials it adds to a
-    finished one.
+    finished one. In the end the best are run again on fresh seeds.
     """
-    from rich.console import Console
+    given = {"trials": trials, "task": task, "epochs": epochs, "seed": seed}
+    watch_work(
+        asked_plan(study_file, given, changes, no_confirm=no_confirm),
+        json=json,
+        name=name or (study_file.stem if study_file else None),
+        storage=storage_option(storage, storage_file),
+        workers=workers,
+        device=device,
+        task_dir=study_file.parent if study_file else None,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_seconds=checkpoint_seconds,
+        storage_patience=storage_patience,
+        allow_drift=allow_drift,
+    )
 
+
+@app.command()
+def compare(
+    study_file: StudyFileArgument = None,
+    trials: TrialsOption = None,
+    workers: WorkersOption = None,
+    name: NameOption = None,
+    task: TaskOption = None,
+    epochs: EpochsOption = None,
+    seed: SeedOption = None,
+    changes: SetOption = None,
+    no_confirm: NoConfirmOption = False,
+    device: DeviceOption = None,
+    storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+    storage_patience: PatienceOption = 600,
+    checkpoint_dir: CheckpointDirOption = None,
+    checkpoint_seconds: CheckpointSecondsOption = 10,
+    allow_drift: DriftOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Search all families with as many trials each, and confirm the best of each.
+
+    Families that do not fit the epochs are left out; --set families=[...] names those to compare.
+    """
     from clrsearch import service
-    from clrsearch.cli import output
-    from clrsearch.reports import Lines, LiveView, Watch
-    from clrsearch.search import load_plan
 
     given = {"trials": trials, "task": task, "epochs": epochs, "seed": seed}
-    asked = {key: value for key, value in given.items() if value is not None}
-    plan = load_plan(study_file, {**assignments(changes or []), **asked})
-    console = Console()
-    watch: Watch = (
-        LiveView(console) if console.is_terminal and not json else Lines(console, json=json)
+    plan = asked_plan(study_file, given, changes, no_confirm=no_confirm)
+    folder = study_file.parent if study_file else None
+    comparison = service.comparison(plan, task_dir=folder)
+    for note in comparison.notes:
+        typer.echo(note, err=True)
+    default = study_file.stem if study_file else service.default_name(plan)
+    watch_work(
+        comparison.plan,
+        json=json,
+        name=name or f"{default}-compare",
+        storage=storage_option(storage, storage_file),
+        workers=workers,
+        device=device,
+        task_dir=folder,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_seconds=checkpoint_seconds,
+        storage_patience=storage_patience,
+        allow_drift=allow_drift,
     )
-    with watch:
-        result = service.run(
-            plan,
-            name=name or (study_file.stem if study_file else None),
-            storage=storage_option(storage, storage_file),
-            workers=workers,
-            device=device,
-            task_dir=study_file.parent if study_file else None,
-            checkpoint_dir=checkpoint_dir,
-            checkpoint_seconds=checkpoint_seconds,
-            storage_patience=storage_patience,
-            allow_drift=allow_drift,
-            on_change=watch.show,
-        )
-    output.print_result(result, json=json)
-    if result.interrupted:
-        raise typer.Exit(130)
+
+
+@app.command()
+def confirm(
+    name: NameArgument,
+    top: Annotated[
+        int, typer.Option("--top", min=1, help="How many schedules besides the baseline's best.")
+    ] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Fresh seeds for each.")] = 5,
+    workers: WorkersOption = None,
+    device: DeviceOption = None,
+    task_dir: TaskDirOption = None,
+    storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+    storage_patience: PatienceOption = 600,
+    checkpoint_dir: CheckpointDirOption = None,
+    checkpoint_seconds: CheckpointSecondsOption = 10,
+    allow_drift: DriftOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Run the best of a finished search again on fresh seeds, and choose by these.
+
+    Again with more seeds or schedules it runs what is missing.
+    """
+    from clrsearch import service
+
+    database = storage_option(storage, storage_file)
+    watch_work(
+        service.confirmation_plan(name, top=top, seeds=seeds, storage=database),
+        json=json,
+        name=name,
+        storage=database,
+        workers=workers,
+        device=device,
+        task_dir=task_dir,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_seconds=checkpoint_seconds,
+        storage_patience=storage_patience,
+        allow_drift=allow_drift,
+    )
 
 
 @app.command()
@@ -372,6 +456,41 @@ def upgrade(
     if not yes:
         typer.confirm("Is there a backup, and does nobody work on it?", abort=True)
     output.print_upgraded(service.upgrade_database(storage=storage_option(storage, storage_file)))
+
+
+def asked_plan(
+    study_file: Path | None,
+    given: Mapping[str, Any],
+    changes: list[str] | None,
+    *,
+    no_confirm: bool,
+) -> StudyPlan:
+    """The plan of a study file with the options laid over it."""
+    from clrsearch.search import load_plan
+
+    asked = {key: value for key, value in given.items() if value is not None}
+    if no_confirm:
+        asked["confirm.enabled"] = False
+    return load_plan(study_file, {**assignments(changes or []), **asked})
+
+
+def watch_work(plan: StudyPlan, *, json: bool, **how: Any) -> None:
+    """Run a study, showing how it goes, and print the result; ``how`` is for the service."""
+    from rich.console import Console
+
+    from clrsearch import service
+    from clrsearch.cli import output
+    from clrsearch.reports import Lines, LiveView, Watch
+
+    console = Console()
+    watch: Watch = (
+        LiveView(console) if console.is_terminal and not json else Lines(console, json=json)
+    )
+    with watch:
+        result = service.run(plan, on_change=watch.show, **how)
+    output.print_result(result, json=json)
+    if result.interrupted:
+        raise typer.Exit(130)
 
 
 def storage_option(url: str | None, file: Path | None) -> StorageUrl | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json as json_format
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from clrsearch.errors import ClrsearchError
 from clrsearch.reports import (
     Snapshot,
     Status,
+    confirmed_table,
     duration,
     ends,
     list_table,
@@ -59,6 +61,9 @@ def print_result(result: Result, *, json: bool) -> None:
     print()
     _print_table(result_table(now))
     print()
+    if now.confirmed is not None:
+        _print_table(confirmed_table(now.confirmed, now.metric))
+        print()
     if found is not None:
         print(found.code)
     _print_next_steps(result)
@@ -219,5 +224,17 @@ def _summary(now: Snapshot, found: Best | None) -> dict[str, Any]:
             "family": leader.family,
             "values": schedule_values(now.schedules[leader.number]),
         },
+        **({"confirmation": _confirmation(now)} if now.confirmed else {}),
         **({"code": found.code} if found else {}),
+    }
+
+
+def _confirmation(now: Snapshot) -> dict[str, Any]:
+    assert now.confirmed is not None
+    verdict = now.confirmed.verdict
+    return {
+        "runs": now.confirmed.total,
+        "left": now.confirmed.left,
+        **({} if verdict is None else dataclasses.asdict(verdict)),
+        "test": dict(now.confirmed.test),
     }

@@ -4,7 +4,13 @@ from clrsearch.reports.live import Lines, LiveView, Watch
 from clrsearch.reports.snapshot import Snapshot, snapshot
 from clrsearch.reports.source import source_code
 from clrsearch.reports.status import Status, StatusView, read_status, status_json, status_table
-from clrsearch.reports.tables import list_table, result_table, study_table, trial_table
+from clrsearch.reports.tables import (
+    confirmed_table,
+    list_table,
+    result_table,
+    study_table,
+    trial_table,
+)
 from clrsearch.reports.words import duration, ends, schedule_values, trial_json, trial_line
 
 __all__ = [
@@ -14,6 +20,7 @@ __all__ = [
     "Status",
     "StatusView",
     "Watch",
+    "confirmed_table",
     "duration",
     "ends",
     "list_table",

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from clrsearch.reports import words
 from clrsearch.reports.snapshot import ENDS, Snapshot
+from clrsearch.reports.tables import confirmed_table
 from clrsearch.storage import SlotState
 
 COLOURS = {
@@ -46,7 +47,7 @@ class Lines:
     def __init__(self, console: Console, *, json: bool = False) -> None:
         self._console = console
         self._json = json
-        self._seen: set[int] | None = None
+        self._seen: set[tuple[int, int]] | None = None  # seed index, 0 in the search, and number
 
     def __enter__(self) -> Self:
         return self
@@ -56,11 +57,13 @@ class Lines:
 
     def show(self, snapshot: Snapshot) -> None:
         """Print the trials that have finished since the last call."""
-        finished = {r.number: r for r in snapshot.records if r.state != "running"}
+        runs = snapshot.confirmed.runs if snapshot.confirmed else ()
+        ended = [each for each in (*snapshot.records, *runs) if each.state != "running"]
+        finished = {(each.seed_index, each.number): each for each in ended}
         if self._seen is None:
             self._seen = set(finished)
-        for number in sorted(finished.keys() - self._seen):
-            record = finished[number]
+        for key in sorted(finished.keys() - self._seen):
+            record = finished[key]
             line = (
                 words.trial_json(record, snapshot.metric)
                 if self._json
@@ -107,6 +110,9 @@ def draw(snapshot: Snapshot, elapsed: float, done: int) -> RenderableType:
         Text(f"{snapshot.slots[end]} {end}", style=COLOURS[end] if snapshot.slots[end] else "dim")
         for end in ENDS
     )
+    confirming = (
+        [] if snapshot.confirmed is None else [confirmed_table(snapshot.confirmed, snapshot.metric)]
+    )
     best = Table.grid(padding=(0, 2))
     for label, record in (("leader", snapshot.leader), ("baseline", snapshot.baseline)):
         if record is not None:
@@ -125,4 +131,4 @@ def draw(snapshot: Snapshot, elapsed: float, done: int) -> RenderableType:
             "" if record.value is None else f"{snapshot.metric} {words.number(record.value)}",
             Text(words.params(record), style="dim", no_wrap=True, overflow="ellipsis"),
         )
-    return Group(head, counts, best, running)
+    return Group(head, counts, best, running, *confirming)

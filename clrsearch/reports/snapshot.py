@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from clrsearch.reports.confirmed import Confirmed, confirmed
 from clrsearch.schedules import Schedule
 from clrsearch.search import Record, Study, leader
 from clrsearch.storage import SlotState
@@ -17,6 +18,7 @@ class Snapshot:
     """How far a study has come. ``leader`` and ``baseline`` are the best complete trials so far.
 
     ``slots`` counts the slots by state; ``records`` are all trials in the order of their numbers.
+    ``confirmed`` is the confirmation, where that has begun.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Snapshot:
     epochs: int
     steps_per_epoch: int
     slots: Mapping[SlotState, int]
+    confirmed: Confirmed | None
     records: Sequence[Record]
     leader: Record | None
     baseline: Record | None
@@ -44,8 +47,9 @@ class Snapshot:
 
     @property
     def running(self) -> list[Record]:
-        """The trials that have begun and not ended."""
-        return [record for record in self.records if record.state == "running"]
+        """The trials that have begun and not ended, those of a confirmation included."""
+        runs = self.confirmed.runs if self.confirmed else ()
+        return [record for record in (*self.records, *runs) if record.state == "running"]
 
 
 def snapshot(study: Study) -> Snapshot:
@@ -62,6 +66,7 @@ def snapshot(study: Study) -> Snapshot:
         epochs=study.facts.epochs,
         steps_per_epoch=study.facts.steps_per_epoch,
         slots=study.slots.counts(),
+        confirmed=confirmed(study),
         records=tuple(records),
         leader=best,
         baseline=baseline,

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from clrsearch.reports.words import number
 from clrsearch.schedules import SourceFile, check, render
-from clrsearch.search import Record, Study
+from clrsearch.search import Record, Study, Verdict
 
 
-def source_code(study: Study, record: Record) -> str:
-    """The file for a trial of a study, executed and compared with the trial's trace."""
+def source_code(study: Study, record: Record, verdict: Verdict | None = None) -> str:
+    """The file for a trial of a study, executed and compared with the trial's trace.
+
+    ``verdict`` is that of the study's confirmation, in which the trial was one of the finalists.
+    """
     plan, facts = study.plan, study.facts
     schedule = study.space.build(record.family, record.params)
     options = [f"{name}={value}" for name, value in plan.options.items()]
     scores = {facts.metric: record.value, **record.metrics}
+    standing = verdict and next(s for s in verdict.standings if s.trial == record.number)
+    seeds = len(standing.scores) if standing else 0
+    proof = f"chosen on {seeds} fresh seeds" if standing else "the best on one seed"
     file = SourceFile(
         title=f"The {schedule.family} learning-rate schedule that clrsearch found.",
         found={
-            "study": f"{study.name}, trial {record.number} of {plan.trials}, the best on one seed",
+            "study": f"{study.name}, trial {record.number} of {plan.trials}, {proof}",
             "task": " ".join([plan.task, *options]),
             "trained": f"{facts.epochs} epochs of {facts.steps_per_epoch} batches of "
             f"{facts.batch_size}",
             "validation": ", ".join(f"{name} {number(value)}" for name, value in scores.items()),
+            **({"fresh seeds": f"{facts.metric} {number(standing.mean)}"} if standing else {}),
             "versions": ", ".join(
                 f"{name} {study.versions[name]}" for name in ("clrsearch", "torch")
             ),

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clrsearch.reports import words
+from clrsearch.reports.confirmed import Confirmed
 from clrsearch.reports.snapshot import Snapshot
 from clrsearch.search import Record
 
@@ -105,3 +106,36 @@ def _other_metrics(record: Record, metric: str) -> str:
     return ", ".join(
         f"{name} {words.number(value)}" for name, value in record.metrics.items() if name != metric
     )
+
+
+def confirmed_table(found: Confirmed, metric: str) -> RenderableType:
+    """Each finalist's fresh scores beside its score in the search, and the verdict."""
+    verdict = found.verdict
+    if verdict is None:
+        return Text(f"confirming on fresh seeds: {found.total - found.left} of {found.total} runs")
+    seeds = max(len(each.scores) for each in verdict.standings)
+    table = plain_table(
+        *("", "trial", "family", f"{metric}, {seeds} fresh seeds", "95 % interval", "p"),
+        *("test split", "in the search"),
+        right=("trial",),
+    )
+    for each in verdict.standings:
+        interval = "" if each.low is None else f"{_short(each.low)} to {_short(each.high)}"
+        mark = "chosen" if each.trial == verdict.chosen else ""
+        diverged = f" (diverged on {each.diverged})" if each.diverged else ""
+        table.add_row(
+            mark,
+            str(each.trial),
+            each.family,
+            f"{_short(each.mean)}{diverged}",
+            interval,
+            "" if each.p is None else f"{each.p:.2g}",
+            _short(found.test.get(each.trial)),
+            _short(each.searched),
+        )
+    unfinished = f" ({found.left} of {found.total} runs are left)" if found.left else ""
+    return Group(table, Text(), Text(f"{verdict.sentence}{unfinished}"))
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else words.number(value)

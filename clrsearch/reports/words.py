@@ -59,8 +59,11 @@ def duration(seconds: float) -> str:
 
 def trial_line(record: Record, metric: str, epochs: int) -> str:
     """A finished trial, in one line."""
+    what = f"trial {record.number:>3}"
+    if record.finalist is not None:
+        what = f"trial {record.finalist:>3} again, seed {record.seed_index}"
     return (
-        f"trial {record.number:>3}  {record.end:<8}  epoch {record.epoch:>2}/{epochs}  "
+        f"{what}  {record.end:<8}  epoch {record.epoch:>2}/{epochs}  "
         f"{metrics(record, metric)}  {params(record)}"
     )
 
@@ -79,6 +82,7 @@ def trial_json(record: Record, metric: str) -> str:
         "params": dict(record.params),
         "values": {str(epoch): value for epoch, value in sorted(record.values.items())},
         "seconds": record.seconds,
+        **_fresh(record),
         "drift": record.drift,
         "worker": record.worker,
         "device": record.device,
@@ -88,3 +92,13 @@ def trial_json(record: Record, metric: str) -> str:
     if record.error:
         content["error"] = record.error
     return json.dumps(content)
+
+
+def _fresh(record: Record) -> dict[str, Any]:
+    if record.finalist is None:
+        return {}
+    return {
+        "finalist": record.finalist,
+        "seed_index": record.seed_index,
+        "test": dict(record.test),
+    }

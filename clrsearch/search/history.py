@@ -37,7 +37,8 @@ class Record:
     ``metrics`` holds all metrics of the last epoch, ``seconds`` the time spent in training and
     validation, ``drift`` how far an epoch came out differently when it was repeated after a worker
     was lost, ``error`` the traceback of a failed trial, which is ``final`` where it used up its
-    slot. Times are in UTC.
+    slot. Times are in UTC. In a confirmation, ``finalist`` is the number of the search's trial that
+    was run again, on ``seed_index``, and ``test`` holds its metrics on the test split.
     """
 
     number: int
@@ -54,6 +55,9 @@ class Record:
     drift: float
     error: str
     final: bool
+    finalist: int | None
+    seed_index: int
+    test: Mapping[str, float]
     started: datetime
     ended: datetime | None
 
@@ -123,6 +127,9 @@ def to_record(trial: FrozenTrial) -> Record:
         drift=end.get("drift", 0.0),
         error=end.get("error", ""),
         final=end.get("final", False),
+        finalist=attributes.get("finalist"),
+        seed_index=attributes.get("seed_index", 0),
+        test=end.get("test", {}),
         started=trial.datetime_start.astimezone(UTC),
         ended=None if trial.datetime_complete is None else trial.datetime_complete.astimezone(UTC),
     )

@@ -31,6 +31,16 @@ Bound = Scalar | tuple[Scalar, ...]
 """One value fixes a parameter, two numbers are the ends of its range, strings are its choices."""
 
 
+class ConfirmPlan(BaseModel):
+    """Whether and how the best are run again on fresh seeds: ``top`` besides the baseline."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = True
+    top: int = Field(default=3, ge=1)
+    seeds: int = Field(default=5, ge=1)
+
+
 class StudyPlan(BaseModel):
     """Everything that a study is asked to do. What is None here is the task's to say.
 
@@ -54,6 +64,7 @@ class StudyPlan(BaseModel):
     retries: int = Field(default=1, ge=0)
     options: Mapping[str, Scalar] = Field(default_factory=dict)
     bounds: Mapping[str, Mapping[str, Bound]] = Field(default_factory=dict)
+    confirm: ConfirmPlan = ConfirmPlan()
 
     def family_of(self, slot: int) -> str:
         """The family that a slot is for: round robin, with every tenth for the baseline."""
@@ -100,8 +111,12 @@ def load_plan(path: Path | None, changes: Mapping[str, Any] | None = None) -> St
 
 
 def differences(stored: StudyPlan, asked: StudyPlan) -> list[str]:
-    """The keys in which two plans ask for different studies, trials aside, with both values."""
-    old, new = stored.model_dump(exclude={"trials"}), asked.model_dump(exclude={"trials"})
+    """The keys in which two plans ask for different studies, with both values.
+
+    A study may grow and be confirmed in another way: ``trials`` and ``confirm`` are left aside.
+    """
+    aside = {"trials", "confirm"}
+    old, new = stored.model_dump(exclude=aside), asked.model_dump(exclude=aside)
     return [
         f"{key} is {_shown(old[key])} there and {_shown(new[key])} here"
         for key in old

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, get_storage
@@ -17,15 +18,27 @@ from optuna.trial import TrialState, create_trial
 from clrsearch.errors import StudyError
 from clrsearch.schedules import Trace, Value, trace
 from clrsearch.search.history import DISCARDED, END, History, Record
-from clrsearch.search.plan import StudyPlan
+from clrsearch.search.plan import ConfirmPlan, StudyPlan
 from clrsearch.search.sampler import distributions
 from clrsearch.search.space import StudySpace, build_space
 from clrsearch.storage import Database, Slot, Slots
 from clrsearch.tasks import TaskFacts
 
+Stage = Literal["search", "confirm"]
+
 ATTRIBUTE = "clrsearch"
+CONFIRMATION = ".confirm"  # at the end of the name
+FINALIST = "finalist:"  # before the number of the trial
 STOPPED = "clrsearch:stopped"
 PATIENCE_SECONDS = 5.0  # for another process that is creating the same study
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finalist:
+    """A schedule that is confirmed."""
+
+    family: str
+    params: Mapping[str, Value]
 
 
 class Study:
@@ -47,7 +60,8 @@ class Study:
         stored = self._storage.get_study_user_attrs(self._id).get(ATTRIBUTE)
         if stored is None:
             raise StudyError(f"{name} is a study of Optuna's that clrsearch did not make")
-        self.slots = Slots(database.engine, stored["uuid"])
+        self.stage: Stage = stored.get("stage", "search")
+        self.slots = Slots(database.engine, stored["uuid"], self.stage)
         plan = StudyPlan.model_validate(stored["plan"])
         grown = max(plan.trials, self.slots.counts().total())
         self.plan = plan.model_copy(update={"trials": grown})
@@ -67,8 +81,12 @@ class Study:
         plan: StudyPlan,
         facts: TaskFacts,
         versions: Mapping[str, str],
+        *,
+        stage: Stage = "search",
     ) -> Study:
-        """Make a study with its slots; one that another process has just made is opened instead.
+        """Make a study; one that another process has just made is opened instead.
+
+        That of a search gets its slots, a confirmation's come with its finalists.
 
         Raises:
             PlanError: the plan cannot be searched.
@@ -85,6 +103,7 @@ class Study:
                 return cls(database, name)
         stored = {
             "uuid": str(uuid.uuid4()),
+            "stage": stage,
             "created": datetime.now().astimezone().isoformat(timespec="seconds"),
             "plan": plan.model_dump(mode="json"),
             "facts": facts.model_dump(mode="json"),
@@ -92,7 +111,8 @@ class Study:
         }
         storage.set_study_user_attr(study_id, ATTRIBUTE, stored)
         study = cls(database, name)
-        study.grow(plan.trials)
+        if stage == "search":
+            study.grow(plan.trials)
         return study
 
     def grow(self, trials: int) -> None:
@@ -100,6 +120,54 @@ class Study:
         if trials > self.plan.trials:
             self.plan = self.plan.model_copy(update={"trials": trials})
         self.slots.grow([self.plan.family_of(slot) for slot in range(self.plan.trials)])
+
+    def plan_confirmation(self, confirm: ConfirmPlan) -> None:
+        """Change how the best will be confirmed."""
+        self.plan = self.plan.model_copy(update={"confirm": confirm})
+        stored = self._storage.get_study_user_attrs(self._id)[ATTRIBUTE]
+        plan = {**stored["plan"], "confirm": confirm.model_dump(mode="json")}
+        self._storage.set_study_user_attr(self._id, ATTRIBUTE, {**stored, "plan": plan})
+
+    def confirmation(self) -> Study | None:
+        """The study in which the best of this one are run again, if it has begun."""
+        try:
+            self._storage.get_study_id_from_name(f"{self.name}{CONFIRMATION}")
+        except KeyError:
+            return None
+        return Study(self.database, f"{self.name}{CONFIRMATION}")
+
+    def stages(self) -> list[Study]:
+        """This study, and its confirmation where that has begun."""
+        sibling = self.confirmation() if self.stage == "search" else None
+        return [self] if sibling is None else [self, sibling]
+
+    def confirm(self, candidates: Sequence[Record], seeds: int) -> Study:
+        """Begin the confirmation, or add what is missing: each candidate on seeds 1 to ``seeds``.
+
+        The search has run with seed index 0.
+        """
+        name = f"{self.name}{CONFIRMATION}"
+        sibling = Study.create(
+            self.database, name, self.plan, self.facts, self.versions, stage="confirm"
+        )
+        for record in candidates:
+            sibling._storage.set_study_user_attr(
+                sibling._id,
+                f"{FINALIST}{record.number}",
+                {"family": record.family, "params": dict(record.params)},
+            )
+        families = {record.number: record.family for record in candidates}
+        sibling.slots.grow_runs(families, range(1, seeds + 1))
+        return sibling
+
+    def finalists(self) -> dict[int, Finalist]:
+        """Of a confirmation: what is run again, by the numbers of the search's trials."""
+        attributes = self._storage.get_study_user_attrs(self._id)
+        return {
+            int(key.removeprefix(FINALIST)): Finalist(**value)
+            for key, value in attributes.items()
+            if key.startswith(FINALIST)
+        }
 
     def trace(self, family: str, params: Mapping[str, Value]) -> Trace:
         """What a trial with these parameters plays to the optimizer, over the whole horizon."""
@@ -117,12 +185,21 @@ class Study:
                     f"{slot.family}.{name}": each
                     for name, each in distributions(space, params).items()
                 },
-                user_attrs={"slot": slot.number, "family": slot.family, **attributes},
+                user_attrs={
+                    "slot": slot.number,
+                    "family": slot.family,
+                    **({} if slot.finalist is None else self._fresh(slot)),
+                    **attributes,
+                },
             ),
         )
         number = self._storage.get_trial_number_from_id(trial_id)
         self._trial_ids[number] = trial_id
         return number
+
+    @staticmethod
+    def _fresh(slot: Slot) -> dict[str, Any]:
+        return {"finalist": slot.finalist, "seed_index": slot.seed_index}
 
     def resume(self, trial: int, attributes: Mapping[str, Any]) -> bool:
         """Note who goes on with a running trial; False where it has ended."""
@@ -219,7 +296,10 @@ class Study:
         self._storage.set_study_user_attr(self._id, STOPPED, traceback or "")
 
     def delete(self) -> None:
-        """Remove the study, its trials and its slots."""
+        """Remove the study, its trials and its slots, and its confirmation."""
+        sibling = self.confirmation()
+        if sibling is not None:
+            sibling.delete()
         self.slots.delete()
         self._storage.delete_study(self._id)
 
@@ -242,6 +322,7 @@ def studies(database: Database) -> list[Listed]:
         Listed(each.study_name, each.user_attrs[ATTRIBUTE])
         for each in found
         if ATTRIBUTE in each.user_attrs
+        and each.user_attrs[ATTRIBUTE].get("stage", "search") == "search"
     ]
 
 

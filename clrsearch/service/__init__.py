@@ -13,16 +13,20 @@ from clrsearch.service.look import (
     status,
 )
 from clrsearch.service.place import Storage, default_name, storage_url
+from clrsearch.service.plans import Comparison, comparison, confirmation_plan
 from clrsearch.service.working import Result, run, work
 
 __all__ = [
     "Best",
+    "Comparison",
     "Replayed",
     "Result",
     "Shown",
     "Storage",
     "best",
     "cancel",
+    "comparison",
+    "confirmation_plan",
     "default_name",
     "delete",
     "list_studies",

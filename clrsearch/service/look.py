@@ -18,7 +18,7 @@ from clrsearch.reports import (
     source_code,
 )
 from clrsearch.schedules import Schedule, Value
-from clrsearch.search import Record, Study, studies
+from clrsearch.search import Record, Study, Verdict, studies
 from clrsearch.service.drift import load_same
 from clrsearch.service.place import Storage, storage_url
 from clrsearch.storage import (
@@ -35,13 +35,17 @@ WATCH_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Best:
-    """The leader of a study: its trial, its schedule, and the schedule as a file of source code."""
+    """The schedule to use: its trial, its values, and the schedule as a file of source code.
+
+    That is the one chosen on fresh seeds where there is a ``verdict``, else the search's leader.
+    """
 
     trial: Record
     schedule: Schedule
     values: Mapping[str, Value]
     code: str
     facts: TaskFacts
+    verdict: Verdict | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +78,7 @@ class Shown:
 
 
 def best(name: str, *, storage: Storage = None) -> Best:
-    """The leader of a study, with its code; the code has been executed and compared with the trial.
+    """The schedule to use, with its code, which has been executed and compared with the trial.
 
     Raises:
         StudyError: no trial is complete yet.
@@ -84,13 +88,16 @@ def best(name: str, *, storage: Storage = None) -> Best:
         now = snapshot(study)
         if now.leader is None:
             raise StudyError(f"{name} has no complete trial yet: {ends(now)} of {now.total}")
-        schedule = now.schedules[now.leader.number]
+        verdict = now.confirmed.verdict if now.confirmed else None
+        trial = now.leader if verdict is None else study.trial(verdict.chosen)
+        schedule = study.space.build(trial.family, trial.params)
         return Best(
-            trial=now.leader,
+            trial=trial,
             schedule=schedule,
             values=schedule_values(schedule),
-            code=source_code(study, now.leader),
+            code=source_code(study, trial, verdict),
             facts=study.facts,
+            verdict=verdict,
         )
 
 

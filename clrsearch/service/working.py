@@ -19,7 +19,15 @@ from clrsearch.reports import (
     Snapshot,
     snapshot,
 )
-from clrsearch.search import Record, Study, StudyPlan, build_space, differences, exists
+from clrsearch.search import (
+    Record,
+    Study,
+    StudyPlan,
+    build_space,
+    differences,
+    exists,
+    finalists,
+)
 from clrsearch.service.drift import drift_of, load_same, refuse_drift, versions
 from clrsearch.service.place import Storage, checkpoint_folder, default_name, storage_url
 from clrsearch.storage import (
@@ -98,7 +106,7 @@ def run(
         else:
             study = Study(database, name)
         _join(study, plan, loaded, allow_drift=allow_drift)
-        finished = study.slots.unfinished() == 0
+        finished = _left(study) == 0
         checkpoints = checkpoint_folder(url, study, checkpoint_dir)
         options = (
             *("--task-dir", str(folder), "--checkpoint-dir", str(checkpoints.parent)),
@@ -142,7 +150,7 @@ def work(
             was made with.
         StudyStopped: the task's code failed again and again.
     """
-    from clrsearch.training import Checkpoints
+    from clrsearch.training import Checkpoints, TaskData, warm_up
     from clrsearch.training.device import find_device, one_thread
     from clrsearch.worker.loop import Worker, worker_name
 
@@ -157,17 +165,28 @@ def work(
     with open_database(url, patience=patience) as database, one_thread(chosen):
         study = patience(lambda: Study(database, name))
         _require_room(url, patience(study.slots.live) + 1)
-        Worker(
-            study,
-            load_same(study, task_dir, allow_drift=allow_drift).task,
-            chosen,
-            Checkpoints(checkpoint_folder(url, study, checkpoint_dir)),
-            name=worker or worker_name(),
-            checkpoint_seconds=checkpoint_seconds,
-            patience=storage_patience,
-            on_end=lambda record: on_end(record, study),
-            on_wait=waits,
-        ).work()
+        task = load_same(study, task_dir, allow_drift=allow_drift).task
+        data = TaskData(task, study.facts.batch_size, chosen)
+        warm_up(task)
+
+        def work_on(each: Study) -> bool:
+            return Worker(
+                each,
+                task,
+                data,
+                chosen,
+                Checkpoints(checkpoint_folder(url, each, checkpoint_dir)),
+                name=worker or worker_name(),
+                checkpoint_seconds=checkpoint_seconds,
+                patience=storage_patience,
+                on_end=lambda record: on_end(record, each),
+                on_wait=waits,
+            ).work()
+
+        if work_on(study) and study.plan.confirm.enabled:
+            sibling = patience(lambda: begin_confirmation(study))
+            if sibling is not None:
+                work_on(sibling)
 
 
 def _watch_workers(
@@ -181,12 +200,13 @@ def _watch_workers(
     """Let local workers work until no slot is left; whether they were interrupted."""
     from clrsearch.training import Checkpoints
 
-    study.stop(None)
+    for each in study.stages():
+        each.stop(None)
     Checkpoints(checkpoints)  # a folder that cannot be written to is told before they start
     interrupted = Supervisor(
         study,
         LocalLauncher(),
-        commands[: study.slots.unfinished()],
+        commands if study.plan.confirm.enabled else commands[: study.slots.unfinished()],
         patience=patience,
         on_change=lambda: on_change(snapshot(study)),
     ).watch()
@@ -194,6 +214,29 @@ def _watch_workers(
         checkpoints.rmdir()
         checkpoints.parent.rmdir()
     return interrupted
+
+
+def begin_confirmation(study: Study) -> Study | None:
+    """The study in which the best are run again, with all runs that the plan asks for.
+
+    None where the search has not ended, or has no complete trial.
+    """
+    if study.stopped is not None or study.slots.unfinished():
+        return None
+    plan, records = study.plan, study.history.records()
+    if all(record.state != "complete" for record in records):
+        return None
+    best = finalists(
+        records, top=plan.confirm.top, baseline=plan.baseline, direction=study.facts.direction
+    )
+    return study.confirm(best, plan.confirm.seeds)
+
+
+def _left(study: Study) -> int:
+    """How many slots are open or claimed, those of a confirmation that is asked for included."""
+    if study.plan.confirm.enabled:
+        begin_confirmation(study)
+    return sum(each.slots.unfinished() for each in study.stages())
 
 
 def worker_command(
@@ -256,6 +299,8 @@ def _join(study: Study, plan: StudyPlan, loaded: LoadedTask, *, allow_drift: boo
         )
     refuse_drift(study, drift)
     study.grow(plan.trials if "trials" in plan.model_fields_set else study.plan.trials)
+    if plan.confirm != study.plan.confirm and "confirm" in plan.model_fields_set:
+        study.plan_confirmation(plan.confirm)
 
 
 def _require_room(url: StorageUrl, workers: int) -> None:

@@ -8,7 +8,7 @@ changed. Times are those of the database's clock, whatever the clocks of the wor
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -85,7 +85,8 @@ class Slot:
     """A slot as its claimer holds it: ``attempt`` fences its writes against later claimers.
 
     ``trial`` is the one that an earlier claimer bound to it, ``losses`` counts the workers that
-    were lost with it since its last checkpoint.
+    were lost with it since its last checkpoint. In a confirmation, ``finalist`` is the number of
+    the search's trial that is run again, on ``seed_index``.
     """
 
     number: int
@@ -94,6 +95,8 @@ class Slot:
     attempt: int
     trial: int | None
     losses: int
+    finalist: int | None = None
+    seed_index: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +112,8 @@ class Claim:
     attempt: int
     losses: int
     trial: int | None
+    finalist: int | None
+    seed_index: int
     checkpoint: int | None
     expires: float
     age: float
@@ -158,24 +163,43 @@ class Slots:
         with self._engine.connect() as connection:
             numbers = set(connection.scalars(sa.select(_slots.c.number).where(self._ours)))
         missing = [
-            {
-                **self._key,
-                "number": number,
-                "family": family,
-                "state": SlotState.OPEN,
-                "attempt": 0,
-                "losses": 0,
-            }
+            {"number": number, "family": family}
             for number, family in enumerate(families)
             if number not in numbers
         ]
-        if not missing:
-            return
+        if not self._add(missing):
+            self.grow(families)
+
+    def grow_runs(self, finalists: Mapping[int, str], seeds: Sequence[int]) -> None:
+        """Add the missing runs of a confirmation: each of the finalists, by family, on each seed.
+
+        Seed by seed, so that all of them have run with the first before the second begins.
+        """
+        query = sa.select(_slots.c.number, _slots.c.finalist, _slots.c.seed_index)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.where(self._ours)).all()
+        there = {(row.finalist, row.seed_index) for row in rows}
+        wanted = [
+            {"family": family, "finalist": finalist, "seed_index": seed}
+            for seed in seeds
+            for finalist, family in finalists.items()
+            if (finalist, seed) not in there
+        ]
+        first = max((row.number for row in rows), default=-1) + 1
+        if not self._add([{**run, "number": first + i} for i, run in enumerate(wanted)]):
+            self.grow_runs(finalists, seeds)
+
+    def _add(self, slots: Sequence[Mapping[str, object]]) -> bool:
+        """Add open slots; False where another process has added some of them meanwhile."""
+        new = {**self._key, "state": SlotState.OPEN, "attempt": 0, "losses": 0}
+        new |= {"finalist": None, "seed_index": None}
         try:
             with self._engine.begin() as connection:
-                connection.execute(_slots.insert(), missing)
+                if slots:
+                    connection.execute(_slots.insert(), [{**new, **slot} for slot in slots])
         except IntegrityError:
-            self.grow(families)  # another process has added some meanwhile
+            return False
+        return True
 
     def claim(self, worker: str) -> Slot | None:
         """The first open slot, now held by ``worker``, which holds no other.
@@ -216,6 +240,8 @@ class Slots:
             attempt=seen.attempt + 1,
             trial=seen.trial,
             losses=losses,
+            finalist=seen.finalist,
+            seed_index=seen.seed_index or 0,
         )
         swap = (
             _slots.update()
@@ -252,6 +278,8 @@ class Slots:
                     attempt=row.attempt,
                     losses=row.losses,
                     trial=row.trial,
+                    finalist=row.finalist,
+                    seed_index=row.seed_index or 0,
                     checkpoint=row.checkpoint,
                     expires=row.expires,
                     age=row.age,

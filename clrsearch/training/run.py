@@ -49,6 +49,9 @@ class Run(Protocol):
             TaskError: the task broke its contract.
         """
 
+    def test(self) -> dict[str, float]:
+        """The metrics on the test split as the model is now."""
+
     def state(self) -> dict[str, Any]:
         """All that a run of the same task, trace and seed needs to go on from here, bit for bit."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from clrsearch.errors import TaskError
 from clrsearch.schedules import Trace, momentum_of
 from clrsearch.tasks import Splits, Task, TaskFacts, task_code
-from clrsearch.training.data import batches
+from clrsearch.training.data import Batches, batches
 from clrsearch.training.run import Diverged, Epoch, Interrupted
 from clrsearch.training.seeding import (
     derive,
@@ -28,7 +29,9 @@ VALIDATION_BATCH = 8  # times the training batch: there are no gradients to keep
 
 
 class TaskData:
-    """A task's training and validation data on a device, shared by the runs of a process.
+    """A task's data on a device, shared by the runs of a process.
+
+    The test split is not touched before it is asked for, which only a confirmation does.
 
     Raises:
         TaskRaised: the task's own code raised.
@@ -39,6 +42,12 @@ class TaskData:
             splits = Splits(*task.data())
         self.train = batches(splits.train, batch_size, device)
         self.validation = batches(splits.validation, batch_size * VALIDATION_BATCH, device)
+        self._test = partial(batches, splits.test, batch_size * VALIDATION_BATCH, device)
+
+    @cached_property
+    def test(self) -> Batches:
+        """The test split."""
+        return self._test()
 
 
 def warm_up(task: Task) -> None:
@@ -115,6 +124,12 @@ class SequentialRun:
         self.epoch, self._step, self._before_validation = number, 0, None
         self._loss = torch.zeros((), device=self._device)
         return Epoch(number=number, loss=loss, metrics=metrics)
+
+    def test(self) -> dict[str, float]:
+        """See :meth:`Run.test`."""
+        with task_code("testing"):
+            data = self._data.test
+            return validate(self._task, self._model, data.in_order(), data.samples)
 
     def state(self) -> dict[str, Any]:
         """See :meth:`Run.state`. Between epochs no generator matters: each begins with its own."""

@@ -148,6 +148,8 @@ class Attempt:
         attributes |= {"metrics": dict(metrics), "seconds": round(self._run.seconds, 3)}
         if self._outbox.drift:
             attributes["drift"] = self._outbox.drift
+        if end == SlotState.COMPLETE and study.stage == "confirm":
+            attributes["test"] = self._run.test()
         if end == SlotState.COMPLETE:
             value = self._outbox.values[study.facts.epochs]
             self._patience(lambda: study.complete(trial, value, attributes))

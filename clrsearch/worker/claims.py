@@ -25,8 +25,10 @@ class Claims:
         self._sleep = sleep
         self._watched: dict[int, tuple[Claim, float]] = {}  # with when it was first seen so
 
-    def next(self) -> Slot | None:
+    def next(self, *, stay: bool = False) -> Slot | None:
         """A slot to work on; None where none is open and all others are in good hands.
+
+        With ``stay`` only where all have ended.
 
         A slot whose lease has run out is taken over only after this worker itself has watched it
         for a whole lease without a renewal and without an error of the database, so that nobody
@@ -46,7 +48,8 @@ class Claims:
                     if slot is not None:
                         return slot
             seen = seen or {claim.number: claim for claim in claims}
-            if not any(_same(claim, seen.get(claim.number)) for claim in claims):
+            waits = stay and bool(claims)
+            if not waits and not any(_same(claim, seen.get(claim.number)) for claim in claims):
                 return None
             self._sleep(LOOK_SECONDS)
 

@@ -19,7 +19,7 @@ from clrsearch.schedules import Trace, Value
 from clrsearch.search import Record, Study, suggest
 from clrsearch.storage import DATABASE_ERRORS, PATIENCE_SECONDS, Patience, Slot, SlotState
 from clrsearch.tasks import Task
-from clrsearch.training import Checkpoints, Interrupted, SequentialRun, TaskData, warm_up
+from clrsearch.training import Checkpoints, Interrupted, SequentialRun, TaskData
 from clrsearch.worker.attempt import Attempt, TrialEnded
 from clrsearch.worker.claims import Claims
 from clrsearch.worker.lease import Lease
@@ -55,6 +55,7 @@ class Worker:
         self,
         study: Study,
         task: Task,
+        data: TaskData,
         device: torch.device,
         checkpoints: Checkpoints,
         *,
@@ -81,11 +82,12 @@ class Worker:
         self._on_wait = on_wait
         self._patience = Patience(patience, sleep=self._sleep, on_wait=self._trouble)
         self._claims = Claims(study.slots, name, patience=self._patience, sleep=self._sleep)
-        self._data = TaskData(task, study.facts.batch_size, device)
-        warm_up(task)
+        self._data = data
 
-    def work(self) -> None:
+    def work(self) -> bool:
         """Work until no slot is left to claim, or until SIGINT, SIGTERM or SIGUSR2.
+
+        Whether the former. Where a confirmation follows, others' trials are waited for.
 
         Raises:
             StudyStopped: the task's code fails again and again.
@@ -98,11 +100,15 @@ class Worker:
                 stopped = self._patience(lambda: self._study.stopped)
                 if stopped is not None:
                     raise StudyStopped(f"{self._study.name} was stopped: its task fails", stopped)
-                slot = self._claims.next()
+                slot = self._claims.next(stay=self._confirms())
                 if slot is None:
                     self._patience(self._clean_up)
-                    return
+                    return True
                 self._fill(slot)
+        return False
+
+    def _confirms(self) -> bool:
+        return self._study.stage == "search" and self._study.plan.confirm.enabled
 
     def _trouble(self, error: BaseException) -> None:
         """An outage begins: whom this worker has watched may be silent because of it."""
@@ -196,7 +202,7 @@ class Worker:
             self._study,
             slot,
             lease,
-            self._run(lease, trial),
+            self._run(slot, lease, trial),
             self._checkpoints,
             trial=trial.number,
             stored=trial.values,
@@ -207,7 +213,7 @@ class Worker:
             sleep=self._sleep,
         )
 
-    def _run(self, lease: Lease, trial: Begun) -> SequentialRun:
+    def _run(self, slot: Slot, lease: Lease, trial: Begun) -> SequentialRun:
         """A run of the trial, from its checkpoint where there is one that fits."""
 
         def make() -> SequentialRun:
@@ -217,6 +223,7 @@ class Worker:
                 self._data,
                 trial.played,
                 seed=self._study.plan.seed,
+                seed_index=slot.seed_index,
                 device=self._device,
                 interrupted=lambda: self._interruption.asked or lease.lost,
             )
@@ -233,6 +240,8 @@ class Worker:
         return run if reported else make()
 
     def _propose(self, slot: Slot) -> Mapping[str, Value]:
+        if slot.finalist is not None:
+            return self._study.finalists()[slot.finalist].params
         fixed = self._first_setting(slot)
         if fixed is not None:
             return fixed
@@ -262,6 +271,7 @@ class Worker:
         plan = self._study.plan
         return (
             plan.pruner != "none"
+            and self._study.stage == "search"
             and slot.family != plan.baseline
             and self._first_setting(slot) is None
         )

@@ -74,14 +74,15 @@ class Supervisor:
         finally:
             self._launcher.stop()  # none is left behind by an error here
         self._patience(self._on_change)
-        stopped = self._patience(lambda: self._study.stopped)
+        stages = self._patience(self._study.stages)
+        stopped = self._patience(lambda: next(filter(None, (s.stopped for s in stages)), None))
         if stopped is not None:
             raise StudyStopped(
                 f"{self._study.name} was stopped: the task failed again and again. "
                 "Mend it and run again",
                 stopped,
             )
-        left = self._patience(self._study.slots.unfinished)
+        left = self._patience(lambda: sum(each.slots.unfinished() for each in stages))
         if self._complaints and left and not interrupted:
             raise ClrsearchError(self._why(left, self._complaints[-1]))
         return interrupted
@@ -104,7 +105,8 @@ class Supervisor:
         with self._tolerance():
             while self._lost:
                 ended = self._lost[0]
-                held = self._study.slots.release(self._names[ended.index])
+                name = self._names[ended.index]
+                held = sum(each.slots.release(name) for each in self._study.stages())
                 del self._lost[0]
                 post = self._post_of[ended.index]
                 self._early[post] = 0 if held else self._early[post] + 1

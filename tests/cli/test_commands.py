@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clrsearch import cli, service
-from clrsearch.search import Study, StudyPlan
+from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
@@ -21,7 +21,7 @@ from clrsearch.training import probe
 def study(url, task_dir, monkeypatch):
     """A finished study of 11 trials, so that it has a baseline too."""
     monkeypatch.chdir(task_dir)
-    plan = StudyPlan(task="tiny.py:Tiny", trials=11)
+    plan = StudyPlan(task="tiny.py:Tiny", trials=11, confirm=ConfirmPlan(enabled=False))
     loaded = load_task(plan.task, folder=task_dir)
     facts = probe(loaded, device=torch.device("cpu"))
     with open_database(url, create=True) as database:

@@ -274,6 +274,7 @@ def test_a_study_runs_from_the_command_to_its_end(any_url, task_dir) -> None:
     plan = StudyPlan(task="tiny.py:Tiny", trials=6)
     result = service.run(plan, name="mine", workers=2, device="cpu", task_dir=task_dir)
     assert result.snapshot.done == 6
+    assert result.snapshot.confirmed.left == 0
     assert [each.name for each in service.list_studies()] == ["mine"]
     best = service.best("mine")
     assert best.trial.state == "complete"

@@ -45,6 +45,7 @@ def snapshot(*records: Record, total: int = 10) -> Snapshot:
             SlotState.FAILED: 0,
             SlotState.OPEN: total - ended,
         },
+        confirmed=None,
         records=records,
         leader=complete[0] if complete else None,
         baseline=None,

@@ -30,7 +30,8 @@ def begin(url, task_dir, tmp_path):
             loaded = load_task(plan.task, options=plan.options, folder=task_dir)
             facts = probe(loaded, epochs=plan.epochs, device=CPU)
             made = Study.create(database, study, plan, facts, {"clrsearch": "0"})
-            return made, Worker(made, loaded.task, CPU, Checkpoints(tmp_path), name="w")
+            data = TaskData(loaded.task, facts.batch_size, CPU)
+            return made, Worker(made, loaded.task, data, CPU, Checkpoints(tmp_path), name="w")
 
         yield make
 
@@ -129,7 +130,8 @@ def test_the_curves_of_a_very_long_trial_are_not_stored(begin, url) -> None:
 
     study, worker = begin("Grouped", trials=1, epochs=2000)
     worker._study.report = lambda *_: False  # enough: it has been born
-    worker._claims.next = iter([study.slots.claim("w"), None]).__next__
+    slots = iter([study.slots.claim("w"), None])
+    worker._claims.next = lambda stay: next(slots)
     worker.work()
     stored = optuna.load_study(study_name="mine", storage=url.reveal()).trials[0].user_attrs
     assert stored.keys() == {"slot", "family", "worker", "device"}

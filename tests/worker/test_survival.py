@@ -14,17 +14,20 @@ import pytest
 import torch
 
 from clrsearch import service
-from clrsearch.search import Study, StudyPlan
+from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
 
 PATIENCE = 300.0  # seconds for what takes a few on an idle machine
+ALONE = ConfirmPlan(enabled=False)  # the search alone
 
 
 def begin(url, task_dir, **keys) -> None:
     """Make a study of 8 epochs of a fifth of a second."""
-    plan = StudyPlan(**({"task": "tiny.py:Paced", "trials": 4, "pruner": "none"} | keys))
+    plan = StudyPlan(
+        **({"task": "tiny.py:Paced", "trials": 4, "pruner": "none", "confirm": ALONE} | keys)
+    )
     facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
     with open_database(url, create=True) as database:
         Study.create(database, "mine", plan, facts, service.versions(task_dir))
@@ -80,7 +83,7 @@ def require_whole(task_dir, *, trials) -> None:
 def test_killed_workers_are_replaced_and_their_trials_resumed(url, task_dir) -> None:
     running = command(
         *("run", "--task", "tiny.py:Paced", "--name", "mine", "--trials", "4"),
-        *("--set", "pruner=none", "--workers", "2", "--checkpoint-seconds", "0"),
+        *("--set", "pruner=none", "--workers", "2", "--checkpoint-seconds", "0", "--no-confirm"),
         cwd=task_dir,
     )
     killed = set()

@@ -1,0 +1,73 @@
+"""A confirmation at one moment, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from clrsearch.search import Record, Study, Verdict, judge
+from clrsearch.storage import SlotState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmed:
+    """How far a confirmation has come.
+
+    ``slots`` counts its runs by state and ``runs`` are those that have begun. ``verdict`` is None
+    before every finalist has run with one seed. ``test`` holds the mean of the metric on the test
+    split by the finalist's trial, over its complete runs.
+    """
+
+    slots: Mapping[SlotState, int]
+    runs: tuple[Record, ...]
+    verdict: Verdict | None
+    test: Mapping[int, float]
+
+    @property
+    def total(self) -> int:
+        """How many runs were asked for."""
+        return sum(self.slots.values()) - self.slots.get(SlotState.CANCELLED, 0)
+
+    @property
+    def left(self) -> int:
+        """How many of them have not ended."""
+        return self.slots.get(SlotState.OPEN, 0) + self.slots.get(SlotState.CLAIMED, 0)
+
+
+def confirmed(study: Study) -> Confirmed | None:
+    """The confirmation of a search, if it has begun."""
+    sibling = study.confirmation()
+    if sibling is None:
+        return None
+    runs = tuple(sibling.history.records())
+    candidates = [study.trial(number) for number in sibling.finalists()]
+    scores: dict[int, dict[int, float | None]] = {each.number: {} for each in candidates}
+    for run in runs:
+        if run.finalist in scores and run.state in ("complete", "pruned"):
+            scores[run.finalist][run.seed_index] = None if run.diverged else run.value
+    shared = set.intersection(*(set(each) for each in scores.values()))
+    survivors = any(
+        all(scores[each.number][seed] is not None for seed in shared) for each in candidates
+    )
+    verdict = None
+    if shared and survivors:
+        verdict = judge(
+            candidates,
+            scores,
+            direction=study.facts.direction,
+            complexity={each.number: len(each.params) for each in candidates},
+        )
+    return Confirmed(
+        slots=sibling.slots.counts(),
+        runs=runs,
+        verdict=verdict,
+        test=_test_means(runs, study.facts.metric),
+    )
+
+
+def _test_means(runs: Sequence[Record], metric: str) -> dict[int, float]:
+    tested: dict[int, list[float]] = {}
+    for run in runs:
+        if run.finalist is not None and run.state == "complete":
+            tested.setdefault(run.finalist, []).append(run.test[metric])
+    return {finalist: sum(values) / len(values) for finalist, values in tested.items()}

@@ -1,0 +1,170 @@
+"""From a finished search to a verdict on fresh seeds, with real workers and databases."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from clrsearch import service
+from clrsearch.errors import PlanError, StudyError
+from clrsearch.search import ConfirmPlan, Study, StudyPlan
+from clrsearch.storage import SlotState, open_database
+from clrsearch.tasks import load_task
+from clrsearch.training import SequentialRun, TaskData, probe
+from clrsearch.training.device import one_thread
+
+CPU = torch.device("cpu")
+
+
+def work_here(task_dir, name="mine", **keys):
+    """Make a study and work it off in this process, its confirmation included."""
+    plan = StudyPlan(**({"task": "tiny.py:Noisy", "trials": 11} | keys))
+    facts = probe(load_task(plan.task, folder=task_dir), device=CPU)
+    with open_database(service.storage_url(None), create=True) as database:
+        Study.create(database, name, plan, facts, service.versions(task_dir))
+    service.work(name, device="cpu", task_dir=task_dir)
+    return service.show(name).snapshot
+
+
+def test_the_best_are_run_again_on_fresh_seeds(any_url, task_dir) -> None:
+    now = work_here(task_dir, confirm=ConfirmPlan(top=2, seeds=3))
+    assert now.total == now.done == 11
+    assert [each.name for each in service.list_studies()] == ["mine"]
+    runs = now.confirmed.runs
+    assert now.confirmed.slots == {SlotState.COMPLETE: 9}
+    assert now.confirmed.left == 0
+    pairs = [(run.finalist, run.seed_index) for run in runs]
+    finalists = sorted({finalist for finalist, _ in pairs})
+    assert sorted(pairs) == [(finalist, seed) for finalist in finalists for seed in (1, 2, 3)]
+    by_number = {record.number: record for record in now.records}
+    assert {by_number[finalist].family for finalist in finalists} == {"cyclic", "constant"}
+    for run in runs:
+        assert run.params == by_number[run.finalist].params
+        assert sorted(run.values) == [1, 2, 3, 4]
+        assert run.test.keys() == run.metrics.keys()
+
+
+def test_a_run_is_that_of_its_seed_index_and_is_tested_once(url, task_dir) -> None:
+    now = work_here(task_dir, confirm=ConfirmPlan(top=1, seeds=2))
+    loaded = load_task("tiny.py:Noisy", folder=task_dir)
+    with open_database(url) as database, one_thread(CPU):
+        study = Study(database, "mine")
+        for run in now.confirmed.runs:
+            data = TaskData(loaded.task, study.facts.batch_size, CPU)
+            again = SequentialRun(
+                loaded.task,
+                study.facts,
+                data,
+                study.trace(run.family, run.params),
+                seed=study.plan.seed,
+                seed_index=run.seed_index,
+                device=CPU,
+            )
+            expected = {n: again.next_epoch().metrics["error"] for n in range(1, 5)}
+            assert run.values == expected
+            assert run.test == again.test()
+            assert run.test["error"] != run.metrics["error"]
+    searched = {record.number: record for record in now.records}
+    assert all(not record.test for record in now.records)
+    assert all(run.value != searched[run.finalist].value for run in now.confirmed.runs)
+
+
+def test_the_chosen_one_is_what_best_gives(url, task_dir) -> None:
+    work_here(task_dir, confirm=ConfirmPlan(top=2, seeds=3))
+    best = service.best("mine")
+    assert best.trial.number == best.verdict.chosen
+    assert "chosen on 3 fresh seeds" in best.code
+    assert (
+        f"error {best.verdict.standings[0].mean:.4g}"[:9] in best.code
+        or len(best.verdict.undecided) > 1
+    )
+
+
+def test_without_it_the_leader_is(url, task_dir) -> None:
+    now = work_here(task_dir, confirm=ConfirmPlan(enabled=False))
+    assert now.confirmed is None
+    best = service.best("mine")
+    assert (best.verdict, best.trial.number) == (None, now.leader.number)
+    assert "the best on one seed" in best.code
+
+
+def test_more_seeds_and_finalists_run_only_what_is_missing(url, task_dir) -> None:
+    work_here(task_dir, confirm=ConfirmPlan(top=1, seeds=2))
+    before = service.show("mine").snapshot.confirmed
+    assert before.total == 4
+    plan = service.confirmation_plan("mine", top=2, seeds=3)
+    result = service.run(plan, name="mine", workers=1, device="cpu", task_dir=task_dir)
+    after = result.snapshot.confirmed
+    assert (after.total, after.left) == (9, 0)
+    assert after.runs[:4] == before.runs
+    again = service.run(plan, name="mine", workers=1, device="cpu", task_dir=task_dir)
+    assert again.began_finished
+
+
+def test_it_goes_on_where_it_was_broken_off(url, task_dir) -> None:
+    work_here(task_dir, confirm=ConfirmPlan(enabled=False))
+    with open_database(url) as database:
+        study = Study(database, "mine")
+        study.plan_confirmation(ConfirmPlan(top=1, seeds=2))
+        best = [study.trial(service.best("mine").trial.number), study.trial(9)]
+        sibling = study.confirm(best, seeds=2)
+        slot = sibling.slots.claim("killed")
+        number = sibling.begin(slot, best[0].params, {"worker": "killed", "device": "cpu"})
+        sibling.slots.release("killed")
+    service.work("mine", device="cpu", task_dir=task_dir)
+    runs = service.show("mine").snapshot.confirmed.runs
+    assert len(runs) == 4
+    assert {run.state for run in runs} == {"complete"}
+    assert runs[number].finalist == best[0].number
+
+
+def test_a_search_that_grows_is_confirmed_anew(url, task_dir) -> None:
+    work_here(task_dir, confirm=ConfirmPlan(top=1, seeds=2))
+    plan = StudyPlan(task="tiny.py:Noisy", trials=25, confirm=ConfirmPlan(top=1, seeds=2))
+    result = service.run(plan, name="mine", workers=1, device="cpu", task_dir=task_dir)
+    assert result.snapshot.done == 25
+    assert result.snapshot.confirmed.left == 0
+    finalists = {run.finalist for run in result.snapshot.confirmed.runs}
+    assert result.snapshot.leader.number in finalists
+
+
+def test_delete_removes_it_too(url, task_dir) -> None:
+    work_here(task_dir, confirm=ConfirmPlan(top=1, seeds=1))
+    service.delete("mine")
+    with open_database(url) as database, database.engine.connect() as connection:
+        for table in ("studies", "clrsearch_slots", "trials"):
+            assert connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar() == 0
+
+
+def test_an_unfinished_search_is_not_confirmed(url, task_dir) -> None:
+    work_here(task_dir, trials=1, confirm=ConfirmPlan(enabled=False))
+    with open_database(url) as database:
+        Study(database, "mine").grow(3)
+    with pytest.raises(StudyError, match="2 trials of mine have not ended"):
+        service.confirmation_plan("mine", top=1, seeds=1)
+
+
+def test_a_search_without_a_complete_trial_is_not_confirmed(url, task_dir) -> None:
+    work_here(task_dir, task="tiny.py:Explodes", trials=2)
+    assert service.show("mine").snapshot.confirmed is None
+    with pytest.raises(StudyError, match="no trial of mine is complete"):
+        service.confirmation_plan("mine", top=1, seeds=1)
+
+
+def test_a_comparison_gives_each_family_as_many_slots(task_dir) -> None:
+    plan = StudyPlan(task="tiny.py:Noisy", trials=9, families=("cyclic", "constant"))
+    found = service.comparison(plan, task_dir=task_dir)
+    counts = [found.plan.family_of(slot) for slot in range(9)].count
+    assert abs(counts("cyclic") - counts("constant")) == 1
+    (note,) = found.notes
+    assert note.startswith("9 trials are fewer than 5 for each of the 2 families")
+    with pytest.raises(PlanError, match="1 are too few for 2 families"):
+        service.comparison(plan.model_copy(update={"trials": 1}), task_dir=task_dir)
+
+
+def test_families_that_do_not_fit_are_left_out_by_name(task_dir) -> None:
+    plan = StudyPlan(task="tiny.py:Noisy", trials=100, epochs=2)
+    found = service.comparison(plan, task_dir=task_dir)
+    assert "cyclic" not in found.plan.families
+    assert "constant" in found.plan.families
+    assert any(note.startswith("left out: cyclic (a cycle takes") for note in found.notes)
