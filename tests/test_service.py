@@ -349,7 +349,7 @@ def test_a_study_with_live_workers_is_not_deleted(url, task_dir) -> None:
 def test_a_watch_survives_an_outage_and_ends_with_the_last_slot(
     far_url, postgresql, cable, task_dir, monkeypatch
 ) -> None:
-    monkeypatch.setattr(service, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr("clrsearch.service.look.WATCH_SECONDS", 0.01)
     monkeypatch.setenv("CLRSEARCH_STORAGE", postgresql.reveal())
     work_here(task_dir, "mine", trials=1)
     seen, causes = [], []

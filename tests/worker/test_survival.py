@@ -86,18 +86,25 @@ def test_killed_workers_are_replaced_and_their_trials_resumed(url, task_dir) -> 
         *("--set", "pruner=none", "--workers", "2", "--checkpoint-seconds", "0", "--no-confirm"),
         cwd=task_dir,
     )
-    killed = set()
     folder = url.file.with_name("studies-checkpoints")
-    for _ in range(2):
-        path = wait_for(lambda: [p for p in folder.glob("*/*.pt") if p.stem not in killed])[0]
-        trial = int(path.stem.removeprefix("trial-"))
+    killed: set[str] = set()
+
+    def saved() -> str | None:
+        """A worker, not killed yet at this trial, that has left a checkpoint and goes on."""
+        names = {path.stem for path in folder.glob("*/*.pt")} - killed
+        if not names:
+            return None
         with open_database(url) as database:
             claims = Study(database, "mine").slots.claims()
-        worker = next(claim.worker for claim in claims if claim.trial == trial)
+        found = [claim for claim in claims if f"trial-{claim.trial}" in names]
+        killed.update(f"trial-{claim.trial}" for claim in found[:1])
+        return found[0].worker if found else None
+
+    for _ in range(2):
+        worker = wait_for(saved)
         for pid in children(running):
             if f"{worker}\0".encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)
-                killed.add(path.stem)
     out, errors = running.communicate(timeout=PATIENCE)
     assert (running.returncode, errors) == (0, "")
     assert "4 of 4 trials done, 4 complete" in out
