@@ -22,12 +22,11 @@ from clrsearch.storage.url import StorageUrl
 
 BUSY_SECONDS = 60  # how long a writer waits for SQLite's one write lock
 
-# One connection per worker, and a second for as long as two threads use the database at once: a
-# stock PostgreSQL serves 97. It is not tried before each use, which would cost a tenth of every
-# call: a broken one is an outage, and those are waited out. A network that has gone silent is
-# noticed in half a minute.
-_SERVER = {"pool_size": 1, "max_overflow": 1, "pool_pre_ping": False, "pool_recycle": 1800}
-_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+# One connection per worker, whatever its threads do: a stock PostgreSQL serves 97. It is not tried
+# before each use, which would cost a tenth of every call: a broken one is an outage, and those are
+# waited out. A network that has gone silent is noticed in half a minute.
+_SERVER = {"pool_size": 1, "max_overflow": 0, "pool_recycle": 1800}
+_OPTIONS: Mapping[str, dict[str, Any]] = {
     # The driver opens every write with BEGIN IMMEDIATE, so that two writers queue for the lock and
     # neither reads what the other is about to change.
     "sqlite": {"connect_args": {"timeout": BUSY_SECONDS, "isolation_level": "IMMEDIATE"}},
@@ -121,8 +120,10 @@ def _made_by_another(error: BaseException) -> bool:
     reraise=True,
 )
 def _open(url: StorageUrl, *, create: bool) -> Database:
-    if url.file is None and not create and not _has_tables(url):
-        raise StorageError(f"no studies at {url}: clrsearch run makes the tables")
+    if url.file is None and not _has_tables(url):
+        if not create:
+            raise StorageError(f"no studies at {url}: clrsearch run makes the tables")
+        _make_tables(url)
     try:
         storage = optuna_storage(url)
     except DatabaseError as error:
@@ -146,18 +147,27 @@ def _open(url: StorageUrl, *, create: bool) -> Database:
     return Database(url=url, optuna=storage, engine=engine)
 
 
-def optuna_storage(url: StorageUrl) -> RDBStorage:
+def optuna_storage(url: StorageUrl, **options: Any) -> RDBStorage:
     """Optuna's storage at ``url``, whatever the version of its schema.
+
+    ``options`` are laid over those of its engine.
 
     Raises:
         SQLAlchemyError, StorageInternalError: the database's errors.
     """
     template = url.reveal().replace("{", "{{").replace("}", "}}")  # Optuna calls str.format on it
     storage = RDBStorage(
-        template, engine_kwargs={**_OPTIONS[url.dialect]}, skip_compatibility_check=True
+        template, engine_kwargs=_OPTIONS[url.dialect] | options, skip_compatibility_check=True
     )
     storage.url = str(url)  # what is pickled or shown of it has no password
     return storage
+
+
+def _make_tables(url: StorageUrl) -> None:
+    """Make Optuna's tables and then ours; a second connection is needed for that alone."""
+    engine = optuna_storage(url, max_overflow=1).engine
+    create_slot_table(engine)
+    engine.dispose()
 
 
 def has_studies(url: StorageUrl) -> bool:
