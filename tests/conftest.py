@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from cable import Cable
 
+from clrsearch import cli
 from clrsearch.search import StudyPlan
 from clrsearch.storage import StorageUrl
 from clrsearch.tasks import LoadedTask, load_task
@@ -120,3 +122,22 @@ def tiny() -> LoadedTask:
 def plan() -> StudyPlan:
     """A study of the tiny task: 6 slots of 4 epochs."""
     return StudyPlan(task="tiny.py:Tiny", trials=6)
+
+
+@pytest.fixture
+def clrsearch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line in this process: exit code, stdout and stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["clrsearch", *arguments])
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as leaving:
+            code = leaving.code
+        printed = capsys.readouterr()
+        return code if isinstance(code, int) else 0, printed.out, printed.err
+
+    return run

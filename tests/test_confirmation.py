@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from clrsearch import service
+from clrsearch.cli import output
 from clrsearch.errors import PlanError, StudyError
 from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
@@ -74,10 +75,11 @@ def test_the_chosen_one_is_what_best_gives(url, task_dir) -> None:
     best = service.best("mine")
     assert best.trial.number == best.verdict.chosen
     assert "chosen on 3 fresh seeds" in best.code
-    assert (
-        f"error {best.verdict.standings[0].mean:.4g}"[:9] in best.code
-        or len(best.verdict.undecided) > 1
-    )
+    (standing,) = (s for s in best.verdict.standings if s.trial == best.trial.number)
+    fresh = [run.value for run in service.show("mine").snapshot.confirmed.runs]
+    assert all(score in fresh for score in standing.scores.values())
+    mean = sum(standing.scores.values()) / 3
+    assert f"fresh seeds  error {mean:.4g}\n" in best.code
 
 
 def test_without_it_the_leader_is(url, task_dir) -> None:
@@ -128,6 +130,28 @@ def test_a_search_that_grows_is_confirmed_anew(url, task_dir) -> None:
     assert result.snapshot.leader.number in finalists
 
 
+def test_who_was_a_finalist_before_the_search_grew_runs_with_the_new_seeds_too(
+    url, task_dir
+) -> None:
+    work_here(task_dir, trials=6, confirm=ConfirmPlan(top=1, seeds=2))
+    first = {run.finalist for run in service.show("mine").snapshot.confirmed.runs}
+    for trials, seeds in ((30, 2), (30, 4)):
+        confirm = ConfirmPlan(top=1, seeds=seeds)
+        plan = StudyPlan(task="tiny.py:Noisy", trials=trials, confirm=confirm)
+        service.run(plan, name="mine", workers=1, device="cpu", task_dir=task_dir)
+    confirmed = service.show("mine").snapshot.confirmed
+    assert confirmed.left == 0
+    standings = confirmed.verdict.standings
+    assert first < {each.trial for each in standings}
+    assert all(sorted(each.scores) == [1, 2, 3, 4] for each in standings)
+
+
+def test_a_run_on_a_fresh_seed_is_replayed_on_that_seed(url, task_dir) -> None:
+    now = work_here(task_dir, confirm=ConfirmPlan(top=1, seeds=2))
+    for run in now.confirmed.runs:
+        assert service.replay("mine.confirm", run.number, device="cpu", task_dir=task_dir).matches
+
+
 def test_delete_removes_it_too(url, task_dir) -> None:
     work_here(task_dir, confirm=ConfirmPlan(top=1, seeds=1))
     service.delete("mine")
@@ -151,6 +175,21 @@ def test_a_search_without_a_complete_trial_is_not_confirmed(url, task_dir) -> No
         service.confirmation_plan("mine", top=1, seeds=1)
 
 
+def test_a_family_without_a_complete_trial_is_named(url, task_dir, capsys) -> None:
+    plan = StudyPlan(
+        task="tiny.py:Noisy",
+        trials=6,
+        families=("constant", "exponential", "linear"),
+        bounds={"exponential": {"lr": 1e9}},
+        confirm=ConfirmPlan(top=1, seeds=2),
+    )
+    result = service.run(plan, name="mine", workers=1, device="cpu", task_dir=task_dir)
+    assert {run.family for run in result.snapshot.confirmed.runs} == {"constant", "linear"}
+    assert result.snapshot.confirmed.absent == ("exponential",)
+    output.print_result(result, json=False)
+    assert "Not compared, having no complete trial: exponential." in capsys.readouterr().out
+
+
 def test_a_comparison_gives_each_family_as_many_slots(task_dir) -> None:
     plan = StudyPlan(task="tiny.py:Noisy", trials=9, families=("cyclic", "constant"))
     found = service.comparison(plan, task_dir=task_dir)
@@ -168,3 +207,19 @@ def test_families_that_do_not_fit_are_left_out_by_name(task_dir) -> None:
     assert "cyclic" not in found.plan.families
     assert "constant" in found.plan.families
     assert any(note.startswith("left out: cyclic (a cycle takes") for note in found.notes)
+    short = service.comparison(plan.model_copy(update={"epochs": 6}), task_dir=task_dir)
+    assert {"cyclic", "onecycle"} < set(short.plan.families)
+    assert short.notes == ()
+    one_step = plan.model_copy(update={"epochs": 6, "batch_size": 34})
+    found = service.comparison(one_step, device="cpu", task_dir=task_dir)
+    assert "cyclic" in found.plan.families
+    assert [note.partition(" (")[0] for note in found.notes] == ["left out: onecycle"]
+
+
+def test_a_comparison_goes_on_with_its_own_families(url, task_dir) -> None:
+    work_here(task_dir, families=("constant", "linear"), baseline="constant", trials=4)
+    plan = StudyPlan(task="tiny.py:Noisy", trials=100)
+    found = service.comparison(plan, name="mine", task_dir=task_dir)
+    assert found.plan.families == ("constant", "linear")
+    other = service.comparison(plan, name="other", task_dir=task_dir)
+    assert len(other.plan.families) == 11

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_format
+import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import tomli_w
@@ -13,13 +15,18 @@ from rich.console import Console, RenderableType
 
 from clrsearch.errors import ClrsearchError
 from clrsearch.reports import (
+    Figure,
     Snapshot,
     Status,
     confirmed_table,
     duration,
     ends,
     list_table,
+    picture_of_range_test,
+    preview_table,
     result_table,
+    save,
+    schedule_line,
     schedule_values,
     status_json,
     status_table,
@@ -28,9 +35,9 @@ from clrsearch.reports import (
     trial_line,
     trial_table,
 )
-from clrsearch.search import Record, Study
-from clrsearch.service import Best, Replayed, Result, Shown, best
-from clrsearch.storage import Upgraded
+from clrsearch.search import RangeTest, Record, Study
+from clrsearch.service import Best, Finding, Preview, Replayed, Result, Shown, Tested, best
+from clrsearch.storage import MadeRole, Upgraded
 
 UNBOUND = 250  # columns of a table that is written to a file or a pipe
 
@@ -46,7 +53,11 @@ def print_error(error: ClrsearchError) -> None:
 def print_result(result: Result, *, json: bool) -> None:
     """The end of ``run``: leader, baseline, code, where it is saved, what to do next."""
     now = result.snapshot
-    found = None if now.leader is None else best(now.name, storage=result.storage)
+    found = (
+        None
+        if now.leader is None
+        else best(now.name, storage=result.storage, task_dir=result.task_dir)
+    )
     if json:
         print(json_format.dumps(_summary(now, found)))
         return
@@ -126,6 +137,12 @@ def print_upgraded(done: Upgraded) -> None:
         print(f"the slot table has a new column {column}")
 
 
+def print_roles(made: Sequence[MadeRole]) -> None:
+    """What ``clrsearch db roles`` did."""
+    for each in made:
+        print(f"{each.name}, the {each.role}, is {'made' if each.created else 'up to date'}")
+
+
 def best_text(found: Best, format: str) -> str:
     """A study's best schedule in one of the formats of ``clrsearch best``."""
     if format == "torch":
@@ -153,6 +170,64 @@ def print_status(status: Status, *, json: bool) -> None:
         print(status_json(status), flush=True)
     else:
         _print_table(status_table(status))
+
+
+def print_preview(preview: Preview, *, to: Path | None, json: bool) -> None:
+    """The rates and momenta of ``clrsearch preview``: a table, a picture or JSON."""
+    if to is not None:
+        draw(preview.figure, to)
+    if json:
+        print(json_format.dumps(_previewed(preview)))
+    elif to is None:
+        for each in preview.schedules:
+            print(schedule_line(each.schedule))
+        print()
+        _print_table(preview_table(preview.curves, preview.steps_per_epoch))
+
+
+def print_tested(tested: Tested, *, to: Path | None, json: bool) -> None:
+    """What ``clrsearch range-test`` found, and what to do with it."""
+    if to is not None:
+        draw(picture_of_range_test(tested.test), to)
+    if json:
+        print(json_format.dumps(_tested(tested)))
+        return
+    test = tested.test
+    print(
+        f"{tested.study or tested.task}: {tested.facts.optimizer}, rates of {test.rates[0]:.2g} to "
+        f"{test.rates[-1]:.2g} on {len(test.training)} seeds, {tested.seconds:.1f} s"
+    )
+    print(test.sentence)
+    bounds = test.bounds(tested.facts.own_rate)
+    if bounds is None:
+        print("With --range-test a search would use the task's own rate x [1/30, 30].")
+    else:
+        print(f"With --range-test a search uses {bounds.low:.2g} to {bounds.high:.2g}.")
+    if tested.study is not None:
+        print(f"{tested.study} keeps this: clrsearch plot {tested.study} range-test -o FILE.png")
+
+
+def print_range_test(test: RangeTest | None) -> None:
+    """The lines of a range test that ``run`` makes before it searches; None when it begins."""
+    said = "training at rising rates ..." if test is None else test.sentence
+    print(f"range test: {said}", file=sys.stderr, flush=True)
+
+
+def draw(figure: Figure, to: Path) -> None:
+    """Write a picture, and say where."""
+    save(figure, to)
+    print(f"wrote {to}", file=sys.stderr)
+
+
+def print_findings(findings: Sequence[Finding], *, json: bool) -> None:
+    """What ``clrsearch doctor`` saw, a line each, and under it what to do."""
+    if json:
+        print(json_format.dumps([dataclasses.asdict(each) for each in findings], indent=2))
+        return
+    for each in findings:
+        print(f"{each.state:<5}  {each.what:<12}  {each.says}")
+        if each.remedy:
+            print(f"{'':<21}  -> {each.remedy}")
 
 
 def print_shown(shown: Shown, *, json: bool) -> None:
@@ -201,7 +276,33 @@ def _best_values(found: Best) -> dict[str, Any]:
         "batch_size": found.facts.batch_size,
         "optimizer": found.facts.optimizer,
         "values": dict(found.values),
+        **({"groups": dict(found.multipliers)} if found.multipliers else {}),
         "metrics": dict(found.trial.metrics),
+    }
+
+
+def _previewed(preview: Preview) -> dict[str, Any]:
+    return {
+        "epochs": preview.epochs,
+        "steps_per_epoch": preview.steps_per_epoch,
+        "schedules": [
+            {
+                "label": curve.label,
+                "rates": curve.rates.tolist(),
+                "momenta": None if curve.momenta is None else curve.momenta.tolist(),
+            }
+            for curve in preview.curves
+        ],
+    }
+
+
+def _tested(tested: Tested) -> dict[str, Any]:
+    bounds = tested.test.bounds(tested.facts.own_rate)
+    return {
+        "study": tested.study,
+        "task": tested.task,
+        **tested.test.model_dump(mode="json"),
+        "bounds": None if bounds is None else [bounds.low, bounds.high],
     }
 
 
@@ -223,6 +324,7 @@ def _summary(now: Snapshot, found: Best | None) -> dict[str, Any]:
             "metrics": dict(leader.metrics),
             "family": leader.family,
             "values": schedule_values(now.schedules[leader.number]),
+            "params": dict(leader.params),
         },
         **({"confirmation": _confirmation(now)} if now.confirmed else {}),
         **({"code": found.code} if found else {}),
@@ -232,9 +334,14 @@ def _summary(now: Snapshot, found: Best | None) -> dict[str, Any]:
 def _confirmation(now: Snapshot) -> dict[str, Any]:
     assert now.confirmed is not None
     verdict = now.confirmed.verdict
+    told = {} if verdict is None else dataclasses.asdict(verdict)
+    for standing in told.get("standings", ()):
+        if math.isnan(standing["mean"]):  # it diverged on every seed; JSON has no word for that
+            standing["mean"] = None
     return {
         "runs": now.confirmed.total,
         "left": now.confirmed.left,
-        **({} if verdict is None else dataclasses.asdict(verdict)),
+        "absent": list(now.confirmed.absent),
+        **told,
         "test": dict(now.confirmed.test),
     }

@@ -1,6 +1,19 @@
 """Starts workers somewhere; knows a command line, not our code."""
 
-from clrsearch.launch.launcher import Command, Ended, Launcher
+from clrsearch.launch.launcher import Command, Ended, Launcher, Submitter
 from clrsearch.launch.local import LocalLauncher
+from clrsearch.launch.ray import RayCluster, RaySubmitter
+from clrsearch.launch.slurm import BINARIES, SlurmJob, SlurmSubmitter
 
-__all__ = ["Command", "Ended", "Launcher", "LocalLauncher"]
+__all__ = [
+    "BINARIES",
+    "Command",
+    "Ended",
+    "Launcher",
+    "LocalLauncher",
+    "RayCluster",
+    "RaySubmitter",
+    "SlurmJob",
+    "SlurmSubmitter",
+    "Submitter",
+]

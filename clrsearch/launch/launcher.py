@@ -27,8 +27,21 @@ class Ended:
     errors: str
 
 
+class Submitter(Protocol):
+    """Hands workers to a scheduler, which watches over them itself."""
+
+    def render(self, commands: Sequence[Command]) -> str:
+        """What :meth:`submit` would run, word for word; environments are no part of it."""
+
+    def submit(self, commands: Sequence[Command]) -> str:
+        """Run it; the sentence that says what became of it, and where its logs are.
+
+        All commands have the same environment.
+        """
+
+
 class Launcher(Protocol):
-    """A group of workers."""
+    """A group of workers that are watched over from here."""
 
     def start(self, commands: Sequence[Command]) -> None:
         """Start them, besides those that were started earlier."""

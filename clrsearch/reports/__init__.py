@@ -1,21 +1,40 @@
 """Reads a finished or running study and shows it."""
 
+from clrsearch.reports.draw import require_ending, save, to_plotly
+from clrsearch.reports.figure import Figure
+from clrsearch.reports.figures import ScheduleCurve, schedules_figure
 from clrsearch.reports.live import Lines, LiveView, Watch
+from clrsearch.reports.pictures import (
+    picture_of_curves,
+    picture_of_range_test,
+    picture_of_scores,
+)
 from clrsearch.reports.snapshot import Snapshot, snapshot
 from clrsearch.reports.source import source_code
 from clrsearch.reports.status import Status, StatusView, read_status, status_json, status_table
 from clrsearch.reports.tables import (
     confirmed_table,
     list_table,
+    preview_table,
     result_table,
     study_table,
     trial_table,
 )
-from clrsearch.reports.words import duration, ends, schedule_values, trial_json, trial_line
+from clrsearch.reports.words import (
+    duration,
+    ends,
+    number,
+    schedule_line,
+    schedule_values,
+    trial_json,
+    trial_line,
+)
 
 __all__ = [
+    "Figure",
     "Lines",
     "LiveView",
+    "ScheduleCurve",
     "Snapshot",
     "Status",
     "StatusView",
@@ -24,14 +43,24 @@ __all__ = [
     "duration",
     "ends",
     "list_table",
+    "number",
+    "picture_of_curves",
+    "picture_of_range_test",
+    "picture_of_scores",
+    "preview_table",
     "read_status",
+    "require_ending",
     "result_table",
+    "save",
+    "schedule_line",
     "schedule_values",
+    "schedules_figure",
     "snapshot",
     "source_code",
     "status_json",
     "status_table",
     "study_table",
+    "to_plotly",
     "trial_json",
     "trial_line",
     "trial_table",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from clrsearch.errors import StudyError
 from clrsearch.search import Record, Study, Verdict, judge
-from clrsearch.storage import SlotState
+from clrsearch.storage import SlotState, budget, unfinished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,23 +16,25 @@ class Confirmed:
 
     ``slots`` counts its runs by state and ``runs`` are those that have begun. ``verdict`` is None
     before every finalist has run with one seed. ``test`` holds the mean of the metric on the test
-    split by the finalist's trial, over its complete runs.
+    split by the finalist's trial, over its complete runs. ``absent`` are the families that were
+    searched and have no complete trial, so that none of theirs is a finalist.
     """
 
     slots: Mapping[SlotState, int]
     runs: tuple[Record, ...]
     verdict: Verdict | None
     test: Mapping[int, float]
+    absent: tuple[str, ...]
 
     @property
     def total(self) -> int:
         """How many runs were asked for."""
-        return sum(self.slots.values()) - self.slots.get(SlotState.CANCELLED, 0)
+        return budget(self.slots)
 
     @property
     def left(self) -> int:
         """How many of them have not ended."""
-        return self.slots.get(SlotState.OPEN, 0) + self.slots.get(SlotState.CLAIMED, 0)
+        return unfinished(self.slots)
 
 
 def confirmed(study: Study) -> Confirmed | None:
@@ -45,24 +48,22 @@ def confirmed(study: Study) -> Confirmed | None:
     for run in runs:
         if run.finalist in scores and run.state in ("complete", "pruned"):
             scores[run.finalist][run.seed_index] = None if run.diverged else run.value
-    shared = set.intersection(*(set(each) for each in scores.values()))
-    survivors = any(
-        all(scores[each.number][seed] is not None for seed in shared) for each in candidates
-    )
-    verdict = None
-    if shared and survivors:
-        verdict = judge(
-            candidates,
-            scores,
-            direction=study.facts.direction,
-            complexity={each.number: len(each.params) for each in candidates},
-        )
+    try:
+        verdict = judge(candidates, scores, direction=study.facts.direction)
+    except StudyError:  # no seed that all have run with, or none that any has survived
+        verdict = None
     return Confirmed(
         slots=sibling.slots.counts(),
         runs=runs,
         verdict=verdict,
         test=_test_means(runs, study.facts.metric),
+        absent=_without_a_complete_trial(study),
     )
+
+
+def _without_a_complete_trial(study: Study) -> tuple[str, ...]:
+    complete = {each.family for each in study.history.records() if each.state == "complete"}
+    return tuple(family for family in study.plan.searched if family not in complete)
 
 
 def _test_means(runs: Sequence[Record], metric: str) -> dict[int, float]:

@@ -120,7 +120,10 @@ def draw(snapshot: Snapshot, elapsed: float, done: int) -> RenderableType:
                 label,
                 f"trial {record.number}",
                 words.metrics(record, snapshot.metric),
-                Text(words.schedule(snapshot.schedules[record.number]), style="dim"),
+                Text(
+                    words.schedule_line(snapshot.schedules[record.number]) + words.groups(record),
+                    style="dim",
+                ),
             )
     running = Table.grid(padding=(0, 2))
     for record in snapshot.running:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from clrsearch.reports.confirmed import Confirmed, confirmed
 from clrsearch.schedules import Schedule
 from clrsearch.search import Record, Study, leader
-from clrsearch.storage import SlotState
+from clrsearch.storage import SlotState, budget, unfinished
 
 ENDS = (SlotState.COMPLETE, SlotState.PRUNED, SlotState.DIVERGED, SlotState.FAILED)
 
@@ -38,12 +38,12 @@ class Snapshot:
     @property
     def total(self) -> int:
         """The study's budget; what was cancelled is no part of it."""
-        return sum(self.slots.values()) - self.slots.get(SlotState.CANCELLED, 0)
+        return budget(self.slots)
 
     @property
     def done(self) -> int:
         """How many slots are used up."""
-        return sum(self.slots[end] for end in ENDS)
+        return budget(self.slots) - unfinished(self.slots)
 
     @property
     def running(self) -> list[Record]:

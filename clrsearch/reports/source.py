@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clrsearch.reports import words
 from clrsearch.reports.words import number
 from clrsearch.schedules import SourceFile, check, render
 from clrsearch.search import Record, Study, Verdict
@@ -17,8 +18,9 @@ def source_code(study: Study, record: Record, verdict: Verdict | None = None) ->
     options = [f"{name}={value}" for name, value in plan.options.items()]
     scores = {facts.metric: record.value, **record.metrics}
     standing = verdict and next(s for s in verdict.standings if s.trial == record.number)
+    multipliers = study.space.multipliers_of(record.params)
     seeds = len(standing.scores) if standing else 0
-    proof = f"chosen on {seeds} fresh seeds" if standing else "the best on one seed"
+    proof = f"chosen on {words.seeds(seeds)}" if standing else "the best on one seed"
     file = SourceFile(
         title=f"The {schedule.family} learning-rate schedule that clrsearch found.",
         found={
@@ -35,7 +37,7 @@ def source_code(study: Study, record: Record, verdict: Verdict | None = None) ->
         optimizer=facts.optimizer,
         epochs=facts.epochs,
         steps_per_epoch=facts.steps_per_epoch,
-        groups=len(facts.ratios),
+        multipliers=[multipliers.get(name, 1.0) for name in facts.groups],
     )
     code = render(schedule, file)
     check(
@@ -44,5 +46,6 @@ def source_code(study: Study, record: Record, verdict: Verdict | None = None) ->
         steps_per_epoch=facts.steps_per_epoch,
         momentum=facts.momentum,
         ratios=facts.ratios,
+        own=schedule.code(len(facts.ratios)).own,
     )
     return code

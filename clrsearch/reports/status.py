@@ -21,7 +21,7 @@ from clrsearch.reports.live import COLOURS
 from clrsearch.reports.snapshot import ENDS
 from clrsearch.reports.tables import plain_table
 from clrsearch.search import Record, Study
-from clrsearch.storage import Claim, SlotState
+from clrsearch.storage import Claim, SlotState, budget, unfinished
 
 RECENT = 20  # trials that the pace is the mean of
 FEWEST = 3  # below that it is not known
@@ -104,12 +104,12 @@ class Status:
     @property
     def done(self) -> int:
         """How many slots are used up."""
-        return sum(self.slots.get(end, 0) for end in ENDS)
+        return budget(self.slots) - unfinished(self.slots)
 
     @property
     def left(self) -> int:
         """How many slots are open or claimed."""
-        return self.slots.get(SlotState.OPEN, 0) + self.slots.get(SlotState.CLAIMED, 0)
+        return unfinished(self.slots)
 
     @property
     def live(self) -> tuple[Holder, ...]:

@@ -10,8 +10,11 @@ from rich.text import Text
 
 from clrsearch.reports import words
 from clrsearch.reports.confirmed import Confirmed
+from clrsearch.reports.figures import ScheduleCurve
 from clrsearch.reports.snapshot import Snapshot
 from clrsearch.search import Record
+
+MOST_ROWS = 40
 
 
 def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:
@@ -82,6 +85,21 @@ def trial_table(snapshot: Snapshot, record: Record, rates: Sequence[float]) -> R
     return Group(*(Text(line) for line in lines), Text(), table, *error)
 
 
+def preview_table(curves: Sequence[ScheduleCurve], steps_per_epoch: int) -> RenderableType:
+    """The rates, and momenta where there are any, at up to 40 epochs' beginnings and at the end."""
+    columns = [(each.label, each.rates) for each in curves]
+    columns += [
+        (f"{each.label}, momentum", each.momenta) for each in curves if each.momenta is not None
+    ]
+    table = plain_table("epoch", *(label for label, _ in columns), right=("epoch",))
+    horizon = len(curves[0].rates)
+    apart = steps_per_epoch * -(-horizon // (steps_per_epoch * MOST_ROWS))
+    for step in (*range(0, horizon, apart), horizon - 1):
+        values = (words.number(float(values[step])) for _, values in columns)
+        table.add_row(words.number(step / steps_per_epoch), *values)
+    return table
+
+
 def result_table(snapshot: Snapshot) -> RenderableType:
     """The leader with the baseline beside it."""
     table = plain_table("", "trial", snapshot.metric, "other metrics", "schedule", right=("trial",))
@@ -97,7 +115,7 @@ def result_table(snapshot: Snapshot) -> RenderableType:
                 str(record.number),
                 words.number(record.value),
                 _other_metrics(record, snapshot.metric),
-                words.schedule(snapshot.schedules[record.number]),
+                words.schedule_line(snapshot.schedules[record.number]) + words.groups(record),
             )
     return table
 
@@ -115,7 +133,7 @@ def confirmed_table(found: Confirmed, metric: str) -> RenderableType:
         return Text(f"confirming on fresh seeds: {found.total - found.left} of {found.total} runs")
     seeds = max(len(each.scores) for each in verdict.standings)
     table = plain_table(
-        *("", "trial", "family", f"{metric}, {seeds} fresh seeds", "95 % interval", "p"),
+        *("", "trial", "family", f"{metric}, {words.seeds(seeds)}", "95 % interval", "p"),
         *("test split", "in the search"),
         right=("trial",),
     )
@@ -134,7 +152,9 @@ def confirmed_table(found: Confirmed, metric: str) -> RenderableType:
             _short(each.searched),
         )
     unfinished = f" ({found.left} of {found.total} runs are left)" if found.left else ""
-    return Group(table, Text(), Text(f"{verdict.sentence}{unfinished}"))
+    absent = [Text(f"Not compared, having no complete trial: {', '.join(found.absent)}.")]
+    sentence = Text(f"{verdict.sentence}{unfinished}")
+    return Group(table, Text(), sentence, *(absent if found.absent else ()))
 
 
 def _short(value: float | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from clrsearch.reports.snapshot import ENDS, Snapshot
 from clrsearch.schedules import Schedule, Value
-from clrsearch.search import Record
+from clrsearch.search import GROUPS, Record
 
 
 def number(value: Value | None) -> str:
@@ -33,7 +33,7 @@ def metrics(record: Record, metric: str) -> str:
     )
 
 
-def schedule(found: Schedule) -> str:
+def schedule_line(found: Schedule) -> str:
     """A schedule's values, those that say something."""
     values = schedule_values(found)
     return f"{found.family}: " + ", ".join(
@@ -42,9 +42,12 @@ def schedule(found: Schedule) -> str:
 
 
 def schedule_values(found: Schedule) -> dict[str, Value]:
-    """A schedule's fields by name, without those that are not set."""
+    """A schedule's fields by name, those that are shown and set."""
     assert dataclasses.is_dataclass(found) and not isinstance(found, type)
-    return {name: value for name, value in dataclasses.asdict(found).items() if value is not None}
+    shown = {
+        each.name: getattr(found, each.name) for each in dataclasses.fields(found) if each.repr
+    }
+    return {name: value for name, value in shown.items() if value is not None}
 
 
 def ends(snapshot: Snapshot) -> str:
@@ -55,6 +58,17 @@ def ends(snapshot: Snapshot) -> str:
 def duration(seconds: float) -> str:
     """Hours, minutes and seconds."""
     return str(timedelta(seconds=round(seconds))).removeprefix("0:")
+
+
+def seeds(count: int) -> str:
+    """So many fresh seeds."""
+    return "1 fresh seed" if count == 1 else f"{count} fresh seeds"
+
+
+def groups(record: Record) -> str:
+    """The factors on the rates of the groups that a trial was found with, after a comma, if any."""
+    found = {name: value for name, value in record.params.items() if name.startswith(GROUPS)}
+    return "".join(f", {name} {number(value)}" for name, value in found.items())
 
 
 def trial_line(record: Record, metric: str, epochs: int) -> str:

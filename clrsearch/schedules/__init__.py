@@ -8,12 +8,15 @@ from clrsearch.schedules.constant import Constant
 from clrsearch.schedules.cosine import Cosine, CosineRestarts
 from clrsearch.schedules.cyclic import SCALE_FUNCTIONS, Cyclic
 from clrsearch.schedules.linear import Linear, Polynomial
+from clrsearch.schedules.manual import Manual
 from clrsearch.schedules.onecycle import OneCycle
 from clrsearch.schedules.schedule import (
     Choice,
+    HandWritten,
     Momentum,
     Parameter,
     Range,
+    RateFunction,
     Schedule,
     Setting,
     Snippet,
@@ -22,6 +25,7 @@ from clrsearch.schedules.schedule import (
     Value,
     momentum_of,
     relative_rates,
+    settings_near,
     trace,
 )
 from clrsearch.schedules.stable import WarmupStableDecay
@@ -42,6 +46,7 @@ FAMILIES: Mapping[str, type[Schedule]] = MappingProxyType(
             MultiStep,
             Exponential,
             WarmupStableDecay,
+            Manual,
         )
     }
 )
@@ -56,13 +61,16 @@ __all__ = [
     "CosineRestarts",
     "Cyclic",
     "Exponential",
+    "HandWritten",
     "Linear",
+    "Manual",
     "Momentum",
     "MultiStep",
     "OneCycle",
     "Parameter",
     "Polynomial",
     "Range",
+    "RateFunction",
     "Schedule",
     "Setting",
     "Snippet",
@@ -76,5 +84,6 @@ __all__ = [
     "momentum_of",
     "relative_rates",
     "render",
+    "settings_near",
     "trace",
 ]

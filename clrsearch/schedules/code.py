@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from clrsearch.errors import ScheduleError
-from clrsearch.schedules.schedule import Momentum, Schedule, Trace
+from clrsearch.schedules.schedule import Momentum, RateFunction, Schedule, Trace
 
 TOLERANCE = 1e-12  # of the peak rate: float64 rounding over a few operations
 GATHERED = 10_000  # steps over which torch's classes that go from rate to rate stay within that
@@ -21,7 +24,8 @@ class SourceFile:
     """What a generated file says besides the schedule.
 
     ``title`` is its first line; ``found`` lists how the schedule was found, label to text;
-    ``optimizer`` describes the optimizer that it was found with.
+    ``optimizer`` describes the optimizer that it was found with. ``multipliers`` are what the
+    rates of its parameter groups were found to be times the optimizer's own, the first group's 1.
     """
 
     title: str
@@ -29,7 +33,7 @@ class SourceFile:
     optimizer: str
     epochs: int
     steps_per_epoch: int
-    groups: int = 1
+    multipliers: Sequence[float] = (1.0,)
 
 
 def render(schedule: Schedule, file: SourceFile) -> str:
@@ -38,7 +42,8 @@ def render(schedule: Schedule, file: SourceFile) -> str:
     The function stretches the schedule where the steps per epoch are not those that it was found
     with.
     """
-    snippet = schedule.code(file.groups)
+    groups = len(file.multipliers)
+    snippet = schedule.code(groups)
     width = max((len(label) for label in file.found), default=0)
     found = [f"{label:<{width}}  {text}" for label, text in file.found.items()]
     body = "\n".join(snippet.body)
@@ -48,10 +53,15 @@ def render(schedule: Schedule, file: SourceFile) -> str:
             "stretch = steps_per_epoch / STEPS_PER_EPOCH"
             f"  # 1.0 with the {file.steps_per_epoch} of the search"
         )
-    if file.groups > 1:
+    if groups > 1:
         preamble += [
             'own = optimizer.param_groups[0]["lr"]',
             'ratios = [group["lr"] / own for group in optimizer.param_groups]',
+        ]
+    if any(each != 1.0 for each in file.multipliers):
+        preamble += [
+            f"found = {list(file.multipliers)}  # times the groups' own ratios",
+            "ratios = [ratio * times for ratio, times in zip(ratios, found)]",
         ]
     lines = [
         f'"""{file.title}',
@@ -108,6 +118,25 @@ def assignment(lr: float, groups: int) -> tuple[str, ...]:
     )
 
 
+@contextmanager
+def _importable(own: tuple[str, str, RateFunction | None] | None) -> Iterator[None]:
+    """Let an import of the user's module give the function that is loaded already."""
+    if own is None:
+        yield
+        return
+    name, attribute, function = own
+    stand_in = ModuleType(name)
+    setattr(stand_in, attribute, function)
+    before = sys.modules.get(name)
+    sys.modules[name] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
+
+
 def check(
     source: str,
     expected: Trace,
@@ -115,8 +144,11 @@ def check(
     steps_per_epoch: int,
     momentum: Momentum,
     ratios: Sequence[float] = (1.0,),
+    own: tuple[str, str, RateFunction | None] | None = None,
 ) -> None:
     """Execute a file of :func:`render` and step its scheduler along the ``expected`` trace.
+
+    ``own`` is the snippet's: the file is given the function that the trace was made with.
 
     Raises:
         ScheduleError: a rate or a momentum differs by more than 1e-12 of the peak rate (over more
@@ -125,7 +157,8 @@ def check(
     import torch
 
     namespace: dict[str, Any] = {"__name__": "schedule"}
-    exec(compile(source, "<schedule>", "exec"), namespace)
+    with _importable(own):
+        exec(compile(source, "<schedule>", "exec"), namespace)
     groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": 0.1 * r} for r in ratios]
     optimizer: torch.optim.Optimizer
     if momentum == "betas":

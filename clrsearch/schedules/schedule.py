@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self
 
@@ -20,6 +20,11 @@ Value = float | int | str | bool
 """One parameter's value, as the sampler proposes it and the database stores it."""
 Momentum = Literal["none", "momentum", "betas"]
 """What an optimizer has to cycle: nothing, ``momentum``, or the first of its ``betas``."""
+HandWritten = str | tuple[tuple[float | tuple[float, float], float], ...]
+"""Rates by hand: pairs of epochs (how many, or the first and the last) and a rate, or the name of a
+function, ``package.module:NAME`` or ``file.py:NAME``."""
+RateFunction = Callable[[int, int], float]
+"""``rate(step, steps_per_epoch)``, for optimizer steps from 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +107,8 @@ class Setting:
     """What a family must know of a task before it can be searched for it.
 
     ``own_rate`` is the learning rate that the task's own optimizer gives its first parameter group.
+    ``tested`` are the rates that a range test has found. ``manual`` are the rates that the plan has
+    by hand, and ``rate_function`` the function that they name, where it has been loaded.
     """
 
     epochs: int
@@ -109,6 +116,9 @@ class Setting:
     own_rate: float
     momentum: Momentum
     stepsize: Literal["whole-cycles", "integers"] = "whole-cycles"
+    tested: Range | None = None
+    manual: HandWritten | None = None
+    rate_function: RateFunction | None = None
 
     @property
     def horizon(self) -> int:
@@ -117,7 +127,12 @@ class Setting:
 
     @property
     def rates(self) -> Range:
-        """The learning rates that are searched: a factor of 30 to either side of the task's own."""
+        """The learning rates that are searched: what a range test has found, if there was one.
+
+        Otherwise a factor of 30 to either side of the task's own.
+        """
+        if self.tested is not None:
+            return self.tested
         return Range(low=self.own_rate / 30, high=self.own_rate * 30, log=True)
 
 
@@ -162,12 +177,14 @@ class Snippet:
 
     The body may use ``optimizer``; ``stretch``, the ratio of the steps per epoch it is used with to
     those it was found with; and, where it was asked for with several groups, ``ratios``, the
-    groups' learning rates relative to the first. It returns the scheduler.
+    groups' learning rates relative to the first. It returns the scheduler. ``own`` is what it
+    imports of the user's own: the module, the name in it, and the function where it is loaded.
     """
 
     imports: tuple[str, ...]
     body: tuple[str, ...]
     definitions: tuple[str, ...] = ()
+    own: tuple[str, str, RateFunction | None] | None = None
 
 
 class Schedule(Protocol):

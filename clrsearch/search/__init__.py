@@ -2,15 +2,18 @@
 
 from clrsearch.search.confirm import Standing, Verdict, finalists, judge
 from clrsearch.search.history import History, Record, leader
-from clrsearch.search.plan import ConfirmPlan, StudyPlan, differences, load_plan
+from clrsearch.search.plan import ConfirmPlan, StudyPlan, differences, load_plan, nearest
 from clrsearch.search.pruner import hopeless
+from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
 from clrsearch.search.sampler import suggest
-from clrsearch.search.space import StudySpace, build_space
+from clrsearch.search.space import GROUPS, StudySpace, build_space
 from clrsearch.search.study import Study, exists, studies
 
 __all__ = [
+    "GROUPS",
     "ConfirmPlan",
     "History",
+    "RangeTest",
     "Record",
     "Standing",
     "Study",
@@ -25,6 +28,10 @@ __all__ = [
     "judge",
     "leader",
     "load_plan",
+    "nearest",
+    "padded",
+    "read_range_test",
+    "smoothed",
     "studies",
     "suggest",
 ]

@@ -55,14 +55,16 @@ class Standing:
 class Verdict:
     """What the fresh seeds say; ``standings`` are in the order of the means, the leader first.
 
-    ``undecided`` are the trials that the leader could not be told from, the leader among them: it
-    is best where it stands there alone. ``chosen`` is the trial to use. ``possible`` is the largest
+    ``undecided`` are the trials that the leader could not be told from, the leader among them.
+    ``winner`` is their family where they are all of one, which is best then, else None. ``chosen``
+    is the trial to use. ``possible`` is the largest
     advantage over one of the undecided that the leader may still have, in the metric's units;
     ``seeds_needed`` how many seeds would settle the closest of them, None if that is too many.
     """
 
     standings: tuple[Standing, ...]
     undecided: tuple[int, ...]
+    winner: str | None
     chosen: int
     possible: float | None
     seeds_needed: int | None
@@ -102,18 +104,18 @@ def judge(
     scores: Mapping[int, Mapping[int, float | None]],
     *,
     direction: Direction,
-    complexity: Mapping[int, int],
 ) -> Verdict:
     """The verdict over ``candidates``, of whom ``scores`` maps trial and seed index to the score.
 
-    A score of None is a run that diverged. Only seeds that every candidate has run with count.
-    ``complexity`` says by trial how many values its schedule has: of those that cannot be told
-    apart, and are within one seed's standard deviation of the leader, the simplest is chosen.
+    A score of None is a run that diverged. Only seeds that every candidate has run with count. Of
+    those that cannot be told apart, and are within one seed's standard deviation of the leader, the
+    simplest is chosen: the one with the fewest searched values. By one seed it is the leader.
 
     Raises:
         StudyError: there is no seed that all candidates have run with, or all of them diverged.
     """
-    shared = sorted(set.intersection(*(set(scores[each.number]) for each in candidates)))
+    run_by = [set(scores[each.number]) for each in candidates]
+    shared = sorted(set.intersection(*run_by)) if run_by else []
     if not shared:
         raise StudyError("no seed has been run with all finalists yet")
     sign = 1.0 if direction == "minimize" else -1.0
@@ -130,8 +132,8 @@ def judge(
     p = against_leader(table)
     kept = [index for index in range(len(fit)) if index == 0 or p[index - 1] > LEVEL]
     deviation = _deviation(table)
-    near = [i for i in kept if table[i].mean() - table[0].mean() <= deviation]
-    chosen = min(near, key=lambda i: (complexity[fit[i].number], i))
+    near = [i for i in kept if i == 0 or table[i].mean() - table[0].mean() <= deviation]
+    chosen = min(near, key=lambda i: (len(fit[i].params), i))
     lost = [each for each in candidates if each not in fit]
     standings = [
         _standing(each, scores[each.number], shared, p[i - 1] if i and len(shared) > 1 else None)
@@ -139,9 +141,11 @@ def judge(
     ]
     standings += [_standing(each, scores[each.number], shared, None) for each in lost]
     possible, needed = _what_is_open(table, kept)
+    winner = _winner([fit[i] for i in kept], rivals=len(standings) - len(kept))
     return Verdict(
         standings=tuple(standings),
         undecided=tuple(fit[i].number for i in kept),
+        winner=winner,
         chosen=fit[chosen].number,
         possible=possible,
         seeds_needed=needed,
@@ -149,6 +153,7 @@ def judge(
             standings,
             [fit[i] for i in kept],
             fit[chosen],
+            winner=winner,
             seeds=len(shared),
             possible=possible,
             needed=needed,
@@ -218,8 +223,8 @@ def _holm(raw: Sequence[float]) -> list[float]:
 
 
 def _deviation(table: Matrix) -> float:
-    """The standard deviation of one seed's score, its own effect and the rest together."""
-    return float(np.sqrt(table.var(axis=1, ddof=1).mean())) if table.shape[1] > 1 else math.inf
+    """The standard deviation of one seed's score, its own effect and the rest; -inf by one seed."""
+    return float(np.sqrt(table.var(axis=1, ddof=1).mean())) if table.shape[1] > 1 else -math.inf
 
 
 def _what_is_open(table: Matrix, kept: Sequence[int]) -> tuple[float | None, int | None]:
@@ -244,6 +249,12 @@ def _seeds_for(difference: float, deviation: float, *, tests: int) -> float:
         return math.inf
     z = stats.norm.ppf(1 - LEVEL / (2 * tests)) + stats.norm.ppf(POWER)
     return math.ceil((float(z) * deviation / difference) ** 2) + 1
+
+
+def _winner(undecided: Sequence[Record], *, rivals: int) -> str | None:
+    """The one family of all that cannot be told apart, where it has beaten another."""
+    families = {each.family for each in undecided}
+    return undecided[0].family if len(families) == 1 and rivals else None
 
 
 def _standing(
@@ -274,6 +285,7 @@ def _sentence(
     undecided: Sequence[Record],
     chosen: Record,
     *,
+    winner: str | None,
     seeds: int,
     possible: float | None,
     needed: int | None,
@@ -286,10 +298,24 @@ def _sentence(
             f"{leader} leads, but one seed tells nothing of how far chance goes: "
             "confirm with at least 3 seeds."
         )
+    gone = sum(each.diverged > 0 for each in standings)
+    beaten = len(standings) - len(undecided) - gone
+    diverged = f"{gone} of its rivals diverged" if gone else ""
+    if len(undecided) == 1 and not beaten:
+        return f"{leader} is best: {diverged}, and there is no other."
     if len(undecided) == 1:
-        rivals = _all(len(standings) - 1)
-        return f"{leader} is best: on {_count(seeds)} it beats {rivals} (corrected p < {LEVEL})."
+        also = f"; {diverged}" if gone else ""
+        return (
+            f"{leader} is best: on {_count(seeds)} it beats {_all(beaten)} (corrected p < {LEVEL})"
+            f"{also}."
+        )
     names = ", ".join(f"{each.family} (trial {each.number})" for each in undecided)
+    if winner is not None:
+        how = f"it beats {_all(beaten)} (corrected p < {LEVEL})" if beaten else diverged
+        return (
+            f"{winner} is best: on {_count(seeds)} {how}. Its own schedules, {names}, "
+            f"cannot be told apart: use trial {chosen.number}."
+        )
     settle = (
         f"about {needed} seeds would settle the clearest of these differences"
         if needed is not None

@@ -1,17 +1,21 @@
-"""What has been tried, as plain records; the only reader of Optuna's FrozenTrials."""
+"""What has been tried, as plain records."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import pairwise
 from typing import Any, Literal
 
-from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from clrsearch.schedules import Value
+from clrsearch.storage import Details, Reported, Trials
+
+OVERLAP = 1000
+"""Rows of values that are read again: so many may be under way in other transactions."""
 
 DISCARDED = "discarded"
 """The attribute of a trial that was begun twice for one slot: it counts for nothing."""
@@ -33,7 +37,8 @@ _STATES: Mapping[TrialState, State] = {
 class Record:
     """One trial.
 
-    ``params`` are without the family's prefix; ``values`` maps epochs (from 1) to the metric.
+    ``params`` are without the family's prefix; ``values`` maps epochs (from 1, in their order) to
+    the metric.
     ``metrics`` holds all metrics of the last epoch, ``seconds`` the time spent in training and
     validation, ``drift`` how far an epoch came out differently when it was repeated after a worker
     was lost, ``error`` the traceback of a failed trial, which is ``final`` where it used up its
@@ -47,7 +52,7 @@ class Record:
     params: Mapping[str, Value]
     state: State
     diverged: bool
-    values: Mapping[int, float]
+    values: dict[int, float]
     metrics: Mapping[str, float]
     worker: str
     device: str
@@ -64,7 +69,7 @@ class Record:
     @property
     def epoch(self) -> int:
         """The last epoch that was reported, 0 before the first."""
-        return max(self.values, default=0)
+        return next(reversed(self.values), 0)
 
     @property
     def value(self) -> float | None:
@@ -78,48 +83,116 @@ class Record:
 
 
 class History:
-    """A study's records; finished ones are read once per process."""
+    """A study's records, kept up to date by reading what has changed."""
 
-    def __init__(self, storage: BaseStorage, study_id: int) -> None:
-        self._storage = storage
-        self._study_id = study_id
-        self._finished: dict[int, Record] = {}
+    def __init__(self, trials: Trials) -> None:
+        self._trials = trials
+        self._records: dict[int, Record] = {}  # by the trials' ids
+        self._left_out: set[int] = set()  # discarded, or none that a worker of ours has begun
+        self._first_open = 0  # no trial before this one changes any more
+        self._last_value = 0  # the row up to which values have been read
         self._read: list[Record] = []
         self._read_at = -float("inf")
 
     def records(self, max_age: float = 0.0) -> list[Record]:
-        """Every trial's record in the order of their numbers, at most ``max_age`` seconds old."""
-        now = time.monotonic()
-        if now - self._read_at > max_age:
-            self._read = [
-                self._finished.get(trial.number) or self._record(trial)
-                for trial in self._storage.get_all_trials(self._study_id, deepcopy=False)
-                if "slot" in trial.user_attrs and DISCARDED not in trial.user_attrs
-            ]
-            self._read_at = now
+        """Every trial's record in the order of their numbers, at most ``max_age`` seconds old.
+
+        The latest value of a running trial may be missing, and where something older is asked for,
+        who has taken it over.
+        """
+        if time.monotonic() - self._read_at > max_age:
+            self._refresh()
+        if max_age == 0:
+            self._look_who_runs()
         return self._read
 
-    def _record(self, trial: FrozenTrial) -> Record:
-        record = to_record(trial)
-        if trial.state.is_finished():
-            self._finished[trial.number] = record
-        return record
+    def of_slot(self, slot: int) -> list[Record]:
+        """The records of one slot's trials in the order of their numbers, with all values."""
+        self._refresh()
+        ids = {each for each, record in self._records.items() if record.slot == slot}
+        values = _by_trial(self._trials.values(ids))
+        found = [replace(self._records[each], values=values.get(each, {})) for each in ids]
+        return sorted(found, key=lambda record: record.number)
+
+    def _look_who_runs(self) -> None:
+        """Read again who works on the running trials."""
+        running = {each for each, record in self._records.items() if record.state == "running"}
+        for trial, who in self._trials.attributes(running, ("worker", "device")).items():
+            if who and self._records[trial].worker != who["worker"]:
+                self._records[trial] = replace(self._records[trial], **who)
+                self._list()
+
+    def _list(self) -> None:
+        self._read = sorted(self._records.values(), key=lambda record: record.number)
+
+    def _refresh(self) -> None:
+        """Read the trials that are new or have ended, and the values that are new.
+
+        Values are read behind the last row, and a little before: rows of transactions that ran at
+        the same time need not appear in their order. Of a trial that ends all are read again.
+        All is read before anything is noted, so that an error of the database loses nothing.
+        """
+        now = time.monotonic()
+        states = self._trials.states(self._first_open)
+        changed = {trial for trial, state in states.items() if self._is_news(trial, state)}
+        details = self._trials.details(changed)
+        rows = self._trials.values_since(self._last_value - OVERLAP)
+        latest = _by_trial(rows)
+        arrived = latest if self._first_open == 0 else _by_trial(self._trials.values(changed))
+        for trial, found in details.items():
+            if "slot" in found.attributes and DISCARDED not in found.attributes:
+                self._records[trial] = to_record(found, arrived.get(trial, {}))
+            else:
+                self._left_out.add(trial)
+                self._records.pop(trial, None)
+        self._add_values(latest)
+        running = (trial for trial, state in states.items() if not state.is_finished())
+        self._first_open = next(running, max(states, default=self._first_open - 1) + 1)
+        self._last_value = max((each.row for each in rows), default=self._last_value)
+        self._read_at = now
+        self._list()
+
+    def _is_news(self, trial: int, state: TrialState) -> bool:
+        if trial in self._left_out:
+            return False
+        record = self._records.get(trial)
+        return record is None or record.state != _STATES[state]
+
+    def _add_values(self, latest: Mapping[int, Mapping[int, float]]) -> None:
+        """Give running trials the values that have come since."""
+        for trial, values in latest.items():
+            record = self._records.get(trial)
+            if record is None or record.state != "running":
+                continue
+            if not values.items() <= record.values.items():
+                merged = {**record.values, **values}
+                self._records[trial] = replace(record, values=dict(sorted(merged.items())))
 
 
-def to_record(trial: FrozenTrial) -> Record:
+def _by_trial(reported: Iterable[Reported]) -> dict[int, dict[int, float]]:
+    """Values by step, by trial, in the order of the steps."""
+    values: dict[int, dict[int, float]] = {}
+    for trial, _, step, value in reported:
+        values.setdefault(trial, {})[step] = value
+    for trial, curve in values.items():
+        if any(later < earlier for earlier, later in pairwise(curve)):
+            values[trial] = dict(sorted(curve.items()))
+    return values
+
+
+def to_record(details: Details, values: dict[int, float]) -> Record:
     """The record of a trial that one of our workers has begun."""
-    attributes: Mapping[str, Any] = trial.user_attrs
+    attributes = details.attributes
     family = attributes["family"]
     end: Mapping[str, Any] = attributes.get(END, {})
-    assert trial.datetime_start is not None
     return Record(
-        number=trial.number,
+        number=details.number,
         slot=attributes["slot"],
         family=family,
-        params={name.removeprefix(f"{family}."): value for name, value in trial.params.items()},
-        state=_STATES[trial.state],
-        diverged=any(violation > 0 for violation in trial.constraints.values()),
-        values=dict(trial.intermediate_values),
+        params={name.removeprefix(f"{family}."): value for name, value in details.params.items()},
+        state=_STATES[details.state],
+        diverged=any(violation > 0 for violation in details.constraints.values()),
+        values=values,
         metrics=end.get("metrics", {}),
         worker=attributes["worker"],
         device=attributes["device"],
@@ -130,8 +203,8 @@ def to_record(trial: FrozenTrial) -> Record:
         finalist=attributes.get("finalist"),
         seed_index=attributes.get("seed_index", 0),
         test=end.get("test", {}),
-        started=trial.datetime_start.astimezone(UTC),
-        ended=None if trial.datetime_complete is None else trial.datetime_complete.astimezone(UTC),
+        started=details.started,
+        ended=details.ended,
     )
 
 

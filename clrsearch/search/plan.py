@@ -29,6 +29,15 @@ BASELINE_EVERY = 10
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
 Bound = Scalar | tuple[Scalar, ...]
 """One value fixes a parameter, two numbers are the ends of its range, strings are its choices."""
+Number = StrictInt | StrictFloat
+
+_WANTED = {
+    "bounds": "neither a number, a text, true or false, nor a list",
+    "options": "neither a number, a text, true or false, nor a list",
+    "groups": "neither a number nor the two ends of a range",
+    "manual": 'neither a list of [EPOCHS, RATE] nor "file.py:NAME"',
+}
+"""What a reader is told in place of a union's alternatives."""
 
 
 class ConfirmPlan(BaseModel):
@@ -44,7 +53,10 @@ class ConfirmPlan(BaseModel):
 class StudyPlan(BaseModel):
     """Everything that a study is asked to do. What is None here is the task's to say.
 
-    ``bounds`` maps a family to its parameters' bounds. ``trials`` counts slots: the retry of a
+    ``bounds`` maps a family to its parameters' bounds, ``groups`` a parameter group of the task's
+    optimizer to a factor on its rates, or to the ends of the range in which that is searched. With
+    ``range_test`` the rates are searched within what a range test finds.
+    ``manual`` are the rates of the family of that name. ``trials`` counts slots: the retry of a
     failed trial does not use up another.
     """
 
@@ -58,12 +70,15 @@ class StudyPlan(BaseModel):
     trials: int = Field(default=100, ge=1)
     families: tuple[str, ...] = Field(default=("cyclic",), min_length=1)
     baseline: str = "constant"
+    range_test: StrictBool = False
     seed: int = Field(default=0, ge=0)
     pruner: Literal["lenient", "none"] = "lenient"
     stepsize: Literal["whole-cycles", "integers"] = "whole-cycles"
     retries: int = Field(default=1, ge=0)
     options: Mapping[str, Scalar] = Field(default_factory=dict)
     bounds: Mapping[str, Mapping[str, Bound]] = Field(default_factory=dict)
+    groups: Mapping[str, Number | tuple[Number, Number]] = Field(default_factory=dict)
+    manual: StrictStr | tuple[tuple[Number | tuple[Number, Number], Number], ...] | None = None
     confirm: ConfirmPlan = ConfirmPlan()
 
     def family_of(self, slot: int) -> str:
@@ -76,7 +91,11 @@ class StudyPlan(BaseModel):
 
     def rank_of(self, slot: int) -> int:
         """How many earlier slots are for the same family."""
-        return sum(self.family_of(earlier) == self.family_of(slot) for earlier in range(slot))
+        if self.baseline in self.families:
+            return slot // len(self.families)
+        if slot % BASELINE_EVERY == BASELINE_EVERY - 1:
+            return slot // BASELINE_EVERY
+        return (slot - slot // BASELINE_EVERY) // len(self.families)
 
     @property
     def searched(self) -> tuple[str, ...]:
@@ -155,7 +174,7 @@ def _toml_files_near(path: Path) -> str:
 
 
 def _lay_over(content: dict[str, Any], key: str, value: Any) -> None:
-    *tables, last = key.split(".")
+    *tables, last = _parts(key)
     for table in tables:
         inner = content.setdefault(table, {})
         if not isinstance(inner, dict):
@@ -164,13 +183,25 @@ def _lay_over(content: dict[str, Any], key: str, value: Any) -> None:
     content[last] = value
 
 
+def _parts(key: str) -> list[str]:
+    """The parts of a dotted key, of which TOML lets one be quoted."""
+    try:
+        found: Any = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError as error:
+        raise PlanError(f"{key} is no key: {error}") from error
+    parts = []
+    while isinstance(found, dict):
+        ((part, found),) = found.items()
+        parts.append(part)
+    return parts
+
+
 def _explain(error: ErrorDetails, path: Path | None) -> str:
     where = f"{path}: " if path else ""
     key = ".".join(str(part) for part in error["loc"] if not str(part).startswith("function-"))
     if error["type"] == "extra_forbidden":
         return f"{where}unknown key {key}{nearest(key, StudyPlan.model_fields)}"
     top = str(error["loc"][0])
-    if top in ("bounds", "options"):  # a union's alternatives are no words for a reader
-        given = error["input"]
-        return f"{where}{top}: {given!r} is neither a number, a text, true or false, nor a list"
+    if top in _WANTED:
+        return f"{where}{top}: {error['input']!r} is {_WANTED[top]}"
     return f"{where}{key}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"

@@ -16,6 +16,7 @@ from clrsearch.tasks import Direction
 GRACE = 1 / 3  # of the horizon, before which nothing is pruned
 QUORUM = 8  # trials to compare with, at least
 WORST = 1 / 3  # the share of the family that is dropped
+RIVALS = 1000  # the latest trials of the family; more of them would not judge better
 
 
 def hopeless(
@@ -28,15 +29,16 @@ def hopeless(
     """Whether a trial is, at a trough of its rate, in the worst third of its family.
 
     ``values`` maps its epochs so far (from 1) to the metric; ``others`` are the family's other
-    trials; ``rates`` are the trial's own rates at the ends of all of its epochs, the first at index
-    0. Trials that have reached the epoch count with their best value up to it, those that were
-    pruned or diverged before as worse, and those that are still on their way not at all. Nothing is
-    pruned before a third of the epochs, nor with fewer than eight to compare with, nor at the last
-    epoch, where it would save nothing.
+    trials, of which the last 1,000 count; ``rates`` are the trial's own rates at the ends of all of
+    its epochs, the first at index 0. Trials that have reached the epoch count with their best value
+    up to it, those that were pruned or diverged before as worse, and those that are still on their
+    way not at all. Nothing is pruned before a third of the epochs, nor with fewer than eight to
+    compare with, nor at the last epoch, where it would save nothing.
     """
     epoch, epochs = max(values), len(rates)
     if epoch < GRACE * epochs or epoch >= epochs or not _at_a_trough(rates, epoch):
         return False
+    others = others[-RIVALS:]
     own = _best(values, epoch, direction)
     reached = [_best(other.values, epoch, direction) for other in others if other.epoch >= epoch]
     gone = sum(other.state == "pruned" and other.epoch < epoch for other in others)

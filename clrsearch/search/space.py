@@ -8,46 +8,102 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from clrsearch.errors import PlanError, ScheduleError
-from clrsearch.schedules import FAMILIES, Choice, Parameter, Range, Schedule, Setting, Space, Value
+from clrsearch.schedules import (
+    FAMILIES,
+    Choice,
+    Manual,
+    Parameter,
+    Range,
+    RateFunction,
+    Schedule,
+    Setting,
+    Space,
+    Value,
+    settings_near,
+)
 from clrsearch.search.plan import Bound, StudyPlan, nearest
+from clrsearch.search.rangetest import RangeTest
 from clrsearch.tasks import TaskFacts
+
+GROUPS = "groups."
+"""In front of a group's name, in the name of the factor on its rates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySpace:
-    """What may be tried: a space per family, and the setting that turns values to schedules."""
+    """What may be tried: a space per family, and the setting that turns values to schedules.
+
+    Every family's space ends with the factors on the rates of the groups that the plan names.
+    """
 
     setting: Setting
     families: Mapping[str, Space]
+    multipliers: Space
 
     def build(self, family: str, params: Mapping[str, Value]) -> Schedule:
         """The schedule of a family that the searched ``params`` stand for."""
         return FAMILIES[family].build(params, self.setting)
 
     def first(self, family: str) -> tuple[Mapping[str, Value], ...]:
-        """The settings of a family that are tried before anything is sampled."""
-        return tuple(FAMILIES[family].first(self.setting, self.families[family]))
+        """The settings of a family that are tried before anything is sampled.
+
+        The groups' rates are as the task has them, or as near to that as the plan allows.
+        """
+        own = {
+            name: parameter
+            for name, parameter in self.families[family].items()
+            if name not in self.multipliers
+        }
+        wanted = dict.fromkeys(self.multipliers, 1.0)
+        (as_it_is,) = settings_near(self.multipliers, wanted)
+        return tuple({**first, **as_it_is} for first in FAMILIES[family].first(self.setting, own))
+
+    def multipliers_of(self, params: Mapping[str, Value]) -> dict[str, float]:
+        """The searched factors on the groups' rates, by the groups' names."""
+        return {name.removeprefix(GROUPS): float(params[name]) for name in self.multipliers}
+
+    def ratios(self, params: Mapping[str, Value], facts: TaskFacts) -> tuple[float, ...]:
+        """The groups' rates relative to the first group's, under the searched factors."""
+        factors = self.multipliers_of(params)
+        return tuple(
+            ratio * factors.get(name, 1.0)
+            for name, ratio in zip(facts.groups, facts.ratios, strict=True)
+        )
 
 
-def build_space(plan: StudyPlan, facts: TaskFacts) -> StudySpace:
+def build_space(
+    plan: StudyPlan,
+    facts: TaskFacts,
+    rate_function: RateFunction | None = None,
+    tested: RangeTest | None = None,
+) -> StudySpace:
     """The space of a plan for a task.
 
+    ``rate_function`` is what ``plan.manual`` names, ``tested`` the range test that the plan wants.
+
     Raises:
-        PlanError: a bound is unknown, reversed or not allowed, or a family does not fit the epochs.
+        PlanError: a bound is unknown, reversed or not allowed, a family does not fit the epochs,
+            or rates are written by hand that no family uses.
     """
+    if plan.manual is not None and Manual.family not in plan.searched:
+        raise PlanError("manual: there are rates by hand, but manual is not among the families")
     setting = Setting(
         epochs=facts.epochs,
         steps_per_epoch=facts.steps_per_epoch,
         own_rate=facts.own_rate,
         momentum=facts.momentum,
         stepsize=plan.stepsize,
+        tested=tested.bounds(facts.own_rate) if tested is not None and plan.range_test else None,
+        manual=plan.manual,
+        rate_function=rate_function,
     )
+    multipliers = _multipliers(plan, facts)
     families = {}
     for family in plan.searched:
         try:
             own = FAMILIES[family].space(setting)
         except ScheduleError as error:
-            raise PlanError(f"epochs: {family} does not fit: {error}") from error
+            raise PlanError(f"{family} does not fit: {error}") from error
         space = _narrow_all(family, own, plan.bounds.get(family, {}), facts)
         for params in _corners(space):
             try:
@@ -56,8 +112,28 @@ def build_space(plan: StudyPlan, facts: TaskFacts) -> StudySpace:
                 raise PlanError(
                     f"bounds.{family}: these bounds allow wrong values: {error}"
                 ) from error
-        families[family] = space
-    return StudySpace(setting=setting, families=families)
+        families[family] = {**space, **multipliers}
+    return StudySpace(setting=setting, families=families, multipliers=multipliers)
+
+
+def _multipliers(plan: StudyPlan, facts: TaskFacts) -> Space:
+    """The searched factors on the rates of the groups that the plan names."""
+    first, *others = facts.groups
+    found = {}
+    for name, bound in plan.groups.items():
+        key = f"{GROUPS}{name}"
+        if name == first:
+            raise PlanError(
+                f"{key}: the first group's rate is the schedule's own, and others count relative "
+                f"to it{nearest(name, others) if others else '; there is no other'}"
+            )
+        if name not in others:
+            has = nearest(name, others) if others else f"; there is only {first}"
+            raise PlanError(f"{key}: the optimizer has no such group{has}")
+        ends = bound if isinstance(bound, tuple) else (bound,)
+        domain = Range(low=ends[0], high=ends[0], log=True)
+        found[key] = Parameter(domain=_narrow_range(key, domain, ends))
+    return found
 
 
 def _narrow_all(

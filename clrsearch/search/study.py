@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, get_storage
@@ -16,13 +16,17 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from clrsearch.errors import StudyError
-from clrsearch.schedules import Trace, Value, trace
+from clrsearch.schedules import RateFunction, Trace, Value, trace
 from clrsearch.search.history import DISCARDED, END, History, Record
 from clrsearch.search.plan import ConfirmPlan, StudyPlan
+from clrsearch.search.rangetest import RangeTest
 from clrsearch.search.sampler import distributions
 from clrsearch.search.space import StudySpace, build_space
-from clrsearch.storage import Database, Slot, Slots
+from clrsearch.storage import Database, Slot, Slots, Trials
 from clrsearch.tasks import TaskFacts
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 Stage = Literal["search", "confirm"]
 
@@ -30,6 +34,8 @@ ATTRIBUTE = "clrsearch"
 CONFIRMATION = ".confirm"  # at the end of the name
 FINALIST = "finalist:"  # before the number of the trial
 STOPPED = "clrsearch:stopped"
+CURVES = ("rates", "momenta")
+"""Attributes of a trial that are there to be looked at: they follow from its parameters."""
 PATIENCE_SECONDS = 5.0  # for another process that is creating the same study
 
 
@@ -68,10 +74,14 @@ class Study:
         self.facts = TaskFacts.model_validate(stored["facts"])
         self.versions: Mapping[str, str] = stored["versions"]
         self.created = datetime.fromisoformat(stored["created"])
-        self.space: StudySpace = build_space(self.plan, self.facts)
+        tested = stored.get("range_test")
+        self.range_test = None if tested is None else RangeTest.model_validate(tested)
+        self.space: StudySpace = build_space(self.plan, self.facts, tested=self.range_test)
         self.uuid: str = stored["uuid"]
-        self.history = History(self._storage, self._id)
+        self.history = History(Trials(database.engine, self._id, unread=CURVES))
         self._trial_ids: dict[int, int] = {}
+        self._rate_function: RateFunction | None = None
+        self._sibling: Study | None = None  # opened once: it keeps the runs that it has read
 
     @classmethod
     def create(
@@ -82,17 +92,21 @@ class Study:
         facts: TaskFacts,
         versions: Mapping[str, str],
         *,
+        range_test: RangeTest | None = None,
         stage: Stage = "search",
     ) -> Study:
         """Make a study; one that another process has just made is opened instead.
 
-        That of a search gets its slots, a confirmation's come with its finalists.
+        That of a search gets its slots, a confirmation's come with its finalists. ``range_test`` is
+        the one that the plan wants.
 
         Raises:
             PlanError: the plan cannot be searched.
             StudyError: a study of this name is there that clrsearch did not make.
         """
-        build_space(plan, facts)  # refuses what cannot be searched before anything is written
+        build_space(
+            plan, facts, tested=range_test
+        )  # refuses what cannot be searched before anything is written
         storage = get_storage(database.optuna)
         direction = StudyDirection[facts.direction.upper()]
         try:
@@ -108,12 +122,35 @@ class Study:
             "plan": plan.model_dump(mode="json"),
             "facts": facts.model_dump(mode="json"),
             "versions": dict(versions),
+            "range_test": None if range_test is None else range_test.model_dump(mode="json"),
         }
         storage.set_study_user_attr(study_id, ATTRIBUTE, stored)
         study = cls(database, name)
         if stage == "search":
             study.grow(plan.trials)
         return study
+
+    def bind(self, rate_function: RateFunction) -> None:
+        """Give it the function that its plan names for the rates by hand; needed for their traces.
+
+        Raises:
+            PlanError: the function gives no positive number at some step.
+        """
+        self._rate_function = rate_function
+        self.space = build_space(self.plan, self.facts, rate_function, self.range_test)
+
+    def keep_range_test(self, tested: RangeTest) -> None:
+        """Store a range test beside a search that did not ask for one: its bounds stay."""
+        self.range_test = tested
+        self._store(range_test=tested.model_dump(mode="json"))
+
+    def show_figure(self, name: str, figure: Figure) -> None:
+        """Have optuna-dashboard show a figure with the study."""
+        from optuna import load_study
+        from optuna_dashboard import save_plotly_graph_object
+
+        there = load_study(study_name=self.name, storage=self._storage)
+        save_plotly_graph_object(there, figure, graph_object_id=name)
 
     def grow(self, trials: int) -> None:
         """Make it so many slots, if it has fewer."""
@@ -125,16 +162,28 @@ class Study:
         """Change how the best will be confirmed."""
         self.plan = self.plan.model_copy(update={"confirm": confirm})
         stored = self._storage.get_study_user_attrs(self._id)[ATTRIBUTE]
-        plan = {**stored["plan"], "confirm": confirm.model_dump(mode="json")}
-        self._storage.set_study_user_attr(self._id, ATTRIBUTE, {**stored, "plan": plan})
+        self._store(plan={**stored["plan"], "confirm": confirm.model_dump(mode="json")})
+
+    def _store(self, **changes: Any) -> None:
+        stored = self._storage.get_study_user_attrs(self._id)[ATTRIBUTE]
+        self._storage.set_study_user_attr(self._id, ATTRIBUTE, {**stored, **changes})
 
     def confirmation(self) -> Study | None:
         """The study in which the best of this one are run again, if it has begun."""
-        try:
-            self._storage.get_study_id_from_name(f"{self.name}{CONFIRMATION}")
-        except KeyError:
-            return None
-        return Study(self.database, f"{self.name}{CONFIRMATION}")
+        if self._sibling is None:
+            try:
+                study_id = self._storage.get_study_id_from_name(f"{self.name}{CONFIRMATION}")
+            except KeyError:
+                return None
+            if ATTRIBUTE not in self._storage.get_study_user_attrs(study_id):
+                return None  # its maker is about to write what it is
+            self._sibling = self._bound(Study(self.database, f"{self.name}{CONFIRMATION}"))
+        return self._sibling
+
+    def _bound(self, sibling: Study) -> Study:
+        if self._rate_function is not None:
+            sibling.bind(self._rate_function)
+        return sibling
 
     def stages(self) -> list[Study]:
         """This study, and its confirmation where that has begun."""
@@ -147,8 +196,16 @@ class Study:
         The search has run with seed index 0.
         """
         name = f"{self.name}{CONFIRMATION}"
-        sibling = Study.create(
-            self.database, name, self.plan, self.facts, self.versions, stage="confirm"
+        sibling = self._bound(
+            Study.create(
+                self.database,
+                name,
+                self.plan,
+                self.facts,
+                self.versions,
+                range_test=self.range_test,
+                stage="confirm",
+            )
         )
         for record in candidates:
             sibling._storage.set_study_user_attr(
@@ -171,10 +228,14 @@ class Study:
 
     def trace(self, family: str, params: Mapping[str, Value]) -> Trace:
         """What a trial with these parameters plays to the optimizer, over the whole horizon."""
-        return trace(self.space.build(family, params), self.facts.horizon, self.facts.ratios)
+        ratios = self.space.ratios(params, self.facts)
+        return trace(self.space.build(family, params), self.facts.horizon, ratios)
 
     def begin(self, slot: Slot, params: Mapping[str, Value], attributes: Mapping[str, Any]) -> int:
         """Bear a running trial for a slot, whole and in one transaction; its number."""
+        fresh: dict[str, Any] = {}
+        if slot.finalist is not None:
+            fresh = {"finalist": slot.finalist, "seed_index": slot.seed_index}
         space = self.space.families[slot.family]
         trial_id = self._storage.create_new_trial(
             self._id,
@@ -188,7 +249,7 @@ class Study:
                 user_attrs={
                     "slot": slot.number,
                     "family": slot.family,
-                    **({} if slot.finalist is None else self._fresh(slot)),
+                    **fresh,
                     **attributes,
                 },
             ),
@@ -196,10 +257,6 @@ class Study:
         number = self._storage.get_trial_number_from_id(trial_id)
         self._trial_ids[number] = trial_id
         return number
-
-    @staticmethod
-    def _fresh(slot: Slot) -> dict[str, Any]:
-        return {"finalist": slot.finalist, "seed_index": slot.seed_index}
 
     def resume(self, trial: int, attributes: Mapping[str, Any]) -> bool:
         """Note who goes on with a running trial; False where it has ended."""

@@ -1,35 +1,60 @@
 """What clrsearch can do, as functions: the Python API, and all that the command line calls."""
 
-from clrsearch.service.change import cancel, delete, retry, upgrade_database
+from clrsearch.service.change import (
+    cancel,
+    delete,
+    make_database_roles,
+    retry,
+    upgrade_database,
+)
+from clrsearch.service.doctor import Finding, examine
 from clrsearch.service.drift import versions
+from clrsearch.service.launching import Launch, Workers, launch_local, launch_ray, launch_slurm
 from clrsearch.service.look import (
     Best,
     Replayed,
     Shown,
     best,
     list_studies,
+    picture,
     replay,
     show,
     status,
 )
 from clrsearch.service.place import Storage, default_name, storage_url
 from clrsearch.service.plans import Comparison, comparison, confirmation_plan
-from clrsearch.service.working import Result, run, work
+from clrsearch.service.preview import Preview, preview
+from clrsearch.service.running import Result, run
+from clrsearch.service.testing import Tested, range_test
+from clrsearch.service.working import work
 
 __all__ = [
     "Best",
     "Comparison",
+    "Finding",
+    "Launch",
+    "Preview",
     "Replayed",
     "Result",
     "Shown",
     "Storage",
+    "Tested",
+    "Workers",
     "best",
     "cancel",
     "comparison",
     "confirmation_plan",
     "default_name",
     "delete",
+    "examine",
+    "launch_local",
+    "launch_ray",
+    "launch_slurm",
     "list_studies",
+    "make_database_roles",
+    "picture",
+    "preview",
+    "range_test",
     "replay",
     "retry",
     "run",

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from pathlib import Path
 
 from clrsearch.errors import StudyError
 from clrsearch.search import Study
 from clrsearch.service.place import Storage, checkpoint_folder, storage_url
 from clrsearch.storage import (
+    MadeRole,
+    Role,
+    StorageUrl,
     Upgraded,
+    make_roles,
     open_database,
     quiet_optuna,
     upgrade,
@@ -27,8 +33,10 @@ def delete(name: str, *, storage: Storage = None) -> None:
         live = study.slots.live()
         if live:
             raise StudyError(f"workers are busy with {live} of {name}'s trials: stop them first")
+        folders = [checkpoint_folder(url, each, None) for each in study.stages()]
         study.delete()
-        shutil.rmtree(checkpoint_folder(url, study, None), ignore_errors=True)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def retry(name: str, *, storage: Storage = None) -> int:
@@ -61,3 +69,16 @@ def upgrade_database(*, storage: Storage = None) -> Upgraded:
     """
     quiet_optuna()
     return upgrade(storage_url(storage))
+
+
+def make_database_roles(files: Mapping[Role, Path], *, storage: Storage = None) -> list[MadeRole]:
+    """Make an owner, a worker and a viewer of a PostgreSQL database, or bring them up to date.
+
+    Each file holds the URL by which that role opens the database, with its name and password.
+
+    Raises:
+        StorageError: the database has no roles, a file does not fit, or the server refuses.
+    """
+    quiet_optuna()
+    urls = {role: StorageUrl.from_file(path) for role, path in files.items()}
+    return make_roles(storage_url(storage), urls)

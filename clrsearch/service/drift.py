@@ -1,58 +1,125 @@
-"""Whether the code here is the code that a study was made with."""
+"""The user's code that a study is of, and whether it is still what the study was made with."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
+import shutil
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 from clrsearch.errors import PlanMismatch
-from clrsearch.search import Study
-from clrsearch.tasks import LoadedTask, load_task
+from clrsearch.schedules import Manual, RateFunction
+from clrsearch.search import Study, StudyPlan
+from clrsearch.service.place import task_folder
+from clrsearch.tasks import LoadedRate, LoadedTask, load_rate, load_task
+
+RATE_SOURCE = "rate source"
 
 
-def versions(folder: Path) -> dict[str, str]:
-    """What a study is made with: packages, Python, and the git commit of ``folder`` if any."""
+class Code(NamedTuple):
+    """What a plan names of the user's own: the task, and a function for the rates by hand."""
+
+    task: LoadedTask
+    rate: LoadedRate | None
+
+    @property
+    def rate_function(self) -> RateFunction | None:
+        """The function, if the plan names one."""
+        return None if self.rate is None else self.rate.function
+
+
+def load_code(plan: StudyPlan, task_dir: Path | None) -> Code:
+    """The code that a plan names; files are looked for in ``task_dir``, or the current folder.
+
+    Raises:
+        TaskError: something of it does not load.
+    """
+    folder = task_folder(task_dir)
+    return Code(
+        task=load_task(plan.task, options=plan.options, folder=folder),
+        rate=load_rate_of(plan, task_dir),
+    )
+
+
+def load_rate_of(plan: StudyPlan, task_dir: Path | None) -> LoadedRate | None:
+    """The function that a plan names for its rates by hand, if it names one.
+
+    Raises:
+        TaskError: it does not load.
+    """
+    if not isinstance(plan.manual, str):
+        return None
+    return load_rate(plan.manual, folder=task_folder(task_dir))
+
+
+def bind_rate(study: Study, family: str, task_dir: Path | None) -> None:
+    """Load the function that a study's plan names, where a ``family`` is computed with it.
+
+    Raises:
+        TaskError: it does not load.
+        PlanMismatch: its source is not the one that the study was made with.
+    """
+    rate = load_rate_of(study.plan, task_dir) if family == Manual.family else None
+    if rate is not None:
+        if rate.source != study.versions[RATE_SOURCE]:
+            raise PlanMismatch(
+                f"the source of {study.plan.manual} has changed since {study.name} was made: what "
+                "it gives now is not what its trials were trained with"
+            )
+        study.bind(rate.function)
+
+
+def versions(folder: Path, rate: LoadedRate | None = None) -> dict[str, str]:
+    """What a study is made with: packages, Python, and the git commit of ``folder`` if any.
+
+    The hash of the ``rate`` function's source is beside them; that of the task is among the facts.
+    """
     packages = ("clrsearch", "torch", "optuna", "numpy")
     found = {package: importlib.metadata.version(package) for package in packages}
     found["python"] = platform.python_version()
-    git = subprocess.run(
-        ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
-    if git.returncode == 0:
-        found["commit"] = git.stdout.strip()
+    if shutil.which("git") is not None:
+        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        git = subprocess.run(command, capture_output=True, text=True, check=False)
+        if git.returncode == 0:
+            found["commit"] = git.stdout.strip()
+    if rate is not None:
+        found[RATE_SOURCE] = rate.source
     return found
 
 
 def load_same(study: Study, task_dir: Path | None, *, allow_drift: bool) -> LoadedTask:
-    """The study's task.
+    """The study's task; a function for its rates by hand is bound to it.
 
     Raises:
         StudyError: its source or a package is not the one that the study was made with.
     """
-    plan = study.plan
-    folder = (task_dir or Path.cwd()).absolute()
-    loaded = load_task(plan.task, options=plan.options, folder=folder)
+    code = load_code(study.plan, task_dir)
     if not allow_drift:
-        refuse_drift(study, drift_of(study, loaded))
-    return loaded
+        refuse_drift(study, code)
+    if code.rate_function is not None:
+        study.bind(code.rate_function)
+    return code.task
 
 
-def drift_of(study: Study, loaded: LoadedTask) -> list[str]:
-    """In what the code here differs from the code that the study was made with."""
-    changed = loaded.source != study.facts.source
-    found = [f"the source of {study.plan.task} has changed"] if changed else []
+def refuse_drift(study: Study, code: Code) -> None:
+    """Refuse code that is not the code that the study was made with.
+
+    Raises:
+        PlanMismatch: naming what differs.
+    """
+    found = []
+    if code.task.source != study.facts.source:
+        found.append(f"the source of {study.plan.task} has changed")
+    if code.rate is not None and code.rate.source != study.versions[RATE_SOURCE]:
+        found.append(f"the source of {study.plan.manual} has changed")
     for package in ("clrsearch", "torch"):
         there, here = study.versions[package], importlib.metadata.version(package)
         if there.partition("+")[0] != here.partition("+")[0]:  # not the build: +cpu or +cu128
             found.append(f"{package} was {there} and is {here}")
-    return found
-
-
-def refuse_drift(study: Study, drift: list[str]) -> None:
-    if drift:
+    if found:
         raise PlanMismatch(
-            f"since {study.name} was made, {' and '.join(drift)}: new trials could not be compared "
+            f"since {study.name} was made, {' and '.join(found)}: new trials could not be compared "
             "with its own. Begin another with --name, or go on all the same with --allow-drift"
         )

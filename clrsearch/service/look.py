@@ -6,12 +6,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from clrsearch.errors import StudyError
 from clrsearch.reports import (
+    Figure,
     Snapshot,
     Status,
     ends,
+    picture_of_curves,
+    picture_of_range_test,
+    picture_of_scores,
     read_status,
     schedule_values,
     snapshot,
@@ -19,7 +24,7 @@ from clrsearch.reports import (
 )
 from clrsearch.schedules import Schedule, Value
 from clrsearch.search import Record, Study, Verdict, studies
-from clrsearch.service.drift import load_same
+from clrsearch.service.drift import bind_rate, load_same
 from clrsearch.service.place import Storage, storage_url
 from clrsearch.storage import (
     PATIENCE_SECONDS,
@@ -31,6 +36,7 @@ from clrsearch.storage import (
 from clrsearch.tasks import TaskFacts
 
 WATCH_SECONDS = 2.0
+Picture = Literal["scores", "curves", "range-test"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +44,13 @@ class Best:
     """The schedule to use: its trial, its values, and the schedule as a file of source code.
 
     That is the one chosen on fresh seeds where there is a ``verdict``, else the search's leader.
+    ``multipliers`` are the factors on the rates of the groups that the plan searches, by name.
     """
 
     trial: Record
     schedule: Schedule
     values: Mapping[str, Value]
+    multipliers: Mapping[str, float]
     code: str
     facts: TaskFacts
     verdict: Verdict | None
@@ -77,28 +85,43 @@ class Shown:
     rates: tuple[float, ...]
 
 
-def best(name: str, *, storage: Storage = None) -> Best:
+def best(name: str, *, storage: Storage = None, task_dir: Path | None = None) -> Best:
     """The schedule to use, with its code, which has been executed and compared with the trial.
+
+    Where that is by a function of the user's, its file is looked for in ``task_dir``, or in the
+    current folder.
 
     Raises:
         StudyError: no trial is complete yet.
+        TaskError: the user's function does not load.
     """
     with open_database(storage_url(storage)) as database:
         study = Study(database, name)
-        now = snapshot(study)
-        if now.leader is None:
-            raise StudyError(f"{name} has no complete trial yet: {ends(now)} of {now.total}")
-        verdict = now.confirmed.verdict if now.confirmed else None
-        trial = now.leader if verdict is None else study.trial(verdict.chosen)
+        trial, verdict = chosen(study)
+        bind_rate(study, trial.family, task_dir)
         schedule = study.space.build(trial.family, trial.params)
         return Best(
             trial=trial,
             schedule=schedule,
             values=schedule_values(schedule),
+            multipliers=study.space.multipliers_of(trial.params),
             code=source_code(study, trial, verdict),
             facts=study.facts,
             verdict=verdict,
         )
+
+
+def chosen(study: Study) -> tuple[Record, Verdict | None]:
+    """The trial to use: the one chosen on fresh seeds, with the verdict, else the leader.
+
+    Raises:
+        StudyError: no trial is complete yet.
+    """
+    now = snapshot(study)
+    if now.leader is None:
+        raise StudyError(f"{study.name} has no complete trial yet: {ends(now)} of {now.total}")
+    verdict = now.confirmed.verdict if now.confirmed else None
+    return (now.leader if verdict is None else study.trial(verdict.chosen)), verdict
 
 
 def list_studies(*, storage: Storage = None) -> list[Snapshot]:
@@ -141,20 +164,59 @@ def status(
             time.sleep(WATCH_SECONDS)
 
 
-def show(name: str, trial: int | None = None, *, storage: Storage = None) -> Shown:
-    """A study with all of its trials, or one of them in detail.
+def show(
+    name: str,
+    trial: int | None = None,
+    *,
+    storage: Storage = None,
+    task_dir: Path | None = None,
+) -> Shown:
+    """A study with all of its trials, or one of them in detail; see :func:`best` for ``task_dir``.
 
     Raises:
         StudyError: an unknown study or trial.
+        TaskError: the user's function does not load.
     """
     with open_database(storage_url(storage)) as database:
         study = Study(database, name)
         if trial is None:
             return Shown(snapshot=snapshot(study), trial=None, rates=())
         record = study.trial(trial)
+        bind_rate(study, record.family, task_dir)
         played = study.trace(record.family, record.params)
         rates = played.at_epoch_ends(study.facts.steps_per_epoch).rates[0]
         return Shown(snapshot=snapshot(study), trial=record, rates=tuple(rates.tolist()))
+
+
+def picture(
+    name: str,
+    what: Picture,
+    *,
+    storage: Storage = None,
+    task_dir: Path | None = None,
+) -> Figure:
+    """A figure of a study; see :func:`best` for ``task_dir``.
+
+    Raises:
+        StudyError: there is no such study, or it has nothing of the kind to show.
+        TaskError: the user's function does not load.
+    """
+    with open_database(storage_url(storage)) as database:
+        study = Study(database, name)
+        if what == "range-test":
+            if study.range_test is None:
+                raise StudyError(f"{name} has no range test: clrsearch range-test {name} makes it")
+            return picture_of_range_test(study.range_test)
+        now = snapshot(study)
+        if now.confirmed is None:
+            raise StudyError(f"{name} has not been confirmed: clrsearch confirm {name} does it")
+        if what == "curves":
+            for family in {run.family for run in now.confirmed.runs}:
+                bind_rate(study, family, task_dir)
+            return picture_of_curves(study, now.confirmed.runs)
+        if now.confirmed.verdict is None:
+            raise StudyError(f"{name}: no seed has been run with all finalists yet")
+        return picture_of_scores(study, now.confirmed.verdict)
 
 
 def replay(
@@ -191,6 +253,7 @@ def replay(
             TaskData(loaded.task, study.facts.batch_size, chosen),
             study.trace(record.family, record.params),
             seed=study.plan.seed,
+            seed_index=record.seed_index,
             device=chosen,
         )
         values: dict[int, float] = {}

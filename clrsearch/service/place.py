@@ -40,19 +40,27 @@ def storage_url(given: Storage) -> StorageUrl:
 
 
 def checkpoint_folder(url: StorageUrl, study: Study, given: Path | None) -> Path:
-    """Where a study's checkpoints lie.
+    """Where a study's checkpoints lie."""
+    return checkpoint_root(url, given) / study.uuid
 
-    That is in the folder given, else in that of ``CLRSEARCH_CHECKPOINT_DIR``, else beside a SQLite
-    file, else in the user's data folder.
+
+def checkpoint_root(url: StorageUrl, given: Path | None) -> Path:
+    """Where the checkpoints of all studies lie, in a folder each.
+
+    That is the folder given, else that of ``CLRSEARCH_CHECKPOINT_DIR``, else one beside a SQLite
+    file, else one in the user's data folder.
     """
     variable = os.environ.get(CHECKPOINT_VARIABLE)
     if given is not None or variable:
-        folder = (given or Path(str(variable))).absolute()
-    elif url.file is not None:
-        folder = url.file.with_name(f"{url.file.stem}-checkpoints")
-    else:
-        folder = platformdirs.user_data_path("clrsearch", appauthor=False) / "checkpoints"
-    return folder / study.uuid
+        return (given or Path(str(variable))).absolute()
+    if url.file is not None:
+        return url.file.with_name(f"{url.file.stem}-checkpoints")
+    return platformdirs.user_data_path("clrsearch", appauthor=False) / "checkpoints"
+
+
+def task_folder(given: Path | None) -> Path:
+    """Where the files of a task lie: in the folder given, else in the current one."""
+    return (given or Path.cwd()).absolute()
 
 
 def default_name(plan: StudyPlan) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from clrsearch.errors import PlanError, ScheduleError, StudyError
-from clrsearch.schedules import FAMILIES, Setting
-from clrsearch.search import ConfirmPlan, Study, StudyPlan
-from clrsearch.service.place import Storage, storage_url
-from clrsearch.storage import open_database
+from clrsearch.schedules import FAMILIES, Manual, Setting
+from clrsearch.search import ConfirmPlan, Study, StudyPlan, exists
+from clrsearch.service.place import Storage, storage_url, task_folder
+from clrsearch.service.testing import probe_task
+from clrsearch.storage import has_studies, open_database
 from clrsearch.tasks import load_task
 
+MANY = 1000  # steps per epoch
 FEW = 5  # trials of a family, below which its best says little of it
 
 
@@ -23,8 +26,18 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def comparison(plan: StudyPlan, *, task_dir: Path | None = None) -> Comparison:
+def comparison(
+    plan: StudyPlan,
+    *,
+    name: str | None = None,
+    storage: Storage = None,
+    device: str | None = None,
+    task_dir: Path | None = None,
+) -> Comparison:
     """A plan that compares the families of ``plan``, or all that fit, with as many trials each.
+
+    Rates by hand are one of them where the plan has some. If there is a study of this ``name``
+    already, its families are compared.
 
     Raises:
         PlanError: there are fewer trials than families.
@@ -32,14 +45,15 @@ def comparison(plan: StudyPlan, *, task_dir: Path | None = None) -> Comparison:
     """
     notes = []
     families = plan.families
-    if "families" not in plan.model_fields_set:
-        epochs = plan.epochs
-        if epochs is None:
-            folder = (task_dir or Path.cwd()).absolute()
-            epochs = load_task(plan.task, options=plan.options, folder=folder).task.epochs
-        reasons = {name: reason for name in FAMILIES if (reason := _misfit(name, epochs))}
-        families = tuple(name for name in FAMILIES if name not in reasons)
-        notes += [f"left out: {name} ({reason})" for name, reason in reasons.items()]
+    there = None if name is None else _families_of(name, storage)
+    if "families" not in plan.model_fields_set and there is not None:
+        families = there
+    elif "families" not in plan.model_fields_set:
+        offered = [each for each in FAMILIES if each != Manual.family]
+        reasons = _misfits(offered, plan, device, task_dir)
+        by_hand = () if plan.manual is None else (Manual.family,)
+        families = (*(each for each in offered if each not in reasons), *by_hand)
+        notes += [f"left out: {each} ({reason})" for each, reason in reasons.items()]
     families = tuple(dict.fromkeys((*families, plan.baseline)))
     if plan.trials < len(families):
         raise PlanError(
@@ -53,9 +67,36 @@ def comparison(plan: StudyPlan, *, task_dir: Path | None = None) -> Comparison:
     return Comparison(plan=plan.model_copy(update={"families": families}), notes=tuple(notes))
 
 
-def _misfit(family: str, epochs: int) -> str:
-    """Why a family does not fit so many epochs, or nothing."""
-    setting = Setting(epochs=epochs, steps_per_epoch=1, own_rate=1.0, momentum="none")
+def _families_of(name: str, storage: Storage) -> tuple[str, ...] | None:
+    """The families of a study, if there is one of this name."""
+    url = storage_url(storage)
+    if not has_studies(url):
+        return None
+    with open_database(url) as database:
+        return Study(database, name).plan.families if exists(database, name) else None
+
+
+def _misfits(
+    families: Sequence[str], plan: StudyPlan, device: str | None, task_dir: Path | None
+) -> dict[str, str]:
+    """Why families do not fit the task's horizon, by name.
+
+    The task is only tried out for its number of steps where that matters: what fits epochs of one
+    step fits longer ones.
+    """
+    folder = task_folder(task_dir)
+    task = load_task(plan.task, options=plan.options, folder=folder)
+    epochs = plan.epochs or task.task.epochs
+    shortest = {each: reason for each in families if (reason := _misfit(each, epochs, 1))}
+    if all(_misfit(each, epochs, MANY) for each in shortest):
+        return shortest
+    steps = probe_task(task, plan, device).steps_per_epoch
+    return {each: reason for each in families if (reason := _misfit(each, epochs, steps))}
+
+
+def _misfit(family: str, epochs: int, steps_per_epoch: int) -> str:
+    """Why a family does not fit so many epochs of so many steps, or nothing."""
+    setting = Setting(epochs=epochs, steps_per_epoch=steps_per_epoch, own_rate=1.0, momentum="none")
     try:
         FAMILIES[family].space(setting)
     except ScheduleError as error:

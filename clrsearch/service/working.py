@@ -1,4 +1,4 @@
-"""Running studies, and working on them.
+"""Working on studies: in this process, or by workers that are started.
 
 What trains is imported where it is called, so that listing studies does not cost torch.
 """
@@ -9,122 +9,40 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from clrsearch.errors import PlanError, PlanMismatch, StorageError
+from clrsearch.errors import PlanError, StorageError
 from clrsearch.launch import Command, LocalLauncher
-from clrsearch.reports import (
-    Snapshot,
-    snapshot,
-)
+from clrsearch.reports import Snapshot, snapshot
 from clrsearch.search import (
     Record,
     Study,
-    StudyPlan,
-    build_space,
-    differences,
-    exists,
     finalists,
 )
-from clrsearch.service.drift import drift_of, load_same, refuse_drift, versions
-from clrsearch.service.place import Storage, checkpoint_folder, default_name, storage_url
+from clrsearch.service.drift import load_same
+from clrsearch.service.place import (
+    Storage,
+    checkpoint_folder,
+    storage_url,
+)
 from clrsearch.storage import (
     PATIENCE_SECONDS,
     Patience,
     StorageUrl,
     cause,
-    has_studies,
     open_database,
     quiet_optuna,
-    require_place,
 )
-from clrsearch.tasks import LoadedTask, TaskFacts, load_task
 from clrsearch.worker import Supervisor
+
+if TYPE_CHECKING:
+    from clrsearch.worker.signals import Interruption
 
 CHECKPOINT_SECONDS = 10.0
 SQLITE_WORKERS = 32
 """More processes than that wait for the lock of one file in vain: some of 64, none of 32."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What :func:`run` leaves: the study as it now is, and whether it was interrupted."""
-
-    snapshot: Snapshot
-    storage: StorageUrl
-    interrupted: bool
-    began_finished: bool
-    seconds: float
-
-
-def run(
-    plan: StudyPlan,
-    *,
-    name: str | None = None,
-    storage: Storage = None,
-    workers: int | None = None,
-    device: str | None = None,
-    task_dir: Path | None = None,
-    checkpoint_dir: Path | None = None,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    storage_patience: float = PATIENCE_SECONDS,
-    allow_drift: bool = False,
-    on_change: Callable[[Snapshot], None] = lambda snapshot: None,
-) -> Result:
-    """Begin a study, or go on with the one of this name, and work until its slots are used up.
-
-    ``workers`` defaults to one per GPU, or per core without one. Checkpoints are written at least
-    ``checkpoint_seconds`` apart; outages of the database are waited out for ``storage_patience``
-    seconds. ``allow_drift`` goes on with a study that was made with another source of the task or
-    another version of clrsearch or torch. ``on_change`` is called about twice a second.
-
-    Raises:
-        ClrsearchError: the plan, the task or the storage is not as it must be; nothing is written.
-        StudyStopped: the task's code failed again and again.
-    """
-    from clrsearch.training.device import worker_devices
-
-    began = time.monotonic()
-    quiet_optuna()
-    if workers is not None and workers < 1:
-        raise PlanError(f"workers must be at least 1, not {workers}")
-    name = name or default_name(plan)
-    url = storage_url(storage)
-    folder = (task_dir or Path.cwd()).absolute()
-    require_place(url, create=True)
-    loaded = load_task(plan.task, options=plan.options, folder=folder)
-    facts = None if _goes_on(url, name, loaded) else _probe(loaded, plan, device)
-    devices = worker_devices(device, workers, slots=plan.trials)
-    _require_room(url, len(devices))
-    with open_database(url, create=True) as database:
-        if facts is not None:
-            if exists(database, name):
-                Study(database, name).delete()  # nothing but failures of an earlier source
-            study = Study.create(database, name, plan, facts, versions(folder))
-        else:
-            study = Study(database, name)
-        _join(study, plan, loaded, allow_drift=allow_drift)
-        finished = _left(study) == 0
-        checkpoints = checkpoint_folder(url, study, checkpoint_dir)
-        options = (
-            *("--task-dir", str(folder), "--checkpoint-dir", str(checkpoints.parent)),
-            *("--checkpoint-seconds", str(checkpoint_seconds)),
-            *("--storage-patience", str(storage_patience)),
-            *(["--allow-drift"] if allow_drift else []),
-        )
-        commands = [partial(worker_command, name, url, device, options) for device in devices]
-        interrupted = not finished and _watch_workers(
-            study, commands, checkpoints, patience=storage_patience, on_change=on_change
-        )
-        return Result(
-            snapshot=snapshot(study),
-            storage=url,
-            interrupted=interrupted,
-            began_finished=finished,
-            seconds=time.monotonic() - began,
-        )
+IDLE_LOOK_SECONDS = 3.0  # between two looks of a worker without a slot
 
 
 def work(
@@ -137,13 +55,19 @@ def work(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     storage_patience: float = PATIENCE_SECONDS,
     allow_drift: bool = False,
+    max_minutes: float | None = None,
+    max_trials: int | None = None,
+    idle_wait: float | None = None,
     worker: str | None = None,
     on_end: Callable[[Record, Study], None] = lambda record, study: None,
     on_wait: Callable[[str], None] = lambda cause: None,
 ) -> None:
     """Work on a study in this process until no slot is left; see :func:`run` for the options.
 
-    ``on_wait`` is called with the cause of each outage of the database that it waits out.
+    After ``max_minutes``, or the end of ``max_trials`` trials, it leaves as it does on SIGTERM,
+    with a checkpoint and its slot open to others. Without a slot it stays for ``idle_wait``
+    seconds, in case that some are added. ``on_wait`` is called with the cause of each outage of the
+    database that it waits out.
 
     Raises:
         StudyError: there is no such study, or the task's source or a package is not the one that it
@@ -153,7 +77,12 @@ def work(
     from clrsearch.training import Checkpoints, TaskData, warm_up
     from clrsearch.training.device import find_device, one_thread
     from clrsearch.worker.loop import Worker, worker_name
+    from clrsearch.worker.signals import Interruption
 
+    require_limits(max_minutes=max_minutes, max_trials=max_trials, idle_wait=idle_wait)
+    interruption = Interruption(
+        seconds=None if max_minutes is None else 60 * max_minutes, trials=max_trials
+    )
     quiet_optuna()
     chosen = find_device(device)
     url = storage_url(storage)
@@ -162,9 +91,10 @@ def work(
         on_wait(cause(error))
 
     patience = Patience(storage_patience, on_wait=waits)
-    with open_database(url, patience=patience) as database, one_thread(chosen):
-        study = patience(lambda: Study(database, name))
-        _require_room(url, patience(study.slots.live) + 1)
+
+    def work_off(study: Study) -> bool:
+        """Work on the search, then on its confirmation; False where there was no time for all."""
+        require_room(url, patience(study.slots.live) + 1)
         task = load_same(study, task_dir, allow_drift=allow_drift).task
         data = TaskData(task, study.facts.batch_size, chosen)
         warm_up(task)
@@ -179,17 +109,42 @@ def work(
                 name=worker or worker_name(),
                 checkpoint_seconds=checkpoint_seconds,
                 patience=storage_patience,
+                interruption=interruption,
                 on_end=lambda record: on_end(record, each),
                 on_wait=waits,
             ).work()
 
-        if work_on(study) and study.plan.confirm.enabled:
+        if not work_on(study):
+            return False
+        sibling = None
+        if study.plan.confirm.enabled:
             sibling = patience(lambda: begin_confirmation(study))
-            if sibling is not None:
-                work_on(sibling)
+        return sibling is None or work_on(sibling)
+
+    with open_database(url, patience=patience) as database, one_thread(chosen):
+        while True:
+            study = patience(lambda: Study(database, name))  # anew: it may have another plan by now
+            done = work_off(study)
+            if not done or not _wait_for_slots(study, idle_wait or 0.0, interruption, patience):
+                return
 
 
-def _watch_workers(
+def _wait_for_slots(
+    study: Study, seconds: float, interruption: Interruption, patience: Patience
+) -> bool:
+    """Wait for slots that are added, or that a lost worker leaves; whether some came."""
+    from clrsearch.training import Interrupted
+
+    end = time.monotonic() + seconds
+    with interruption.listening(), suppress(Interrupted):
+        while (left := end - time.monotonic()) > 0:
+            interruption.sleep(min(left, IDLE_LOOK_SECONDS))
+            if patience(lambda: _free(study)):
+                return True
+    return False
+
+
+def watch_workers(
     study: Study,
     commands: Sequence[Callable[[str], Command]],
     checkpoints: Path,
@@ -206,12 +161,13 @@ def _watch_workers(
     interrupted = Supervisor(
         study,
         LocalLauncher(),
-        commands if study.plan.confirm.enabled else commands[: study.slots.unfinished()],
+        commands,
         patience=patience,
         on_change=lambda: on_change(snapshot(study)),
     ).watch()
     with suppress(OSError):  # not empty: trials are left that resume from them
-        checkpoints.rmdir()
+        for each in study.stages():
+            (checkpoints.parent / each.uuid).rmdir()
         checkpoints.parent.rmdir()
     return interrupted
 
@@ -219,6 +175,7 @@ def _watch_workers(
 def begin_confirmation(study: Study) -> Study | None:
     """The study in which the best are run again, with all runs that the plan asks for.
 
+    Who was a finalist before the search grew stays one: only seeds that all have run with count.
     None where the search has not ended, or has no complete trial.
     """
     if study.stopped is not None or study.slots.unfinished():
@@ -229,81 +186,75 @@ def begin_confirmation(study: Study) -> Study | None:
     best = finalists(
         records, top=plan.confirm.top, baseline=plan.baseline, direction=study.facts.direction
     )
+    sibling = study.confirmation()
+    earlier = set() if sibling is None else set(sibling.finalists())
+    best += [each for each in records if each.number in earlier and each not in best]
     return study.confirm(best, plan.confirm.seeds)
 
 
-def _left(study: Study) -> int:
-    """How many slots are open or claimed, those of a confirmation that is asked for included."""
-    if study.plan.confirm.enabled:
-        begin_confirmation(study)
-    return sum(each.slots.unfinished() for each in study.stages())
+def _free(study: Study) -> int:
+    """How many slots are open, or held under a lease that has run out."""
+    return sum(each.slots.unfinished() - each.slots.live() for each in study.stages())
+
+
+def require_limits(
+    *, max_minutes: float | None, max_trials: int | None, idle_wait: float | None
+) -> None:
+    """Refuse limits under which a worker could not work.
+
+    Raises:
+        PlanError: naming the one.
+    """
+    limits = {"max_minutes": max_minutes, "max_trials": max_trials, "idle_wait": idle_wait}
+    for name, limit in limits.items():
+        if limit is not None and limit <= 0:
+            raise PlanError(f"{name} must be above 0, not {limit:g}")
+
+
+def worker_options(
+    *,
+    task_dir: Path,
+    checkpoint_dir: Path,
+    checkpoint_seconds: float,
+    storage_patience: float,
+    allow_drift: bool,
+    max_minutes: float | None = None,
+    max_trials: int | None = None,
+    idle_wait: float | None = None,
+) -> list[str]:
+    """The options of a worker's command line."""
+    given: dict[str, object] = {
+        "--task-dir": task_dir,
+        "--checkpoint-dir": checkpoint_dir,
+        "--checkpoint-seconds": f"{checkpoint_seconds:g}",
+        "--storage-patience": f"{storage_patience:g}",
+        "--max-minutes": max_minutes,
+        "--max-trials": max_trials,
+        "--idle-wait": idle_wait,
+    }
+    options = [text for key, value in given.items() if value is not None for text in (key, value)]
+    return [*map(str, options), *(["--allow-drift"] if allow_drift else [])]
 
 
 def worker_command(
-    name: str, url: StorageUrl, device: str, options: Sequence[str], worker: str
+    name: str, url: StorageUrl, device: str | None, options: Sequence[str], worker: str | None
 ) -> Command:
-    """The command line of a local worker; the database is passed by its variable alone."""
+    """The command line of a worker; the database is passed by its variable alone.
+
+    Without a device or a name, the worker finds one where it runs.
+    """
     return Command(
         arguments=(
-            *(sys.executable, "-m", "clrsearch", "worker", name, "--device", device),
-            *("--worker-name", worker, *options),
+            *(sys.executable, "-m", "clrsearch", "worker", name),
+            *(["--device", device] if device else []),
+            *(["--worker-name", worker] if worker else []),
+            *options,
         ),
         environment=url.environment(),
     )
 
 
-def _goes_on(url: StorageUrl, name: str, loaded: LoadedTask) -> bool:
-    """Whether there is a study to go on with: not if it only failed and its task has changed."""
-    if not has_studies(url):
-        return False
-    with open_database(url) as database:
-        if not exists(database, name):
-            return False
-        study = Study(database, name)
-        only_failed = all(record.state == "failed" for record in study.history.records())
-        return loaded.source == study.facts.source or not only_failed or study.slots.live() > 0
-
-
-def _probe(loaded: LoadedTask, plan: StudyPlan, device: str | None) -> TaskFacts:
-    from clrsearch.training import probe
-    from clrsearch.training.device import find_device, one_thread
-
-    chosen = find_device(device)
-    with one_thread(chosen):
-        facts = probe(
-            loaded,
-            epochs=plan.epochs,
-            batch_size=plan.batch_size,
-            metric=plan.metric,
-            direction=plan.direction,
-            device=chosen,
-        )
-    build_space(plan, facts)
-    return facts
-
-
-def _join(study: Study, plan: StudyPlan, loaded: LoadedTask, *, allow_drift: bool) -> None:
-    """Add slots where more are asked for; refuse a plan that asks for another study."""
-    build_space(plan, study.facts)  # a wrong bound is told as such, not as another plan
-    different = differences(study.plan, plan)
-    drift = [] if allow_drift else drift_of(study, loaded)
-    fewer = "trials" in plan.model_fields_set and plan.trials < study.plan.trials
-    if fewer:
-        different.append(
-            f"trials is {study.plan.trials} there and {plan.trials} here, and may only grow"
-        )
-    if different:
-        raise PlanMismatch(
-            f"the study {study.name} exists with another plan: {'; '.join(different)}. "
-            "Begin another with --name, or remove it with clrsearch delete"
-        )
-    refuse_drift(study, drift)
-    study.grow(plan.trials if "trials" in plan.model_fields_set else study.plan.trials)
-    if plan.confirm != study.plan.confirm and "confirm" in plan.model_fields_set:
-        study.plan_confirmation(plan.confirm)
-
-
-def _require_room(url: StorageUrl, workers: int) -> None:
+def require_room(url: StorageUrl, workers: int) -> None:
     """Refuse more workers than SQLite serves."""
     if url.file is not None and workers > SQLITE_WORKERS:
         raise StorageError(

@@ -1,6 +1,7 @@
 """Where studies are kept: the database's URL, its engine, and the slot table beside Optuna's."""
 
 from clrsearch.storage.admin import Upgraded, upgrade
+from clrsearch.storage.condition import Condition, condition
 from clrsearch.storage.engine import Database, cause, has_studies, open_database, quiet_optuna
 from clrsearch.storage.outage import (
     DATABASE_ERRORS,
@@ -10,7 +11,9 @@ from clrsearch.storage.outage import (
     is_outage,
 )
 from clrsearch.storage.place import require_place
-from clrsearch.storage.slots import LEASE_SECONDS, Claim, Slot, Slots, SlotState
+from clrsearch.storage.roles import MadeRole, Role, make_roles
+from clrsearch.storage.slots import LEASE_SECONDS, Claim, Slot, Slots, SlotState, budget, unfinished
+from clrsearch.storage.trials import Details, Reported, Trials
 from clrsearch.storage.url import FILE_VARIABLE, STORAGE_VARIABLE, StorageUrl
 
 __all__ = [
@@ -20,19 +23,29 @@ __all__ = [
     "PATIENCE_SECONDS",
     "STORAGE_VARIABLE",
     "Claim",
+    "Condition",
     "Database",
+    "Details",
+    "MadeRole",
     "Patience",
+    "Reported",
+    "Role",
     "Slot",
     "SlotState",
     "Slots",
     "StorageUrl",
     "Tolerance",
+    "Trials",
     "Upgraded",
+    "budget",
     "cause",
+    "condition",
     "has_studies",
     "is_outage",
+    "make_roles",
     "open_database",
     "quiet_optuna",
     "require_place",
+    "unfinished",
     "upgrade",
 ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from alembic.util import CommandError
 
 from clrsearch.errors import StorageError
-from clrsearch.storage.engine import cause, optuna_storage, storage_errors
+from clrsearch.storage.engine import cause, optuna_storage, require_version, storage_errors
 from clrsearch.storage.outage import DATABASE_ERRORS
 from clrsearch.storage.place import require_place
 from clrsearch.storage.slots import add_missing_columns, create_slot_table
@@ -41,12 +41,8 @@ def upgrade(url: StorageUrl) -> Upgraded:
     with storage_errors(url):
         storage = optuna_storage(url)
         try:
+            require_version(url, storage, or_older=True)
             before = storage.get_current_version()
-            if before not in storage.get_all_versions():
-                raise StorageError(
-                    f"the tables at {url} are of Optuna's schema {before}, newer than "
-                    f"{storage.get_head_version()} here: update optuna"
-                )
             try:
                 with _silent():
                     storage.upgrade()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import optuna
 import sqlalchemy
 from optuna.storages import RDBStorage
-from optuna.storages._rdb.models import NOT_FOUND_MSG
+from optuna.storages._rdb.models import NOT_FOUND_MSG, BaseModel
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
@@ -24,27 +25,50 @@ BUSY_SECONDS = 60  # how long a writer waits for SQLite's one write lock
 
 # One connection per worker, whatever its threads do: a stock PostgreSQL serves 97. It is not tried
 # before each use, which would cost a tenth of every call: a broken one is an outage, and those are
-# waited out. A network that has gone silent is noticed in half a minute.
-_SERVER = {"pool_size": 1, "max_overflow": 0, "pool_recycle": 1800}
+# waited out.
+_SERVER = {"pool_size": 1, "max_overflow": 0}
 _OPTIONS: Mapping[str, dict[str, Any]] = {
     # The driver opens every write with BEGIN IMMEDIATE, so that two writers queue for the lock and
     # neither reads what the other is about to change.
     "sqlite": {"connect_args": {"timeout": BUSY_SECONDS, "isolation_level": "IMMEDIATE"}},
     "postgresql": {
         **_SERVER,
+        "pool_recycle": 1800,
         "connect_args": {
             "connect_timeout": 10,
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 4,
-            "tcp_user_timeout": 30_000,
+            # No longer than a worker may write after a renewal: what is under way when the network
+            # goes silent must not arrive after another worker has taken the slot over.
+            "tcp_user_timeout": 7_500,
         },
     },
     "mysql": {
         **_SERVER,
+        "pool_recycle": 30,  # half of what the server lets a session be idle for
         "connect_args": {"connect_timeout": 10, "read_timeout": 30, "write_timeout": 30},
     },
 }
+# A host that vanishes within a transaction leaves a session that holds its locks, of which Optuna
+# takes one on the whole study: the server is told to end a session that has gone silent.
+_SESSION: dict[str, tuple[str, ...]] = {
+    "sqlite": (
+        "PRAGMA journal_mode=WAL",  # readers never wait for the writer
+        "PRAGMA synchronous=NORMAL",  # safe against a killed process under WAL
+    ),
+    "postgresql": (
+        "SET idle_in_transaction_session_timeout = '20s'",
+        "SET tcp_keepalives_idle = 10",
+        "SET tcp_keepalives_interval = 5",
+        "SET tcp_keepalives_count = 4",
+        "SET tcp_user_timeout = '30s'",
+    ),
+    "mysql": ("SET SESSION wait_timeout = 60",),
+}
+
+# What PostgreSQL, and MySQL for a database, a table, a column, an action, call a missing privilege.
+_DENIED = {"42501", 1044, 1142, 1143, 1227}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +108,7 @@ def storage_errors(url: StorageUrl) -> Iterator[None]:
     try:
         yield
     except DATABASE_ERRORS as error:
-        raise StorageError(f"{url}: {cause(error)}") from error
+        raise StorageError(f"{url}: {cause(error)}{_remedy(url, error)}") from error
     except KeyError as error:
         if error.args != (NOT_FOUND_MSG,):
             raise
@@ -99,6 +123,15 @@ def cause(error: BaseException) -> str:
         if type(error).__module__.startswith("pymysql") and len(error.args) > 1:
             error = Exception(error.args[1])
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _remedy(url: StorageUrl, error: BaseException) -> str:
+    """What to do where the server knows who asks, and does not let them."""
+    refused = getattr(root(error), "orig", None)
+    code = getattr(refused, "sqlstate", None) or next(iter(getattr(refused, "args", ())), None)
+    if code in _DENIED:
+        return f"; the role {url.user} may not do that: give the URL of one that may"
+    return ""
 
 
 def _made_by_another(error: BaseException) -> bool:
@@ -132,10 +165,9 @@ def _open(url: StorageUrl, *, create: bool) -> Database:
         raise
     engine = storage.engine
     try:
-        _require_version(url, storage)
-        if url.dialect == "sqlite":
-            sqlalchemy.event.listen(engine, "connect", _configure_sqlite)
-            engine.dispose()  # the connection that made the tables was not configured
+        require_version(url, storage)
+        sqlalchemy.event.listen(engine, "connect", partial(_begin_session, url.dialect))
+        engine.dispose()  # the connection that looked at the version was not set up
         create_slot_table(engine)
         if missing_columns(engine):
             raise StorageError(
@@ -164,7 +196,11 @@ def optuna_storage(url: StorageUrl, **options: Any) -> RDBStorage:
 
 
 def _make_tables(url: StorageUrl) -> None:
-    """Make Optuna's tables and then ours; a second connection is needed for that alone."""
+    """Make Optuna's tables and then ours; a second connection is needed for that alone.
+
+    A role that may not make them is refused before Optuna has opened what nobody could close.
+    """
+    BaseModel.metadata.create_all(plain_engine(url))
     engine = optuna_storage(url, max_overflow=1).engine
     create_slot_table(engine)
     engine.dispose()
@@ -183,15 +219,25 @@ def has_studies(url: StorageUrl) -> bool:
 
 
 def _has_tables(url: StorageUrl) -> bool:
+    return has_slot_table(plain_engine(url))
+
+
+def plain_engine(url: StorageUrl) -> sqlalchemy.Engine:
+    """An engine for a few statements: it keeps no connection open, and Optuna makes no tables."""
     options = _OPTIONS[url.dialect]["connect_args"]
-    return has_slot_table(
-        sqlalchemy.create_engine(url.reveal(), poolclass=sqlalchemy.NullPool, connect_args=options)
+    return sqlalchemy.create_engine(
+        url.reveal(), poolclass=sqlalchemy.NullPool, connect_args=options
     )
 
 
-def _require_version(url: StorageUrl, storage: RDBStorage) -> None:
+def require_version(url: StorageUrl, storage: RDBStorage, *, or_older: bool = False) -> None:
+    """Refuse a schema of another Optuna's; ``or_older`` allows one that can be upgraded.
+
+    Raises:
+        StorageError: naming both versions.
+    """
     there, here = storage.get_current_version(), storage.get_head_version()
-    if there == here:
+    if there == here or (or_older and there in storage.get_all_versions()):
         return
     both = f"the tables at {url} have Optuna's schema {there}, Optuna {optuna.__version__} here"
     if there in storage.get_all_versions():
@@ -199,11 +245,12 @@ def _require_version(url: StorageUrl, storage: RDBStorage) -> None:
     raise StorageError(f"{both} knows no more than {here}: update optuna")
 
 
-def _configure_sqlite(connection: Any, _record: Any) -> None:
+def _begin_session(dialect: str, connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")  # readers never wait for the writer
-    cursor.execute("PRAGMA synchronous=NORMAL")  # safe against a killed process under WAL
+    for statement in _SESSION[dialect]:
+        cursor.execute(statement)
     cursor.close()
+    connection.commit()
 
 
 def quiet_optuna() -> None:

@@ -28,7 +28,7 @@ DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)
 
 # SQLSTATE: connection lost, rolled back (deadlock), cancelled or shutting down, too many
 # connections, lock not available. https://www.postgresql.org/docs/current/errcodes-appendix.html
-_POSTGRESQL = re.compile("08|40|57|53300|55P03")
+_POSTGRESQL = re.compile("08|40|57|25P03|53300|55P03")
 # A connection that was never made has no SQLSTATE; these words say that another try will not help.
 _REFUSED_FOR_GOOD = re.compile(
     "authentication failed|does not exist|no pg_hba.conf entry|failed to resolve"

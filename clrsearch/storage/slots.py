@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.compiler import compiles
 
 LEASE_SECONDS = 15.0
+SLOT_TABLE = "clrsearch_slots"
 
 _ANEW = {"trial": None, "losses": 0, "checkpoint": None}
 
@@ -36,7 +37,7 @@ class SlotState(StrEnum):
 
 _metadata = sa.MetaData()
 _slots = sa.Table(
-    "clrsearch_slots",
+    SLOT_TABLE,
     _metadata,
     sa.Column("study", sa.String(36), primary_key=True),
     sa.Column("stage", sa.String(16), primary_key=True),
@@ -77,7 +78,8 @@ def _now_mysql(element: _Now, compiler: Any, **_: Any) -> str:
     return "(unix_timestamp() + microsecond(now(6)) / 1e6)"
 
 
-_now = _Now()
+database_clock = _Now()
+"""The one clock that all workers go by, in epoch seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +150,16 @@ def add_missing_columns(engine: sa.Engine) -> list[str]:
             column = sa.schema.CreateColumn(_slots.c[name]).compile(dialect=engine.dialect)
             connection.exec_driver_sql(f"ALTER TABLE {_slots.name} ADD COLUMN {column}")
     return missing
+
+
+def unfinished(counts: Mapping[SlotState, int]) -> int:
+    """How many of the counted slots are not used up."""
+    return counts.get(SlotState.OPEN, 0) + counts.get(SlotState.CLAIMED, 0)
+
+
+def budget(counts: Mapping[SlotState, int]) -> int:
+    """How many of the counted slots there are to use up; what was cancelled is no part of it."""
+    return sum(counts.values()) - counts.get(SlotState.CANCELLED, 0)
 
 
 class Slots:
@@ -226,7 +238,7 @@ class Slots:
 
     def take_over(self, claim: Claim, worker: str) -> Slot | None:
         """The slot of a worker that was lost; None where its lease has not run out after all."""
-        lost = sa.and_(_slots.c.state == SlotState.CLAIMED, _slots.c.expires < _now)
+        lost = sa.and_(_slots.c.state == SlotState.CLAIMED, _slots.c.expires < database_clock)
         return self._swap(claim, worker, lost, losses=claim.losses + 1)
 
     def _swap(
@@ -256,7 +268,7 @@ class Slots:
                 worker=worker,
                 attempt=slot.attempt,
                 losses=losses,
-                expires=_now + LEASE_SECONDS,
+                expires=database_clock + LEASE_SECONDS,
             )
         )
         with self._engine.begin() as connection:
@@ -265,7 +277,7 @@ class Slots:
     def claims(self) -> list[Claim]:
         """The slots that are held, by workers that live or not, in order."""
         query = (
-            sa.select(_slots, (_now + LEASE_SECONDS - _slots.c.expires).label("age"))
+            sa.select(_slots, (database_clock + LEASE_SECONDS - _slots.c.expires).label("age"))
             .where(self._ours, _slots.c.state == SlotState.CLAIMED)
             .order_by(_slots.c.number)
         )
@@ -289,7 +301,7 @@ class Slots:
 
     def renew(self, slot: Slot) -> bool:
         """Prolong the lease; False where the claim no longer stands."""
-        return self._update(slot, expires=_now + LEASE_SECONDS)
+        return self._update(slot, expires=database_clock + LEASE_SECONDS)
 
     def bind(self, slot: Slot, trial: int) -> bool:
         """Note the trial that runs in the slot; False where the claim no longer stands."""
@@ -360,8 +372,7 @@ class Slots:
 
     def unfinished(self) -> int:
         """How many slots are not used up."""
-        counts = self.counts()
-        return counts[SlotState.OPEN] + counts[SlotState.CLAIMED]
+        return unfinished(self.counts())
 
     def live(self) -> int:
         """How many slots are claimed under a lease that has not run out."""

@@ -105,6 +105,11 @@ class StorageUrl:
         return self._url.get_backend_name()
 
     @property
+    def user(self) -> str | None:
+        """The name by which the server knows who opens it; None where the URL has none."""
+        return self._url.username
+
+    @property
     def has_password(self) -> bool:
         """Whether the URL itself holds one."""
         return self._url.password is not None or any(map(_SECRET.search, self._url.query))

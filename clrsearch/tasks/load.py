@@ -1,4 +1,4 @@
-"""From a task's name to the task: built-in, ``package.module:NAME`` or ``file.py:NAME``."""
+"""From a name to what it names, a task or a function: ``package.module:NAME``, ``file.py:NAME``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -24,10 +24,21 @@ BUILT_IN: Mapping[str, str] = {"digits": "clrsearch.tasks.digits:Digits"}
 """The tasks that ship with the package, by their short names."""
 
 
+_contents: dict[ModuleType, tuple[Path, bytes]] = {}
+"""The files that have been executed, as they were then."""
+
+
 class LoadedTask(NamedTuple):
     """A task and a hash of the source file that defines it."""
 
     task: Task
+    source: str
+
+
+class LoadedRate(NamedTuple):
+    """A function ``rate(step, steps_per_epoch)`` and a hash of the file that defines it."""
+
+    function: Callable[[int, int], Any]
     source: str
 
 
@@ -41,7 +52,7 @@ def load_task(name: str, *, options: Mapping[str, Any] | None = None, folder: Pa
     place, _, attribute = BUILT_IN.get(name, name).partition(":")
     if not attribute:
         raise TaskError(_what_is_meant(name))
-    module = _load_file(folder, place) if place.endswith(".py") else _load_module(place)
+    module = _load(folder, place)
     if not hasattr(module, attribute):
         defined = [key for key, value in vars(module).items() if _is_task(value)]
         listed = f"; its tasks: {', '.join(defined)}" if defined else " and defines no task"
@@ -52,9 +63,37 @@ def load_task(name: str, *, options: Mapping[str, Any] | None = None, folder: Pa
     _require_attributes(name, found)
     with task_code(f"constructing {name}"):
         task = found(options)
-    assert module.__file__ is not None
-    source = hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
-    return LoadedTask(task, source)
+    return LoadedTask(task, _source(module))
+
+
+def load_rate(name: str, *, folder: Path) -> LoadedRate:
+    """The function of a step and the steps per epoch that ``name`` stands for.
+
+    A ``file.py`` is looked for in ``folder``. What the function raises when it is called becomes a
+    :class:`TaskRaised` that names the step.
+
+    Raises:
+        TaskError: no such file, module or name in it, or it cannot be called.
+        TaskRaised: the file raised while it was imported.
+    """
+    place, _, attribute = name.partition(":")
+    if not attribute:
+        raise TaskError(f"{name}: a function is written package.module:NAME or file.py:NAME")
+    if place.endswith(".py") and not Path(place).stem.isidentifier():
+        raise TaskError(
+            f"{name}: the schedule's code will import this function, and no file can be imported "
+            "whose name has other characters than letters, digits and _"
+        )
+    module = _load(folder, place)
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        raise TaskError(f"{place} has no function {attribute}")
+
+    def rate(step: int, steps_per_epoch: int) -> Any:
+        with task_code(f"calling {name} at step {step}"):
+            return found(step, steps_per_epoch)
+
+    return LoadedRate(rate, _source(module))
 
 
 @contextmanager
@@ -97,16 +136,29 @@ def _what_is_meant(name: str) -> str:
     ).replace(") Your", "). Your")
 
 
+def _load(folder: Path, place: str) -> ModuleType:
+    return _load_file(folder, place) if place.endswith(".py") else _load_module(place)
+
+
+def _source(module: ModuleType) -> str:
+    assert module.__file__ is not None
+    return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
+
+
 def _load_file(folder: Path, place: str) -> ModuleType:
     if Path(place).is_absolute() or ".." in Path(place).parts:
         raise TaskError(
-            f"task {place}: a file is named from the folder that it lies in or below, "
+            f"{place}: a file is named from the folder that it lies in or below, "
             "for a worker must find it wherever its own copy is"
         )
     path = (folder / place).resolve()
     if not path.is_file():
-        raise TaskError(f"no such task file: {path} (--task-dir says where a worker finds it)")
+        raise TaskError(f"no such file: {path} (--task-dir says where a worker finds it)")
     module_name = f"clrsearch_task_{path.stem}"
+    content = path.read_bytes()
+    there = sys.modules.get(module_name)
+    if there is not None and _contents.get(there) == (path, content):
+        return there  # the task and a function may lie in one file, which is executed once
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -115,6 +167,7 @@ def _load_file(folder: Path, place: str) -> ModuleType:
     sys.modules[module_name] = module
     with task_code(f"importing {path.name}"):
         spec.loader.exec_module(module)
+    _contents[module] = path, content
     return module
 
 

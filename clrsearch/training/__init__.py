@@ -2,6 +2,7 @@
 
 from clrsearch.training.checkpoint import Checkpoints
 from clrsearch.training.probe import probe
+from clrsearch.training.ramp import Ramp, ramp
 from clrsearch.training.run import Diverged, Epoch, Interrupted, Run
 from clrsearch.training.sequential import SequentialRun, TaskData, warm_up
 
@@ -10,9 +11,11 @@ __all__ = [
     "Diverged",
     "Epoch",
     "Interrupted",
+    "Ramp",
     "Run",
     "SequentialRun",
     "TaskData",
     "probe",
+    "ramp",
     "warm_up",
 ]

@@ -41,6 +41,21 @@ def worker_devices(name: str | None, workers: int | None, *, slots: int) -> list
     return [places[index % len(places)] for index in range(min(count, max(slots, 1)))]
 
 
+def per_gpu_devices(per_gpu: int, workers: int, *, gpus: int) -> list[str]:
+    """A device for each worker, ``per_gpu`` of them on each of the machine's GPUs.
+
+    Raises:
+        PlanError: there are not as many GPUs.
+    """
+    needed = -(-workers // per_gpu)
+    if needed > gpus:
+        there = {0: "is no GPU", 1: "is one"}.get(gpus, f"are {gpus}")
+        raise PlanError(
+            f"{workers} workers with {per_gpu} on each GPU need {needed} of them, and there {there}"
+        )
+    return [f"cuda:{index // per_gpu}" for index in range(workers)]
+
+
 def usable_cores() -> int:
     """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -13,7 +13,7 @@ from clrsearch.errors import TaskError
 from clrsearch.schedules import momentum_of
 from clrsearch.tasks import Direction, LoadedTask, TaskFacts, task_code
 from clrsearch.training.seeding import derive, seed_everything
-from clrsearch.training.sequential import TaskData, validate
+from clrsearch.training.sequential import TaskData, train_batch, validate
 
 
 def probe(
@@ -56,10 +56,8 @@ def probe(
         # one batch shows what is measured, and whether it is finite; its means do not matter here
         first_batch = islice(data.validation.in_order(), 1)
         measured = validate(task, model, first_batch, data.validation.samples)
-        inputs, targets = next(data.train.shuffled(0))
         model.train()
-        task.loss(model(task.augment(inputs)), targets).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        train_batch(task, model, optimizer, *next(data.train.shuffled(0)))
     if metric not in measured:
         raise TaskError(f"the task measures no {metric!r}; it measures {', '.join(measured)}")
     if not math.isfinite(measured[metric]):

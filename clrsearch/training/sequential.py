@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from clrsearch.errors import TaskError
 from clrsearch.schedules import Trace, momentum_of
@@ -163,11 +164,7 @@ class SequentialRun:
         order = self._data.train.shuffled(derive(*self._seed, "order", epoch), self._step)
         for inputs, targets in self._until_interrupted(order):
             self._follow_trace((epoch - 1) * self._steps + self._step)
-            self._optimizer.zero_grad()
-            loss = self._task.loss(self._model(self._task.augment(inputs)), targets)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self._optimizer.step()
-            self._loss += loss.detach()
+            self._loss += train_batch(self._task, self._model, self._optimizer, inputs, targets)
             self._step += 1
             if self._step % look == 0 and not math.isfinite(self._loss.item()):
                 break
@@ -193,6 +190,17 @@ class SequentialRun:
                     group["betas"] = (momentum, *group["betas"][1:])
                 else:
                     group["momentum"] = momentum
+
+
+def train_batch(
+    task: Task, model: torch.nn.Module, optimizer: Optimizer, inputs: Any, targets: Any
+) -> torch.Tensor:
+    """One step of the optimizer; the mean loss of the batch before it, a scalar."""
+    optimizer.zero_grad()
+    loss = task.loss(model(task.augment(inputs)), targets)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss.detach()
 
 
 def validate(

@@ -25,7 +25,6 @@ from clrsearch.worker.claims import Claims
 from clrsearch.worker.lease import Lease
 from clrsearch.worker.signals import Interruption
 
-CHECKPOINT_SECONDS = 10.0
 FAILURES = 3  # in a row, with no trial complete, stop the study
 LONGEST_CURVES = 3000  # numbers of up to 20 characters
 LONGEST_TRACEBACK = 10_000  # characters: MySQL keeps 64 kB
@@ -60,13 +59,15 @@ class Worker:
         checkpoints: Checkpoints,
         *,
         name: str,
-        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        checkpoint_seconds: float,
         patience: float = PATIENCE_SECONDS,
-        on_end: Callable[[Record], None] | None = None,
+        interruption: Interruption | None = None,
+        on_end: Callable[[Record], None] = lambda record: None,
         on_wait: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         """``patience`` is for outages of the database, in seconds.
 
+        ``interruption`` knows the limits of the process, which may work on several studies.
         ``on_end`` is called with the record of each trial that this worker ends, ``on_wait`` with
         an error of the database that it begins to wait out.
         """
@@ -77,7 +78,7 @@ class Worker:
         self._checkpoint_seconds = checkpoint_seconds
         self._name = name
         self._on_end = on_end
-        self._interruption = Interruption()
+        self._interruption = interruption or Interruption()
         self._sleep = self._interruption.sleep
         self._on_wait = on_wait
         self._patience = Patience(patience, sleep=self._sleep, on_wait=self._trouble)
@@ -85,9 +86,10 @@ class Worker:
         self._data = data
 
     def work(self) -> bool:
-        """Work until no slot is left to claim, or until SIGINT, SIGTERM or SIGUSR2.
+        """Work until no slot is left to claim, or until a signal or a limit of the process.
 
-        Whether the former. Where a confirmation follows, others' trials are waited for.
+        Whether the former: only then are the slots done, or in the good hands of others. Where a
+        confirmation follows, others' trials are waited for.
 
         Raises:
             StudyStopped: the task's code fails again and again.
@@ -141,10 +143,11 @@ class Worker:
             except (StorageError, *DATABASE_ERRORS):
                 self._hand_back(slot)
                 raise
-        if trial is None or self._on_end is None:
+        if trial is None:
             return
         ended = self._patience(partial(self._study.trial, trial.number))
         if ended.state != "running":
+            self._interruption.count()
             self._on_end(ended)
 
     def _clean_up(self) -> None:
@@ -164,7 +167,7 @@ class Worker:
         It looks before it begins, so that it can be called again after an error of the database.
         """
         study = self._study
-        earlier = [record for record in study.history.records() if record.slot == slot.number]
+        earlier = study.history.of_slot(slot.number)
         for record in earlier:  # told, but the teller was lost right after
             told = record.state in ("complete", "pruned")
             if told or (record.number == slot.trial and record.final):

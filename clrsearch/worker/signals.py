@@ -1,4 +1,4 @@
-"""Leaving in good order: a signal is noted, and whoever trains or waits asks whether one came."""
+"""Leaving in good order: a signal or a limit is noted, and whoever trains or waits asks for it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,31 @@ POLL_SECONDS = 0.1
 
 
 class Interruption:
-    """Whether this process has been asked to leave. A second Ctrl-C ends it at once."""
+    """Whether this process is to leave, for it was asked to, or has come to its limits.
 
-    def __init__(self) -> None:
-        self.asked = False
-        self._ctrl_c = False
+    A second Ctrl-C ends it at once.
+    """
+
+    def __init__(self, *, seconds: float | None = None, trials: int | None = None) -> None:
+        """``seconds`` is how long it may stay from now on, ``trials`` how many it may end."""
+        self._told = self._ctrl_c = False
+        self._end = None if seconds is None else time.monotonic() + seconds
+        self._trials_left = trials
+
+    @property
+    def asked(self) -> bool:
+        """Whether it is to leave now."""
+        late = self._end is not None and time.monotonic() >= self._end
+        return self._told or late or self._trials_left == 0
+
+    def ask(self) -> None:
+        """Let it leave."""
+        self._told = True
+
+    def count(self) -> None:
+        """Note that it has ended a trial."""
+        if self._trials_left is not None:
+            self._trials_left -= 1
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -44,7 +64,7 @@ class Interruption:
         """Sleep, but not on.
 
         Raises:
-            Interrupted: as soon as the process is asked to leave.
+            Interrupted: as soon as the process is to leave.
         """
         end = time.monotonic() + seconds
         while not self.asked:
@@ -59,4 +79,4 @@ class Interruption:
             if self._ctrl_c:
                 os._exit(128 + number)
             self._ctrl_c = True
-        self.asked = True
+        self.ask()

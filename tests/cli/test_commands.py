@@ -10,7 +10,7 @@ import tomllib
 import pytest
 import torch
 
-from clrsearch import cli, service
+from clrsearch import service
 from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import open_database
 from clrsearch.tasks import load_task
@@ -28,21 +28,6 @@ def study(url, task_dir, monkeypatch):
         Study.create(database, "mine", plan, facts, service.versions(task_dir))
     service.work("mine")
     return service.show("mine").snapshot
-
-
-@pytest.fixture
-def clrsearch(monkeypatch, capsys):
-    """Run a command in this process: exit code, stdout, stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["clrsearch", *arguments])
-        with pytest.raises(SystemExit) as leaving:
-            cli.main()
-            raise SystemExit(0)
-        printed = capsys.readouterr()
-        return leaving.value.code or 0, printed.out, printed.err
-
-    return run
 
 
 def test_best_prints_a_file_that_runs(study, clrsearch) -> None:

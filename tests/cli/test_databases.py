@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 
-from clrsearch import cli, service
+from clrsearch import service
 from clrsearch.search import Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
@@ -15,19 +13,10 @@ from clrsearch.training import probe
 
 
 @pytest.fixture
-def clrsearch(monkeypatch, capsys, task_dir):
-    """Run a command in this process, in the folder of the tests' tasks: code, stdout, stderr."""
+def clrsearch(clrsearch, monkeypatch, task_dir):
+    """Run a command line in the folder of the tests' tasks."""
     monkeypatch.chdir(task_dir)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["clrsearch", *arguments])
-        with pytest.raises(SystemExit) as leaving:
-            cli.main()
-            raise SystemExit(0)
-        printed = capsys.readouterr()
-        return leaving.value.code or 0, printed.out, printed.err
-
-    return run
+    return clrsearch
 
 
 def begin(url, task_dir, *, task="Tiny", trials=3, **versions) -> None:

@@ -7,28 +7,14 @@ import sys
 
 import pytest
 
-from clrsearch import cli
-
-
-def clrsearch(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command line, run in this process."""
-    monkeypatch.setattr(sys, "argv", ["clrsearch", *arguments])
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else 0
-    printed = capsys.readouterr()
-    return code, printed.out, printed.err
-
 
 @pytest.fixture
-def refused(monkeypatch, capsys, url, task_dir):
+def refused(clrsearch, monkeypatch, url, task_dir):
     """Run a command in the folder of the tests' tasks; it must be refused and write nothing."""
     monkeypatch.chdir(task_dir)
 
     def run(*arguments: str) -> str:
-        code, out, errors = clrsearch(monkeypatch, capsys, *arguments)
+        code, out, errors = clrsearch(*arguments)
         assert code == 2
         assert out == ""
         assert not url.file.exists()
@@ -43,7 +29,7 @@ def refused(monkeypatch, capsys, url, task_dir):
         (["run", "missing.toml"], "no such study file: missing.toml"),
         (["run", "--trials", "0"], "trials: input should be greater than or equal to 1, not 0"),
         (["run", "--workers", "0"], "workers must be at least 1, not 0"),
-        (["run", "--epochs", "3"], "epochs: cyclic does not fit: a cycle takes at least 4 epochs"),
+        (["run", "--epochs", "3"], "cyclic does not fit: a cycle takes at least 4 epochs"),
         (["run", "--set", "trails=3"], "unknown key trails; did you mean trials"),
         (
             ["run", "--set", "bounds.cyclic.max_lr=[1,2"],
@@ -56,12 +42,58 @@ def refused(monkeypatch, capsys, url, task_dir):
             "bounds.cyclic.max_lr: the lower end 1",
         ),
         (["run", "--set", "bounds.cyclic.mode=sine"], "bounds.cyclic.mode: 'sine' is none of"),
+        (["run", "--set", 'families=["manual"]'], "manual does not fit: no rates are given"),
+        (["run", "--set", "manual=[[20, 0.1]]"], "manual is not among the families"),
+        (
+            ["compare", "--set", "manual=[[5, 0.1], [10, 0.01]]"],
+            "manual does not fit: epochs 15 to 20 have no rate: the pieces cover 15 of 20",
+        ),
+        (
+            ["compare", "--set", "manual=[[[0, 15], 0.1], [[10, 20], 0.01]]"],
+            "piece 2 begins at epoch 10 and overlaps the one before it, which ends at 15",
+        ),
+        (
+            ["compare", "--set", "manual=[[5, 0.1, 3]]"],
+            "manual: [[5, 0.1, 3]] is neither a list of [EPOCHS, RATE] nor",
+        ),
+        (["compare", "--set", "manual=7"], "manual: 7 is neither a list of [EPOCHS, RATE] nor"),
+        (["compare", "--set", "manual=tiny.py"], "tiny.py: a function is written"),
+        (["compare", "--set", "manual=tiny.py:nothing"], "tiny.py has no function nothing"),
+        (["compare", "--set", "manual=none.py:rate"], "no such file: "),
+        (
+            ["compare", "--set", "manual=tiny.py:negative_later"],
+            "tiny.py:negative_later must give a positive number, not -0.1 as at step 310",
+        ),
+        (
+            ["run", "--set", "groups.head=2.0"],
+            "groups.head: the optimizer has no such group; there is only 0",
+        ),
+        (
+            ["run", "--task", "tiny.py:Headed", "--set", "groups.haed=2.0"],
+            "groups.haed: the optimizer has no such group; did you mean head?",
+        ),
+        (
+            ["run", "--task", "tiny.py:Headed", "--set", "groups.body=2.0"],
+            "groups.body: the first group's rate is the schedule's own",
+        ),
+        (
+            ["run", "--task", "tiny.py:Headed", "--set", "groups.head=[2.0, 0.5]"],
+            "groups.head: the lower end 2.0 is above the upper end 0.5",
+        ),
+        (
+            ["run", "--task", "tiny.py:Headed", "--set", "groups.head=0"],
+            "groups.head: must be positive",
+        ),
+        (
+            ["run", "--task", "tiny.py:Headed", "--set", "groups.head=fast"],
+            "groups: 'fast' is neither a number nor the two ends of a range",
+        ),
         (
             ["run", "--set", "options.optimizer=lion"],
             "options.optimizer: Input should be 'nesterov'",
         ),
         (["run", "--task", "digitz"], "no built-in task digitz (there is digits); did you mean"),
-        (["run", "--task", "nothere.py:Mine"], "no such task file: "),
+        (["run", "--task", "nothere.py:Mine"], "no such file: "),
         (["run", "--task", "no.such.module:Mine"], "no module no.such.module can be imported"),
         (["run", "--task", "tiny.py:Tinny"], "tiny.py has no Tinny; its tasks: Tiny, "),
         (["run", "--task", "tiny.py:NanMetric"], "metric error of the untrained model is nan"),
@@ -119,17 +151,17 @@ def test_an_exception_in_the_task_shows_the_users_own_traceback(name, line, last
     assert "clrsearch/service" not in errors
 
 
-def test_a_file_that_is_no_database_is_left_alone(monkeypatch, capsys, url) -> None:
+def test_a_file_that_is_no_database_is_left_alone(clrsearch, url) -> None:
     url.file.write_text("notes " * 100)
     for arguments in (["run"], ["list"], ["best", "digits"]):
-        code, out, errors = clrsearch(monkeypatch, capsys, *arguments)
+        code, out, errors = clrsearch(*arguments)
         assert (code, out) == (2, "")
         assert errors == f"clrsearch: {url.file} is not a SQLite database\n"
     assert url.file.read_text() == "notes " * 100
 
 
-def test_a_usage_error_exits_with_2_too(monkeypatch, capsys) -> None:
-    code, out, errors = clrsearch(monkeypatch, capsys, "run", "--trials", "many")
+def test_a_usage_error_exits_with_2_too(clrsearch) -> None:
+    code, out, errors = clrsearch("run", "--trials", "many")
     assert (code, out) == (2, "")
     assert "Invalid value for '--trials'" in errors
     assert "Traceback" not in errors

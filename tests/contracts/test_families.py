@@ -21,6 +21,7 @@ from clrsearch.schedules import (
     Cyclic,
     Exponential,
     Linear,
+    Manual,
     MultiStep,
     OneCycle,
     Polynomial,
@@ -39,7 +40,7 @@ STEPS_PER_EPOCH = 7
 EPOCHS = 12
 HORIZON = STEPS_PER_EPOCH * EPOCHS
 
-LONG = 10_000
+LONG = 1_430 * STEPS_PER_EPOCH
 
 CYCLIC = {"base_lr": 0.01, "max_lr": 0.3, "step_size_up": 14.7}
 MOMENTUM = {"cycle_momentum": True, "base_momentum": 0.8, "max_momentum": 0.95}
@@ -49,7 +50,7 @@ def schedules(horizon: int, *, fractions: bool) -> list[Schedule]:
     """Schedules of every family for a horizon, with warm-ups that last ``fractions`` of a step."""
     warmups = (0, horizon // 7, *((horizon / 7 + 0.3,) if fractions else ()))
     decays = (decay for warmup in warmups for decay in decaying(horizon, warmup))
-    return [Constant(lr=0.03), *cyclic(), *one_cycle(horizon), *decays]
+    return [Constant(lr=0.03), *cyclic(), *one_cycle(horizon), *decays, *manual(horizon)]
 
 
 def cyclic() -> Iterator[Schedule]:
@@ -77,6 +78,24 @@ def one_cycle(horizon: int) -> Iterator[Schedule]:
             anneal_strategy=strategy,
             **momentum,
         )
+
+
+def manual(horizon: int) -> Iterator[Manual]:
+    epochs = horizon // STEPS_PER_EPOCH
+    given: dict[str, Any] = {"steps_per_epoch": STEPS_PER_EPOCH, "epochs": epochs}
+    ends = (epochs / 4, epochs / 2)
+    yield Manual(rates=((ends[0], 0.3), (ends, 0.1), (epochs - ends[1], 0.01)), scale=0.7, **given)
+    for function in (hand_written, in_single_precision):
+        name = f"{__name__}:{function.__name__}"
+        yield Manual(rates=name, function=function, scale=1.7, **given)
+
+
+def hand_written(step: int, steps_per_epoch: int) -> float:
+    return 0.3 / (1 + step / steps_per_epoch)
+
+
+def in_single_precision(step: int, steps_per_epoch: int) -> np.float32:
+    return np.float32(0.3) / np.float32(1 + step / steps_per_epoch)
 
 
 def decaying(horizon: int, warmup: float) -> Iterator[Decay]:
@@ -159,13 +178,14 @@ def test_closed_form_is_torchs_scheduler(schedule, ratios, optimizer_name) -> No
     agree(schedule, *stepped(optimizer, scheduler, HORIZON), ratios)
 
 
+@pytest.mark.parametrize("optimizer_name", ["nesterov", "adamw"])
+@pytest.mark.parametrize("ratios", RATIOS, ids=["1 group", "3 groups"])
 @pytest.mark.parametrize("schedule", schedules(LONG, fractions=False), ids=repr)
-def test_the_faces_agree_over_a_long_horizon(schedule) -> None:
-    optimizer, ratios = make_optimizer("nesterov", RATIOS[0]), RATIOS[0]
-    agree(schedule, *stepped(optimizer, schedule.scheduler(optimizer), LONG), ratios)
-    optimizer, ratios = make_optimizer("adamw", RATIOS[1]), RATIOS[1]
-    scheduler = executed(schedule, len(ratios))(optimizer, STEPS_PER_EPOCH)
-    agree(schedule, *stepped(optimizer, scheduler, LONG), ratios)
+def test_the_faces_agree_over_a_long_horizon(schedule, ratios, optimizer_name) -> None:
+    native, pasted = (make_optimizer(optimizer_name, ratios) for _ in range(2))
+    agree(schedule, *stepped(native, schedule.scheduler(native), LONG), ratios)
+    scheduler = executed(schedule, len(ratios), LONG)(pasted, STEPS_PER_EPOCH)
+    agree(schedule, *stepped(pasted, scheduler, LONG), ratios)
 
 
 @pytest.mark.parametrize(
@@ -230,14 +250,14 @@ def test_generated_code_stretches_with_the_steps_per_epoch(schedule) -> None:
     np.testing.assert_allclose(rates[:, ::3][:, steps], expected[:, steps], rtol=0, atol=tolerance)
 
 
-def executed(schedule: Schedule, groups: int):
+def executed(schedule: Schedule, groups: int, horizon: int = HORIZON):
     file = SourceFile(
         title="A test.",
         found={"study": "none"},
         optimizer="SGD",
-        epochs=EPOCHS,
+        epochs=horizon // STEPS_PER_EPOCH,
         steps_per_epoch=STEPS_PER_EPOCH,
-        groups=groups,
+        multipliers=(1.0,) * groups,
     )
     namespace: dict[str, object] = {}
     exec(render(schedule, file), namespace)
@@ -250,7 +270,12 @@ def executed(schedule: Schedule, groups: int):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_corner_of_the_space_is_a_schedule(family, epochs, stepsize, momentum) -> None:
     setting = Setting(
-        epochs=epochs, steps_per_epoch=31, own_rate=0.05, momentum=momentum, stepsize=stepsize
+        epochs=epochs,
+        steps_per_epoch=31,
+        own_rate=0.05,
+        momentum=momentum,
+        stepsize=stepsize,
+        manual=((epochs, 0.1),),
     )
     space = FAMILIES[family].space(setting)
     for combination in itertools.product(*(p.domain.extremes for p in space.values())):
@@ -266,7 +291,9 @@ def test_every_corner_of_the_space_is_a_schedule(family, epochs, stepsize, momen
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_first_settings_lie_in_the_space(family) -> None:
-    setting = Setting(epochs=20, steps_per_epoch=31, own_rate=0.05, momentum="momentum")
+    setting = Setting(
+        epochs=20, steps_per_epoch=31, own_rate=0.05, momentum="momentum", manual=((20, 0.1),)
+    )
     space = FAMILIES[family].space(setting)
     for params in FAMILIES[family].first(setting, space):
         assert set(params) == {n for n, p in space.items() if p.applies(params)}

@@ -86,17 +86,15 @@ def test_equal_scores_are_no_difference() -> None:
 
 def verdict(table, *, direction="minimize", complexity=None, families=None):
     families = families or [f"f{index}" for index in range(len(table))]
+    sizes = complexity or [3] * len(table)
     candidates = [
-        make_record(0.1, number=10 + index, family=family) for index, family in enumerate(families)
+        make_record(
+            0.1, number=10 + index, family=family, params=dict.fromkeys(range(sizes[index]))
+        )
+        for index, family in enumerate(families)
     ]
     scores = {10 + index: dict(enumerate(row, start=1)) for index, row in enumerate(table)}
-    sizes = complexity or [3] * len(table)
-    return judge(
-        candidates,
-        scores,
-        direction=direction,
-        complexity={10 + index: size for index, size in enumerate(sizes)},
-    )
+    return judge(candidates, scores, direction=direction)
 
 
 NOISE = [0.01, -0.02, 0.015, -0.005, 0.0]
@@ -107,6 +105,7 @@ def test_a_clear_winner_is_named() -> None:
     assert [each.trial for each in found.standings] == [11, 10, 12]
     assert found.undecided == (11,)
     assert found.chosen == 11
+    assert found.winner == "f1"
     assert (found.possible, found.seeds_needed) == (None, None)
     assert found.sentence.startswith(
         "f1 (trial 11) is best: on 5 fresh seeds it beats each of its 2"
@@ -117,6 +116,48 @@ def test_a_clear_winner_is_named() -> None:
     assert leader.mean == pytest.approx(1.0)
     reach = stats.t.ppf(0.975, 4) * np.std(NOISE, ddof=1) / math.sqrt(5)
     assert (leader.low, leader.high) == pytest.approx((1 - reach, 1 + reach))
+
+
+def test_a_family_is_best_where_only_its_own_schedules_cannot_be_told_apart() -> None:
+    table = [
+        [1.0, 1.2, 0.9, 1.1, 1.0],
+        [1.02, 1.17, 0.93, 1.09, 1.01],
+        [3.0, 3.2, 2.9, 3.1, 3.05],
+    ]
+    candidates = [
+        make_record(1.0, number=4, family="linear", params={"lr": 0.1}),
+        make_record(1.0, number=5, family="linear", params={"lr": 0.2}),
+        make_record(1.0, number=6, family="cyclic", params={"max_lr": 0.2}),
+    ]
+    scores = {n: dict(enumerate(row)) for n, row in zip((4, 5, 6), table, strict=True)}
+    found = judge(candidates, scores, direction="minimize")
+    assert found.winner == "linear"
+    assert set(found.undecided) == {4, 5}
+    assert found.sentence == (
+        "linear is best: on 5 fresh seeds it beats its only rival (corrected p < 0.05). Its own "
+        "schedules, linear (trial 4), linear (trial 5), cannot be told apart: use trial 4."
+    )
+    alone = judge(candidates[:2], scores, direction="minimize")
+    assert alone.winner is None
+    assert alone.sentence.startswith("No single winner")
+
+
+def test_by_one_seed_the_leader_is_chosen_however_simple_another_is() -> None:
+    found = verdict([[1.0], [5.0]], complexity=[5, 1])
+    assert found.chosen == 10
+    assert found.sentence.startswith("f0 (trial 10) leads, but one seed tells nothing")
+
+
+def test_rivals_that_diverged_were_not_tested() -> None:
+    found = verdict([[1.0, 1.1], [None, 2.0]])
+    assert (
+        found.sentence == "f0 (trial 10) is best: 1 of its rivals diverged, and there is no other."
+    )
+    table = [[1.01, 0.98, 1.0], [2.0, 2.02, 1.97], [None, 1.0, 1.0]]
+    assert verdict(table).sentence == (
+        "f0 (trial 10) is best: on 3 fresh seeds it beats its only rival (corrected p < 0.05); "
+        "1 of its rivals diverged."
+    )
 
 
 def test_upwards_the_largest_wins() -> None:
@@ -133,6 +174,7 @@ def test_where_nothing_is_settled_the_simplest_is_chosen() -> None:
     ]
     found = verdict(table, complexity=[5, 3, 1, 0])
     assert set(found.undecided) == {10, 11, 12}
+    assert found.winner is None
     assert found.chosen == 12
     assert found.sentence.startswith("No single winner on 4 fresh seeds: f0 (trial 10), f1")
     assert "Use f2 (trial 12), the simplest" in found.sentence
@@ -176,11 +218,10 @@ def test_only_seeds_that_all_have_run_count() -> None:
         candidates,
         {0: {1: 1.0, 2: 2.0, 3: 0.0}, 1: {1: 1.5, 2: 2.5}},
         direction="minimize",
-        complexity={0: 1, 1: 1},
     )
     assert found.standings[0].scores == {1: 1.0, 2: 2.0}
     with pytest.raises(StudyError, match="no seed"):
-        judge(candidates, {0: {1: 1.0}, 1: {}}, direction="minimize", complexity={0: 1, 1: 1})
+        judge(candidates, {0: {1: 1.0}, 1: {}}, direction="minimize")
 
 
 def test_one_finalist_has_no_rival() -> None:

@@ -112,3 +112,11 @@ def test_families_take_turns() -> None:
 def test_differences_name_the_key_and_both_values() -> None:
     found = differences(StudyPlan(epochs=20, trials=3), StudyPlan(seed=4, trials=9))
     assert found == ["epochs is 20 there and the task's own here", "seed is 0 there and 4 here"]
+
+
+def test_a_part_of_a_key_may_be_quoted_as_in_toml() -> None:
+    plan = load_plan(None, {'groups."layer.0"': [1, 3], "bounds.cyclic.mode": "triangular"})
+    assert plan.groups == {"layer.0": (1, 3)}
+    assert plan.bounds == {"cyclic": {"mode": "triangular"}}
+    with pytest.raises(PlanError, match="is no key"):
+        load_plan(None, {"groups.layer 0": 1})

@@ -11,7 +11,9 @@ from clrsearch.schedules import FAMILIES, Choice, Cyclic, Setting
 from clrsearch.search import Record, suggest
 from clrsearch.search.sampler import REPLAYED, STARTUP, _most_telling
 
-SETTING = Setting(epochs=20, steps_per_epoch=31, own_rate=0.05, momentum="momentum")
+SETTING = Setting(
+    epochs=20, steps_per_epoch=31, own_rate=0.05, momentum="momentum", manual=((20, 0.1),)
+)
 SPACE = Cyclic.space(SETTING)
 
 
@@ -39,7 +41,7 @@ def test_what_is_drawn_lies_in_the_space(family) -> None:
                 assert domain.low <= value <= domain.high
                 assert isinstance(value, int) == domain.integer
         FAMILIES[family].build(params, SETTING)
-        rate = next(value for name, value in params.items() if name in ("lr", "max_lr"))
+        rate = next(value for name, value in params.items() if name in ("lr", "max_lr", "scale"))
         history.append(record(seed, params, float(rate), family=family))
 
 

@@ -7,14 +7,16 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from optuna.study import StudyDirection
 
 from clrsearch.errors import StorageError
-from clrsearch.storage import StorageUrl, open_database, require_place
+from clrsearch.storage import StorageUrl, engine, is_outage, open_database, require_place
 
 
 def test_sqlite_is_opened_for_many_writers(url) -> None:
@@ -115,3 +117,39 @@ def test_a_folder_that_may_only_be_read_is_named() -> None:
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     folder.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("server", "impatient"),
+    [
+        ("postgresql", "SET idle_in_transaction_session_timeout = '1s'"),
+        ("mysql", "SET SESSION wait_timeout = 1"),
+    ],
+)
+def test_a_session_that_falls_silent_within_a_transaction_lets_go_of_its_locks(
+    server, impatient, request, monkeypatch
+) -> None:
+    url = request.getfixturevalue(server)
+    locks = "SELECT study_id FROM studies FOR UPDATE"
+    monkeypatch.setitem(engine._SESSION, server, (impatient,))
+    with open_database(url, create=True) as silent, open_database(url) as other:
+        silent.optuna.create_new_study([StudyDirection.MINIMIZE], "mine")
+        with silent.engine.connect() as holds:
+            holds.exec_driver_sql(locks)
+            time.sleep(2.5)
+            with other.engine.begin() as connection:
+                assert len(connection.exec_driver_sql(locks).all()) == 1
+            with pytest.raises(sa.exc.DBAPIError) as caught:
+                holds.exec_driver_sql(locks)
+        assert is_outage(caught.value)
+
+
+def test_sessions_are_set_up(any_url) -> None:
+    with open_database(any_url, create=True) as database, database.engine.connect() as connection:
+        show = {
+            "sqlite": "PRAGMA journal_mode",
+            "postgresql": "SHOW idle_in_transaction_session_timeout",
+            "mysql": "SELECT @@SESSION.wait_timeout",
+        }[any_url.dialect]
+        expected = {"sqlite": "wal", "postgresql": "20s", "mysql": 60}[any_url.dialect]
+        assert connection.exec_driver_sql(show).scalar() == expected

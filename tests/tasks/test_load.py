@@ -32,9 +32,9 @@ def test_options_are_the_tasks_fields(tmp_path) -> None:
     [
         ("digitz", {}, "no built-in task digitz .* did you mean digits"),
         ("tiny.py", {}, "say which class of the file, tiny.py:NAME"),
-        ("/abs/mine.py:Tiny", {}, "task /abs/mine.py: a file is named from the folder"),
-        ("../mine.py:Tiny", {}, "task ../mine.py: a file is named from the folder"),
-        ("missing.py:Tiny", {}, "no such task file: .*missing.py"),
+        ("/abs/mine.py:Tiny", {}, "/abs/mine.py: a file is named from the folder"),
+        ("../mine.py:Tiny", {}, "../mine.py: a file is named from the folder"),
+        ("missing.py:Tiny", {}, "no such file: .*missing.py"),
         ("no_such_package.module:Tiny", {}, "no module no_such_package.module"),
         ("tiny.py:Tinny", {}, "tiny.py has no Tinny; its tasks: Tiny, "),
         ("clrsearch.errors:Tiny", {}, "clrsearch.errors has no Tiny and defines no task"),

@@ -1,5 +1,6 @@
 """Tasks that train in milliseconds, good ones and bad ones."""
 
+import os
 import random
 import time
 from typing import Literal
@@ -55,6 +56,22 @@ class Tiny(Task):
         }
 
 
+class Headed(Tiny):
+    """A body and a head, which learns ten times as fast."""
+
+    def model(self):
+        return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1), nn.Flatten(0))
+
+    def optimizer(self, model):
+        return torch.optim.SGD(
+            [
+                {"params": model[0].parameters(), "lr": 0.002, "name": "body"},
+                {"params": model[1].parameters(), "lr": 0.02, "name": "head"},
+            ],
+            momentum=0.9,
+        )
+
+
 class Slow(Tiny):
     """Takes a fifth of a second per batch, so that there is time to interrupt it."""
 
@@ -84,6 +101,20 @@ class Paced(Noisy):
 
     def loss(self, output, target):
         time.sleep(0.05)
+        return super().loss(output, target)
+
+
+class Gated(Paced):
+    """The same, but does not end its third epoch before the file CLRSEARCH_TEST_GATE is there."""
+
+    def model(self):
+        self.batches = 0
+        return super().model()
+
+    def loss(self, output, target):
+        self.batches += 1
+        while self.batches > 8 and not os.path.exists(os.environ["CLRSEARCH_TEST_GATE"]):
+            time.sleep(0.01)
         return super().loss(output, target)
 
 
@@ -246,3 +277,25 @@ class Incomplete(Task):
 
 
 not_a_task = 3
+
+
+def hand_written(step, steps_per_epoch):
+    """0.05 in the first epoch, and a fifth of that in the others."""
+    return 0.05 if step < steps_per_epoch else 0.01
+
+
+def negative_later(step, steps_per_epoch):
+    """Wrong from the eleventh epoch on."""
+    return 0.1 if step < 10 * steps_per_epoch else -0.1
+
+
+def raises_later(step, steps_per_epoch):
+    """The usual mistake: a list that is too short."""
+    return [0.1, 0.1, 0.1][step]
+
+
+class Deaf(Tiny):
+    """Learns nothing: its loss does not depend on the weights."""
+
+    def loss(self, output, target):
+        return mse_loss(output * 0, target * 0 + 1)

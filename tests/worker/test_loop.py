@@ -31,7 +31,10 @@ def begin(url, task_dir, tmp_path):
             facts = probe(loaded, epochs=plan.epochs, device=CPU)
             made = Study.create(database, study, plan, facts, {"clrsearch": "0"})
             data = TaskData(loaded.task, facts.batch_size, CPU)
-            return made, Worker(made, loaded.task, data, CPU, Checkpoints(tmp_path), name="w")
+            checkpoints = Checkpoints(tmp_path)
+            return made, Worker(
+                made, loaded.task, data, CPU, checkpoints, name="w", checkpoint_seconds=10.0
+            )
 
         yield make
 
@@ -45,8 +48,12 @@ def test_every_slot_is_used_up_once(begin) -> None:
     assert [record.slot for record in records] == list(range(12))
     assert [record.number for record in records] == list(range(12))
     assert [record.family for record in records] == ["cyclic"] * 9 + ["constant"] + ["cyclic"] * 2
+    assert list(records[0].params) == [
+        *("mode", "max_lr", "base_ratio", "cycles"),
+        *("cycle_momentum", "base_momentum", "max_momentum"),
+    ]
     for record in records:
-        assert sorted(record.values) == list(range(1, record.epoch + 1))
+        assert list(record.values) == list(range(1, record.epoch + 1))
         if record.state == "complete":
             assert record.epoch == 4
             assert record.value == record.metrics["error"]
@@ -304,7 +311,7 @@ def test_what_was_killed_between_the_trials_end_and_the_slots_is_tidied(
 def test_a_new_try_does_not_inherit_the_losses_of_the_last(begin) -> None:
     study, worker = begin("FailsLater", trials=1, retries=1)
     begin_and_leave(study, {})
-    worker._on_end = lambda record: setattr(worker._interruption, "asked", True)
+    worker._on_end = lambda record: worker._interruption.ask()
     worker.work()
     slot = study.slots.claim("next")
     assert (slot.losses, slot.trial) == (0, None)
@@ -368,7 +375,7 @@ def test_a_worker_that_lost_its_slot_writes_nothing_and_takes_another(
 
     monkeypatch.setattr(Lease, "__enter__", entered)
     study.report = steal
-    worker._on_end = lambda record: setattr(worker._interruption, "asked", True)
+    worker._on_end = lambda record: worker._interruption.ask()
     worker.work()
     lost, new = study.history.records()
     assert (lost.state, sorted(lost.values)) == ("running", [1, 2])

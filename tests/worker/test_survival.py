@@ -115,12 +115,17 @@ def test_killed_workers_are_replaced_and_their_trials_resumed(url, task_dir) -> 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
-def test_who_is_asked_to_leave_saves_and_opens_the_slot_at_once(url, task_dir, number) -> None:
-    begin(url, task_dir, trials=1)
+def test_who_is_asked_to_leave_saves_and_opens_the_slot_at_once(
+    url, task_dir, tmp_path, monkeypatch, number
+) -> None:
+    gate = tmp_path / "gate"
+    monkeypatch.setenv("CLRSEARCH_TEST_GATE", str(gate))
+    begin(url, task_dir, task="tiny.py:Gated", trials=1)
     worker = command("worker", "mine", cwd=task_dir)
     wait_for(lambda: [record for record in records(url) if record.epoch >= 2])
     began = time.monotonic()
     worker.send_signal(number)
+    gate.touch()
     _, errors = worker.communicate(timeout=PATIENCE)
     assert (worker.returncode, errors) == (0, "")
     assert time.monotonic() - began < 60  # and not until the lease has run out

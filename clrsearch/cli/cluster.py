@@ -1,0 +1,245 @@
+"""The commands that start workers for a study: on this machine, as SLURM jobs, as Ray tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clrsearch.cli.options import (
+    CheckpointDirOption,
+    CheckpointSecondsOption,
+    DeviceOption,
+    DriftOption,
+    IdleWaitOption,
+    JsonOption,
+    MaxMinutesOption,
+    MaxTrialsOption,
+    NameArgument,
+    PatienceOption,
+    StorageFileOption,
+    StorageOption,
+    TaskDirOption,
+    storage_option,
+)
+from clrsearch.cli.working import chosen_watch, print_ended
+
+if TYPE_CHECKING:
+    from clrsearch.service import Launch
+
+launch = typer.Typer(
+    help="Start workers for a study: on this machine, as SLURM jobs, as Ray tasks.",
+    no_args_is_help=True,
+)
+
+CountOption = Annotated[int, typer.Option("--workers", min=1, help="How many.")]
+PerGpuOption = Annotated[
+    int | None, typer.Option("--per-gpu", min=1, help="So many workers share each GPU.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would run, word for word; start nothing.")
+]
+
+
+@launch.command()
+def local(
+    name: NameArgument,
+    workers: CountOption,
+    per_gpu: PerGpuOption = None,
+    dry_run: DryRunOption = False,
+    device: DeviceOption = None,
+    max_minutes: MaxMinutesOption = None,
+    max_trials: MaxTrialsOption = None,
+    idle_wait: IdleWaitOption = None,
+    task_dir: TaskDirOption = None,
+    storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+    storage_patience: PatienceOption = 600,
+    checkpoint_dir: CheckpointDirOption = None,
+    checkpoint_seconds: CheckpointSecondsOption = 10,
+    allow_drift: DriftOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Processes of this machine, watched until they leave."""
+    from clrsearch import service
+
+    asked = service.Workers(
+        count=workers,
+        per_gpu=per_gpu,
+        device=device,
+        task_dir=task_dir,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_seconds=checkpoint_seconds,
+        storage_patience=storage_patience,
+        allow_drift=allow_drift,
+        max_minutes=max_minutes,
+        max_trials=max_trials,
+        idle_wait=idle_wait,
+    )
+    database = storage_option(storage, storage_file)
+    watch = chosen_watch(json=json)
+    ready = service.launch_local(name, asked, storage=database, on_change=watch.show)
+    if _shown(ready, dry_run=dry_run):
+        return
+    with watch:
+        result = ready.start()
+    print_ended(result, json=json)
+
+
+@launch.command()
+def slurm(
+    name: NameArgument,
+    workers: CountOption,
+    per_gpu: PerGpuOption = None,
+    dry_run: DryRunOption = False,
+    device: DeviceOption = None,
+    partition: Annotated[str | None, typer.Option("--partition", help="SLURM's own word.")] = None,
+    time_limit: Annotated[
+        int,
+        typer.Option(
+            "--time-limit",
+            metavar="MINUTES",
+            min=1,
+            help="Of each job; then it saves, is requeued, and goes on.",
+        ),
+    ] = 60,
+    gres: Annotated[
+        str | None,
+        typer.Option("--gres", help="What each job needs, such as gpu:1. Default: nothing."),
+    ] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option("--sbatch", metavar="KEY=VALUE", help="Any option of sbatch: account=mine."),
+    ] = None,
+    log_dir: Annotated[
+        Path | None,
+        typer.Option("--log-dir", help="Scripts and logs of the jobs. Default: clrsearch-jobs."),
+    ] = None,
+    max_minutes: MaxMinutesOption = None,
+    max_trials: MaxTrialsOption = None,
+    idle_wait: IdleWaitOption = None,
+    task_dir: TaskDirOption = None,
+    storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+    storage_patience: PatienceOption = 600,
+    checkpoint_dir: CheckpointDirOption = None,
+    checkpoint_seconds: CheckpointSecondsOption = 10,
+    allow_drift: DriftOption = False,
+) -> None:
+    """An array of SLURM jobs, submitted and left to SLURM."""
+    from clrsearch import service
+
+    asked = service.Workers(
+        count=workers,
+        per_gpu=per_gpu,
+        device=device,
+        task_dir=task_dir,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_seconds=checkpoint_seconds,
+        storage_patience=storage_patience,
+        allow_drift=allow_drift,
+        max_minutes=max_minutes,
+        max_trials=max_trials,
+        idle_wait=idle_wait,
+    )
+    database = storage_option(storage, storage_file)
+    ready = service.launch_slurm(
+        name,
+        asked,
+        minutes=time_limit,
+        partition=partition,
+        gres=gres,
+        options=_sbatch_options(sbatch or []),
+        log_dir=log_dir,
+        storage=database,
+    )
+    if not _shown(ready, dry_run=dry_run):
+        typer.echo(ready.start())
+
+
+@launch.command()
+def ray(
+    name: NameArgument,
+    workers: CountOption,
+    per_gpu: PerGpuOption = None,
+    dry_run: DryRunOption = False,
+    device: DeviceOption = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="A cluster, HOST:6379 or auto. Default: one of its own."),
+    ] = None,
+    num_gpus: Annotated[
+        float | None,
+        typer.Option("--num-gpus", min=0, help="For each worker. Default: 1 / --per-gpu, or none."),
+    ] = None,
+    max_retries: Annotated[
+        int, typer.Option("--max-retries", min=0, help="How often a lost worker is started again.")
+    ] = 3,
+    allow_unauthenticated: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unauthenticated",
+            help="Use a cluster at which anybody who reaches it can run code.",
+        ),
+    ] = False,
+    max_minutes: MaxMinutesOption = None,
+    max_trials: MaxTrialsOption = None,
+    idle_wait: IdleWaitOption = None,
+    task_dir: TaskDirOption = None,
+    storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+    storage_patience: PatienceOption = 600,
+    checkpoint_dir: CheckpointDirOption = None,
+    checkpoint_seconds: CheckpointSecondsOption = 10,
+    allow_drift: DriftOption = False,
+) -> None:
+    """Tasks of a Ray cluster, waited for."""
+    from clrsearch import service
+
+    asked = service.Workers(
+        count=workers,
+        per_gpu=per_gpu,
+        device=device,
+        task_dir=task_dir,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_seconds=checkpoint_seconds,
+        storage_patience=storage_patience,
+        allow_drift=allow_drift,
+        max_minutes=max_minutes,
+        max_trials=max_trials,
+        idle_wait=idle_wait,
+    )
+    database = storage_option(storage, storage_file)
+    ready = service.launch_ray(
+        name,
+        asked,
+        address=address,
+        num_gpus=num_gpus,
+        max_retries=max_retries,
+        allow_unauthenticated=allow_unauthenticated,
+        storage=database,
+    )
+    if not _shown(ready, dry_run=dry_run):
+        typer.echo(ready.start())
+
+
+def _shown(ready: Launch[Any], *, dry_run: bool) -> bool:
+    """Say what there is to say, and for a dry run what would run; whether it is one."""
+    for note in ready.notes:
+        typer.echo(note, err=True)
+    if dry_run:
+        typer.echo(ready.text)
+    return dry_run
+
+
+def _sbatch_options(texts: list[str]) -> dict[str, str]:
+    from clrsearch.errors import PlanError
+
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise PlanError(f"--sbatch {text}: KEY=VALUE is wanted, such as account=mine")
+        found[key.removeprefix("--")] = value
+    return found

@@ -1,0 +1,227 @@
+"""The options and arguments that commands share, and what they turn into."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from clrsearch.search import StudyPlan
+    from clrsearch.storage import StorageUrl
+
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        help="Database, such as sqlite:///studies.db or postgresql://me@host/db. "
+        "Default: CLRSEARCH_STORAGE, else one file in your data folder.",
+    ),
+]
+StorageFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--storage-file",
+        help="A file that holds the database URL, for one with a password. "
+        "Default: CLRSEARCH_STORAGE_FILE.",
+    ),
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", help="cuda, cuda:1, mps or cpu. Default: the first there is."),
+]
+TaskDirOption = Annotated[
+    Path | None,
+    typer.Option("--task-dir", help="Where a task's file.py lies. Default: the current folder."),
+]
+CheckpointDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint-dir",
+        help="Default: CLRSEARCH_CHECKPOINT_DIR, else beside the SQLite file, else in your data "
+        "folder. Workers on several machines resume each other's trials if they share it.",
+    ),
+]
+CheckpointSecondsOption = Annotated[
+    float,
+    typer.Option(
+        "--checkpoint-seconds", min=0, help="At least so long between two checkpoints of a trial."
+    ),
+]
+PatienceOption = Annotated[
+    float,
+    typer.Option(
+        "--storage-patience", min=0, help="How long to wait for a lost database, in seconds."
+    ),
+]
+DriftOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-drift",
+        help="Go on although the task's source, clrsearch or torch is not as it was.",
+    ),
+]
+MaxMinutesOption = Annotated[
+    float | None,
+    typer.Option("--max-minutes", help="Then a worker saves, gives its trial back and leaves."),
+]
+MaxTrialsOption = Annotated[
+    int | None, typer.Option("--max-trials", help="A worker leaves when it has ended so many.")
+]
+IdleWaitOption = Annotated[
+    float | None,
+    typer.Option(
+        "--idle-wait",
+        metavar="SECONDS",
+        help="How long a worker stays for trials that are added when none is left.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
+StudyFileArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="FILE", help="A study in TOML. Default: the task digits."),
+]
+TrialsOption = Annotated[
+    int | None, typer.Option("--trials", help="How many schedules to try. Default: 100.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", help="Processes. Default: one per GPU, or per core.")
+]
+NameOption = Annotated[
+    str | None, typer.Option("--name", help="Default: the file's or the task's name.")
+]
+TaskOption = Annotated[
+    str | None,
+    typer.Option("--task", help="digits, package.module:NAME or file.py:NAME."),
+]
+EpochsOption = Annotated[
+    int | None, typer.Option("--epochs", help="Per trial. Default: the task's.")
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Default: 0.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any key of a study, such as 'bounds.cyclic.max_lr=[1e-3,1]'.",
+    ),
+]
+RangeTestOption = Annotated[
+    bool,
+    typer.Option("--range-test", help="Search the rates within what a range test finds."),
+]
+
+
+def _picture_file(path: Path | None) -> Path | None:
+    """Refuse a wrong ending before anything is computed."""
+    from clrsearch.reports import require_ending
+
+    if path is not None:
+        require_ending(path)
+    return path
+
+
+_OUTPUT = typer.Option(
+    "--output",
+    "-o",
+    metavar="FILE",
+    callback=_picture_file,
+    help="A picture: FILE ends in .html, .png or .svg.",
+)
+OutputOption = Annotated[Path | None, _OUTPUT]
+PictureOption = Annotated[Path, _OUTPUT]
+NoConfirmOption = Annotated[
+    bool, typer.Option("--no-confirm", help="Do not run the best again on fresh seeds.")
+]
+NameArgument = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")]
+
+
+def asked_plan(
+    study_file: Path | None,
+    given: Mapping[str, Any],
+    changes: list[str] | None,
+    *,
+    no_confirm: bool,
+) -> StudyPlan:
+    """The plan of a study file with the options laid over it."""
+    from clrsearch.search import load_plan
+
+    asked = {key: value for key, value in given.items() if value is not None}
+    if no_confirm:
+        asked["confirm.enabled"] = False
+    return load_plan(study_file, {**assignments(changes or []), **asked})
+
+
+def tested_study(
+    study: str | None,
+    given: Mapping[str, Any],
+    changes: list[str] | None,
+    task_dir: Path | None,
+) -> tuple[StudyPlan | str, Path | None]:
+    """The plan of a file with the options laid over it, or a study's name; where its task lies.
+
+    Raises:
+        PlanError: options are given with a study's name, or the file is not as it must be.
+    """
+    from clrsearch.errors import PlanError
+
+    if study is None or study.endswith(".toml"):
+        file = None if study is None else Path(study)
+        plan = asked_plan(file, given, changes, no_confirm=False)
+        return plan, task_dir or (None if file is None else file.parent)
+    if changes or any(value is not None for value in given.values()):
+        raise PlanError(
+            f"{study} is a study, which is tested as it is: leave out --task, --seed and "
+            "--set, or name a FILE.toml"
+        )
+    return study, task_dir
+
+
+def storage_option(url: str | None, file: Path | None) -> StorageUrl | None:
+    """The database that the options name.
+
+    Raises:
+        StorageError: both name one, or the URL holds a password, which the list of processes shows.
+    """
+    from clrsearch.errors import StorageError
+    from clrsearch.storage import FILE_VARIABLE, STORAGE_VARIABLE, StorageUrl
+
+    if file is not None:
+        if url is not None:
+            raise StorageError("--storage and --storage-file both name a database: give one")
+        return StorageUrl.from_file(file)
+    if url is None:
+        return None
+    found = StorageUrl(url)
+    if found.has_password:
+        raise StorageError(
+            "a password in --storage can be read in the list of processes: put the URL into "
+            f"{STORAGE_VARIABLE}, or into a file for --storage-file or {FILE_VARIABLE}"
+        )
+    return found
+
+
+def assignments(texts: list[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` texts as keys and values; a value is TOML, or else a plain word.
+
+    Raises:
+        PlanError: a text without an equals sign, or a list that is not TOML.
+    """
+    from clrsearch.errors import PlanError
+
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise PlanError(f"--set {text}: KEY=VALUE is wanted")
+        try:
+            found[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError as error:
+            if value.strip().startswith(("[", "{", '"', "'")):
+                raise PlanError(f"--set {text}: not valid TOML: {error}") from error
+            found[key.strip()] = value
+    return found

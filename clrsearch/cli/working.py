@@ -1,0 +1,286 @@
+"""The commands that train: each parses, calls one function of the service, and prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clrsearch.cli.options import (
+    CheckpointDirOption,
+    CheckpointSecondsOption,
+    DeviceOption,
+    DriftOption,
+    EpochsOption,
+    IdleWaitOption,
+    JsonOption,
+    MaxMinutesOption,
+    MaxTrialsOption,
+    NameArgument,
+    NameOption,
+    NoConfirmOption,
+    OutputOption,
+    PatienceOption,
+    RangeTestOption,
+    SeedOption,
+    SetOption,
+    StorageFileOption,
+    StorageOption,
+    StudyFileArgument,
+    TaskDirOption,
+    TaskOption,
+    TrialsOption,
+    WorkersOption,
+    asked_plan,
+    storage_option,
+    tested_study,
+)
+
+if TYPE_CHECKING:
+    from clrsearch.reports import Watch
+    from clrsearch.search import StudyPlan
+    from clrsearch.service import Result
+
+
+def run(
+    study_file: StudyFileArgument = None,
+    trials: TrialsOption = None,
+    workers: WorkersOption = None,
+    name: NameOption = None,
+    task: TaskOption = None,
+    epochs: EpochsOption = None,
+    seed: SeedOption = None,
+    changes: SetOption = None,
+    range_test: RangeTestOption = False,
+    no_confirm: NoConfirmOption = False,
+    device: DeviceOption = None,
+    storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+    storage_patience: PatienceOption = 600,
+    checkpoint_dir: CheckpointDirOption = None,
+    checkpoint_seconds: CheckpointSecondsOption = 10,
+    allow_drift: DriftOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Search a schedule, or go on with a search.
+
+    The same command again goes on with an unfinished study; with more --trials it adds to a
+    finished one. In the end the best are run again on fresh seeds.
+    """
+    given = {"trials": trials, "task": task, "epochs": epochs, "seed": seed}
+    given |= {"range_test": range_test or None}
+    watch_work(
+        asked_plan(study_file, given, changes, no_confirm=no_confirm),
+        json=json,
+        name=name or (study_file.stem if study_file else None),
+        storage=storage_option(storage, storage_file),
+        workers=workers,
+        device=device,
+        task_dir=study_file.parent if study_file else None,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_seconds=checkpoint_seconds,
+        storage_patience=storage_patience,
+        allow_drift=allow_drift,
+    )
+
+
+def compare(
+    study_file: StudyFileArgument = None,
+    trials: TrialsOption = None,
+    workers: WorkersOption = None,
+    name: NameOption = None,
+    task: TaskOption = None,
+    epochs: EpochsOption = None,
+    seed: SeedOption = None,
+    changes: SetOption = None,
+    range_test: RangeTestOption = False,
+    no_confirm: NoConfirmOption = False,
+    device: DeviceOption = None,
+    storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+    storage_patience: PatienceOption = 600,
+    checkpoint_dir: CheckpointDirOption = None,
+    checkpoint_seconds: CheckpointSecondsOption = 10,
+    allow_drift: DriftOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Search all families with as many trials each, and confirm the best of each.
+
+    Families that do not fit the epochs are left out; --set families=[...] names those to compare.
+    """
+    from clrsearch import service
+
+    given = {"trials": trials, "task": task, "epochs": epochs, "seed": seed}
+    given |= {"range_test": range_test or None}
+    plan = asked_plan(study_file, given, changes, no_confirm=no_confirm)
+    folder = study_file.parent if study_file else None
+    database = storage_option(storage, storage_file)
+    name = name or f"{study_file.stem if study_file else service.default_name(plan)}-compare"
+    comparison = service.comparison(
+        plan, name=name, storage=database, device=device, task_dir=folder
+    )
+    for note in comparison.notes:
+        typer.echo(note, err=True)
+    watch_work(
+        comparison.plan,
+        json=json,
+        name=name,
+        storage=database,
+        workers=workers,
+        device=device,
+        task_dir=folder,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_seconds=checkpoint_seconds,
+        storage_patience=storage_patience,
+        allow_drift=allow_drift,
+    )
+
+
+def confirm(
+    name: NameArgument,
+    top: Annotated[
+        int, typer.Option("--top", min=1, help="How many schedules besides the baseline's best.")
+    ] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Fresh seeds for each.")] = 5,
+    workers: WorkersOption = None,
+    device: DeviceOption = None,
+    task_dir: TaskDirOption = None,
+    storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+    storage_patience: PatienceOption = 600,
+    checkpoint_dir: CheckpointDirOption = None,
+    checkpoint_seconds: CheckpointSecondsOption = 10,
+    allow_drift: DriftOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Run the best of a finished search again on fresh seeds, and choose by these.
+
+    Again with more seeds or schedules it runs what is missing.
+    """
+    from clrsearch import service
+
+    database = storage_option(storage, storage_file)
+    watch_work(
+        service.confirmation_plan(name, top=top, seeds=seeds, storage=database),
+        json=json,
+        name=name,
+        storage=database,
+        workers=workers,
+        device=device,
+        task_dir=task_dir,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_seconds=checkpoint_seconds,
+        storage_patience=storage_patience,
+        allow_drift=allow_drift,
+    )
+
+
+def worker(
+    name: NameArgument,
+    device: DeviceOption = None,
+    task_dir: TaskDirOption = None,
+    storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+    storage_patience: PatienceOption = 600,
+    checkpoint_dir: CheckpointDirOption = None,
+    checkpoint_seconds: CheckpointSecondsOption = 10,
+    allow_drift: DriftOption = False,
+    max_minutes: MaxMinutesOption = None,
+    max_trials: MaxTrialsOption = None,
+    idle_wait: IdleWaitOption = None,
+    worker_name: Annotated[str | None, typer.Option("--worker-name", hidden=True)] = None,
+) -> None:
+    """Join a study: work on it until no trial is left, or up to a limit."""
+    from clrsearch import service
+    from clrsearch.cli import output
+    from clrsearch.errors import StudyStopped
+
+    try:
+        service.work(
+            name,
+            storage=storage_option(storage, storage_file),
+            device=device,
+            task_dir=task_dir,
+            checkpoint_dir=checkpoint_dir,
+            checkpoint_seconds=checkpoint_seconds,
+            storage_patience=storage_patience,
+            allow_drift=allow_drift,
+            max_minutes=max_minutes,
+            max_trials=max_trials,
+            idle_wait=idle_wait,
+            worker=worker_name,
+            on_end=output.print_trial,
+            on_wait=output.print_wait,
+        )
+    except StudyStopped as stopped:
+        output.print_error(stopped)
+        raise typer.Exit(3) from stopped  # launchers do not replace a worker that ends with 3
+
+
+def range_test(
+    study: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="STUDY", help="A FILE.toml or a study's name. Default: the task digits."
+        ),
+    ] = None,
+    task: TaskOption = None,
+    seed: SeedOption = None,
+    changes: SetOption = None,
+    device: DeviceOption = None,
+    task_dir: TaskDirOption = None,
+    to: OutputOption = None,
+    storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+    allow_drift: DriftOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Find the rates at which the loss starts to fall, and turns up again.
+
+    A study keeps its range test; for a file or a task nothing is stored.
+    """
+    from clrsearch import service
+    from clrsearch.cli import output
+
+    given = {"task": task, "seed": seed}
+    asked, folder = tested_study(study, given, changes, task_dir)
+    found = service.range_test(
+        asked,
+        storage=storage_option(storage, storage_file),
+        device=device,
+        task_dir=folder,
+        allow_drift=allow_drift,
+    )
+    output.print_tested(found, to=to, json=json)
+
+
+def watch_work(plan: StudyPlan, *, json: bool, **how: Any) -> None:
+    """Run a study, showing how it goes, and print the result; ``how`` is for the service."""
+    from clrsearch import service
+    from clrsearch.cli import output
+
+    watch = chosen_watch(json=json)
+    with watch:
+        result = service.run(
+            plan, on_change=watch.show, on_range_test=output.print_range_test, **how
+        )
+    print_ended(result, json=json)
+
+
+def chosen_watch(*, json: bool) -> Watch:
+    """What shows how a study goes: live on a terminal, else line by line."""
+    from rich.console import Console
+
+    from clrsearch.reports import Lines, LiveView
+
+    console = Console()
+    return LiveView(console) if console.is_terminal and not json else Lines(console, json=json)
+
+
+def print_ended(result: Result, *, json: bool) -> None:
+    """Print what a study has come to; exit with 130 if it was interrupted."""
+    from clrsearch.cli import output
+
+    output.print_result(result, json=json)
+    if result.interrupted:
+        raise typer.Exit(130)

@@ -1,0 +1,193 @@
+"""Workers as tasks of a Ray cluster: an embedded one of this machine, or one that is there."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import ipaddress
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
+
+from clrsearch.errors import ClrsearchError, PlanError
+from clrsearch.launch.launcher import Command
+
+LAST_WORDS = (0, 2, 3)  # no slot is left; an error that another would meet too; a stopped study
+CONNECT_SECONDS = 10.0  # Ray itself would try for minutes
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayCluster:
+    """Where Ray is, and what each worker gets of it.
+
+    Without an ``address`` a cluster of this machine's own begins and ends with the call.
+    ``num_gpus`` may be a fraction, which lets workers share one. A worker that is lost is started
+    again up to ``max_retries`` times.
+    """
+
+    address: str | None = None
+    num_gpus: float = 0
+    max_retries: int = 3
+    allow_unauthenticated: bool = False
+
+
+class WorkerLost(Exception):
+    """A worker was killed or crashed, so that another is worth while."""
+
+
+class RaySubmitter:
+    """Hands workers to Ray, and waits for them; see :class:`Submitter`.
+
+    Raises:
+        PlanError: Ray is not installed, or the address lets anybody run code there.
+    """
+
+    def __init__(self, cluster: RayCluster) -> None:
+        _require_authentication(cluster)
+        if importlib.util.find_spec("ray") is None:
+            raise PlanError("Ray is not installed: pip install 'clrsearch[ray]'")
+        self._cluster = cluster
+
+    def render(self, commands: Sequence[Command]) -> str:
+        """The cluster, what each task gets, and the tasks' commands."""
+        cluster = self._cluster
+        place = "a cluster of its own" if cluster.address is None else cluster.address
+        lines = [
+            f"# Ray: {place}; each task: num_cpus=1, num_gpus={cluster.num_gpus:g}, "
+            f"max_retries={cluster.max_retries}",
+            *(shlex.join(command.arguments) for command in commands),
+        ]
+        return "\n".join(lines)
+
+    def submit(self, commands: Sequence[Command]) -> str:
+        """Run the tasks until all have ended: their cluster ends with this process.
+
+        Raises:
+            ClrsearchError: there is no cluster, or workers gave up.
+        """
+        import ray
+        from ray.exceptions import RayError
+
+        cluster = self._cluster
+        _connect(cluster.address, commands)
+        try:
+            task = ray.remote(
+                num_cpus=1,
+                num_gpus=cluster.num_gpus,
+                max_retries=cluster.max_retries,
+                retry_exceptions=[WorkerLost],
+            )(attend)
+            codes: list[object] = []
+            for each in [task.remote(list(command.arguments)) for command in commands]:
+                try:
+                    codes.append(ray.get(each))
+                except RayError as error:
+                    codes.append(str(error).strip().splitlines()[-1])
+        finally:
+            ray.shutdown()
+        failed = [code for code in codes if code != 0]
+        if failed:
+            raise ClrsearchError(f"{len(failed)} of {len(codes)} workers gave up: {failed[-1]}")
+        return f"{len(codes)} workers have left"
+
+
+def attend(arguments: Sequence[str]) -> int | str:
+    """In a task: run a worker to its end; 0, or the last line of its complaint.
+
+    Raises:
+        WorkerLost: it was killed or crashed.
+    """
+    # its last words are kept, for Ray shows nobody the exit code of a task's child
+    child = subprocess.Popen(
+        arguments, stderr=subprocess.PIPE, text=True, preexec_fn=_end_with_parent()
+    )
+    said = child.communicate()[1]
+    sys.stderr.write(said)
+    if child.returncode not in LAST_WORDS:
+        raise WorkerLost(f"a worker ended with code {child.returncode}")
+    lines = [line for line in said.splitlines() if line.strip()]
+    return lines[-1].removeprefix("clrsearch: ") if child.returncode and lines else child.returncode
+
+
+def _end_with_parent() -> Callable[[], object] | None:
+    """What a child calls so that it is asked to leave when its task's process is killed."""
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    return lambda: library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _connect(address: str | None, commands: Sequence[Command]) -> None:
+    """Begin a cluster, whose processes inherit this environment, or join one, whose tasks get it.
+
+    Raises:
+        ClrsearchError: there is no cluster at the address.
+    """
+    import ray
+
+    environment = dict(commands[0].environment)
+    if address is not None:
+        try:
+            if address != "auto":
+                place = _split(address)
+                reached = place.hostname, place.port or 10001  # that of Ray's client
+                socket.create_connection(reached, timeout=CONNECT_SECONDS).close()
+            ray.init(address=address, runtime_env={"env_vars": environment})
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ClrsearchError(
+                f"no Ray cluster at {address}, or one that wants a token (RAY_AUTH_MODE=token, "
+                f"RAY_AUTH_TOKEN): {reason}"
+            ) from error
+        return
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        ray.init(address="local", num_cpus=len(commands), include_dashboard=False)
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _require_authentication(cluster: RayCluster) -> None:
+    """Refuse an address at which anybody who reaches it can run code.
+
+    Raises:
+        PlanError: saying so.
+    """
+    address = cluster.address
+    if address is None or address == "auto":
+        return
+    url = _split(address)
+    safe = _is_loopback(url.hostname or "") or os.environ.get("RAY_AUTH_MODE") == "token"
+    if not safe and not cluster.allow_unauthenticated:
+        raise PlanError(
+            f"Ray at {address} runs whatever code it is sent, from anybody who reaches it, unless "
+            "token authentication is on: set RAY_AUTH_MODE=token there and here, with the "
+            "cluster's token, or accept it with --allow-unauthenticated"
+        )
+    if url.scheme in ("http", "https"):
+        raise PlanError(
+            f"{address} is Ray's job API: give the cluster's own address (HOST:6379), or hand it "
+            f"workers with ray job submit --address {address} -- clrsearch worker NAME"
+        )
+
+
+def _split(address: str) -> SplitResult:
+    return urlsplit(address if "://" in address else f"ray://{address}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,398 @@
+"""The figures: of schedules, a range test, learning curves, and scores on fresh seeds.
+
+Curves of more points than a screen has are thinned by M4, which leaves the picture as it was
+(U. Jugel et al., "M4: A Visualization-Oriented Time Series Data Aggregation", VLDB 2014).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clrsearch.reports.figure import Array, Axis, Band, Curve, Figure, Mark, Marker, Panel, Points
+from clrsearch.tasks import Direction
+
+MOST_POINTS = 2000  # that a curve is drawn with
+WIDE = 8  # times the lowest of the schedules' peaks is the highest, and the axis is logarithmic
+DEEP = 1000  # times below the lowest peak a logarithmic axis ends at the latest
+ROOM = 0.05  # of an axis is left free at either end
+FIRST, OTHER = 0, 2  # styles of a figure with two kinds of lines, both of which are solid
+MOST_BANDS = 4  # of learning curves in one figure
+BESIDE = 0.22  # rows above and below the mean lie the scores that it is compared with
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleCurve:
+    """A schedule's rates and, where it sets them, momenta: (T,) arrays."""
+
+    label: str
+    rates: Array
+    momenta: Array | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeTestCurves:
+    """The losses of S seeds at P rates of a ramp, and the rates that were read off them.
+
+    ``training`` and ``validation`` are (S, P) and may hold nan and inf; the smoothed ones
+    are (P,). ``base`` and ``maximum`` are None where the test proposes none; ``sentence`` says why.
+    """
+
+    rates: Array
+    training: Array
+    validation: Array
+    smoothed_training: Array
+    smoothed_validation: Array
+    base: float | None
+    maximum: float | None
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearningCurve:
+    """A schedule's metric, ``values`` (S, E), nan where there is none, and its rates (E,)."""
+
+    label: str
+    values: Array
+    rates: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalistScores:
+    """A finalist's scores on fresh seeds, their mean with its interval, and the searched score."""
+
+    label: str
+    scores: tuple[float, ...]
+    mean: float
+    low: float | None
+    high: float | None
+    searched: float
+    chosen: bool
+
+
+def schedules_figure(schedules: Sequence[ScheduleCurve], *, steps_per_epoch: int) -> Figure:
+    """Rates over the horizon, and momenta below them if any schedule sets one.
+
+    The rates' axis is logarithmic where the schedules' peaks are more than a factor of 8 apart: on
+    a linear one the lower schedules would lie on the ground.
+    """
+    axis, edge = _rate_axis([each.rates for each in schedules])
+    panels = [
+        Panel(
+            y=axis,
+            curves=tuple(
+                _over_epochs(each.label, each.rates, steps_per_epoch, style, axis)
+                for style, each in enumerate(schedules)
+            ),
+        )
+    ]
+    if any(each.momenta is not None for each in schedules):
+        below = Axis(label="momentum")
+        panels.append(
+            Panel(
+                y=below,
+                curves=tuple(
+                    _over_epochs(each.label, each.momenta, steps_per_epoch, style, below)
+                    for style, each in enumerate(schedules)
+                    if each.momenta is not None
+                ),
+            )
+        )
+    return Figure(
+        title="Learning-rate schedule" if len(schedules) == 1 else "Learning-rate schedules",
+        subtitle=edge,
+        x=Axis(
+            label=f"epochs ({steps_per_epoch} steps each)",
+            low=0.0,
+            high=max((len(each.rates) / steps_per_epoch for each in schedules), default=1.0),
+            whole=True,
+        ),
+        panels=tuple(panels),
+    )
+
+
+def range_test_figure(test: RangeTestCurves) -> Figure:
+    """Each seed's losses over the learning rate, smoothed ones, and the proposed rates.
+
+    The losses' axis ends above where they started: how far they diverged says nothing.
+    """
+    kinds = (
+        (FIRST, "training loss", test.training, test.smoothed_training),
+        (OTHER, "validation loss", test.validation, test.smoothed_validation),
+    )
+    axis = _loss_axis(test)
+    seeds = tuple(
+        Curve(
+            label=f"{name}, each seed",
+            x=test.rates,
+            y=_inside(axis, losses),
+            style=style,
+            faint=True,
+        )
+        for style, name, matrix, _ in kinds
+        for losses in matrix
+    )
+    means = tuple(
+        Curve(label=f"{name}, smoothed", x=test.rates, y=_inside(axis, mean), style=style)
+        for style, name, _, mean in kinds
+    )
+    marks = []
+    if test.base is not None:
+        marks.append(Mark(label=f"base {test.base:.3g}", x=test.base, side="left"))
+    if test.maximum is not None:
+        marks.append(Mark(label=f"max {test.maximum:.3g}", x=test.maximum, side="right"))
+    return Figure(
+        title="Learning-rate range test",
+        subtitle=test.sentence,
+        x=Axis(
+            label="learning rate", log=True, low=float(test.rates[0]), high=float(test.rates[-1])
+        ),
+        panels=(Panel(y=axis, curves=seeds + means, marks=tuple(marks)),),
+    )
+
+
+def learning_curves_figure(schedules: Sequence[LearningCurve], *, metric: str) -> Figure:
+    """The metric after each epoch over the seeds, and below it the rates at the epochs' ends.
+
+    A mean ends where the first of its seeds does: that of the seeds which are left would look
+    better than the schedule is. Up to four schedules have a band over their seeds; more of them
+    would hide the lines.
+    """
+    finite = [np.where(np.isfinite(each.values), each.values, np.nan) for each in schedules]
+    begun = [each[~np.isnan(each).all(axis=1)] for each in finite]  # (S, E) each
+    several, banded = max(map(len, begun), default=0) > 1, len(schedules) <= MOST_BANDS
+    drawn = begun if banded else [_mean(each)[np.newaxis] for each in begun if len(each)]
+    values_axis = _late_axis(f"validation {metric}", drawn)
+    rates_axis, edge = _rate_axis([each.rates for each in schedules])
+    bands, means, rates = [], [], []
+    cut = False
+    for style, (each, values) in enumerate(zip(schedules, begun, strict=True)):
+        if len(values):
+            means.append(_mean_over_seeds(each.label, values, style, values_axis))
+            cut = cut or bool(np.isnan(_mean(values)).any() and len(values) > 1)
+        if len(values) > 1 and banded:
+            bands.append(_band_over_seeds(each.label, values, style, values_axis))
+        rates.append(
+            Curve(
+                label=each.label,
+                x=np.arange(1.0, len(each.rates) + 1),
+                y=_inside(rates_axis, each.rates),
+                style=style,
+            )
+        )
+    epochs = max((len(each.rates) for each in schedules), default=1)
+    return Figure(
+        title="Learning curves",
+        subtitle=" ".join(
+            sentence
+            for sentence, needed in (
+                ("Lines: means over the seeds.", several),
+                ("Bands: from the lowest seed to the highest.", bands),
+                ("A line ends where its first seed does.", cut),
+                (edge, edge),
+            )
+            if needed
+        ),
+        x=Axis(label="epoch", low=0.5, high=epochs + 0.5, whole=True),
+        panels=(
+            Panel(y=values_axis, curves=tuple(means), bands=tuple(bands)),
+            Panel(y=rates_axis, curves=tuple(rates)),
+        ),
+    )
+
+
+def scores_figure(
+    finalists: Sequence[FinalistScores], *, metric: str, direction: Direction
+) -> Figure:
+    """One row per finalist, the best mean on top: fresh scores, mean and interval, searched score.
+
+    A finalist without a mean, as it diverged on every seed, has the lowest row.
+    """
+    sign, better = (-1.0, "lower") if direction == "minimize" else (1.0, "higher")
+    worst_first = sorted(
+        finalists, key=lambda each: sign * each.mean if math.isfinite(each.mean) else -math.inf
+    )
+    rows = list(enumerate(worst_first))
+    fresh = [(score, row - BESIDE) for row, each in rows for score in each.scores]
+    searched = [(each.searched, row + BESIDE) for row, each in rows]
+    standings = [
+        _mean_and_interval(label, style, found)
+        for label, style, is_chosen in (("mean", FIRST, False), ("chosen: mean", OTHER, True))
+        if (found := [(row, each) for row, each in rows if each.chosen is is_chosen])
+    ]
+    ends = [end for each in finalists for end in (each.low, each.high) if end is not None]
+    middles = [value for each in finalists for value in (*each.scores, each.mean, each.searched)]
+    names = tuple(f"{each.label}{', chosen' * each.chosen}" for each in worst_first)
+    return Figure(
+        title="Scores on fresh seeds",
+        subtitle="",
+        x=_axis_around(f"{metric} ({better} is better)", ends + middles),
+        panels=(
+            Panel(
+                y=Axis(label="", names=names),
+                curves=tuple(interval for interval, _ in standings if len(interval.x)),
+                points=(
+                    *(mean for _, mean in standings),
+                    _points("one fresh seed", FIRST, "dot", fresh),
+                    _points("score in the search", FIRST, "diamond", searched),
+                ),
+            ),
+        ),
+    )
+
+
+def thinned(y: Array, most: int = MOST_POINTS) -> NDArray[np.intp]:
+    """The indices of at most ``most`` points between which straight lines show all of ``y``.
+
+    They are the bends where these are few, and otherwise, of as many stretches as fit, the first
+    and last, lowest and highest point of each.
+    """
+    if len(y) <= most:
+        return np.arange(len(y))
+    bends = np.flatnonzero(np.abs(np.diff(y, n=2)) > 1e-12 * np.abs(y).max()) + 1
+    kept = np.concatenate([[0], bends, [len(y) - 1]])
+    if len(kept) <= most:
+        error = np.abs(np.interp(np.arange(len(y)), kept, y[kept]) - y).max()
+        if error <= 1e-4 * np.ptp(y):  # no faint bow has been taken for a line
+            return kept
+    edges = np.linspace(0, len(y), most // 4 + 1).astype(np.intp)
+    return np.unique(
+        [
+            index
+            for start, stop in pairwise(edges)
+            for index in (
+                start,
+                start + y[start:stop].argmin(),
+                start + y[start:stop].argmax(),
+                stop - 1,
+            )
+        ]
+    )
+
+
+def _over_epochs(label: str, values: Array, steps_per_epoch: int, style: int, axis: Axis) -> Curve:
+    inside = _inside(axis, values)
+    kept = thinned(np.log(inside) if axis.log else inside)
+    return Curve(label=label, x=kept / steps_per_epoch, y=inside[kept], style=style)
+
+
+def _mean(values: Array) -> Array:
+    """Over the seeds, nan where not all of them have a value; (S, E) to (E,)."""
+    return np.asarray(values.mean(axis=0))
+
+
+def _mean_over_seeds(label: str, values: Array, style: int, axis: Axis) -> Curve:
+    mean = _mean(values)
+    all_have = np.flatnonzero(~np.isnan(mean))
+    return Curve(
+        label=label,
+        x=1.0 + all_have.astype(np.float64),
+        y=_inside(axis, mean[all_have]),
+        style=style,
+    )
+
+
+def _band_over_seeds(label: str, values: Array, style: int, axis: Axis) -> Band:
+    some_have = np.flatnonzero(~np.isnan(values).all(axis=0))
+    return Band(
+        label=label,
+        x=1.0 + some_have.astype(np.float64),
+        low=_inside(axis, np.nanmin(values[:, some_have], axis=0)),
+        high=_inside(axis, np.nanmax(values[:, some_have], axis=0)),
+        style=style,
+    )
+
+
+def _mean_and_interval(
+    label: str, style: int, rows: Sequence[tuple[int, FinalistScores]]
+) -> tuple[Curve, Points]:
+    ends = [
+        (value, row)
+        for row, each in rows
+        if each.low is not None and each.high is not None
+        for value in (each.low, each.high, math.nan)
+    ]
+    label = f"{label} and 95 % interval" if ends else label
+    x, y = _columns(ends)
+    means = _points(label, style, "disc", [(each.mean, row) for row, each in rows])
+    return Curve(label=label, x=x, y=y, style=style), means
+
+
+def _points(
+    label: str, style: int, marker: Marker, places: Sequence[tuple[float, float]]
+) -> Points:
+    x, y = _columns(places)
+    return Points(label=label, x=x, y=y, style=style, marker=marker)
+
+
+def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[Array, Array]:
+    array = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    return array[:, 0], array[:, 1]
+
+
+def _rate_axis(schedules: Sequence[Array]) -> tuple[Axis, str]:
+    """The axis of several schedules' rates, and what must be said of its lower edge."""
+    positive = [rates[rates > 0] for rates in schedules if (rates > 0).any()]
+    peaks = [rates.max() for rates in positive]
+    if not peaks or max(peaks) <= WIDE * min(peaks):
+        return Axis(label="learning rate"), ""
+    low = max(min(rates.min() for rates in positive), min(peaks) / DEEP) / 1.25
+    axis = Axis(label="learning rate", log=True, low=low, high=1.25 * max(peaks))
+    deeper = any((rates < low).any() for rates in schedules)
+    return axis, f"Rates below {low:.2g} lie on the lower edge." if deeper else ""
+
+
+def _loss_axis(test: RangeTestCurves) -> Axis:
+    """From the lowest loss to somewhat above the losses at the ramp's first rate."""
+    means = np.stack([test.smoothed_training, test.smoothed_validation])
+    everything = np.concatenate([test.training, test.validation, means])
+    seen = means[np.isfinite(means)]
+    if not seen.size:
+        return Axis(label="loss")
+    start = max(mean[np.isfinite(mean)][0] for mean in means if np.isfinite(mean).any())
+    low = everything[np.isfinite(everything)].min()
+    span = (start - low) or abs(start) or 1.0
+    return Axis(label="loss", low=low - ROOM * span, high=start + 0.3 * span)
+
+
+def _late_axis(label: str, values: Sequence[Array]) -> Axis:
+    """An axis for what follows the first fifth of the epochs, without what lies far out.
+
+    The end is what counts, and the first epochs' values would squeeze it into a line. Far out is
+    what J. W. Tukey calls so (Exploratory Data Analysis, 1977), of one schedule's values.
+    """
+    ends: list[float] = []
+    for each in values:
+        late = each[:, each.shape[1] // 5 :]
+        late = late[np.isfinite(late)]
+        if late.size:
+            lower, upper = np.quantile(late, [0.25, 0.75])
+            far = 3 * (upper - lower)
+            ends += [max(late.min(), lower - far), min(late.max(), upper + far)]
+    return _axis_around(label, ends)
+
+
+def _axis_around(label: str, values: Sequence[float]) -> Axis:
+    """An axis on which all of the ``values`` that are finite lie, with room at its ends."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return Axis(label=label)
+    low, high = min(finite), max(finite)
+    room = ROOM * ((high - low) or abs(high) or 1.0)
+    return Axis(label=label, low=low - room, high=high + room)
+
+
+def _inside(axis: Axis, values: Array) -> Array:
+    """Values that do not go further beyond the axis than it is long; on a log axis, not below it.
+
+    What is infinite leaves the axis as a finite value does.
+    """
+    if axis.low is None or axis.high is None:
+        return np.where(np.isfinite(values), values, np.nan)
+    beyond = 0.0 if axis.log else axis.high - axis.low
+    return np.clip(values, axis.low - beyond, axis.high + beyond)

@@ -1,0 +1,84 @@
+"""What is drawn of studies: from records, traces and range tests to figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from clrsearch.errors import StudyError
+from clrsearch.reports.figure import Figure
+from clrsearch.reports.figures import (
+    FinalistScores,
+    LearningCurve,
+    RangeTestCurves,
+    learning_curves_figure,
+    range_test_figure,
+    scores_figure,
+)
+from clrsearch.search import RangeTest, Record, Study, Verdict, padded, smoothed
+
+
+def picture_of_range_test(test: RangeTest) -> Figure:
+    """The losses over the rates, and the proposed bounds."""
+    points = len(test.rates)
+    return range_test_figure(
+        RangeTestCurves(
+            rates=np.array(test.rates),
+            training=padded(test.training, points, np.nan),
+            validation=padded(test.validation, points, np.nan),
+            smoothed_training=smoothed(test.training, points),
+            smoothed_validation=smoothed(test.validation, points),
+            base=test.base,
+            maximum=test.maximum,
+            sentence=test.sentence,
+        )
+    )
+
+
+def picture_of_scores(study: Study, verdict: Verdict) -> Figure:
+    """The fresh scores of each finalist, beside its score in the search."""
+    return scores_figure(
+        [
+            FinalistScores(
+                label=f"{each.family} (trial {each.trial})",
+                scores=tuple(each.scores.values()),
+                mean=each.mean,
+                low=each.low,
+                high=each.high,
+                searched=each.searched,
+                chosen=each.trial == verdict.chosen,
+            )
+            for each in verdict.standings
+        ],
+        metric=study.facts.metric,
+        direction=study.facts.direction,
+    )
+
+
+def picture_of_curves(study: Study, runs: Sequence[Record]) -> Figure:
+    """The learning curves of the confirmed schedules over the fresh seeds, and their rates.
+
+    Raises:
+        StudyError: none of them has finished an epoch.
+    """
+    facts = study.facts
+    by_finalist: dict[int, list[Record]] = {}
+    for run in runs:
+        if run.finalist is not None and run.values:
+            by_finalist.setdefault(run.finalist, []).append(run)
+    if not by_finalist:
+        raise StudyError(f"no run of {study.name} on a fresh seed has finished an epoch yet")
+    curves = []
+    for finalist, of_it in sorted(by_finalist.items()):
+        first = of_it[0]
+        played = study.trace(first.family, first.params)
+        values = [[run.values.get(e, np.nan) for e in range(1, facts.epochs + 1)] for run in of_it]
+        curves.append(
+            LearningCurve(
+                label=f"{first.family} (trial {finalist})",
+                values=np.array(values),
+                rates=played.at_epoch_ends(facts.steps_per_epoch).rates[0],
+            )
+        )
+    return learning_curves_figure(curves, metric=facts.metric)

@@ -1,0 +1,214 @@
+"""Rates that somebody has written by hand: piece by piece, or as a function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from pathlib import PurePath
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from clrsearch.errors import ScheduleError
+from clrsearch.schedules.code import assignment
+from clrsearch.schedules.fields import require_count, require_rate
+from clrsearch.schedules.schedule import (
+    Array,
+    HandWritten,
+    Parameter,
+    Range,
+    RateFunction,
+    Setting,
+    Snippet,
+    Space,
+    Value,
+    set_rates,
+    settings_near,
+)
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LambdaLR
+
+ROUNDING = 1e-9  # epochs by which a sum of fractions of epochs may miss the last one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manual:
+    """rate(t) = scale x what ``rates`` says of step t; a LambdaLR.
+
+    ``rates`` are pairs of epochs and a rate, or the name of a function. The epochs of a pair are
+    how many there are, counted from where the pair before ended, or the first and the last as a
+    pair of their own, (10, 15) being from the beginning of the eleventh to the end of the
+    fifteenth. They need not be whole, and fill all ``epochs`` without a gap. ``function`` is the
+    function of that name, ``rate(step, steps_per_epoch)``, where it has been loaded; it must give a
+    positive number at every step. Behind the last step the last rate stays.
+
+    Raises:
+        ScheduleError: the pairs leave a gap, overlap or do not end with the epochs, or a rate is
+            not positive; the pair or the step is named.
+    """
+
+    family: ClassVar[str] = "manual"
+
+    rates: HandWritten
+    epochs: int
+    steps_per_epoch: int
+    scale: float = 1.0
+    function: RateFunction | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        require_rate("scale", self.scale)
+        for name in ("epochs", "steps_per_epoch"):
+            require_count(name, getattr(self, name))
+        if not isinstance(self.rates, str):
+            self._pieces()
+        elif self.function is not None:
+            self.at(np.arange(self._horizon, dtype=np.float64))
+
+    @classmethod
+    def space(cls, setting: Setting) -> Space:
+        """A factor on all of its rates, searched as far as the rates of other families are."""
+        if setting.manual is None:
+            raise ScheduleError(
+                "no rates are given: manual = [[EPOCHS, RATE], ...] or "
+                'manual = "file.py:NAME" names them'
+            )
+        cls.build({"scale": 1.0}, setting)
+        return {"scale": Parameter(domain=Range(low=1 / 30, high=30.0, log=True))}
+
+    @classmethod
+    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+        """As it is written."""
+        return settings_near(space, {"scale": 1.0})
+
+    @classmethod
+    def build(cls, params: Mapping[str, Value], setting: Setting) -> Manual:
+        """What is written, with the searched factor on it."""
+        assert setting.manual is not None
+        return cls(
+            rates=setting.manual,
+            epochs=setting.epochs,
+            steps_per_epoch=setting.steps_per_epoch,
+            scale=float(params["scale"]),
+            function=setting.rate_function,
+        )
+
+    @property
+    def _horizon(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+    def at(self, steps: Array) -> tuple[Array, None]:
+        """The rate at each of ``steps``, which are whole where it is a function's.
+
+        Raises:
+            ScheduleError: the function has not been loaded, or gives no positive number.
+        """
+        held = np.minimum(steps, self._horizon - 1)
+        if isinstance(self.rates, str):
+            written = np.array([self._call(int(step)) for step in held], dtype=np.float64)
+        else:
+            ends, rates = self._pieces()
+            place = np.searchsorted(ends[:-1], held / self.steps_per_epoch, side="right")
+            written = np.asarray(rates, dtype=np.float64)[place]
+        return self.scale * written, None
+
+    def _call(self, step: int) -> float:
+        if self.function is None:
+            raise ScheduleError(f"{self.rates} has not been loaded")
+        rate = self.function(step, self.steps_per_epoch)
+        number = isinstance(rate, Real) and not isinstance(rate, bool)
+        if not (number and math.isfinite(rate) and rate > 0):
+            raise ScheduleError(
+                f"{self.rates} must give a positive number, not {rate!r} as at step {step}"
+            )
+        return float(rate)
+
+    def _pieces(self) -> tuple[list[float], list[float]]:
+        """Where each piece ends, in epochs, and its rate."""
+        ends: list[float] = []
+        rates: list[float] = []
+        reached = 0.0
+        assert not isinstance(self.rates, str)
+        for number, (where, rate) in enumerate(self.rates, start=1):
+            first, last = where if isinstance(where, Sequence) else (reached, reached + where)
+            piece = f"piece {number}"
+            require_rate(f"the rate of {piece}", rate)
+            if not last - first > ROUNDING:
+                raise ScheduleError(f"{piece} ends at epoch {last:g}, not after its beginning")
+            if first > reached + ROUNDING:
+                raise ScheduleError(
+                    f"epochs {reached:g} to {first:g}, before {piece}, have no rate"
+                )
+            if first < reached - ROUNDING:
+                raise ScheduleError(
+                    f"{piece} begins at epoch {first:g} and overlaps the one before it, "
+                    f"which ends at {reached:g}"
+                )
+            reached = last
+            ends.append(self._at_a_step(last))
+            rates.append(rate)
+            if self._steps_before(ends[-1]) <= self._steps_before(ends[-2] if ends[1:] else 0.0):
+                raise ScheduleError(f"{piece} is shorter than a step and would never be used")
+        if reached < self.epochs - ROUNDING:
+            raise ScheduleError(
+                f"epochs {reached:g} to {self.epochs} have no rate: the pieces cover "
+                f"{reached:g} of {self.epochs}"
+            )
+        if reached > self.epochs + ROUNDING:
+            raise ScheduleError(
+                f"the pieces go on to epoch {reached:g}, and there are {self.epochs}"
+            )
+        return ends, rates
+
+    def _at_a_step(self, epoch: float) -> float:
+        """The same, without the rounding of a sum of fractions where it is a step's beginning."""
+        steps = epoch * self.steps_per_epoch
+        whole = round(steps)
+        near = abs(steps - whole) < ROUNDING * self.steps_per_epoch
+        return whole / self.steps_per_epoch if near else epoch
+
+    def _steps_before(self, epoch: float) -> int:
+        return math.ceil(epoch * self.steps_per_epoch - ROUNDING)
+
+    def scheduler(self, optimizer: Optimizer) -> LambdaLR:
+        """A LambdaLR whose factor is the rate itself."""
+        from torch.optim.lr_scheduler import LambdaLR
+
+        set_rates(optimizer, 1.0)
+        return LambdaLR(optimizer, lambda step: float(self.at(np.array([step], float))[0][0]))
+
+    def code(self, groups: int) -> Snippet:
+        """The source of :meth:`scheduler`; a function is imported from where it lies."""
+        torchs = "from torch.optim.lr_scheduler import LambdaLR"
+        scale = "" if self.scale == 1.0 else f"{self.scale!r} * "
+        own: tuple[str, str, RateFunction | None] | None = None
+        if isinstance(self.rates, str):
+            place, _, name = self.rates.partition(":")
+            module = PurePath(place).stem if place.endswith(".py") else place
+            imports = (torchs, "", f"from {module} import {name}  # your own: {self.rates}")
+            own = (module, name, self.function)
+            definitions: tuple[str, ...] = ()
+            factor = f"float({name}(min(step, last), steps_per_epoch))"
+            last: tuple[str, ...] = ("last = EPOCHS * steps_per_epoch - 1",)
+        else:
+            ends, rates = self._pieces()
+            imports = ("import bisect", "", torchs)
+            definitions = (
+                f"RATES = {tuple(rates)!r}",
+                f"ENDS = {tuple(ends[:-1])!r}  # of each but the last, in epochs",
+            )
+            factor = "RATES[bisect.bisect(ENDS, step / steps_per_epoch)]"
+            last = ()
+        return Snippet(
+            imports=imports,
+            definitions=definitions,
+            own=own,
+            body=(
+                *assignment(1.0, groups),
+                *last,
+                f"return LambdaLR(optimizer, lambda step: {scale}{factor})",
+            ),
+        )

@@ -1,0 +1,189 @@
+"""What clrsearch needs of a machine, looked at: fit to be pasted into a report, without secrets."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from clrsearch.errors import ClrsearchError
+from clrsearch.launch import BINARIES
+from clrsearch.service.place import Storage, checkpoint_root, storage_url
+from clrsearch.storage import StorageUrl, condition, has_studies, open_database, require_place
+
+SLOW_MILLISECONDS = 20.0  # of a round trip: a trial makes about a hundred
+LITTLE_SPACE = 1e9  # bytes
+CLOCK_SECONDS = 60.0
+PACKAGES = ("clrsearch", "optuna", "torch", "sqlalchemy", "numpy")
+
+State = Literal["ok", "note", "wrong"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at: how it is and, where it is not right, what to do."""
+
+    what: str
+    state: State
+    says: str
+    remedy: str = ""
+
+
+def examine(
+    *,
+    storage: Storage = None,
+    device: str | None = None,
+    checkpoint_dir: Path | None = None,
+) -> list[Finding]:
+    """Look at Python, torch and its device, the storage, the checkpoint folder and launchers."""
+    findings = [_python(), *_devices(device)]
+    try:
+        url = storage_url(storage)
+    except ClrsearchError as error:
+        return [*findings, Finding(what="storage", state="wrong", says=str(error))]
+    findings += _storage(url)
+    findings.append(_checkpoints(checkpoint_root(url, checkpoint_dir)))
+    return [*findings, *_launchers()]
+
+
+def _python() -> Finding:
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    return Finding(
+        what="python",
+        state="ok",
+        says=f"{platform.python_version()} on {platform.system()} {platform.machine()}; {versions}",
+    )
+
+
+def _devices(device: str | None) -> Iterator[Finding]:
+    import torch
+
+    from clrsearch.training.device import find_device, usable_cores
+
+    try:
+        chosen = find_device(device)
+        torch.ones(2, device=chosen).sum().item()
+    except (ClrsearchError, RuntimeError) as error:
+        yield Finding(
+            what="device",
+            state="wrong",
+            says=" ".join(str(error).split()),
+            remedy="--device cpu works everywhere; a GPU needs a driver that this torch knows",
+        )
+        return
+    if chosen.type == "cuda":
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        yield Finding(
+            what="device", state="ok", says=f"{', '.join(names)}, CUDA {torch.version.cuda}"
+        )
+        return
+    says = f"{chosen}, {usable_cores()} cores"
+    if shutil.which("nvidia-smi") is not None and not torch.cuda.is_available():
+        yield Finding(
+            what="device",
+            state="wrong",
+            says=f"{says}; there is an NVIDIA driver, but torch {torch.__version__} uses no GPU",
+            remedy="install a torch that is built for its CUDA version",
+        )
+    else:
+        yield Finding(what="device", state="ok", says=says)
+
+
+def _storage(url: StorageUrl) -> Iterator[Finding]:
+    try:
+        require_place(url, create=True)
+        if not has_studies(url):
+            yield Finding(
+                what="storage",
+                state="note",
+                says=f"{url} has no studies yet",
+                remedy="clrsearch run makes the tables",
+            )
+            return
+        with open_database(url) as database:
+            found = condition(database)
+    except ClrsearchError as error:
+        yield Finding(
+            what="storage",
+            state="wrong",
+            says=str(error),
+            remedy="--storage, --storage-file or CLRSEARCH_STORAGE names the database",
+        )
+        return
+    yield Finding(
+        what="storage",
+        state="ok",
+        says=f"{url}: {found.server}, schema {found.schema}, "
+        f"{found.studies} studies with their confirmations",
+    )
+    yield Finding(
+        what="role",
+        state="note" if found.refused else "ok",
+        says=f"may only read: {found.refused}" if found.refused else "may read and write",
+        remedy="a worker needs a role that may write (clrsearch db roles)" if found.refused else "",
+    )
+    slow = found.milliseconds > SLOW_MILLISECONDS
+    yield Finding(
+        what="latency",
+        state="note" if slow else "ok",
+        says=f"{found.milliseconds:.2f} ms for a round trip",
+        remedy="a trial makes about a hundred: a database that is nearer helps" if slow else "",
+    )
+    if abs(found.clock) > CLOCK_SECONDS:
+        yield Finding(
+            what="clock",
+            state="note",
+            says=f"the database's is {found.clock:+.0f} s from this machine's",
+            remedy="nothing needs it, for leases go by the database's clock; times read oddly",
+        )
+
+
+def _checkpoints(folder: Path) -> Finding:
+    """Whether checkpoints can be written, in the folder or the nearest one that is there."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        return Finding(
+            what="checkpoints",
+            state="wrong",
+            says=f"{folder}: {error.strerror}",
+            remedy="--checkpoint-dir or CLRSEARCH_CHECKPOINT_DIR names another folder",
+        )
+    free = shutil.disk_usage(there).free
+    little = free < LITTLE_SPACE
+    return Finding(
+        what="checkpoints",
+        state="note" if little else "ok",
+        says=f"{folder}, {free / 1e9:.1f} GB free",
+        remedy="a full disk stops workers: each keeps one checkpoint" if little else "",
+    )
+
+
+def _launchers() -> Iterator[Finding]:
+    yield Finding(what="launch local", state="ok", says=sys.executable)
+    missing = [name for name in BINARIES if shutil.which(name) is None]
+    for what, package, needs in (("launch slurm", "submitit", missing), ("launch ray", "ray", [])):
+        lacks = [f"{name} is not found" for name in needs]
+        if importlib.util.find_spec(package) is None:
+            extra = what.partition(" ")[2]
+            lacks.append(f"{package} is not installed (pip install 'clrsearch[{extra}]')")
+        if lacks:
+            yield Finding(
+                what=what, state="note", says=", ".join(lacks), remedy="only if you use it"
+            )
+        else:
+            yield Finding(
+                what=what, state="ok", says=f"{package} {importlib.metadata.version(package)}"
+            )
+    if "SLURM_JOB_ID" in os.environ:
+        yield Finding(what="slurm job", state="ok", says=os.environ["SLURM_JOB_ID"])

@@ -1,0 +1,277 @@
+"""Workers for a study that is there: here, or handed to a scheduler."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from clrsearch.errors import PlanError, StorageError, StudyError
+from clrsearch.launch import RayCluster, RaySubmitter, SlurmJob, SlurmSubmitter, Submitter
+from clrsearch.reports import Snapshot, snapshot
+from clrsearch.search import Study
+from clrsearch.service.drift import load_same
+from clrsearch.service.place import Storage, checkpoint_folder, storage_url, task_folder
+from clrsearch.service.running import Result
+from clrsearch.service.working import (
+    CHECKPOINT_SECONDS,
+    require_limits,
+    require_room,
+    watch_workers,
+    worker_command,
+    worker_options,
+)
+from clrsearch.storage import PATIENCE_SECONDS, StorageUrl, open_database, quiet_optuna
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """How many workers, how many of them on a GPU, and the options of each.
+
+    ``per_gpu`` is None where it is left to the scheduler, or one worker has a GPU. The others are
+    those of :func:`clrsearch.service.work`.
+    """
+
+    count: int
+    per_gpu: int | None = None
+    device: str | None = None
+    task_dir: Path | None = None
+    checkpoint_dir: Path | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    storage_patience: float = PATIENCE_SECONDS
+    allow_drift: bool = False
+    max_minutes: float | None = None
+    max_trials: int | None = None
+    idle_wait: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch(Generic[T]):
+    """Workers that are ready to start.
+
+    ``text`` is what would run, with the password hidden; ``notes`` what there is to say of it.
+    """
+
+    text: str
+    notes: Sequence[str]
+    start: Callable[[], T]
+
+
+def launch_local(
+    name: str,
+    workers: Workers,
+    *,
+    storage: Storage = None,
+    on_change: Callable[[Snapshot], None] = lambda snapshot: None,
+) -> Launch[Result]:
+    """Workers on this machine; to start them is to wait until they have left, as ``run`` does.
+
+    Raises:
+        ClrsearchError: the study, the task, the storage or the device is not as it must be.
+        StudyStopped: of ``start``: the task's code failed again and again.
+    """
+    import torch
+
+    from clrsearch.training.device import per_gpu_devices, worker_devices
+
+    ready = _prepare(name, workers, storage)
+    require_room(ready.url, ready.count)
+    if workers.per_gpu is None:
+        devices = worker_devices(workers.device, ready.count, slots=ready.count)
+    else:
+        gpus = torch.cuda.device_count()
+        devices = per_gpu_devices(workers.per_gpu, ready.count, gpus=gpus)
+    commands = [partial(worker_command, name, ready.url, each, ready.options) for each in devices]
+
+    def start() -> Result:
+        began = time.monotonic()
+        with open_database(ready.url) as database:
+            study = Study(database, name)
+            checkpoints = checkpoint_folder(ready.url, study, workers.checkpoint_dir)
+            interrupted = watch_workers(
+                study,
+                commands,
+                checkpoints,
+                patience=workers.storage_patience,
+                on_change=on_change,
+            )
+            return Result(
+                snapshot=snapshot(study),
+                storage=ready.url,
+                task_dir=ready.task_dir,
+                interrupted=interrupted,
+                began_finished=False,
+                seconds=time.monotonic() - began,
+            )
+
+    lines = [
+        shlex.join(worker_command(name, ready.url, each, ready.options, None).arguments)
+        for each in devices
+    ]
+    return Launch(text="\n".join([*_shown(ready.url), *lines]), notes=ready.notes, start=start)
+
+
+def launch_slurm(
+    name: str,
+    workers: Workers,
+    *,
+    minutes: int,
+    partition: str | None = None,
+    gres: str | None = None,
+    options: Mapping[str, str] | None = None,
+    log_dir: Path | None = None,
+    storage: Storage = None,
+) -> Launch[str]:
+    """Workers as an array of SLURM jobs of ``minutes`` each, requeued when these are over.
+
+    With ``per_gpu`` so many share a job and, unless ``gres`` asks for something else, its one GPU.
+    ``options`` are further ones of sbatch. To start is to submit; it says where the jobs are.
+
+    Raises:
+        ClrsearchError: the study, the task or the storage is not as it must be, or submitit is not
+            installed; of ``start``: there is no SLURM here, or it refuses the job.
+    """
+    if minutes < 1:
+        raise PlanError(f"the time limit must be at least 1 minute, not {minutes}")
+    job = SlurmJob(
+        name=name,
+        folder=(log_dir or Path("clrsearch-jobs")).absolute(),
+        minutes=minutes,
+        workers=workers.per_gpu or 1,
+        partition=partition,
+        gres=gres or ("gpu:1" if workers.per_gpu else None),
+        options=options or {},
+    )
+    return _submission(name, workers, SlurmSubmitter(job), storage)
+
+
+def launch_ray(
+    name: str,
+    workers: Workers,
+    *,
+    address: str | None = None,
+    num_gpus: float | None = None,
+    max_retries: int = 3,
+    allow_unauthenticated: bool = False,
+    storage: Storage = None,
+) -> Launch[str]:
+    """Workers as tasks of a Ray cluster: one of its own, or that of ``address``.
+
+    ``num_gpus`` is for each worker; by default ``1 / per_gpu``, or none. To start is to wait until
+    they have left, for their cluster or their connection ends with this process.
+
+    Raises:
+        ClrsearchError: the study, the task or the storage is not as it must be, Ray is not
+            installed, or its address is open to anybody; of ``start``: workers gave up.
+    """
+    if num_gpus is None:
+        num_gpus = 1 / workers.per_gpu if workers.per_gpu else 0.0
+    cluster = RayCluster(
+        address=address,
+        num_gpus=num_gpus,
+        max_retries=max_retries,
+        allow_unauthenticated=allow_unauthenticated,
+    )
+    submitter = RaySubmitter(cluster)
+    url = storage_url(storage)
+    if address is not None and url.has_password and url.kept_in is None:
+        raise StorageError(
+            "Ray shows the environment of tasks on its dashboard: put the URL with the password "
+            "into a file for --storage-file, at the same place on every machine of the cluster"
+        )
+    return _submission(name, workers, submitter, url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """What follows from a study and the workers that are asked for it."""
+
+    url: StorageUrl
+    task_dir: Path
+    count: int
+    options: Sequence[str]
+    notes: Sequence[str]
+
+
+def _submission(name: str, workers: Workers, submitter: Submitter, storage: Storage) -> Launch[str]:
+    url = storage_url(storage)
+    if url.file is not None:
+        raise StorageError(
+            f"{url} is a file of this machine, which workers elsewhere cannot share: keep the "
+            "study in PostgreSQL (postgresql://USER@HOST/DATABASE), and begin it there with "
+            "clrsearch run"
+        )
+    ready = _prepare(name, workers, url)
+    command = worker_command(name, url, workers.device, ready.options, None)
+    commands = [command] * ready.count
+    return Launch(
+        text="\n".join([*_shown(url), submitter.render(commands)]),
+        notes=ready.notes,
+        start=lambda: submitter.submit(commands),
+    )
+
+
+def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
+    """Refuse what no worker could work on; as many workers as there are slots for.
+
+    Raises:
+        ClrsearchError: the study, the task or the storage is not as it must be.
+    """
+    for option, number in {"workers": workers.count, "per_gpu": workers.per_gpu}.items():
+        if number is not None and number < 1:
+            raise PlanError(f"{option} must be at least 1, not {number}")
+    require_limits(
+        max_minutes=workers.max_minutes,
+        max_trials=workers.max_trials,
+        idle_wait=workers.idle_wait,
+    )
+    quiet_optuna()
+    url = storage_url(storage)
+    folder = task_folder(workers.task_dir)
+    with open_database(url) as database:
+        study = Study(database, name)
+        load_same(study, folder, allow_drift=workers.allow_drift)
+        left = slots_left(study)
+        checkpoints = checkpoint_folder(url, study, workers.checkpoint_dir).parent
+    count, notes = workers.count, []
+    if workers.idle_wait is None:
+        if not left:
+            raise StudyError(
+                f"no trial of {name} is left: clrsearch run with more --trials adds some, and "
+                "with --idle-wait workers stay for them"
+            )
+        if count > left:
+            notes.append(f"{left} trials are left: {left} workers instead of {count}")
+            count = left
+    options = worker_options(
+        task_dir=folder,
+        checkpoint_dir=checkpoints,
+        checkpoint_seconds=workers.checkpoint_seconds,
+        storage_patience=workers.storage_patience,
+        allow_drift=workers.allow_drift,
+        max_minutes=workers.max_minutes,
+        max_trials=workers.max_trials,
+        idle_wait=workers.idle_wait,
+    )
+    return _Ready(url=url, task_dir=folder, count=count, options=options, notes=notes)
+
+
+def slots_left(study: Study) -> int:
+    """How many workers find something to do, now or in the confirmation that follows."""
+    stages = study.stages()
+    left = [stage.slots.unfinished() for stage in stages]
+    confirm = study.plan.confirm
+    if len(stages) == 1 and confirm.enabled:
+        left.append((confirm.top + 1) * confirm.seeds)  # of the top, and of the baseline
+    return max(left)
+
+
+def _shown(url: StorageUrl) -> list[str]:
+    """The variables that the workers find the database by, with the password hidden."""
+    return [f"{name}={url.kept_in or url}" for name, value in url.environment().items() if value]

@@ -1,0 +1,240 @@
+"""Schedules looked at without training: of a family and its values, or a study's best."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+from clrsearch.errors import PlanError
+from clrsearch.reports import Figure, ScheduleCurve, number, schedules_figure
+from clrsearch.schedules import FAMILIES, Manual, Schedule, Trace, trace
+from clrsearch.search import (
+    Study,
+    StudyPlan,
+    StudySpace,
+    build_space,
+    load_plan,
+    nearest,
+    studies,
+)
+from clrsearch.service.drift import bind_rate, load_rate_of
+from clrsearch.service.look import chosen
+from clrsearch.service.place import Storage, storage_url
+from clrsearch.storage import has_studies, open_database
+from clrsearch.tasks import TaskFacts
+
+EPOCHS, STEPS_PER_EPOCH = 20, 100
+OWN_RATE = 0.1
+"""A family's first setting is around the rate of the task's optimizer; here there is no task."""
+UNSET = "none"
+"""Takes the value out that the first setting has."""
+PLAN_KEYS = ("manual", "stepsize")
+HORIZON = ("horizon", "epochs", "steps_per_epoch", "function")
+"""Fields of schedules that follow from the horizon, or that no text can say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Previewed:
+    """A schedule and its trace, with a label for each parameter group that tells them apart."""
+
+    labels: tuple[str, ...]
+    schedule: Schedule
+    trace: Trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """Schedules over the same horizon."""
+
+    epochs: int
+    steps_per_epoch: int
+    schedules: tuple[Previewed, ...]
+
+    @property
+    def curves(self) -> list[ScheduleCurve]:
+        """The rates and momenta of each schedule's groups."""
+        return [
+            ScheduleCurve(
+                label=label,
+                rates=each.trace.rates[group],
+                momenta=None if each.trace.momenta is None else each.trace.momenta[group],
+            )
+            for each in self.schedules
+            for group, label in enumerate(each.labels)
+        ]
+
+    @property
+    def figure(self) -> Figure:
+        """All of them overlaid."""
+        return schedules_figure(self.curves, steps_per_epoch=self.steps_per_epoch)
+
+
+def preview(
+    names: Sequence[str],
+    values: Mapping[str, Any] | None = None,
+    *,
+    epochs: int | None = None,
+    steps_per_epoch: int | None = None,
+    storage: Storage = None,
+    task_dir: Path | None = None,
+) -> Preview:
+    """The schedules of ``names``: families, with ``values`` over their first settings, or studies.
+
+    A value is one of what is searched of a family (``max_lr``, ``cycles``) or a field of it
+    (``step_size_up``), for all families that have it, or as ``cyclic.max_lr`` for one. Several
+    values of what is searched, in a list, give one schedule each, and ``none`` unsets a value. The
+    plan's ``manual`` and ``stepsize`` are taken too. A study brings its own epochs and steps per
+    epoch; without one, 20 and 100 are the default.
+
+    Raises:
+        PlanError: a name is neither a family nor a study, a value is unknown or wrong, or studies
+            of different lengths are asked for.
+        ScheduleError: values contradict each other.
+    """
+    found = {name: _of_study(name, storage, task_dir) for name in names if name not in FAMILIES}
+    lengths = {(study.epochs, study.steps_per_epoch) for study in found.values()}
+    if len(lengths) > 1 or (lengths and (epochs or steps_per_epoch)):
+        raise PlanError(
+            f"{', '.join(found)}: a study is shown over its own epochs and steps per epoch, "
+            "and what is overlaid must have the same"
+        )
+    for length in lengths:
+        epochs, steps_per_epoch = length
+    epochs, steps_per_epoch = epochs or EPOCHS, steps_per_epoch or STEPS_PER_EPOCH
+    given = dict(values or {})
+    plan = load_plan(None, {key: given.pop(key) for key in PLAN_KEYS if key in given})
+    sources = {
+        name: _Family(name, plan, _facts(epochs, steps_per_epoch), task_dir)
+        for name in names
+        if name in FAMILIES
+    }
+    for key in given:
+        if not any(source.key(key) for source in sources.values()):
+            known = [name for source in sources.values() for name in source.names]
+            hint = nearest(key, known) if known else ": a study's best is shown as it is"
+            raise PlanError(f"--set {key}: there is no such value{hint}")
+    shown: list[Previewed] = []
+    for name in dict.fromkeys(names):
+        if name in found:
+            shown.extend(found[name].schedules)
+        else:
+            shown.extend(sources[name].schedules(given))
+    return Preview(epochs=epochs, steps_per_epoch=steps_per_epoch, schedules=tuple(shown))
+
+
+def _of_study(name: str, storage: Storage, task_dir: Path | None) -> Preview:
+    """The schedule of a study that ``clrsearch best`` prints."""
+    url = storage_url(storage)
+    known = []
+    if has_studies(url):
+        with open_database(url) as database:
+            known = [study.name for study in studies(database)]
+            if name in known:
+                return _best_of(Study(database, name), task_dir)
+    raise PlanError(
+        f"{name} is neither a family of schedules nor a study{nearest(name, (*FAMILIES, *known))}"
+    )
+
+
+def _best_of(study: Study, task_dir: Path | None) -> Preview:
+    trial, _ = chosen(study)
+    bind_rate(study, trial.family, task_dir)
+    label = f"{study.name}: {trial.family} (trial {trial.number})"
+    groups = study.facts.groups
+    best = Previewed(
+        labels=tuple(f"{label}, {group}" for group in groups) if groups[1:] else (label,),
+        schedule=study.space.build(trial.family, trial.params),
+        trace=study.trace(trial.family, trial.params),
+    )
+    return Preview(
+        epochs=study.facts.epochs,
+        steps_per_epoch=study.facts.steps_per_epoch,
+        schedules=(best,),
+    )
+
+
+class _Family:
+    """A family, and how what is given turns into schedules of it."""
+
+    def __init__(self, name: str, plan: StudyPlan, facts: TaskFacts, task_dir: Path | None) -> None:
+        self._name = name
+        manual = plan.manual if name == Manual.family else None
+        alone = {"families": (name,), "baseline": name, "manual": manual}
+        self._plan = plan.model_copy(update=alone)
+        self._facts = facts
+        loaded = load_rate_of(self._plan, task_dir)
+        self._function = None if loaded is None else loaded.function
+        self._searched = self._space({}).families[name]
+        of_schedule = {each.name for each in fields(FAMILIES[name])}  # type: ignore[arg-type]
+        self.names = (*self._searched, *sorted(of_schedule - {*self._searched, *HORIZON}))
+
+    def key(self, key: str) -> str | None:
+        """What a key means for this family, with or without its name; None where nothing."""
+        name = key.removeprefix(f"{self._name}.")
+        return name if name in self.names else None
+
+    def schedules(self, given: Mapping[str, Any]) -> Iterator[Previewed]:
+        """One schedule for each combination of searched values that are given as lists."""
+        own = {name: value for key, value in given.items() if (name := self.key(key))}
+        several = {
+            name: value if isinstance(value, list) else [value]
+            for name, value in own.items()
+            if name in self._searched and value != UNSET
+        }
+        for name, options in several.items():
+            if not options:
+                raise PlanError(f"--set {name}: there is no value in the list")
+        rest = {name: _plain(value) for name, value in own.items() if name not in several}
+        for combination in itertools.product(*several.values()):
+            values = dict(zip(several, combination, strict=True))
+            schedule = self._schedule(values, rest)
+            told = [f"{name} {number(values[name])}" for name in values if len(several[name]) > 1]
+            yield Previewed(
+                labels=(", ".join([self._name, *told]),),
+                schedule=schedule,
+                trace=trace(schedule, self._facts.horizon),
+            )
+
+    def _schedule(self, values: Mapping[str, Any], rest: Mapping[str, Any]) -> Schedule:
+        space = self._space(values)
+        params = space.first(self._name)[0]
+        for name in values:
+            if name not in params:
+                raise PlanError(f"{self._name}.{name} means nothing beside the other values")
+        schedule: Any = space.build(self._name, params)
+        try:
+            return cast(Schedule, replace(schedule, **rest))
+        except TypeError as error:
+            wrong = ", ".join(f"{name} {value!r}" for name, value in rest.items())
+            raise PlanError(f"{self._name} cannot have {wrong}: {error}") from error
+
+    def _space(self, values: Mapping[str, Any]) -> StudySpace:
+        plan = self._plan.model_copy(update={"bounds": {self._name: values}})
+        return build_space(plan, self._facts, self._function)
+
+
+def _plain(value: Any) -> Any:
+    """A value of a field as it is written."""
+    if value == UNSET:
+        return None
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _facts(epochs: int, steps_per_epoch: int) -> TaskFacts:
+    """The facts of no task in particular, whose optimizer has a momentum."""
+    return TaskFacts(
+        metric="loss",
+        direction="minimize",
+        epochs=epochs,
+        batch_size=1,
+        steps_per_epoch=steps_per_epoch,
+        ratios=(1.0,),
+        groups=("all",),
+        own_rate=OWN_RATE,
+        momentum="momentum",
+        optimizer="SGD(momentum=0.9)",
+        source="",
+    )

@@ -1,0 +1,180 @@
+"""Running studies: begun or gone on with, worked off by workers of this machine.
+
+What trains is imported where it is called, so that listing studies does not cost torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from clrsearch.errors import PlanError, PlanMismatch
+from clrsearch.reports import Snapshot, snapshot
+from clrsearch.search import RangeTest, Study, StudyPlan, build_space, differences, exists
+from clrsearch.service.drift import Code, load_code, refuse_drift, versions
+from clrsearch.service.place import (
+    Storage,
+    checkpoint_folder,
+    default_name,
+    storage_url,
+    task_folder,
+)
+from clrsearch.service.testing import probe_task, show_range_test, test_task
+from clrsearch.service.working import (
+    CHECKPOINT_SECONDS,
+    begin_confirmation,
+    require_room,
+    watch_workers,
+    worker_command,
+    worker_options,
+)
+from clrsearch.storage import (
+    PATIENCE_SECONDS,
+    StorageUrl,
+    has_studies,
+    open_database,
+    quiet_optuna,
+    require_place,
+)
+from clrsearch.tasks import LoadedTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What :func:`run` leaves: the study as it now is, and whether it was interrupted."""
+
+    snapshot: Snapshot
+    storage: StorageUrl
+    task_dir: Path
+    interrupted: bool
+    began_finished: bool
+    seconds: float
+
+
+def run(
+    plan: StudyPlan,
+    *,
+    name: str | None = None,
+    storage: Storage = None,
+    workers: int | None = None,
+    device: str | None = None,
+    task_dir: Path | None = None,
+    checkpoint_dir: Path | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    storage_patience: float = PATIENCE_SECONDS,
+    allow_drift: bool = False,
+    on_change: Callable[[Snapshot], None] = lambda snapshot: None,
+    on_range_test: Callable[[RangeTest | None], None] = lambda tested: None,
+) -> Result:
+    """Begin a study, or go on with the one of this name, and work until its slots are used up.
+
+    ``workers`` defaults to one per GPU, or per core without one. Checkpoints are written at least
+    ``checkpoint_seconds`` apart; outages of the database are waited out for ``storage_patience``
+    seconds. ``allow_drift`` goes on with a study that was made with another source of the task or
+    another version of clrsearch or torch. ``on_change`` is called about twice a second, and
+    ``on_range_test`` with the range test of a new study whose plan wants one, and with None when
+    that begins.
+
+    Raises:
+        ClrsearchError: the plan, the task or the storage is not as it must be; nothing is written.
+        StudyStopped: the task's code failed again and again.
+    """
+    from clrsearch.training.device import worker_devices
+
+    began = time.monotonic()
+    quiet_optuna()
+    if workers is not None and workers < 1:
+        raise PlanError(f"workers must be at least 1, not {workers}")
+    name = name or default_name(plan)
+    url = storage_url(storage)
+    folder = task_folder(task_dir)
+    require_place(url, create=True)
+    code = load_code(plan, folder)
+    facts = tested = None
+    if not _goes_on(url, name, code.task):
+        facts = probe_task(code.task, plan, device)
+        build_space(plan, facts, code.rate_function)  # refuses what cannot be searched
+    devices = worker_devices(device, workers, slots=plan.trials)
+    require_room(url, len(devices))
+    if facts is not None and plan.range_test:
+        on_range_test(None)
+        tested = test_task(code.task, facts, seed=plan.seed, device=device)
+        on_range_test(tested)
+    with open_database(url, create=True) as database:
+        if facts is not None:
+            if exists(database, name):
+                Study(database, name).delete()  # nothing but failures of an earlier source
+            made_with = versions(folder, code.rate)
+            study = Study.create(database, name, plan, facts, made_with, range_test=tested)
+            if tested is not None and study.range_test is not None:
+                show_range_test(study)
+        else:
+            study = Study(database, name)
+        _join(study, plan, code, allow_drift=allow_drift)
+        finished = _left(study) == 0
+        checkpoints = checkpoint_folder(url, study, checkpoint_dir)
+        options = worker_options(
+            task_dir=folder,
+            checkpoint_dir=checkpoints.parent,
+            checkpoint_seconds=checkpoint_seconds,
+            storage_patience=storage_patience,
+            allow_drift=allow_drift,
+        )
+        if not study.plan.confirm.enabled:
+            devices = devices[: study.slots.unfinished()]
+        commands = [partial(worker_command, name, url, device, options) for device in devices]
+        interrupted = not finished and watch_workers(
+            study, commands, checkpoints, patience=storage_patience, on_change=on_change
+        )
+        return Result(
+            snapshot=snapshot(study),
+            storage=url,
+            task_dir=folder,
+            interrupted=interrupted,
+            began_finished=finished,
+            seconds=time.monotonic() - began,
+        )
+
+
+def _left(study: Study) -> int:
+    """How many slots are open or claimed, those of a confirmation that is asked for included."""
+    if study.plan.confirm.enabled:
+        begin_confirmation(study)
+    return sum(each.slots.unfinished() for each in study.stages())
+
+
+def _goes_on(url: StorageUrl, name: str, loaded: LoadedTask) -> bool:
+    """Whether there is a study to go on with: not if it only failed and its task has changed."""
+    if not has_studies(url):
+        return False
+    with open_database(url) as database:
+        if not exists(database, name):
+            return False
+        study = Study(database, name)
+        only_failed = all(record.state == "failed" for record in study.history.records())
+        return loaded.source == study.facts.source or not only_failed or study.slots.live() > 0
+
+
+def _join(study: Study, plan: StudyPlan, code: Code, *, allow_drift: bool) -> None:
+    """Add slots where more are asked for; refuse a plan that asks for another study."""
+    # what is wrong is told as such, not as another plan
+    build_space(plan, study.facts, code.rate_function, study.range_test)
+    different = differences(study.plan, plan)
+    fewer = "trials" in plan.model_fields_set and plan.trials < study.plan.trials
+    if fewer:
+        different.append(
+            f"trials is {study.plan.trials} there and {plan.trials} here, and may only grow"
+        )
+    if different:
+        raise PlanMismatch(
+            f"the study {study.name} exists with another plan: {'; '.join(different)}. "
+            "Begin another with --name, or remove it with clrsearch delete"
+        )
+    if not allow_drift:
+        refuse_drift(study, code)
+    study.grow(plan.trials if "trials" in plan.model_fields_set else study.plan.trials)
+    if plan.confirm != study.plan.confirm and "confirm" in plan.model_fields_set:
+        study.plan_confirmation(plan.confirm)

@@ -1,0 +1,72 @@
+"""How a database is: reached how fast, by whom, in which version, and whether it can be written."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from optuna.storages._rdb.models import StudyModel
+
+from clrsearch.storage.engine import Database, cause
+from clrsearch.storage.outage import DATABASE_ERRORS
+from clrsearch.storage.slots import SLOT_TABLE, database_clock
+
+ROUND_TRIPS = 9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """``server`` is its own name and version, ``milliseconds`` the median of a round trip.
+
+    ``refused`` says why this role may not write, empty where it may. ``clock`` is by how many
+    seconds the database's clock is ahead of this machine's.
+    """
+
+    server: str
+    schema: str
+    studies: int
+    milliseconds: float
+    refused: str
+    clock: float
+
+
+def condition(database: Database) -> Condition:
+    """Look at an open database; what is written to find out is taken back."""
+    engine = database.engine
+    with engine.connect() as connection:
+        trips = []
+        for _ in range(ROUND_TRIPS):
+            began = time.perf_counter()
+            connection.exec_driver_sql("SELECT 1")
+            trips.append(time.perf_counter() - began)
+        studies = connection.scalar(sa.select(sa.func.count()).select_from(StudyModel))
+        clock = (connection.scalar(sa.select(database_clock)) or 0.0) - time.time()
+    version = ".".join(str(part) for part in engine.dialect.server_version_info or ())
+    named = (
+        "MariaDB" if getattr(engine.dialect, "is_mariadb", False) else _NAMES[database.url.dialect]
+    )
+    return Condition(
+        server=f"{named} {version}",
+        schema=database.optuna.get_current_version(),
+        studies=studies or 0,
+        milliseconds=statistics.median(trips) * 1e3,
+        refused=_refused(engine),
+        clock=clock,
+    )
+
+
+_NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL"}
+
+
+def _refused(engine: sa.Engine) -> str:
+    """Why this role may not change a row of ours; the change is of no row, and rolled back."""
+    nothing = f"UPDATE {SLOT_TABLE} SET attempt = attempt WHERE study = ''"
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(nothing)
+            connection.rollback()
+    except DATABASE_ERRORS as error:
+        return cause(error)
+    return ""

@@ -1,0 +1,168 @@
+"""Optuna's trials as plain rows: the one place that reads its tables by SQL.
+
+Its own way of reading builds objects for every running trial each time it is asked, which takes
+about a second where a thousand are running. The layout is that of the schema which
+:func:`~clrsearch.storage.engine.require_version` has checked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.storages._rdb import models
+from optuna.trial import TrialState
+
+CONSTRAINT = "constraints:"
+"""In front of a constraint's name, in the key of a trial's system attribute."""
+CHUNK = 500  # ids in one query: some databases take few variables
+
+_trials = models.TrialModel.__table__
+_params = models.TrialParamModel.__table__
+_user = models.TrialUserAttributeModel.__table__
+_system = models.TrialSystemAttributeModel.__table__
+_values = models.TrialIntermediateValueModel.__table__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    """A trial without its values. It is born with most of that, and its end adds the rest.
+
+    Times are in UTC.
+    """
+
+    number: int
+    state: TrialState
+    started: datetime
+    ended: datetime | None
+    params: Mapping[str, Any]
+    attributes: Mapping[str, Any]
+    constraints: Mapping[str, float]
+
+
+class Reported(NamedTuple):
+    """A value that a trial has reported, under the number of its row."""
+
+    trial: int
+    row: int
+    step: int
+    value: float
+
+
+class Trials:
+    """The trials of one study."""
+
+    def __init__(self, engine: sa.Engine, study_id: int, *, unread: Collection[str] = ()) -> None:
+        """User attributes whose keys are ``unread`` are left where they are."""
+        self._engine = engine
+        self._ours = _trials.c.study_id == study_id
+        self._unread = tuple(unread)
+
+    def states(self, first: int = 0) -> dict[int, TrialState]:
+        """The states of the trials from the id ``first`` on, by their ids."""
+        query = sa.select(_trials.c.trial_id, _trials.c.state)
+        query = query.where(self._ours, _trials.c.trial_id >= first).order_by(_trials.c.trial_id)
+        return {row.trial_id: row.state for row in self._rows(query)}
+
+    def details(self, ids: Collection[int]) -> dict[int, Details]:
+        """Some trials without their values, by their ids.
+
+        The state comes first: what is written before it changes is then read with it.
+        """
+        times = (_trials.c.datetime_start, _trials.c.datetime_complete)
+        rows = list(self._of(ids, _trials, _trials.c.number, _trials.c.state, *times))
+        params: dict[int, dict[str, Any]] = {each: {} for each in ids}
+        constraints: dict[int, dict[str, float]] = {each: {} for each in ids}
+        columns = (_params.c.param_name, _params.c.param_value, _params.c.distribution_json)
+        for row in self._of(ids, _params, *columns):
+            kind = _distribution(row.distribution_json)
+            params[row.trial_id][row.param_name] = kind.to_external_repr(row.param_value)
+        attributes = self._attributes(ids, _user.c.key.not_in(self._unread))
+        ours = _system.c.key.like(f"{CONSTRAINT}%")
+        for row in self._of(ids, _system, _system.c.key, _system.c.value_json, where=ours):
+            name = row.key.removeprefix(CONSTRAINT)
+            constraints[row.trial_id][name] = json.loads(row.value_json)
+        return {
+            row.trial_id: Details(
+                number=row.number,
+                state=row.state,
+                started=row.datetime_start.replace(tzinfo=UTC),
+                ended=row.datetime_complete and row.datetime_complete.replace(tzinfo=UTC),
+                params=params[row.trial_id],
+                attributes=attributes[row.trial_id],
+                constraints=constraints[row.trial_id],
+            )
+            for row in rows
+        }
+
+    def attributes(self, ids: Collection[int], keys: Collection[str]) -> dict[int, dict[str, Any]]:
+        """Some of the user attributes of some trials, by their ids."""
+        return self._attributes(ids, _user.c.key.in_(keys))
+
+    def _attributes(
+        self, ids: Collection[int], where: sa.ColumnElement[bool]
+    ) -> dict[int, dict[str, Any]]:
+        found: dict[int, dict[str, Any]] = {each: {} for each in ids}
+        for row in self._of(ids, _user, _user.c.key, _user.c.value_json, where=where):
+            found[row.trial_id][row.key] = json.loads(row.value_json)
+        return found
+
+    def values(self, ids: Collection[int]) -> list[Reported]:
+        """All that some trials have reported."""
+        return [Reported(*row) for row in self._of(ids, _values, *_REPORTED, where=_FINITE)]
+
+    def values_since(self, row: int) -> list[Reported]:
+        """What the study's trials have reported in rows behind the given one."""
+        query = (
+            sa.select(_values.c.trial_id, *_REPORTED)
+            .join(_trials, _trials.c.trial_id == _values.c.trial_id)
+            .where(self._ours, _FINITE, _values.c.trial_intermediate_value_id > row)
+        )
+        return [Reported(*each) for each in self._rows(query)]
+
+    def _of(
+        self,
+        ids: Collection[int],
+        table: sa.Table,
+        *columns: sa.Column[Any],
+        where: sa.ColumnElement[bool] | None = None,
+    ) -> Iterator[Any]:
+        """Rows of a table that belong to some trials, in the order in which they were written.
+
+        Of many trials all between the first and the last are read; few are named one by one, for
+        the trials between them may be a whole study.
+        """
+        query = sa.select(table.c.trial_id, *columns).order_by(*table.primary_key)
+        if where is not None:
+            query = query.where(where)
+        if len(ids) > CHUNK:
+            if table is not _trials:
+                query = query.join(_trials, _trials.c.trial_id == table.c.trial_id)
+            between = _trials.c.trial_id.between(min(ids), max(ids))
+            rows = self._rows(query.where(self._ours, between))
+            yield from (row for row in rows if row.trial_id in ids)
+        elif ids:
+            yield from self._rows(query.where(table.c.trial_id.in_(ids)))
+
+    def _rows(self, query: sa.Select[Any]) -> list[Any]:
+        with self._engine.connect() as connection:
+            return list(connection.execute(query).all())
+
+
+_REPORTED = (_values.c.trial_intermediate_value_id, _values.c.step, _values.c.intermediate_value)
+_FINITE = (
+    _values.c.intermediate_value_type
+    == models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
+)
+
+
+@lru_cache(maxsize=1024)
+def _distribution(text: str) -> BaseDistribution:
+    """A distribution by its JSON, of which a study has a few."""
+    return json_to_distribution(text)

@@ -1,0 +1,129 @@
+"""The learning-rate range test: the rate rises from harmless to harmful, and the losses are noted.
+
+L. N. Smith, "Cyclical Learning Rates for Training Neural Networks", arXiv:1506.01186, section 3.3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from clrsearch.tasks import Task, TaskFacts, task_code
+from clrsearch.training.data import Batches
+from clrsearch.training.seeding import (
+    derive,
+    random_state,
+    restore_random_state,
+    seed_everything,
+)
+from clrsearch.training.sequential import TaskData, number, train_batch
+
+LOWEST, HIGHEST = 1e-4, 1e3  # times the task's own rate
+POINTS = 100  # rates, 14 of them per decade
+STEPS = 2  # per rate
+SETTLING = 50  # steps at the lowest rate first, in which batch norm's statistics find their level
+SEEDS = 3
+HOPELESS = 3.0  # times the size of the training loss at the start: a rise by that ends the ramp
+FIRST_SEED = 1_000_000
+"""Seed indices from here on are the range test's: a search has 0, a confirmation 1, 2, ..."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ramp:
+    """Losses over a rising rate: one curve per seed, over the P ``rates``.
+
+    A curve is shorter than P where its loss diverged at the rate that follows.
+    """
+
+    rates: tuple[float, ...]
+    training: tuple[tuple[float, ...], ...]
+    validation: tuple[tuple[float, ...], ...]
+
+
+def ramp(task: Task, facts: TaskFacts, data: TaskData, *, seed: int, device: torch.device) -> Ramp:
+    """Train fresh models while the rate rises exponentially, one for each of three seeds.
+
+    The rate of the first group goes from 1e-4 to 1e3 times the task's own, and the others keep
+    their ratios to it. What is noted at a rate is the mean training loss of its two steps, and then
+    the loss of one batch of the validation split, the same at every rate. Nothing is left behind:
+    models and optimizers are thrown away, the global random generators are put back.
+
+    Raises:
+        TaskRaised: the task's own code raised.
+    """
+    rates = np.geomspace(facts.own_rate * LOWEST, facts.own_rate * HIGHEST, POINTS).tolist()
+    before = random_state(device)
+    try:
+        with task_code("testing a range of rates"):
+            curves = [
+                _curves(task, facts, data, rates, (seed, FIRST_SEED + index), device)
+                for index in range(SEEDS)
+            ]
+    finally:
+        restore_random_state(before, device)
+    return Ramp(
+        rates=tuple(rates),
+        training=tuple(training for training, _ in curves),
+        validation=tuple(validation for _, validation in curves),
+    )
+
+
+def _curves(
+    task: Task,
+    facts: TaskFacts,
+    data: TaskData,
+    rates: list[float],
+    seed: tuple[int, int],
+    device: torch.device,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The training and the validation losses of one seed, up to where it diverges."""
+    seed_everything(derive(*seed, "init"))
+    model = task.model().to(device)
+    optimizer = task.optimizer(model)
+    batches = _endless(data.train, seed)
+    inputs, targets = _sample(data.validation)
+    seed_everything(derive(*seed, "epoch"))
+
+    def step(rate: float) -> float:
+        model.train()
+        for group, ratio in zip(optimizer.param_groups, facts.ratios, strict=True):
+            group["lr"] = rate * ratio
+        return number("loss", train_batch(task, model, optimizer, *next(batches)))
+
+    def validate() -> float:
+        model.eval()
+        with torch.no_grad():
+            return number("loss", task.loss(model(inputs), targets))
+
+    start = sum(step(rates[0]) for _ in range(SETTLING)) / SETTLING
+    training: list[float] = []
+    validation: list[float] = []
+    for rate in rates:
+        trained = sum(step(rate) for _ in range(STEPS)) / STEPS
+        validated = validate()
+        if not (math.isfinite(trained) and math.isfinite(validated)):
+            break
+        training.append(trained)
+        validation.append(validated)
+        if trained - start > HOPELESS * abs(start):
+            break
+    return tuple(training), tuple(validation)
+
+
+def _endless(train: Batches, seed: tuple[int, int]) -> Iterator[tuple[Any, Any]]:
+    """Training batches, epoch after epoch."""
+    epoch = 0
+    while True:
+        epoch += 1
+        yield from train.shuffled(derive(*seed, "order", epoch))
+
+
+def _sample(validation: Batches) -> tuple[Any, Any]:
+    """One batch of the split, drawn at random (it may lie in the order of its classes), or all."""
+    drawn = next(validation.shuffled(0), None)
+    return next(validation.in_order()) if drawn is None else drawn
