@@ -72,7 +72,15 @@ def ours(url: StorageUrl) -> float:
         facts = probe(loaded, epochs=EPOCHS, device=CPU)
         study = Study.create(database, "benchmark", plan, facts, {})
         data = TaskData(loaded.task, facts.batch_size, CPU)
-        worker = Worker(study, loaded.task, data, CPU, Checkpoints(Path(folder)), name="worker")
+        worker = Worker(
+            study,
+            loaded.task,
+            data,
+            CPU,
+            Checkpoints(Path(folder)),
+            name="worker",
+            checkpoint_seconds=10.0,
+        )
         began = time.perf_counter()
         worker.work()
         seconds = time.perf_counter() - began
