@@ -36,7 +36,9 @@ app.command()(change.retry)
 app.command()(change.cancel)
 app.command()(change.delete)
 app.add_typer(db, name="db")
+db.command()(look.check)
 db.command()(change.upgrade)
+db.command("prune-checkpoints")(change.prune_checkpoints)
 db.command()(change.roles)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from clrsearch.cli.options import (
+    CheckpointDirOption,
     NameArgument,
     StorageFileOption,
     StorageOption,
@@ -68,6 +69,22 @@ def upgrade(
     if not yes:
         typer.confirm("Is there a backup, and does nobody work on it?", abort=True)
     output.print_upgraded(service.upgrade_database(storage=storage_option(storage, storage_file)))
+
+
+def prune_checkpoints(
+    checkpoint_dir: CheckpointDirOption = None,
+    storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+) -> None:
+    """Remove checkpoints that no running trial of this database needs."""
+    from clrsearch import service
+    from clrsearch.cli import output
+
+    output.print_pruned(
+        service.prune_checkpoints(
+            storage=storage_option(storage, storage_file), checkpoint_dir=checkpoint_dir
+        )
+    )
 
 
 def roles(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,6 +23,9 @@ from clrsearch.cli.options import (
     assignments,
     storage_option,
 )
+
+if TYPE_CHECKING:
+    from clrsearch.service import Finding
 
 
 def best(
@@ -217,10 +220,31 @@ def doctor(
     Fit to be pasted into a report: there is no password in it. Exit code 1 if something is wrong.
     """
     from clrsearch import service
-    from clrsearch.cli import output
 
     database = storage_option(storage, storage_file)
     found = service.examine(storage=database, device=device, checkpoint_dir=checkpoint_dir)
+    _print_findings(found, json=json)
+
+
+def check(
+    storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Look whether what is stored of each study fits together. Nothing is changed.
+
+    Exit code 1 if something is wrong.
+    """
+    from clrsearch import service
+
+    found = service.check_database(storage=storage_option(storage, storage_file))
+    _print_findings(found, json=json)
+
+
+def _print_findings(found: Sequence[Finding], *, json: bool) -> None:
+    """Print them; exit with 1 if something is wrong."""
+    from clrsearch.cli import output
+
     output.print_findings(found, json=json)
     if any(each.state == "wrong" for each in found):
         raise typer.Exit(1)

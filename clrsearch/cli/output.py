@@ -36,7 +36,7 @@ from clrsearch.reports import (
     trial_table,
 )
 from clrsearch.search import RangeTest, Record, Study
-from clrsearch.service import Best, Finding, Preview, Replayed, Result, Shown, Tested, best
+from clrsearch.service import Best, Finding, Preview, Pruned, Replayed, Result, Shown, Tested, best
 from clrsearch.storage import MadeRole, Upgraded
 
 UNBOUND = 250  # columns of a table that is written to a file or a pipe
@@ -108,6 +108,11 @@ def print_trial(record: Record, study: Study) -> None:
 def print_wait(cause: str) -> None:
     """A worker's line for an outage of the database that it begins to wait out."""
     print(f"clrsearch: waiting for the database: {cause}", file=sys.stderr, flush=True)
+
+
+def print_note(text: str) -> None:
+    """A worker's line for what it has noticed, and goes on in spite of."""
+    print(f"clrsearch: {text}", file=sys.stderr, flush=True)
 
 
 def print_retried(name: str, opened: int) -> None:
@@ -219,15 +224,25 @@ def draw(figure: Figure, to: Path) -> None:
     print(f"wrote {to}", file=sys.stderr)
 
 
+def print_pruned(pruned: Pruned) -> None:
+    """What ``clrsearch db prune-checkpoints`` removed and, path by path, what it left alone."""
+    print(f"{pruned.root}: {pruned.files} files removed, {pruned.size / 1e6:.1f} MB")
+    if pruned.foreign:
+        print("of no study in this database, and left alone:")
+        for folder in pruned.foreign:
+            print(f"  {folder}")
+
+
 def print_findings(findings: Sequence[Finding], *, json: bool) -> None:
-    """What ``clrsearch doctor`` saw, a line each, and under it what to do."""
+    """What was looked at, a line each, and under it what to do."""
     if json:
         print(json_format.dumps([dataclasses.asdict(each) for each in findings], indent=2))
         return
+    width = max(len(each.what) for each in findings)
     for each in findings:
-        print(f"{each.state:<5}  {each.what:<12}  {each.says}")
+        print(f"{each.state:<5}  {each.what:<{width}}  {each.says}")
         if each.remedy:
-            print(f"{'':<21}  -> {each.remedy}")
+            print(f"{'':<{width + 7}}  -> {each.remedy}")
 
 
 def print_shown(shown: Shown, *, json: bool) -> None:

@@ -211,6 +211,7 @@ def worker(
             worker=worker_name,
             on_end=output.print_trial,
             on_wait=output.print_wait,
+            on_note=output.print_note,
         )
     except StudyStopped as stopped:
         output.print_error(stopped)

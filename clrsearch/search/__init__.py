@@ -1,18 +1,20 @@
 """Decides what to try, where to stop and who leads; never imports torch or training."""
 
 from clrsearch.search.confirm import Standing, Verdict, finalists, judge
+from clrsearch.search.consistency import Misfit, misfits
 from clrsearch.search.history import History, Record, leader
 from clrsearch.search.plan import ConfirmPlan, StudyPlan, differences, load_plan, nearest
 from clrsearch.search.pruner import hopeless
 from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
 from clrsearch.search.sampler import suggest
 from clrsearch.search.space import GROUPS, StudySpace, build_space
-from clrsearch.search.study import Study, exists, studies
+from clrsearch.search.study import Study, exists, searches, study_names
 
 __all__ = [
     "GROUPS",
     "ConfirmPlan",
     "History",
+    "Misfit",
     "RangeTest",
     "Record",
     "Standing",
@@ -28,10 +30,12 @@ __all__ = [
     "judge",
     "leader",
     "load_plan",
+    "misfits",
     "nearest",
     "padded",
     "read_range_test",
+    "searches",
     "smoothed",
-    "studies",
+    "study_names",
     "suggest",
 ]

@@ -14,6 +14,7 @@ from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
+from pydantic import ValidationError
 
 from clrsearch.errors import StudyError
 from clrsearch.schedules import RateFunction, Trace, Value, trace
@@ -22,7 +23,7 @@ from clrsearch.search.plan import ConfirmPlan, StudyPlan
 from clrsearch.search.rangetest import RangeTest
 from clrsearch.search.sampler import distributions
 from clrsearch.search.space import StudySpace, build_space
-from clrsearch.storage import Database, Slot, Slots, Trials
+from clrsearch.storage import Database, Slot, Slots, SlotState, Trials
 from clrsearch.tasks import TaskFacts
 
 if TYPE_CHECKING:
@@ -62,23 +63,31 @@ class Study:
         try:
             self._id = self._storage.get_study_id_from_name(name)
         except KeyError:
-            raise StudyError(_unknown(name, [study.name for study in studies(database)])) from None
+            raise StudyError(_unknown(name, searches(database))) from None
         stored = self._storage.get_study_user_attrs(self._id).get(ATTRIBUTE)
         if stored is None:
             raise StudyError(f"{name} is a study of Optuna's that clrsearch did not make")
         self.stage: Stage = stored.get("stage", "search")
         self.slots = Slots(database.engine, stored["uuid"], self.stage)
-        plan = StudyPlan.model_validate(stored["plan"])
+        self.versions: Mapping[str, str] = stored["versions"]
+        try:
+            plan = StudyPlan.model_validate(stored["plan"])
+            self.facts = TaskFacts.model_validate(stored["facts"])
+        except ValidationError as error:
+            key = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise StudyError(
+                f"{name} was made by clrsearch {self.versions.get('clrsearch')}, and what is "
+                f"stored of it cannot be read by this one: {key}: {error.errors()[0]['msg']}"
+            ) from error
         grown = max(plan.trials, self.slots.counts().total())
         self.plan = plan.model_copy(update={"trials": grown})
-        self.facts = TaskFacts.model_validate(stored["facts"])
-        self.versions: Mapping[str, str] = stored["versions"]
         self.created = datetime.fromisoformat(stored["created"])
         tested = stored.get("range_test")
         self.range_test = None if tested is None else RangeTest.model_validate(tested)
         self.space: StudySpace = build_space(self.plan, self.facts, tested=self.range_test)
         self.uuid: str = stored["uuid"]
-        self.history = History(Trials(database.engine, self._id, unread=CURVES))
+        self._trials = Trials(database.engine, self._id, unread=CURVES)
+        self.history = History(self._trials)
         self._trial_ids: dict[int, int] = {}
         self._rate_function: RateFunction | None = None
         self._sibling: Study | None = None  # opened once: it keeps the runs that it has read
@@ -180,6 +189,17 @@ class Study:
             self._sibling = self._bound(Study(self.database, f"{self.name}{CONFIRMATION}"))
         return self._sibling
 
+    def again(self) -> Study:
+        """The same study, opened anew: more may be asked of it by now.
+
+        Raises:
+            StudyError: it has been deleted, or another one has its name.
+        """
+        study = self._bound(Study(self.database, self.name))
+        if study.uuid != self.uuid:
+            raise StudyError(f"{self.name} was deleted, and another study has its name now")
+        return study
+
     def _bound(self, sibling: Study) -> Study:
         if self._rate_function is not None:
             sibling.bind(self._rate_function)
@@ -267,13 +287,9 @@ class Study:
             return False
         return True
 
-    def report(self, trial: int, epoch: int, value: float) -> bool:
-        """Store the metric of one finished epoch; False where the trial has ended."""
-        try:
-            self._storage.set_trial_intermediate_value(self._trial_id(trial), epoch, value)
-        except UpdateFinishedTrialError:
-            return False
-        return True
+    def report(self, trial: int, values: Mapping[int, float]) -> bool:
+        """Store the metric of some finished epochs at once; False where the trial has ended."""
+        return self._trials.report(self._trial_id(trial), values)
 
     def complete(self, trial: int, value: float, attributes: Mapping[str, Any]) -> bool:
         """End a trial with its last epoch's value; False where it has ended."""
@@ -297,7 +313,8 @@ class Study:
 
     def discard_orphans(self) -> None:
         """Discard what still runs for slots that have ended: it was begun twice."""
-        ended = self.slots.ends()
+        going_on = (SlotState.OPEN, SlotState.CLAIMED)
+        ended = {slot for slot, state in self.slots.states().items() if state not in going_on}
         for record in self.history.records():
             if record.state == "running" and record.slot in ended:
                 self.discard(record.number)
@@ -361,31 +378,29 @@ class Study:
         self._storage.delete_study(self._id)
 
 
-class Listed:
-    """A study's name and size, without opening it."""
-
-    __slots__ = ("created", "name", "plan")
-
-    def __init__(self, name: str, stored: Mapping[str, Any]) -> None:
-        self.name = name
-        self.created = datetime.fromisoformat(stored["created"])
-        self.plan = StudyPlan.model_validate(stored["plan"])
-
-
-def studies(database: Database) -> list[Listed]:
-    """The studies that clrsearch made, oldest first."""
+def searches(database: Database) -> list[str]:
+    """The names of the studies that clrsearch made, oldest first; not of their confirmations."""
     found = get_storage(database.optuna).get_all_studies()
     return [
-        Listed(each.study_name, each.user_attrs[ATTRIBUTE])
+        each.study_name
         for each in found
         if ATTRIBUTE in each.user_attrs
         and each.user_attrs[ATTRIBUTE].get("stage", "search") == "search"
     ]
 
 
+def study_names(database: Database) -> tuple[list[str], list[str]]:
+    """The names of all studies, oldest first: those that clrsearch made, and the others."""
+    ours: list[str] = []
+    others: list[str] = []
+    for each in get_storage(database.optuna).get_all_studies():
+        (ours if ATTRIBUTE in each.user_attrs else others).append(each.study_name)
+    return ours, others
+
+
 def exists(database: Database, name: str) -> bool:
     """Whether clrsearch has made a study of this name."""
-    return any(study.name == name for study in studies(database))
+    return name in searches(database)
 
 
 def _appears(storage: BaseStorage, study_id: int) -> bool:

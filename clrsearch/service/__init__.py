@@ -7,6 +7,7 @@ from clrsearch.service.change import (
     retry,
     upgrade_database,
 )
+from clrsearch.service.checking import Pruned, check_database, prune_checkpoints
 from clrsearch.service.doctor import Finding, examine
 from clrsearch.service.drift import versions
 from clrsearch.service.launching import Launch, Workers, launch_local, launch_ray, launch_slurm
@@ -34,6 +35,7 @@ __all__ = [
     "Finding",
     "Launch",
     "Preview",
+    "Pruned",
     "Replayed",
     "Result",
     "Shown",
@@ -42,6 +44,7 @@ __all__ = [
     "Workers",
     "best",
     "cancel",
+    "check_database",
     "comparison",
     "confirmation_plan",
     "default_name",
@@ -54,6 +57,7 @@ __all__ = [
     "make_database_roles",
     "picture",
     "preview",
+    "prune_checkpoints",
     "range_test",
     "replay",
     "retry",

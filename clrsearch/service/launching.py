@@ -268,7 +268,7 @@ def slots_left(study: Study) -> int:
     left = [stage.slots.unfinished() for stage in stages]
     confirm = study.plan.confirm
     if len(stages) == 1 and confirm.enabled:
-        left.append((confirm.top + 1) * confirm.seeds)  # of the top, and of the baseline
+        left.append(max(confirm.top + 1, len(study.plan.searched)) * confirm.seeds)
     return max(left)
 
 

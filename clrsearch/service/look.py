@@ -23,7 +23,7 @@ from clrsearch.reports import (
     source_code,
 )
 from clrsearch.schedules import Schedule, Value
-from clrsearch.search import Record, Study, Verdict, studies
+from clrsearch.search import Record, Study, Verdict, searches
 from clrsearch.service.drift import bind_rate, load_same
 from clrsearch.service.place import Storage, storage_url
 from clrsearch.storage import (
@@ -130,7 +130,7 @@ def list_studies(*, storage: Storage = None) -> list[Snapshot]:
     if not has_studies(url):
         return []
     with open_database(url) as database:
-        return [snapshot(Study(database, each.name)) for each in studies(database)]
+        return [snapshot(Study(database, name)) for name in searches(database)]
 
 
 def status(

@@ -54,8 +54,13 @@ def checkpoint_root(url: StorageUrl, given: Path | None) -> Path:
     if given is not None or variable:
         return (given or Path(str(variable))).absolute()
     if url.file is not None:
-        return url.file.with_name(f"{url.file.stem}-checkpoints")
+        return beside(url.file)
     return platformdirs.user_data_path("clrsearch", appauthor=False) / "checkpoints"
+
+
+def beside(file: Path) -> Path:
+    """The folder for the checkpoints of a SQLite file, and of no other database."""
+    return file.with_name(f"{file.stem}-checkpoints")
 
 
 def task_folder(given: Path | None) -> Path:

@@ -18,7 +18,7 @@ from clrsearch.search import (
     build_space,
     load_plan,
     nearest,
-    studies,
+    searches,
 )
 from clrsearch.service.drift import bind_rate, load_rate_of
 from clrsearch.service.look import chosen
@@ -131,7 +131,7 @@ def _of_study(name: str, storage: Storage, task_dir: Path | None) -> Preview:
     known = []
     if has_studies(url):
         with open_database(url) as database:
-            known = [study.name for study in studies(database)]
+            known = searches(database)
             if name in known:
                 return _best_of(Study(database, name), task_dir)
     raise PlanError(

@@ -37,6 +37,8 @@ from clrsearch.storage import (
 from clrsearch.worker import Supervisor
 
 if TYPE_CHECKING:
+    from clrsearch.tasks import Task
+    from clrsearch.training import TaskData
     from clrsearch.worker.signals import Interruption
 
 CHECKPOINT_SECONDS = 10.0
@@ -61,13 +63,15 @@ def work(
     worker: str | None = None,
     on_end: Callable[[Record, Study], None] = lambda record, study: None,
     on_wait: Callable[[str], None] = lambda cause: None,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Work on a study in this process until no slot is left; see :func:`run` for the options.
 
     After ``max_minutes``, or the end of ``max_trials`` trials, it leaves as it does on SIGTERM,
     with a checkpoint and its slot open to others. Without a slot it stays for ``idle_wait``
     seconds, in case that some are added. ``on_wait`` is called with the cause of each outage of the
-    database that it waits out.
+    database that it waits out, ``on_note`` with what is amiss otherwise: a checkpoint folder that
+    other workers do not share.
 
     Raises:
         StudyError: there is no such study, or the task's source or a package is not the one that it
@@ -92,12 +96,8 @@ def work(
 
     patience = Patience(storage_patience, on_wait=waits)
 
-    def work_off(study: Study) -> bool:
+    def work_off(study: Study, task: Task, data: TaskData) -> bool:
         """Work on the search, then on its confirmation; False where there was no time for all."""
-        require_room(url, patience(study.slots.live) + 1)
-        task = load_same(study, task_dir, allow_drift=allow_drift).task
-        data = TaskData(task, study.facts.batch_size, chosen)
-        warm_up(task)
 
         def work_on(each: Study) -> bool:
             return Worker(
@@ -112,6 +112,7 @@ def work(
                 interruption=interruption,
                 on_end=lambda record: on_end(record, each),
                 on_wait=waits,
+                on_note=on_note,
             ).work()
 
         if not work_on(study):
@@ -122,11 +123,15 @@ def work(
         return sibling is None or work_on(sibling)
 
     with open_database(url, patience=patience) as database, one_thread(chosen):
-        while True:
-            study = patience(lambda: Study(database, name))  # anew: it may have another plan by now
-            done = work_off(study)
-            if not done or not _wait_for_slots(study, idle_wait or 0.0, interruption, patience):
+        study = patience(lambda: Study(database, name))
+        require_room(url, patience(study.slots.live) + 1)
+        task = load_same(study, task_dir, allow_drift=allow_drift).task
+        data = TaskData(task, study.facts.batch_size, chosen)
+        warm_up(task)
+        while work_off(study, task, data):
+            if not _wait_for_slots(study, idle_wait or 0.0, interruption, patience):
                 return
+            study = patience(study.again)
 
 
 def _wait_for_slots(

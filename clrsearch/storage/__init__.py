@@ -12,7 +12,16 @@ from clrsearch.storage.outage import (
 )
 from clrsearch.storage.place import require_place
 from clrsearch.storage.roles import MadeRole, Role, make_roles
-from clrsearch.storage.slots import LEASE_SECONDS, Claim, Slot, Slots, SlotState, budget, unfinished
+from clrsearch.storage.slots import (
+    LEASE_SECONDS,
+    Claim,
+    Slot,
+    Slots,
+    SlotState,
+    budget,
+    slot_owners,
+    unfinished,
+)
 from clrsearch.storage.trials import Details, Reported, Trials
 from clrsearch.storage.url import FILE_VARIABLE, STORAGE_VARIABLE, StorageUrl
 
@@ -46,6 +55,7 @@ __all__ = [
     "open_database",
     "quiet_optuna",
     "require_place",
+    "slot_owners",
     "unfinished",
     "upgrade",
 ]

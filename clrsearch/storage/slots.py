@@ -86,9 +86,9 @@ database_clock = _Now()
 class Slot:
     """A slot as its claimer holds it: ``attempt`` fences its writes against later claimers.
 
-    ``trial`` is the one that an earlier claimer bound to it, ``losses`` counts the workers that
-    were lost with it since its last checkpoint. In a confirmation, ``finalist`` is the number of
-    the search's trial that is run again, on ``seed_index``.
+    ``trial`` is the one that an earlier claimer bound to it, ``checkpoint`` the epoch of its last
+    checkpoint, ``losses`` counts the workers that were lost with it since. In a confirmation,
+    ``finalist`` is the number of the search's trial that is run again, on ``seed_index``.
     """
 
     number: int
@@ -97,6 +97,7 @@ class Slot:
     attempt: int
     trial: int | None
     losses: int
+    checkpoint: int | None = None
     finalist: int | None = None
     seed_index: int = 0
 
@@ -150,6 +151,12 @@ def add_missing_columns(engine: sa.Engine) -> list[str]:
             column = sa.schema.CreateColumn(_slots.c[name]).compile(dialect=engine.dialect)
             connection.exec_driver_sql(f"ALTER TABLE {_slots.name} ADD COLUMN {column}")
     return missing
+
+
+def slot_owners(engine: sa.Engine) -> set[str]:
+    """The UUIDs of the studies that have slots."""
+    with engine.connect() as connection:
+        return set(connection.scalars(sa.select(_slots.c.study).distinct()))
 
 
 def unfinished(counts: Mapping[SlotState, int]) -> int:
@@ -252,6 +259,7 @@ class Slots:
             attempt=seen.attempt + 1,
             trial=seen.trial,
             losses=losses,
+            checkpoint=seen.checkpoint,
             finalist=seen.finalist,
             seed_index=seen.seed_index or 0,
         )
@@ -354,13 +362,12 @@ class Slots:
                 _slots.update().where(self._ours, *which).values(**values)
             ).rowcount
 
-    def ends(self) -> dict[int, SlotState]:
-        """What became of the slots that are used up, by number."""
-        query = sa.select(_slots.c.number, _slots.c.state).where(
-            self._ours, _slots.c.state.not_in([SlotState.OPEN, SlotState.CLAIMED])
-        )
+    def states(self) -> dict[int, SlotState]:
+        """The states of all slots, by number and in order."""
+        query = sa.select(_slots.c.number, _slots.c.state).order_by(_slots.c.number)
         with self._engine.connect() as connection:
-            return {number: SlotState(state) for number, state in connection.execute(query)}
+            rows = connection.execute(query.where(self._ours))
+            return {number: SlotState(state) for number, state in rows}
 
     def counts(self) -> Counter[SlotState]:
         """How many slots there are in each state."""

@@ -1,8 +1,8 @@
-"""Optuna's trials as plain rows: the one place that reads its tables by SQL.
+"""Optuna's trials as plain rows: the one place that speaks to its tables by SQL.
 
 Its own way of reading builds objects for every running trial each time it is asked, which takes
-about a second where a thousand are running. The layout is that of the schema which
-:func:`~clrsearch.storage.engine.require_version` has checked.
+about a second where a thousand are running, and it commits each value by itself. The layout is that
+of the schema which :func:`~clrsearch.storage.engine.require_version` has checked.
 """
 
 from __future__ import annotations
@@ -125,6 +125,33 @@ class Trials:
             .where(self._ours, _FINITE, _values.c.trial_intermediate_value_id > row)
         )
         return [Reported(*each) for each in self._rows(query)]
+
+    def report(self, trial: int, values: Mapping[int, float]) -> bool:
+        """Store values of a running trial by step, in one transaction; False where it has ended.
+
+        Of a step that has a value already, that one stays.
+        """
+        query = sa.select(_trials.c.state).where(_trials.c.trial_id == trial).with_for_update()
+        there = sa.select(_values.c.step).where(_values.c.trial_id == trial)
+        stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
+        with self._engine.begin() as connection:
+            if connection.scalars(query).one().is_finished():
+                return False
+            known = set(connection.scalars(there.where(_values.c.step.in_(values))))
+            rows = [
+                {
+                    "trial_id": trial,
+                    "step": step,
+                    "intermediate_value": number,
+                    "intermediate_value_type": kind,
+                }
+                for step, value in values.items()
+                if step not in known
+                for number, kind in [stored(value)]
+            ]
+            if rows:
+                connection.execute(_values.insert(), rows)
+        return True
 
     def _of(
         self,

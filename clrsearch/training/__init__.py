@@ -1,6 +1,6 @@
 """Runs traces on tasks; knows nothing of Optuna or of the search."""
 
-from clrsearch.training.checkpoint import Checkpoints
+from clrsearch.training.checkpoint import Checkpoints, Needed, needless
 from clrsearch.training.probe import probe
 from clrsearch.training.ramp import Ramp, ramp
 from clrsearch.training.run import Diverged, Epoch, Interrupted, Run
@@ -11,10 +11,12 @@ __all__ = [
     "Diverged",
     "Epoch",
     "Interrupted",
+    "Needed",
     "Ramp",
     "Run",
     "SequentialRun",
     "TaskData",
+    "needless",
     "probe",
     "ramp",
     "warm_up",

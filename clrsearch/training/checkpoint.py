@@ -6,14 +6,26 @@ import io
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
 
 from clrsearch.errors import StorageError
+
+_SIGN = "worker-"  # in front of a worker's name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needed:
+    """The trials that run, or wait to be resumed, and the workers that hold slots."""
+
+    trials: Collection[int]
+    workers: Collection[str]
 
 
 class Checkpoints:
@@ -24,7 +36,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
@@ -75,20 +87,50 @@ class Checkpoints:
     def remove(self, trial: int) -> None:
         """Remove the trial's checkpoint, and the drafts of those who were killed at it."""
         try:
-            for path in self._folder.glob(f"trial-{trial}.*"):
+            for path in self.folder.glob(f"trial-{trial}.*"):
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(
                 f"the checkpoint {self._path(trial)} cannot be removed: {error.strerror}"
             ) from error
 
-    def keep(self, trials: Sequence[int]) -> None:
-        """Remove the checkpoints of all other trials; nobody minds what cannot be removed."""
-        kept = {self._path(trial).stem for trial in trials}
-        for path in self._folder.glob("trial-*"):
-            if path.name.partition(".")[0] not in kept:
-                with suppress(OSError):
-                    path.unlink()
+    def sign(self, worker: str) -> None:
+        """Leave a file that shows others that this worker has the same folder."""
+        path = self.folder / _sign(worker)
+        try:
+            path.touch()
+        except OSError as error:
+            raise StorageError(f"{path} cannot be written: {error.strerror}") from error
+
+    def unsign(self, worker: str) -> None:
+        """Take the worker's file away; nobody minds one that stays."""
+        with suppress(OSError):
+            (self.folder / _sign(worker)).unlink()
+
+    def unsigned(self, workers: Collection[str]) -> set[str]:
+        """The workers whose file is not here: they write their checkpoints elsewhere."""
+        here = {path.name for path in self.folder.glob(f"{_SIGN}*")}
+        return {worker for worker in workers if _sign(worker) not in here}
 
     def _path(self, trial: int) -> Path:
-        return self._folder / f"trial-{trial}.pt"
+        return self.folder / f"trial-{trial}.pt"
+
+
+def needless(folder: Path, needed: Callable[[], Needed]) -> list[Path]:
+    """The files in a study's folder that are of none of its running trials and their workers.
+
+    ``needed`` is called when the folder has been looked at: what begins meanwhile is not listed.
+    """
+    files = sorted((*folder.glob("trial-*"), *folder.glob(f"{_SIGN}*")))
+    wanted = needed()
+    signs = {_sign(worker) for worker in wanted.workers}
+    trials = {f"trial-{trial}" for trial in wanted.trials}
+    return [
+        path
+        for path in files
+        if path.name not in signs and path.name.partition(".")[0] not in trials
+    ]
+
+
+def _sign(worker: str) -> str:
+    return f"{_SIGN}{quote(worker, safe='')}"

@@ -14,6 +14,7 @@ from clrsearch.worker.lease import Lease
 from clrsearch.worker.outbox import Outbox
 
 SETTLE_SECONDS = 0.2  # between two looks whether an outage is over
+REPORT_SECONDS = 0.5  # between two reports at least; a live view looks as often
 
 
 class TrialEnded(Exception):
@@ -42,10 +43,11 @@ class Attempt:
         checkpoint_seconds: float,
         patience: Patience,
         sleep: Callable[[float], None],
+        on_save: Callable[[], None],
     ) -> None:
         """``stored`` are the values of earlier attempts, ``rates`` those at the epochs' ends.
 
-        Without ``rivals`` the trial is not pruned.
+        Without ``rivals`` the trial is not pruned. ``on_save`` is called after each checkpoint.
         """
         self._study = study
         self._slot = slot
@@ -58,6 +60,7 @@ class Attempt:
         self._checkpoint_seconds = checkpoint_seconds
         self._patience = patience
         self._sleep = sleep
+        self._on_save = on_save
         self._outbox = Outbox(stored, self._report)
         self._saved_at = time.monotonic()
 
@@ -77,7 +80,7 @@ class Attempt:
             while self._run.epoch < facts.epochs:
                 last = self._run.next_epoch()
                 new = self._outbox.put(last.number, last.metrics[facts.metric])
-                if not self._post():
+                if not self._post(apart=REPORT_SECONDS):
                     continue
                 if new and self._hopeless():
                     self._tell(SlotState.PRUNED, last.metrics)
@@ -98,21 +101,24 @@ class Attempt:
         except (*DATABASE_ERRORS, StorageError, Interrupted, TrialEnded):
             return  # the next attempt begins with the last checkpoint, or with none
 
-    def _post(self) -> bool:
-        """Send the values that wait; False while the database is away."""
+    def _post(self, *, apart: float = 0.0) -> bool:
+        """Send the values that wait, at least so many seconds after the last ones.
+
+        False while the database is away.
+        """
         if self._lease.lost:
             raise Interrupted
         if not self._lease.fresh():
             return False
         try:
-            self._outbox.send()
+            self._outbox.send(apart=apart)
         except DATABASE_ERRORS as error:
             self._lease.doubt(error)
             return self._lease.fresh()
         return True
 
-    def _report(self, epoch: int, value: float) -> None:
-        if not self._study.report(self._trial, epoch, value):
+    def _report(self, values: Mapping[int, float]) -> None:
+        if not self._study.report(self._trial, values):
             raise TrialEnded
 
     def _hopeless(self) -> bool:
@@ -128,7 +134,7 @@ class Attempt:
         )
 
     def _save_in_time(self) -> None:
-        if time.monotonic() - self._saved_at >= self._checkpoint_seconds:
+        if time.monotonic() - self._saved_at >= self._checkpoint_seconds and self._post():
             self._save()
 
     def _save(self) -> None:
@@ -139,6 +145,7 @@ class Attempt:
             self._study.slots.note_checkpoint(self._slot, self._run.epoch)
         except DATABASE_ERRORS as error:
             self._lease.doubt(error)
+        self._on_save()
 
     def _tell(self, end: SlotState, metrics: Any, **attributes: Any) -> None:
         """End the trial, then the slot, once all values are stored."""

@@ -19,9 +19,17 @@ from clrsearch.schedules import Trace, Value
 from clrsearch.search import Record, Study, suggest
 from clrsearch.storage import DATABASE_ERRORS, PATIENCE_SECONDS, Patience, Slot, SlotState
 from clrsearch.tasks import Task
-from clrsearch.training import Checkpoints, Interrupted, SequentialRun, TaskData
+from clrsearch.training import (
+    Checkpoints,
+    Interrupted,
+    Needed,
+    SequentialRun,
+    TaskData,
+    needless,
+)
 from clrsearch.worker.attempt import Attempt, TrialEnded
 from clrsearch.worker.claims import Claims
+from clrsearch.worker.folder import SharedFolder
 from clrsearch.worker.lease import Lease
 from clrsearch.worker.signals import Interruption
 
@@ -64,12 +72,14 @@ class Worker:
         interruption: Interruption | None = None,
         on_end: Callable[[Record], None] = lambda record: None,
         on_wait: Callable[[BaseException], None] = lambda error: None,
+        on_note: Callable[[str], None] = lambda text: None,
     ) -> None:
         """``patience`` is for outages of the database, in seconds.
 
         ``interruption`` knows the limits of the process, which may work on several studies.
         ``on_end`` is called with the record of each trial that this worker ends, ``on_wait`` with
-        an error of the database that it begins to wait out.
+        an error of the database that it begins to wait out, ``on_note`` with what else there is to
+        say.
         """
         self._study = study
         self._task = task
@@ -81,6 +91,8 @@ class Worker:
         self._interruption = interruption or Interruption()
         self._sleep = self._interruption.sleep
         self._on_wait = on_wait
+        self._on_note = on_note
+        self._folder = SharedFolder(study.slots, checkpoints, name, on_note)
         self._patience = Patience(patience, sleep=self._sleep, on_wait=self._trouble)
         self._claims = Claims(study.slots, name, patience=self._patience, sleep=self._sleep)
         self._data = data
@@ -97,7 +109,7 @@ class Worker:
             SQLAlchemyError, StorageInternalError: an error of the database that does not pass, or
                 an outage that outlasts patience.
         """
-        with self._interruption.listening(), suppress(Interrupted):
+        with self._interruption.listening(), self._folder, suppress(Interrupted):
             while not self._interruption.asked:
                 stopped = self._patience(lambda: self._study.stopped)
                 if stopped is not None:
@@ -106,6 +118,7 @@ class Worker:
                 if slot is None:
                     self._patience(self._clean_up)
                     return True
+                self._folder.look()
                 self._fill(slot)
         return False
 
@@ -153,8 +166,9 @@ class Worker:
     def _clean_up(self) -> None:
         """Remove what workers left that were killed between two writes."""
         self._study.discard_orphans()
-        running = [each.number for each in self._study.history.records() if each.state == "running"]
-        self._checkpoints.keep(running)
+        for path in needless(self._checkpoints.folder, partial(needed, self._study)):
+            with suppress(OSError):
+                path.unlink()
 
     def _hand_back(self, slot: Slot) -> None:
         """Open the slot at once; where the database is away, its lease will run out."""
@@ -214,6 +228,7 @@ class Worker:
             checkpoint_seconds=self._checkpoint_seconds,
             patience=self._patience,
             sleep=self._sleep,
+            on_save=self._folder.look,
         )
 
     def _run(self, slot: Slot, lease: Lease, trial: Begun) -> SequentialRun:
@@ -234,6 +249,11 @@ class Worker:
         run = make()
         state = None if trial.is_new else self._checkpoints.load(trial.number, self._device)
         if state is None:
+            if slot.checkpoint is not None:
+                self._on_note(
+                    f"trial {trial.number} begins again: the checkpoint of its epoch "
+                    f"{slot.checkpoint} is not in {self._checkpoints.folder}, or cannot be read"
+                )
             return run
         try:
             run.restore(state)
@@ -295,6 +315,12 @@ class Worker:
         if keeps_failing(records):
             study.stop(traceback[-LONGEST_TRACEBACK:])
         self._checkpoints.remove(trial)
+
+
+def needed(study: Study) -> Needed:
+    """Whose files a study's checkpoint folder must keep."""
+    trials = [each.number for each in study.history.records() if each.state == "running"]
+    return Needed(trials=trials, workers=[claim.worker for claim in study.slots.claims()])
 
 
 def epoch_ends(ends: Trace) -> dict[str, Any]:

@@ -141,6 +141,13 @@ def test_a_confirmation_that_follows_needs_workers_too(clrsearch, server, task_d
     assert clrsearch(*launch)[2] == "10 trials are left: 10 workers instead of 12\n"
 
 
+def test_as_many_as_it_has_families_where_these_are_more(clrsearch, server, task_dir) -> None:
+    families = ("cyclic", "cosine", "linear", "step")
+    begin(server, task_dir, families=families, confirm=ConfirmPlan(top=1, seeds=3))
+    launch = ("launch", "ray", "mine", "--dry-run", "--workers", "20")
+    assert clrsearch(*launch)[2] == "15 trials are left: 15 workers instead of 20\n"
+
+
 @pytest.mark.parametrize("where", ["slurm", "ray"])
 def test_a_file_of_this_machine_is_refused_for_workers_elsewhere(
     clrsearch, url, task_dir, where

@@ -75,7 +75,7 @@ def test_an_end_uses_the_slot_up(slots) -> None:
     assert slots.bind(slot, 7)
     assert slots.finish(slot, SlotState.PRUNED)
     assert slots.counts()[SlotState.PRUNED] == 1
-    assert slots.ends() == {0: SlotState.PRUNED}
+    assert slots.states()[0] == SlotState.PRUNED
     assert not slots.finish(slot, SlotState.COMPLETE)
     assert not slots.renew(slot)
     assert not slots.hand_back(slot)
@@ -229,8 +229,8 @@ def test_a_trial_comes_back_as_it_went(database) -> None:
     number = study.begin(slot, params, {"worker": "w", "device": "cpu"})
     values = {1: 0.1 + 0.2, 2: 1e-300, 3: 1 / 3, 4: 123456789.12345679}
     for epoch, value in values.items():
-        assert study.report(number, epoch, value)
-    assert study.report(number, 3, 1 / 3)
+        assert study.report(number, {epoch: value})
+    assert study.report(number, {3: 1 / 3})
     assert study.complete(number, values[4], {"metrics": {"error": values[4]}, "seconds": 1.5})
     again = Study(database, "mine").trial(number)
     assert again.values == values
@@ -244,10 +244,10 @@ def test_an_ended_trial_takes_nothing_more(database) -> None:
     study = Study.create(database, "mine", plan, FACTS, {"clrsearch": "0"})
     slot = study.slots.claim("w")
     number = study.begin(slot, study.space.first("cyclic")[0], {"worker": "w", "device": "cpu"})
-    study.report(number, 1, 0.5)
+    study.report(number, {1: 0.5})
     assert study.prune(number, {"seconds": 1.0}, diverged=True)
     before = study.trial(number)
-    assert not study.report(number, 2, 0.25)
+    assert not study.report(number, {2: 0.25})
     assert not study.complete(number, 0.25, {"metrics": {}})
     assert not study.prune(number, {})
     assert not study.fail(number, {"error": "late"})

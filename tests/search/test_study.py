@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clrsearch.errors import PlanError, StudyError
-from clrsearch.search import Study, StudyPlan, exists, studies, suggest
+from clrsearch.search import Study, StudyPlan, exists, searches, suggest
 from clrsearch.storage import SlotState, open_database
 from clrsearch.training import probe
 
@@ -35,7 +35,7 @@ def test_what_was_stored_is_read_back(study, plan, facts) -> None:
     again = Study(study.database, "mine")
     assert (again.plan, again.facts, again.versions) == (plan, facts, {"clrsearch": "0"})
     assert again.slots.counts() == {SlotState.OPEN: 6}
-    assert [each.name for each in studies(study.database)] == ["mine"]
+    assert searches(study.database) == ["mine"]
     assert exists(study.database, "mine")
     assert not exists(study.database, "yours")
 
@@ -43,11 +43,11 @@ def test_what_was_stored_is_read_back(study, plan, facts) -> None:
 def test_a_trial_lives_and_ends(study) -> None:
     slot = study.slots.claim("w")
     number = study.begin(slot, PARAMS, ATTRIBUTES)
-    study.report(number, 1, 0.5)
+    study.report(number, {1: 0.5})
     running = study.trial(number)
     assert (running.state, running.values, running.params) == ("running", {1: 0.5}, PARAMS)
     assert running.ended is None
-    study.report(number, 2, 0.25)
+    study.report(number, {2: 0.25})
     study.complete(number, 0.25, {"metrics": {"error": 0.25}, "seconds": 1.5})
     ended = study.trial(number)
     assert (ended.state, ended.end, ended.value) == ("complete", "complete", 0.25)
@@ -91,7 +91,7 @@ def test_another_programs_study_is_not_ours(study, url) -> None:
     optuna.create_study(study_name="theirs", storage=url.reveal())
     with pytest.raises(StudyError, match="that clrsearch did not make"):
         Study(study.database, "theirs")
-    assert [each.name for each in studies(study.database)] == ["mine"]
+    assert searches(study.database) == ["mine"]
 
 
 def test_another_programs_study_is_not_taken_over(study, url, plan, facts) -> None:
@@ -127,7 +127,7 @@ def test_growing_adds_slots_and_never_takes_any(study) -> None:
 def test_deleting_takes_trials_and_slots(study) -> None:
     study.begin(study.slots.claim("w"), PARAMS, ATTRIBUTES)
     study.delete()
-    assert studies(study.database) == []
+    assert searches(study.database) == []
     assert sum(study.slots.counts().values()) == 0
 
 
@@ -163,7 +163,7 @@ def test_finished_trials_are_read_once_and_running_ones_anew(study) -> None:
     number = study.begin(study.slots.claim("w"), PARAMS, ATTRIBUTES)
     other = Study(study.database, "mine")
     first = other.history.records()[0]
-    study.report(number, 1, 0.5)
+    study.report(number, {1: 0.5})
     assert other.history.records(max_age=60)[0] is first
     assert other.history.records()[0].values == {1: 0.5}
     study.complete(number, 0.5, {})
@@ -176,3 +176,14 @@ def test_optunas_log_level_is_left_alone(study) -> None:
     before = optuna.logging.get_verbosity()
     suggest([], study.space.families["cyclic"], direction="minimize", seed=0)
     assert optuna.logging.get_verbosity() == before
+
+
+def test_a_study_opened_again_has_what_was_added_and_is_the_same(study) -> None:
+    Study(study.database, "mine").grow(20)
+    assert (study.plan.trials, study.again().plan.trials) == (6, 20)
+    study.delete()
+    with pytest.raises(StudyError, match="no study mine"):
+        study.again()
+    Study.create(study.database, "mine", study.plan, study.facts, {"clrsearch": "0"})
+    with pytest.raises(StudyError, match="mine was deleted, and another study has its name now"):
+        study.again()

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from clrsearch import service
+from clrsearch import service, training
 from clrsearch.errors import PlanError
 from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
@@ -140,6 +140,23 @@ def test_who_waits_takes_what_is_added_and_then_leaves(url, task_dir, monkeypatc
     assert ended == [0, 1, 2]
     assert time.monotonic() - began >= 3.5
     assert counts(url) == [{SlotState.COMPLETE: 3}]
+
+
+def test_who_waits_reads_the_data_once_and_the_study_anew(url, task_dir, monkeypatch) -> None:
+    monkeypatch.setattr(service.working, "IDLE_LOOK_SECONDS", 0.05)
+    read = []
+    data = training.TaskData
+    monkeypatch.setattr(training, "TaskData", lambda *given: read.append(1) or data(*given))
+    begin(url, task_dir, trials=1)
+    budgets = []
+
+    def add(record, study) -> None:
+        budgets.append(study.plan.trials)
+        threading.Timer(0.3, grow, [url, record.number + 2]).start()
+
+    service.work("mine", task_dir=task_dir, idle_wait=PATIENCE, max_trials=3, on_end=add)
+    assert read == [1]
+    assert budgets == [1, 2, 3]
 
 
 def test_who_waits_takes_over_what_another_lost(url, task_dir, monkeypatch) -> None:

@@ -183,7 +183,7 @@ def begin_and_leave(study, values) -> int:
     params = study.space.first("cyclic")[0]
     number = study.begin(slot, params, {"worker": "gone", "device": "cuda"})
     for epoch, value in values.items():
-        study.report(number, epoch, value)
+        study.report(number, {epoch: value})
     study.slots.release("gone")
     return number
 
@@ -192,7 +192,7 @@ def test_a_trial_that_was_begun_is_gone_on_with_under_its_number(begin, task_dir
     study, worker = begin("Noisy", trials=1)
     number = begin_and_leave(study, {})
     expected = undisturbed(study, task_dir, study.trial(number))
-    study.report(number, 1, expected[1])
+    study.report(number, {1: expected[1]})
     worker.work()
     (record,) = study.history.records()
     assert (record.number, record.state) == (number, "complete")
@@ -205,7 +205,7 @@ def test_stored_values_stay_and_a_repeated_epoch_is_compared_with_them(begin, ta
     study, worker = begin("Noisy", trials=1)
     number = begin_and_leave(study, {})
     expected = undisturbed(study, task_dir, study.trial(number))
-    study.report(number, 1, expected[1] + 0.5)
+    study.report(number, {1: expected[1] + 0.5})
     worker.work()
     (record,) = study.history.records()
     assert record.values == expected | {1: expected[1] + 0.5}
@@ -217,7 +217,7 @@ def test_a_checkpoint_is_what_is_gone_on_from(begin, task_dir, tmp_path) -> None
     number = begin_and_leave(study, {})
     expected = undisturbed(study, task_dir, study.trial(number))
     for epoch in (1, 2):
-        study.report(number, epoch, expected[epoch])
+        study.report(number, {epoch: expected[epoch]})
     task = load_task("tiny.py:Noisy", folder=task_dir).task
     played = study.trace("cyclic", study.trial(number).params)
     data = TaskData(task, study.facts.batch_size, CPU)
@@ -244,7 +244,7 @@ def test_a_checkpoint_that_does_not_fit_is_left_aside(begin, task_dir, tmp_path,
     run = SequentialRun(task, study.facts, data, played, seed=0, device=CPU)
     run.next_epoch()
     if spoilt != "ahead of the values":
-        study.report(number, 1, expected[1])
+        study.report(number, {1: expected[1]})
     Checkpoints(tmp_path).save(number, run.state(), confirm=lambda: True)
     if spoilt == "torn":
         path = tmp_path / f"trial-{number}.pt"
@@ -336,12 +336,11 @@ def test_a_trial_told_by_a_sleeper_is_not_told_again(begin, task_dir) -> None:
     expected = undisturbed(study, task_dir, study.trial(number))
     report = study.report
 
-    def told_meanwhile(trial, epoch, value):
-        if epoch == 3:
-            for each in (3, 4):
-                report(number, each, expected[each])
+    def told_meanwhile(trial, values):
+        if 3 in values:
+            report(number, expected)
             study.complete(number, expected[4], {"metrics": {}, "seconds": 1.0})
-        return report(trial, epoch, value)
+        return report(trial, values)
 
     study.report = told_meanwhile
     worker.work()
@@ -362,9 +361,9 @@ def test_a_worker_that_lost_its_slot_writes_nothing_and_takes_another(
         leases.append(lease)
         return enter(lease)
 
-    def steal(trial, epoch, value):
-        sent = report(trial, epoch, value)
-        if epoch == 2 and not thief:
+    def steal(trial, values):
+        sent = report(trial, values)
+        if 2 in values and not thief:
             expired = sa.update(table).values(expires=1.0).where(table.c.number == 0)
             with study.database.engine.begin() as connection:
                 connection.execute(expired)
@@ -388,7 +387,7 @@ def test_a_trial_that_was_told_just_before_its_worker_died_is_not_run_again(begi
     study, worker = begin(trials=1)
     slot = study.slots.claim("gone")
     number = study.begin(slot, study.space.first("cyclic")[0], {"worker": "gone", "device": "cpu"})
-    study.report(number, 1, 0.5)
+    study.report(number, {1: 0.5})
     study.complete(number, 0.5, {})
     study.slots.release("gone")
     worker.work()

@@ -1,0 +1,71 @@
+"""Whether what is stored of a study fits together, slot by slot and trial by trial."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from clrsearch.search.history import Record
+from clrsearch.storage import SlotState
+
+NAMED = 5  # slots or trials in one message
+TOLD = {SlotState.COMPLETE, SlotState.PRUNED, SlotState.DIVERGED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misfit:
+    """What does not fit; ``passing`` where a worker was killed, and the next puts it right."""
+
+    says: str
+    passing: bool
+
+
+def misfits(
+    slots: Mapping[int, SlotState], records: Sequence[Record], *, budget: int, epochs: int
+) -> list[Misfit]:
+    """What contradicts itself in a study's slots, here by number, and its trials.
+
+    There should be ``budget`` slots, and ``epochs`` values of a complete trial.
+    """
+    told: dict[int, list[Record]] = {}
+    for record in records:
+        if record.end in TOLD:
+            told.setdefault(record.slot, []).append(record)
+    failed = {record.slot for record in records if record.state == "failed"}
+    ended = {number for number, state in slots.items() if state in {*TOLD, SlotState.FAILED}}
+    untold = [
+        number
+        for number in ended
+        if slots[number] not in [each.end for each in told.get(number, [])]
+        and not (slots[number] == SlotState.FAILED and number in failed)
+    ]
+    early = [each for some in told.values() for each in some if each.slot in slots.keys() - ended]
+    orphans = [each for each in records if each.state == "running" and each.slot in ended]
+    whole = list(range(1, epochs + 1))
+    partial = [each for each in records if each.state == "complete" and list(each.values) != whole]
+    found = [
+        _slots(set(range(budget)) - set(slots), "missing", passing=True),
+        _slots(untold, "used up, but no trial of theirs ended so"),
+        _slots([number for number, each in told.items() if len(each) > 1], "used up twice"),
+        _trials(early, "ended, but their slots are not used up", passing=True),
+        _trials(orphans, "running, but their slots are used up", passing=True),
+        _trials([each for each in records if each.slot not in slots], "in no slot"),
+        _trials(partial, f"complete, but not with the values of all {epochs} epochs"),
+    ]
+    return [misfit for misfit in found if misfit is not None]
+
+
+def _slots(numbers: Collection[int], what: str, *, passing: bool = False) -> Misfit | None:
+    return _misfit("slots", numbers, what, passing=passing)
+
+
+def _trials(records: Sequence[Record], what: str, *, passing: bool = False) -> Misfit | None:
+    return _misfit("trials", [each.number for each in records], what, passing=passing)
+
+
+def _misfit(kind: str, numbers: Collection[int], what: str, *, passing: bool) -> Misfit | None:
+    if not numbers:
+        return None
+    named = ", ".join(str(number) for number in sorted(numbers)[:NAMED])
+    more = f" and {len(numbers) - NAMED} others" if len(numbers) > NAMED else ""
+    return Misfit(says=f"{kind} {named}{more}: {what}", passing=passing)

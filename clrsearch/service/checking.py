@@ -1,0 +1,154 @@
+"""What a database holds, looked at; and checkpoints that nothing in it needs, removed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from clrsearch.errors import StudyError
+from clrsearch.search import Study, misfits, study_names
+from clrsearch.service.doctor import Finding
+from clrsearch.service.place import Storage, beside, checkpoint_root, storage_url
+from clrsearch.storage import SlotState, open_database, slot_owners
+
+BY_HAND = (
+    "no worker leaves this behind: was the database changed by hand, or brought back in part? "
+    "What the study finds cannot be trusted"
+)
+
+
+def check_database(*, storage: Storage = None) -> list[Finding]:
+    """Look at each study and its confirmation: whether slots, trials and values fit together.
+
+    Nothing is changed.
+
+    Raises:
+        StorageError: there is no database, or it is of another version.
+    """
+    url = storage_url(storage)
+    with open_database(url) as database:
+        ours, others = study_names(database)
+        says = f"{url}: schema {database.optuna.get_current_version()}, {len(ours)} studies"
+        findings = [Finding(what="storage", state="ok", says=f"{says} with their confirmations")]
+        owners = slot_owners(database.engine)
+        for name in ours:
+            try:
+                study = Study(database, name)
+            except StudyError as error:
+                findings.append(Finding(what=name, state="wrong", says=str(error)))
+                continue
+            findings += _check(study)
+            owners.discard(study.uuid)
+    if others:
+        says = f"{len(others)} studies that clrsearch did not make; they are left alone"
+        findings.append(Finding(what="others", state="ok", says=says))
+    if owners:
+        findings.append(
+            Finding(
+                what="slots",
+                state="note",
+                says=f"the slots of {len(owners)} studies that are not there",
+                remedy="a deletion was broken off, or a study cannot be read; they do no harm",
+            )
+        )
+    return findings
+
+
+def _check(study: Study) -> Iterator[Finding]:
+    claims = study.slots.claims()
+    slots = study.slots.states()
+    records = study.history.records()
+    budget = study.plan.trials if study.stage == "search" else 0
+    wrong = misfits(slots, records, budget=budget, epochs=study.facts.epochs)
+    counts = ", ".join(
+        f"{number} {state}" for state in SlotState if (number := list(slots.values()).count(state))
+    )
+    if not any(not each.passing for each in wrong):
+        yield Finding(what=study.name, state="ok", says=f"{len(slots)} slots: {counts or 'none'}")
+    for each in wrong:
+        yield Finding(
+            what=study.name,
+            state="note" if each.passing else "wrong",
+            says=each.says,
+            remedy=f"clrsearch worker {study.name} puts it right" if each.passing else BY_HAND,
+        )
+    lost = [claim for claim in claims if claim.expired]
+    if lost:
+        yield Finding(
+            what=study.name,
+            state="note",
+            says=f"{len(lost)} slots are held by workers that are silent",
+            remedy=f"clrsearch worker {study.name} takes them over and resumes their trials",
+        )
+    drifted = [str(record.number) for record in records if record.drift]
+    if drifted:
+        yield Finding(
+            what=study.name,
+            state="note",
+            says=f"trials {', '.join(drifted)}: an epoch came out differently when it was repeated",
+            remedy="machines or packages that compute differently; clrsearch replay shows how far",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """The files that were removed, their size in bytes, and the folders that were left alone."""
+
+    root: Path
+    files: int
+    size: int
+    foreign: tuple[Path, ...]
+
+
+def prune_checkpoints(*, storage: Storage = None, checkpoint_dir: Path | None = None) -> Pruned:
+    """Remove the checkpoints that no running trial of this database's studies needs.
+
+    They are left where workers were killed and studies deleted. A folder that is of no study in the
+    database is left alone, for several databases may keep their checkpoints in one place; but not
+    beside a SQLite file, where all are its own.
+
+    Raises:
+        StorageError: there is no database.
+        StudyError: one of the studies cannot be read, so that nothing is known of its trials.
+    """
+    from clrsearch.training import Needed, needless
+    from clrsearch.worker.loop import needed
+
+    url = storage_url(storage)
+    root = checkpoint_root(url, checkpoint_dir)
+    alone = url.file is not None and root == beside(url.file)
+    files: list[Path] = []
+    done: list[Path] = []
+    foreign: list[Path] = []
+    with open_database(url) as database:
+        opened = [Study(database, name) for name in study_names(database)[0]]
+        studies = {study.uuid: study for study in opened}
+        for folder in sorted(path for path in root.glob("*") if _is_uuid(path.name)):
+            study = studies.get(folder.name)
+            if study is not None:
+                files += needless(folder, partial(needed, study))
+                done += [] if study.slots.unfinished() else [folder]
+            elif alone:
+                files += needless(folder, lambda: Needed(trials=(), workers=()))
+                done.append(folder)
+            else:
+                foreign.append(folder)
+    size = sum(path.stat().st_size for path in files)
+    for path in files:
+        path.unlink(missing_ok=True)
+    for folder in done:
+        with suppress(OSError):  # not empty: somebody keeps other things there
+            folder.rmdir()
+    return Pruned(root=root, files=len(files), size=size, foreign=tuple(foreign))
+
+
+def _is_uuid(text: str) -> bool:
+    """Whether it is what a study's folder is called."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False

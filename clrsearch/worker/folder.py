@@ -1,0 +1,64 @@
+"""Whether a study's workers have the same checkpoint folder, so that they can resume trials."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from clrsearch.storage import DATABASE_ERRORS, Slots
+from clrsearch.training import Checkpoints
+
+LOOK_SECONDS = 60.0
+"""Between two looks: a folder on a network may show what is new in it a while later."""
+NAMED = 3  # workers in a message
+
+
+class SharedFolder:
+    """One worker's view of the checkpoint folder; while the block lasts, its own sign is in it.
+
+    Each worker leaves a file there. Who holds a slot and has left none has another folder: trials
+    that come from there begin again.
+    """
+
+    def __init__(
+        self, slots: Slots, checkpoints: Checkpoints, worker: str, on_note: Callable[[str], None]
+    ) -> None:
+        self._slots = slots
+        self._checkpoints = checkpoints
+        self._worker = worker
+        self._on_note = on_note
+        self._missed: set[str] = set()  # at the last look
+        self._looked_at: float | None = None
+        self._told = False
+
+    def __enter__(self) -> SharedFolder:
+        self._checkpoints.sign(self._worker)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._checkpoints.unsign(self._worker)
+
+    def look(self) -> None:
+        """Once a minute: tell, once, of workers whose sign is missing for the second time."""
+        now = time.monotonic()
+        waits = self._looked_at is not None and now - self._looked_at < LOOK_SECONDS
+        if self._told or waits:
+            return
+        self._looked_at = now
+        with suppress(*DATABASE_ERRORS):
+            self._checkpoints.sign(self._worker)  # in case that somebody has cleaned up
+            others = {claim.worker for claim in self._slots.claims()}
+            missing = self._checkpoints.unsigned(others)
+            if apart := sorted(missing & self._missed):
+                self._tell(apart)
+            self._missed = missing
+
+    def _tell(self, apart: list[str]) -> None:
+        more = f" and {len(apart) - NAMED} others" if len(apart) > NAMED else ""
+        self._told = True
+        self._on_note(
+            f"the checkpoints of {', '.join(apart[:NAMED])}{more} are not in "
+            f"{self._checkpoints.folder}: trials that come from there begin again at epoch 0. "
+            "--checkpoint-dir names a folder that all machines see"
+        )

@@ -1,0 +1,95 @@
+"""What contradicts itself among slots and trials is named, and what passes is told apart."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from clrsearch.search import Record, misfits
+from clrsearch.storage import SlotState
+
+OPEN, CLAIMED, COMPLETE = SlotState.OPEN, SlotState.CLAIMED, SlotState.COMPLETE
+PRUNED, DIVERGED, FAILED = SlotState.PRUNED, SlotState.DIVERGED, SlotState.FAILED
+
+
+def trial(number, slot, end, epochs=3) -> Record:
+    now = datetime.now(UTC)
+    return Record(
+        number=number,
+        slot=slot,
+        family="cyclic",
+        params={},
+        state="pruned" if end == "diverged" else end,
+        diverged=end == "diverged",
+        values={epoch: 0.5 for epoch in range(1, epochs + 1)},
+        metrics={},
+        worker="w",
+        device="cpu",
+        seconds=1.0,
+        drift=0.0,
+        error="",
+        final=end == "failed",
+        finalist=None,
+        seed_index=0,
+        test={},
+        started=now,
+        ended=None if end == "running" else now,
+    )
+
+
+def found(slots, trials) -> dict[str, bool]:
+    states = dict(enumerate(slots))
+    return {
+        each.says: each.passing for each in misfits(states, trials, budget=len(slots), epochs=3)
+    }
+
+
+def test_a_study_in_order() -> None:
+    slots = [COMPLETE, PRUNED, DIVERGED, FAILED, CLAIMED, OPEN, OPEN, SlotState.CANCELLED]
+    trials = [
+        *(trial(0, 0, "complete"), trial(1, 1, "pruned", 1), trial(2, 2, "diverged", 0)),
+        *(trial(3, 3, "failed", 1), trial(4, 3, "failed", 1)),  # with one more try
+        *(trial(5, 4, "running", 2), trial(6, 5, "running", 1), trial(7, 6, "failed", 0)),
+    ]
+    assert found(slots, trials) == {}
+
+
+@pytest.mark.parametrize(
+    ("slots", "trials", "says", "passing"),
+    [
+        ([COMPLETE], [], "slots 0: used up, but no trial of theirs ended so", False),
+        ([PRUNED], [trial(0, 0, "diverged")], "slots 0: used up, but no trial of", False),
+        ([FAILED], [trial(0, 0, "running")], "slots 0: used up, but no trial of", False),
+        (
+            [COMPLETE],
+            [trial(0, 0, "complete"), trial(1, 0, "pruned")],
+            "slots 0: used up twice",
+            False,
+        ),
+        ([CLAIMED], [trial(4, 0, "complete")], "trials 4: ended, but their slots are not", True),
+        ([OPEN], [trial(4, 0, "pruned")], "trials 4: ended, but their slots are not", True),
+        (
+            [COMPLETE],
+            [trial(0, 0, "complete"), trial(9, 0, "running")],
+            "trials 9: running, but their slots are used up",
+            True,
+        ),
+        ([OPEN], [trial(3, 1, "running")], "trials 3: in no slot", False),
+        (
+            [COMPLETE],
+            [trial(0, 0, "complete", 2)],
+            "trials 0: complete, but not with the values of all 3 epochs",
+            False,
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(slots, trials, says, passing) -> None:
+    said = found(slots, trials)
+    assert passing in [each for text, each in said.items() if text.startswith(says)]
+
+
+def test_missing_slots_are_counted_against_the_budget() -> None:
+    (missing,) = misfits({0: OPEN, 4: OPEN}, [], budget=12, epochs=3)
+    assert missing.says == "slots 1, 2, 3, 5, 6 and 5 others: missing"
+    assert missing.passing
