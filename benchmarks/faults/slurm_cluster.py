@@ -1,12 +1,13 @@
 """Workers in a SLURM job array are preempted or run out of time and are queued again: they go on.
 
-    python benchmarks/faults/slurm_cluster.py [--cases grace no-grace time-out]
+    python benchmarks/faults/slurm_cluster.py [--cases launch-grace no-grace ...]
 
 A cluster of this machine alone: slurmctld and slurmd with a configuration of their own, a partition
 ``normal`` and one, ``urgent``, before which the jobs of the former must give way. Four workers run
-as ``sbatch --array=0-3``; once each has trained two epochs, a job that needs the whole machine is
-submitted to ``urgent``, or their time runs out. As root, with Debian's slurmctld, slurmd,
-slurm-client and slurm-wlm-basic-plugins; PostgreSQL is a server of its own.
+in an array of four jobs, submitted by ``clrsearch launch slurm`` or by a script for ``sbatch``; once
+each has trained two epochs, a job that needs the whole machine is submitted to ``urgent``, or their
+time runs out. As root, with Debian's slurmctld, slurmd, slurm-client and slurm-wlm-basic-plugins;
+PostgreSQL is a server of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -85,13 +87,17 @@ class Case:
     trials: int = 10
     preempted: bool = True
     grace: int = 20  # seconds from USR2 until a preempted job is killed; 0: killed by SIGTERM first
-    script: str = REQUEUES
+    script: str | None = None  # submitted with sbatch; none: launch slurm writes it
+    minutes: int = 60  # the time limit
 
 
 CASES = {
-    "grace": Case(),
+    "launch-grace": Case(),
+    "launch-no-grace": Case(grace=0),
+    "launch-time-out": Case(trials=48, preempted=False, minutes=3),
+    "grace": Case(script=REQUEUES),
     "no-grace": Case(grace=0, script=PLAIN),
-    "time-out": Case(trials=24, preempted=False),
+    "time-out": Case(trials=24, preempted=False, script=REQUEUES, minutes=1),
 }
 
 
@@ -161,26 +167,38 @@ def empty() -> None:
 
 def submit(place: Place, case: Case) -> int:
     """The number of the array of workers."""
-    worker = (
-        f"{sys.executable} -m clrsearch worker {harness.STUDY} --device cpu --checkpoint-seconds 0 "
-        f"--task-dir {harness.TASKS} --checkpoint-dir {place.checkpoints}"
-    )
     os.environ["CLRSEARCH_STORAGE"] = place.url  # jobs are given the environment of sbatch
+    options = (
+        *("--device", "cpu", "--checkpoint-seconds", "0"),
+        *("--task-dir", harness.TASKS, "--checkpoint-dir", place.checkpoints),
+    )
+    command = [sys.executable, "-m", "clrsearch"]
+    if case.script is None:
+        said = call(
+            *(*command, "launch", "slurm", harness.STUDY, "--workers", TASKS, *options),
+            *("--time-limit", case.minutes, "--log-dir", place.folder / "jobs"),
+        )
+        return int(re.findall(r"as (\d+)", said)[0])
+    worker = shlex.join(map(str, [*command, "worker", harness.STUDY, *options]))
     return int(
         call(
             *("sbatch", "--parsable", f"--array=0-{TASKS - 1}", "--requeue", "--cpus-per-task=1"),
             *("--signal=B:USR2@10", f"--output={place.folder}/worker-%a.log"),
-            *("--open-mode=append", *([] if case.preempted else ["--time=1"])),
+            *("--open-mode=append", f"--time={case.minutes}"),
             *("--wrap", case.script.format(worker=worker)),
         )
     )
 
 
 def tasks_of(array: int) -> list[Task]:
-    """The tasks of an array."""
-    shown = call("scontrol", "--oneliner", "show", "job", array).splitlines()
+    """The tasks of an array; ``scontrol show job`` with its number shows one of them at times."""
+    shown = call("scontrol", "--oneliner", "show", "job").splitlines()
     fields = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in shown]
-    return [Task(state=each["JobState"], restarts=int(each["Restarts"])) for each in fields]
+    return [
+        Task(state=each["JobState"], restarts=int(each["Restarts"]))
+        for each in fields
+        if each.get("ArrayJobId") == str(array)
+    ]
 
 
 def at_work(place: Place) -> list[SlotRow]:
@@ -226,7 +244,8 @@ def run(case: Case) -> tuple[list[object], list[str]]:
             again = [s for s in before if slots[s.number].attempt == 2]
             if not len(kept) == len(again) == len(before):
                 found.append(f"{before} became {slots}")
-        words = "".join(path.read_text() for path in sorted(folder.glob("worker-*.log")))
+        words = "".join(path.read_text() for path in sorted(folder.glob("**/*.log")))
+        words += "".join(path.read_text() for path in sorted(folder.glob("jobs/*.err")))
         cells = [
             *(TASKS, sum(slot.attempt > 1 for slot in slots)),
             *(max(slot.attempt for slot in slots), " / ".join(str(t.restarts) for t in tasks)),

@@ -3,10 +3,11 @@
 from clrsearch.launch.launcher import Command, Ended, Launcher, Submitter
 from clrsearch.launch.local import LocalLauncher
 from clrsearch.launch.ray import RayCluster, RaySubmitter
-from clrsearch.launch.slurm import BINARIES, SlurmJob, SlurmSubmitter
+from clrsearch.launch.slurm import BINARIES, NOTICE_SECONDS, SlurmJob, SlurmSubmitter
 
 __all__ = [
     "BINARIES",
+    "NOTICE_SECONDS",
     "Command",
     "Ended",
     "Launcher",

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 REQUEUES = 1000  # after a time limit; a study may be longer than many of them
 BINARIES = ("sbatch", "srun")
+NOTICE_SECONDS = 90
+"""So long before a job's time is up SLURM is to say so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,7 @@ class SlurmJob:
             "cpus_per_task": self.workers,
             "partition": self.partition,
             "gres": self.gres,
+            "signal_delay_s": NOTICE_SECONDS,
             "additional_parameters": {"requeue": True, **self.options},
         }
         return {key: value for key, value in asked.items() if value is not None}
@@ -133,11 +136,18 @@ def hand_over(
 ) -> list[Job[None]]:
     """Submit the commands to one of submitit's executors, ``workers`` of them in each job.
 
-    The jobs inherit the environment of this process; it is in no file of theirs.
+    The jobs inherit the environment of this process; it is in no file of theirs. Left out is what
+    SLURM tells of a job that this process may run in, but not which SLURM there is, nor the user's
+    own defaults for sbatch.
     """
     from submitit import helpers
 
-    variables = helpers.environment_variables(**commands[0].environment)
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if name == "SLURM_CONF" or name.startswith("SBATCH_")
+    }
+    variables = helpers.environment_variables(**own, **commands[0].environment)
     with helpers.clean_env(), variables, executor.batch():
         return [executor.submit(attend, each) for each in grouped(commands, workers)]
 

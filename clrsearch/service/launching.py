@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from clrsearch.errors import PlanError, StorageError, StudyError
-from clrsearch.launch import RayCluster, RaySubmitter, SlurmJob, SlurmSubmitter, Submitter
+from clrsearch.launch import (
+    NOTICE_SECONDS,
+    RayCluster,
+    RaySubmitter,
+    SlurmJob,
+    SlurmSubmitter,
+    Submitter,
+)
 from clrsearch.reports import Snapshot, snapshot
 from clrsearch.search import Study
 from clrsearch.service.drift import load_same
@@ -137,8 +144,11 @@ def launch_slurm(
         ClrsearchError: the study, the task or the storage is not as it must be, or submitit is not
             installed; of ``start``: there is no SLURM here, or it refuses the job.
     """
-    if minutes < 1:
-        raise PlanError(f"the time limit must be at least 1 minute, not {minutes}")
+    if minutes * 60 <= NOTICE_SECONDS:
+        raise PlanError(
+            f"a time limit of {minutes} minutes is too short: the workers of a job leave "
+            f"{NOTICE_SECONDS} seconds before it"
+        )
     job = SlurmJob(
         name=name,
         folder=(log_dir or Path("clrsearch-jobs")).absolute(),

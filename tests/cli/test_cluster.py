@@ -216,3 +216,12 @@ def test_workers_share_gpus_one_after_the_other() -> None:
         per_gpu_devices(2, 5, gpus=2)
     with pytest.raises(PlanError, match=r"1 workers with 2 on each GPU need 1 .* there is no GPU"):
         per_gpu_devices(2, 1, gpus=0)
+
+
+@pytest.mark.parametrize("minutes", ["1", "2"])
+def test_a_time_limit_needs_room_for_leaving(clrsearch, server, task_dir, minutes) -> None:
+    begin(server, task_dir)
+    launch = ("launch", "slurm", "mine", "--workers", "2", "--dry-run", "--time-limit")
+    code, out, errors = clrsearch(*launch, minutes)
+    assert (code, out) == ((2, "") if minutes == "1" else (0, out))
+    assert ("leave 90 seconds before it" in errors) == (minutes == "1")

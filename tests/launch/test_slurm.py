@@ -206,6 +206,19 @@ def test_what_is_submitted_is_what_was_shown_and_holds_no_secret(sbatch, tmp_pat
     assert "CLRSEARCH_STORAGE" not in os.environ or "canary" not in os.environ["CLRSEARCH_STORAGE"]
 
 
+def test_a_job_knows_its_slurm_and_the_users_defaults_but_no_job_around_it(
+    sbatch, tmp_path, monkeypatch
+) -> None:
+    given = {"SLURM_CONF": "/etc/own.conf", "SBATCH_ACCOUNT": "lab", "SLURM_CPUS_PER_TASK": "7"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    submitter = SlurmSubmitter(SlurmJob(name="mine", folder=tmp_path / "jobs", minutes=30))
+    submitter.submit([Command(arguments=("python",))])
+    there = (sbatch / "environment").read_text().splitlines()
+    assert [f"{name}={value}" in there for name, value in given.items()] == [True, True, False]
+    assert os.environ["SLURM_CPUS_PER_TASK"] == "7"
+
+
 def test_one_job_is_no_array(sbatch, tmp_path) -> None:
     submitter = SlurmSubmitter(SlurmJob(name="mine", folder=tmp_path / "jobs", minutes=30))
     command = Command(arguments=("python",))
