@@ -37,7 +37,7 @@ from clrsearch.search.sampler import distribution
 from clrsearch.storage import Database, SlotState, StorageUrl, open_database
 from clrsearch.storage.slots import _slots as slots
 from clrsearch.tasks import load_task
-from clrsearch.training import Checkpoints, TaskData, probe
+from clrsearch.training import Checkpoints, probe, run_maker
 from clrsearch.training.device import one_thread
 from clrsearch.worker.loop import Worker
 
@@ -180,11 +180,8 @@ def ours(url: StorageUrl, finished: int, running: int) -> dict[str, float]:
         study = Study.create(database, "large", plan, facts, made_with())
         fill(database, study, finished, running)
         study = Study(database, "large")
-        data = TaskData(loaded.task, facts.batch_size, CPU)
-        checkpoints = Checkpoints(Path(folder))
-        worker = Worker(
-            study, loaded.task, data, CPU, checkpoints, name="own", checkpoint_seconds=10.0
-        )
+        make_run, checkpoints = run_maker(loaded.task, facts, CPU), Checkpoints(Path(folder))
+        worker = Worker(study, make_run, CPU, checkpoints, name="own", checkpoint_seconds=10.0)
         births = []
         for _ in range(BIRTHS):
             births.append(clocked(lambda: take(study, worker)))

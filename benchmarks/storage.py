@@ -28,7 +28,7 @@ import torch
 from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import StorageUrl, open_database
 from clrsearch.tasks import load_task
-from clrsearch.training import Checkpoints, TaskData, probe
+from clrsearch.training import Checkpoints, probe, run_maker
 from clrsearch.training.device import one_thread
 from clrsearch.worker.loop import Worker
 
@@ -71,11 +71,9 @@ def ours(url: StorageUrl) -> float:
     ):
         facts = probe(loaded, epochs=EPOCHS, device=CPU)
         study = Study.create(database, "benchmark", plan, facts, {})
-        data = TaskData(loaded.task, facts.batch_size, CPU)
         worker = Worker(
             study,
-            loaded.task,
-            data,
+            run_maker(loaded.task, facts, CPU),
             CPU,
             Checkpoints(Path(folder)),
             name="worker",

@@ -4,7 +4,7 @@
 
 A cluster of this machine alone: slurmctld and slurmd with a configuration of their own, a partition
 ``normal`` and one, ``urgent``, before which the jobs of the former must give way. Four workers run
-in an array of four jobs, submitted by ``clrsearch launch slurm`` or by a script for ``sbatch``; once
+in an array of four jobs, submitted by ``clrsearch launch slurm`` or by a script for sbatch; once
 each has trained two epochs, a job that needs the whole machine is submitted to ``urgent``, or their
 time runs out. As root, with Debian's slurmctld, slurmd, slurm-client and slurm-wlm-basic-plugins;
 PostgreSQL is a server of its own.
@@ -178,7 +178,7 @@ def submit(place: Place, case: Case) -> int:
             *(*command, "launch", "slurm", harness.STUDY, "--workers", TASKS, *options),
             *("--time-limit", case.minutes, "--log-dir", place.folder / "jobs"),
         )
-        return int(re.findall(r"as (\d+)", said)[0])
+        return int(re.findall(r"jobs as (\d+)", said)[0])
     worker = shlex.join(map(str, [*command, "worker", harness.STUDY, *options]))
     return int(
         call(
@@ -191,14 +191,10 @@ def submit(place: Place, case: Case) -> int:
 
 
 def tasks_of(array: int) -> list[Task]:
-    """The tasks of an array; ``scontrol show job`` with its number shows one of them at times."""
-    shown = call("scontrol", "--oneliner", "show", "job").splitlines()
+    """The tasks of an array."""
+    shown = call("scontrol", "--oneliner", "show", "job", array).splitlines()
     fields = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in shown]
-    return [
-        Task(state=each["JobState"], restarts=int(each["Restarts"]))
-        for each in fields
-        if each.get("ArrayJobId") == str(array)
-    ]
+    return [Task(state=each["JobState"], restarts=int(each["Restarts"])) for each in fields]
 
 
 def at_work(place: Place) -> list[SlotRow]:

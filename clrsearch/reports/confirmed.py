@@ -69,6 +69,7 @@ def _without_a_complete_trial(study: Study) -> tuple[str, ...]:
 def _test_means(runs: Sequence[Record], metric: str) -> dict[int, float]:
     tested: dict[int, list[float]] = {}
     for run in runs:
-        if run.finalist is not None and run.state == "complete":
+        # a loop of the user's own may know no test split
+        if run.finalist is not None and run.state == "complete" and metric in run.test:
             tested.setdefault(run.finalist, []).append(run.test[metric])
     return {finalist: sum(values) / len(values) for finalist, values in tested.items()}

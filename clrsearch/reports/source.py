@@ -26,8 +26,8 @@ def source_code(study: Study, record: Record, verdict: Verdict | None = None) ->
         found={
             "study": f"{study.name}, trial {record.number} of {plan.trials}, {proof}",
             "task": " ".join([plan.task, *options]),
-            "trained": f"{facts.epochs} epochs of {facts.steps_per_epoch} batches of "
-            f"{facts.batch_size}",
+            "trained": f"{facts.epochs} epochs of {facts.steps_per_epoch} "
+            + ("steps" if facts.batch_size is None else f"batches of {facts.batch_size}"),
             "validation": ", ".join(f"{name} {number(value)}" for name, value in scores.items()),
             **({"fresh seeds": f"{facts.metric} {number(standing.mean)}"} if standing else {}),
             "versions": ", ".join(

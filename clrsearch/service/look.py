@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -232,7 +233,7 @@ def replay(
     Raises:
         StudyError: an unknown study or trial, or one that is still running or has failed.
     """
-    from clrsearch.training import Diverged, SequentialRun, TaskData
+    from clrsearch.training import Diverged, Epoch, run_maker
     from clrsearch.training.device import find_device, one_thread
 
     chosen = find_device(device)
@@ -247,20 +248,17 @@ def replay(
                 f"clrsearch show {name} {trial} shows why"
             )
         loaded = load_same(study, task_dir, allow_drift=False)
-        again = SequentialRun(
-            loaded.task,
-            study.facts,
-            TaskData(loaded.task, study.facts.batch_size, chosen),
+        again = run_maker(loaded.task, study.facts, chosen)(
             study.trace(record.family, record.params),
             seed=study.plan.seed,
             seed_index=record.seed_index,
-            device=chosen,
         )
         values: dict[int, float] = {}
-        try:
-            for _ in range(record.epoch + record.diverged):
-                epoch = again.next_epoch()
-                values[epoch.number] = epoch.metrics[study.facts.metric]
-        except Diverged:
-            pass
+
+        def note(epoch: Epoch) -> bool:
+            values[epoch.number] = epoch.metrics[study.facts.metric]
+            return record.diverged or epoch.number < record.epoch
+
+        with suppress(Diverged):
+            again.train(note)
         return Replayed(trial=record, values=values, device=str(chosen))

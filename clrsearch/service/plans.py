@@ -12,7 +12,7 @@ from clrsearch.search import ConfirmPlan, Study, StudyPlan, exists
 from clrsearch.service.place import Storage, storage_url, task_folder
 from clrsearch.service.testing import probe_task
 from clrsearch.storage import has_studies, open_database
-from clrsearch.tasks import load_task
+from clrsearch.tasks import Loop, load_task
 
 MANY = 1000  # steps per epoch
 FEW = 5  # trials of a family, below which its best says little of it
@@ -86,7 +86,13 @@ def _misfits(
     """
     folder = task_folder(task_dir)
     task = load_task(plan.task, options=plan.options, folder=folder)
-    epochs = plan.epochs or task.task.epochs
+    epochs = plan.epochs
+    if epochs is None:
+        epochs = (
+            probe_task(task, plan, device).epochs  # which says that a loop needs them given
+            if isinstance(task.task, Loop)
+            else task.task.epochs
+        )
     shortest = {each: reason for each in families if (reason := _misfit(each, epochs, 1))}
     if all(_misfit(each, epochs, MANY) for each in shortest):
         return shortest

@@ -6,12 +6,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from clrsearch.errors import PlanError
 from clrsearch.reports import picture_of_range_test, to_plotly
 from clrsearch.search import RangeTest, Study, StudyPlan, read_range_test
 from clrsearch.service.drift import load_code, load_same
 from clrsearch.service.place import Storage, storage_url
 from clrsearch.storage import open_database
-from clrsearch.tasks import LoadedTask, TaskFacts
+from clrsearch.tasks import LoadedTask, Loop, TaskFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +87,19 @@ def probe_task(task: LoadedTask, plan: StudyPlan, device: str | None) -> TaskFac
 
 
 def test_task(task: LoadedTask, facts: TaskFacts, *, seed: int, device: str | None) -> RangeTest:
-    """Train a task for a few steps at rising rates, and read the bounds off its losses."""
+    """Train a task for a few steps at rising rates, and read the bounds off its losses.
+
+    Raises:
+        PlanError: it is a loop of the user's own, whose steps are not ours to take.
+    """
     from clrsearch.training import TaskData, ramp
     from clrsearch.training.device import find_device, one_thread
 
+    if isinstance(task.task, Loop) or facts.batch_size is None:
+        raise PlanError(
+            "a range test steps through the batches by itself, which a loop of your own does not "
+            "let it: give the bounds, --set 'bounds.cyclic.max_lr=[1e-3, 1]', or write a Task"
+        )
     chosen = find_device(device)
     with one_thread(chosen):
         data = TaskData(task.task, facts.batch_size, chosen)

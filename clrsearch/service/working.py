@@ -37,8 +37,6 @@ from clrsearch.storage import (
 from clrsearch.worker import Supervisor
 
 if TYPE_CHECKING:
-    from clrsearch.tasks import Task
-    from clrsearch.training import TaskData
     from clrsearch.worker.signals import Interruption
 
 CHECKPOINT_SECONDS = 10.0
@@ -78,7 +76,7 @@ def work(
             was made with.
         StudyStopped: the task's code failed again and again.
     """
-    from clrsearch.training import Checkpoints, TaskData, warm_up
+    from clrsearch.training import Checkpoints, RunMaker, run_maker
     from clrsearch.training.device import find_device, one_thread
     from clrsearch.worker.loop import Worker, worker_name
     from clrsearch.worker.signals import Interruption
@@ -96,14 +94,13 @@ def work(
 
     patience = Patience(storage_patience, on_wait=waits)
 
-    def work_off(study: Study, task: Task, data: TaskData) -> bool:
+    def work_off(study: Study, make_run: RunMaker) -> bool:
         """Work on the search, then on its confirmation; False where there was no time for all."""
 
         def work_on(each: Study) -> bool:
             return Worker(
                 each,
-                task,
-                data,
+                make_run,
                 chosen,
                 Checkpoints(checkpoint_folder(url, each, checkpoint_dir)),
                 name=worker or worker_name(),
@@ -126,9 +123,8 @@ def work(
         study = patience(lambda: Study(database, name))
         require_room(url, patience(study.slots.live) + 1)
         task = load_same(study, task_dir, allow_drift=allow_drift).task
-        data = TaskData(task, study.facts.batch_size, chosen)
-        warm_up(task)
-        while work_off(study, task, data):
+        make_run = run_maker(task, study.facts, chosen)
+        while work_off(study, make_run):
             if not _wait_for_slots(study, idle_wait or 0.0, interruption, patience):
                 return
             study = patience(study.again)

@@ -1,15 +1,24 @@
 """What is trained: the contract of a task, its facts, and how it is found by name."""
 
-from clrsearch.tasks.load import LoadedRate, LoadedTask, load_rate, load_task, task_code
-from clrsearch.tasks.task import Direction, Splits, Task, TaskFacts
+from clrsearch.tasks.load import (
+    LoadedRate,
+    LoadedTask,
+    as_script,
+    load_rate,
+    load_task,
+    task_code,
+)
+from clrsearch.tasks.task import Direction, Loop, Splits, Task, TaskFacts
 
 __all__ = [
     "Direction",
     "LoadedRate",
     "LoadedTask",
+    "Loop",
     "Splits",
     "Task",
     "TaskFacts",
+    "as_script",
     "load_rate",
     "load_task",
     "task_code",

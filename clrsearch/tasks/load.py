@@ -11,11 +11,11 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from clrsearch.errors import ClrsearchError, TaskError, TaskRaised
-from clrsearch.tasks.task import Direction, Task
+from clrsearch.tasks.task import Direction, Loop, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,9 +29,9 @@ _contents: dict[ModuleType, tuple[Path, bytes]] = {}
 
 
 class LoadedTask(NamedTuple):
-    """A task and a hash of the source file that defines it."""
+    """A task, or a loop of the user's own, and a hash of the source file that defines it."""
 
-    task: Task
+    task: Task | Loop
     source: str
 
 
@@ -58,8 +58,13 @@ def load_task(name: str, *, options: Mapping[str, Any] | None = None, folder: Pa
         listed = f"; its tasks: {', '.join(defined)}" if defined else " and defines no task"
         raise TaskError(f"{place} has no {attribute}{listed}")
     found = getattr(module, attribute)
+    if isinstance(found, FunctionType):
+        return LoadedTask(Loop(name=name, function=found, options=options or {}), _source(module))
     if not _is_task(found):
-        raise TaskError(f"{name} is {_kind(found)}, not a class derived from clrsearch.Task")
+        raise TaskError(
+            f"{name} is {_kind(found)}, neither a class derived from clrsearch.Task nor a function "
+            "train(run)"
+        )
     _require_attributes(name, found)
     with task_code(f"constructing {name}"):
         task = found(options)
@@ -100,15 +105,26 @@ def load_rate(name: str, *, folder: Path) -> LoadedRate:
 def task_code(doing: str) -> Iterator[None]:
     """Around a call into a task's own code: what it raises becomes a :class:`TaskRaised`.
 
-    ``doing`` completes the sentence "KeyError while ...: 'x'".
+    ``doing`` completes the sentence "KeyError while ...: 'x'". So does what ends a process.
     """
     try:
         yield
     except ClrsearchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = f"{type(error).__name__} while {doing}: {error}"
         raise TaskRaised(message, _own_traceback(error)) from error
+
+
+@contextmanager
+def as_script(place: str) -> Iterator[None]:
+    """While the block lasts, a command line without arguments: scripts often read theirs."""
+    before = sys.argv
+    sys.argv = [place]
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 def _own_traceback(error: BaseException) -> str:
@@ -165,7 +181,7 @@ def _load_file(folder: Path, place: str) -> ModuleType:
     if str(path.parent) not in sys.path:  # its neighbours import as they do for a script
         sys.path.insert(0, str(path.parent))
     sys.modules[module_name] = module
-    with task_code(f"importing {path.name}"):
+    with as_script(place), task_code(f"importing {path.name}"):
         spec.loader.exec_module(module)
     _contents[module] = path, content
     return module

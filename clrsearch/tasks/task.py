@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -112,12 +113,25 @@ class Task(ABC):
         return cls.evaluate is not Task.evaluate
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """A training loop of the user's own: a function ``train(run)``, and the options of the study.
+
+    ``name`` is how it was named. What it is given says
+    :class:`clrsearch.training.loop.OwnRun`.
+    """
+
+    name: str
+    function: Callable[[Any], object]
+    options: Mapping[str, Any]
+
+
 class TaskFacts(BaseModel):
     """What the search must know of a task, probed once and stored with the study.
 
     ``ratios`` are the learning rates of the optimizer's parameter groups relative to the first,
     whose own is ``own_rate``; ``optimizer`` describes it in words. ``source`` is a hash of the file
-    that defines the task.
+    that defines the task. A loop of the user's own keeps its batch size to itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -125,7 +139,7 @@ class TaskFacts(BaseModel):
     metric: str
     direction: Direction
     epochs: int
-    batch_size: int
+    batch_size: int | None
     steps_per_epoch: int
     ratios: tuple[float, ...]
     groups: tuple[str, ...]

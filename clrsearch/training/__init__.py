@@ -1,6 +1,7 @@
 """Runs traces on tasks; knows nothing of Optuna or of the search."""
 
 from clrsearch.training.checkpoint import Checkpoints, Needed, needless
+from clrsearch.training.making import RunMaker, run_maker
 from clrsearch.training.probe import probe
 from clrsearch.training.ramp import Ramp, ramp
 from clrsearch.training.run import Diverged, Epoch, Interrupted, Run
@@ -14,10 +15,12 @@ __all__ = [
     "Needed",
     "Ramp",
     "Run",
+    "RunMaker",
     "SequentialRun",
     "TaskData",
     "needless",
     "probe",
     "ramp",
+    "run_maker",
     "warm_up",
 ]

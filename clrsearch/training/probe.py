@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
+import dataclasses
 import math
+from contextlib import suppress
 from itertools import islice
 
 import torch
-from torch.optim import Optimizer
 
 from clrsearch.errors import TaskError
-from clrsearch.schedules import momentum_of
-from clrsearch.tasks import Direction, LoadedTask, TaskFacts, task_code
+from clrsearch.tasks import Direction, LoadedTask, Loop, TaskFacts, task_code
+from clrsearch.training.loop import StopRun, TrialRun, call
+from clrsearch.training.optimizer import optimizer_facts
 from clrsearch.training.seeding import derive, seed_everything
 from clrsearch.training.sequential import TaskData, train_batch, validate
 
@@ -35,6 +36,16 @@ def probe(
         TaskRaised: the task's own code raised.
     """
     task, source = loaded
+    if isinstance(task, Loop):
+        return _probe_loop(
+            task,
+            source,
+            epochs=epochs,
+            batch_size=batch_size,
+            metric=metric,
+            direction=direction,
+            device=device,
+        )
     batch_size = batch_size or task.batch_size
     metric = metric or task.metric
     with task_code("trying the task out"):
@@ -47,12 +58,7 @@ def probe(
         seed_everything(derive(0, 0, "init"))
         model = task.model().to(device)
         optimizer = task.optimizer(model)
-        if not isinstance(optimizer, Optimizer):
-            raise TaskError(f"optimizer() must return a torch optimizer, not {optimizer!r}")
-        groups = optimizer.param_groups
-        own_rate = float(groups[0]["lr"])
-        if not (math.isfinite(own_rate) and own_rate > 0):
-            raise TaskError(f"the optimizer's first learning rate must be positive, not {own_rate}")
+        found = optimizer_facts(optimizer)
         # one batch shows what is measured, and whether it is finite; its means do not matter here
         first_batch = islice(data.validation.in_order(), 1)
         measured = validate(task, model, first_batch, data.validation.samples)
@@ -70,22 +76,45 @@ def probe(
         epochs=epochs or task.epochs,
         batch_size=batch_size,
         steps_per_epoch=steps,
-        ratios=tuple(float(group["lr"]) / own_rate for group in groups),
-        groups=tuple(str(group.get("name", index)) for index, group in enumerate(groups)),
-        own_rate=own_rate,
-        momentum=momentum_of(optimizer),
-        optimizer=describe_optimizer(optimizer),
         source=source,
+        **dataclasses.asdict(found),
     )
 
 
-def describe_optimizer(optimizer: Optimizer) -> str:
-    """An optimizer's class with what it does not leave at its defaults, its rate aside."""
-    stock = inspect.signature(type(optimizer)).parameters
-    own = {
-        name: value
-        for name, value in optimizer.defaults.items()
-        if name == "betas" or (name in stock and name != "lr" and value != stock[name].default)
-    }
-    arguments = ", ".join(f"{name}={value!r}" for name, value in own.items())
-    return f"{type(optimizer).__name__}({arguments})"
+def _probe_loop(
+    loop: Loop,
+    source: str,
+    *,
+    epochs: int | None,
+    batch_size: int | None,
+    metric: str | None,
+    direction: Direction | None,
+    device: torch.device,
+) -> TaskFacts:
+    """The facts of a loop of the user's own, which is run up to where it asks for its scheduler."""
+    if not (epochs and metric and direction):
+        raise TaskError(
+            f"{loop.name} is a loop of your own: say how long it trains and what it reports, with "
+            "--epochs N --set metric=NAME --set direction=minimize, or maximize"
+        )
+    if batch_size is not None:
+        raise TaskError(f"{loop.name} is a loop of your own, which makes its batches by itself")
+    trial = TrialRun(loop, epochs, device)
+    seed_everything(derive(0, 0, "init"))
+    with suppress(StopRun):
+        call(loop, trial)
+    if trial.found is None:
+        raise TaskError(f"{loop.name} ended without run.scheduler(optimizer, steps_per_epoch)")
+    optimizer, steps = trial.found
+    found = optimizer_facts(optimizer)
+    if not isinstance(steps, int) or steps < 1:
+        raise TaskError(f"steps_per_epoch must be a positive whole number, not {steps!r}")
+    return TaskFacts(
+        metric=metric,
+        direction=direction,
+        epochs=epochs,
+        batch_size=None,
+        steps_per_epoch=steps,
+        source=source,
+        **dataclasses.asdict(found),
+    )

@@ -15,13 +15,14 @@ import torch
 
 from clrsearch.tasks import Task, TaskFacts, task_code
 from clrsearch.training.data import Batches
+from clrsearch.training.run import number
 from clrsearch.training.seeding import (
     derive,
     random_state,
     restore_random_state,
     seed_everything,
 )
-from clrsearch.training.sequential import TaskData, number, train_batch
+from clrsearch.training.sequential import TaskData, train_batch
 
 LOWEST, HIGHEST = 1e-4, 1e3  # times the task's own rate
 POINTS = 100  # rates, 14 of them per decade

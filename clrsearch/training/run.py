@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import torch
+
+from clrsearch.errors import TaskError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
-    """One finished epoch: its number from 1, mean training loss, validation metrics."""
+    """One finished epoch: its number from 1, mean training loss, validation metrics.
+
+    A loop of the user's own keeps its loss to itself.
+    """
 
     number: int
-    loss: float
+    loss: float | None
     metrics: Mapping[str, float]
 
 
@@ -40,8 +47,11 @@ class Run(Protocol):
     epoch: int
     seconds: float
 
-    def next_epoch(self) -> Epoch:
-        """Train and validate one more epoch, or what is left of one that was interrupted.
+    def train(self, on_epoch: Callable[[Epoch], bool]) -> None:
+        """Train and validate the epochs that are left, calling ``on_epoch`` after each.
+
+        It returns after the last one, or when ``on_epoch`` says not to go on. What ``on_epoch``
+        raises comes out here.
 
         Raises:
             Diverged: within the epoch in which the loss stopped being finite.
@@ -52,8 +62,11 @@ class Run(Protocol):
     def test(self) -> dict[str, float]:
         """The metrics on the test split as the model is now."""
 
-    def state(self) -> dict[str, Any]:
-        """All that a run of the same task, trace and seed needs to go on from here, bit for bit."""
+    def state(self) -> dict[str, Any] | None:
+        """All that a run of the same task, trace and seed needs to go on from here, bit for bit.
+
+        None where it cannot be saved just now.
+        """
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state` gave.
@@ -61,3 +74,17 @@ class Run(Protocol):
         Raises:
             KeyError, RuntimeError, ValueError: it is another model's state; this run is spoilt.
         """
+
+
+def number(name: str, value: Any) -> float:
+    """A metric as a float.
+
+    Raises:
+        TaskError: it is not a number.
+    """
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        shape = f" (shape {tuple(value.shape)}): sum it" if isinstance(value, torch.Tensor) else ""
+        shown = "a tensor" if shape else repr(value)
+        raise TaskError(f"the metric {name} is not a number: {shown}{shape}") from error

@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from clrsearch.errors import TaskError
 from clrsearch.schedules import Trace, momentum_of
 from clrsearch.tasks import Splits, Task, TaskFacts, task_code
 from clrsearch.training.data import Batches, batches
-from clrsearch.training.run import Diverged, Epoch, Interrupted
+from clrsearch.training.run import Diverged, Epoch, Interrupted, number
 from clrsearch.training.seeding import (
     derive,
     random_state,
@@ -80,6 +79,7 @@ class SequentialRun:
         self.seconds = 0.0
         self._task = task
         self._metric = facts.metric
+        self._epochs = facts.epochs
         self._steps = facts.steps_per_epoch
         self._data = data
         self._seed = (seed, seed_index)
@@ -96,8 +96,13 @@ class SequentialRun:
             self._optimizer = task.optimizer(self._model)
         self._momentum = momentum_of(self._optimizer)
 
+    def train(self, on_epoch: Callable[[Epoch], bool]) -> None:
+        """See :meth:`Run.train`."""
+        while self.epoch < self._epochs and on_epoch(self.next_epoch()):
+            pass
+
     def next_epoch(self) -> Epoch:
-        """Train and validate one more epoch; see :meth:`Run.next_epoch`."""
+        """Train and validate one more epoch, or what is left of one; raises as :meth:`train`."""
         started = time.perf_counter()
         try:
             return self._next_epoch(self.epoch + 1)
@@ -227,17 +232,3 @@ def validate(
         whole = task.evaluate(torch.cat(outputs), torch.cat(targets))
         metrics |= {name: number(name, value) for name, value in whole.items()}
     return metrics
-
-
-def number(name: str, value: Any) -> float:
-    """A metric as a float.
-
-    Raises:
-        TaskError: it is not a number.
-    """
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        shape = f" (shape {tuple(value.shape)}): sum it" if isinstance(value, torch.Tensor) else ""
-        shown = "a tensor" if shape else repr(value)
-        raise TaskError(f"the metric {name} is not a number: {shown}{shape}") from error

@@ -63,6 +63,8 @@ class Attempt:
         self._on_save = on_save
         self._outbox = Outbox(stored, self._report)
         self._saved_at = time.monotonic()
+        self._last: Epoch | None = None
+        self._pruned = False
 
     def train(self) -> None:
         """Train to the end and tell it.
@@ -74,24 +76,24 @@ class Attempt:
             SQLAlchemyError, StorageInternalError: an error of the database that does not pass, or
                 an outage that outlasts patience.
         """
-        facts = self._study.facts
-        last: Epoch | None = None
         try:
-            while self._run.epoch < facts.epochs:
-                last = self._run.next_epoch()
-                new = self._outbox.put(last.number, last.metrics[facts.metric])
-                if not self._post(apart=REPORT_SECONDS):
-                    continue
-                if new and self._hopeless():
-                    self._tell(SlotState.PRUNED, last.metrics)
-                    return
-                if last.number < facts.epochs:
-                    self._save_in_time()
+            self._run.train(self._finish)
         except Diverged as diverged:
             self._tell(SlotState.DIVERGED, {}, diverged=str(diverged))
             return
-        assert last is not None  # no checkpoint is written at the end of the last epoch
-        self._tell(SlotState.COMPLETE, last.metrics)
+        assert self._last is not None  # no checkpoint is written at the end of the last epoch
+        self._tell(SlotState.PRUNED if self._pruned else SlotState.COMPLETE, self._last.metrics)
+
+    def _finish(self, epoch: Epoch) -> bool:
+        """Report an epoch, and save; whether the trial goes on."""
+        facts = self._study.facts
+        self._last = epoch
+        new = self._outbox.put(epoch.number, epoch.metrics[facts.metric])
+        if self._post(apart=REPORT_SECONDS):
+            self._pruned = new and self._hopeless()
+            if not self._pruned and epoch.number < facts.epochs:
+                self._save_in_time()
+        return not self._pruned
 
     def leave(self) -> None:
         """Save how far it came, without waiting for the database."""
@@ -138,7 +140,10 @@ class Attempt:
             self._save()
 
     def _save(self) -> None:
-        if not self._checkpoints.save(self._trial, self._run.state(), confirm=self._lease.fresh):
+        state = self._run.state()
+        if state is None:
+            return
+        if not self._checkpoints.save(self._trial, state, confirm=self._lease.fresh):
             return
         self._saved_at = time.monotonic()
         try:

@@ -18,15 +18,7 @@ from clrsearch.errors import StorageError, StudyStopped, TaskError, TaskRaised
 from clrsearch.schedules import Trace, Value
 from clrsearch.search import Record, Study, suggest
 from clrsearch.storage import DATABASE_ERRORS, PATIENCE_SECONDS, Patience, Slot, SlotState
-from clrsearch.tasks import Task
-from clrsearch.training import (
-    Checkpoints,
-    Interrupted,
-    Needed,
-    SequentialRun,
-    TaskData,
-    needless,
-)
+from clrsearch.training import Checkpoints, Interrupted, Needed, Run, RunMaker, needless
 from clrsearch.worker.attempt import Attempt, TrialEnded
 from clrsearch.worker.claims import Claims
 from clrsearch.worker.folder import SharedFolder
@@ -56,13 +48,12 @@ class Begun:
 
 
 class Worker:
-    """Works on one study's slots with one task on one device."""
+    """Works on one study's slots on one device."""
 
     def __init__(
         self,
         study: Study,
-        task: Task,
-        data: TaskData,
+        make_run: RunMaker,
         device: torch.device,
         checkpoints: Checkpoints,
         *,
@@ -74,7 +65,9 @@ class Worker:
         on_wait: Callable[[BaseException], None] = lambda error: None,
         on_note: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """``patience`` is for outages of the database, in seconds.
+        """``make_run`` makes the runs of the study's task on ``device``.
+
+        ``patience`` is for outages of the database, in seconds.
 
         ``interruption`` knows the limits of the process, which may work on several studies.
         ``on_end`` is called with the record of each trial that this worker ends, ``on_wait`` with
@@ -82,7 +75,7 @@ class Worker:
         say.
         """
         self._study = study
-        self._task = task
+        self._make_run = make_run
         self._device = device
         self._checkpoints = checkpoints
         self._checkpoint_seconds = checkpoint_seconds
@@ -95,7 +88,6 @@ class Worker:
         self._folder = SharedFolder(study.slots, checkpoints, name, on_note)
         self._patience = Patience(patience, sleep=self._sleep, on_wait=self._trouble)
         self._claims = Claims(study.slots, name, patience=self._patience, sleep=self._sleep)
-        self._data = data
 
     def work(self) -> bool:
         """Work until no slot is left to claim, or until a signal or a limit of the process.
@@ -231,18 +223,14 @@ class Worker:
             on_save=self._folder.look,
         )
 
-    def _run(self, slot: Slot, lease: Lease, trial: Begun) -> SequentialRun:
+    def _run(self, slot: Slot, lease: Lease, trial: Begun) -> Run:
         """A run of the trial, from its checkpoint where there is one that fits."""
 
-        def make() -> SequentialRun:
-            return SequentialRun(
-                self._task,
-                self._study.facts,
-                self._data,
+        def make() -> Run:
+            return self._make_run(
                 trial.played,
                 seed=self._study.plan.seed,
                 seed_index=slot.seed_index,
-                device=self._device,
                 interrupted=lambda: self._interruption.asked or lease.lost,
             )
 

@@ -57,7 +57,7 @@ def test_a_study_may_say_otherwise(tiny) -> None:
         ("NanMetric", "the validation metric error of the untrained model is nan"),
         ("TextMetric", "the metric error is not a number: 'good'"),
         ("LongMetric", r"the metric error is not a number: a tensor \(shape \(12,\)\): sum it"),
-        ("NoOptimizer", r"optimizer\(\) must return a torch optimizer, not None"),
+        ("NoOptimizer", r"a torch optimizer is wanted, not None"),
         ("OtherMetric", "measures no 'accuracy'; it measures error, close"),
         ("TooFew", "the batch size 100 exceeds the 34 training samples"),
     ],

@@ -12,7 +12,7 @@ from clrsearch.search import Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
 from clrsearch.storage.slots import _slots as table
 from clrsearch.tasks import load_task
-from clrsearch.training import Checkpoints, SequentialRun, TaskData, probe
+from clrsearch.training import Checkpoints, SequentialRun, TaskData, probe, run_maker
 from clrsearch.worker import claims
 from clrsearch.worker.lease import Lease
 from clrsearch.worker.loop import Worker, keeps_failing
@@ -30,11 +30,8 @@ def begin(url, task_dir, tmp_path):
             loaded = load_task(plan.task, options=plan.options, folder=task_dir)
             facts = probe(loaded, epochs=plan.epochs, device=CPU)
             made = Study.create(database, study, plan, facts, {"clrsearch": "0"})
-            data = TaskData(loaded.task, facts.batch_size, CPU)
-            checkpoints = Checkpoints(tmp_path)
-            return made, Worker(
-                made, loaded.task, data, CPU, checkpoints, name="w", checkpoint_seconds=10.0
-            )
+            make_run, checkpoints = run_maker(loaded.task, facts, CPU), Checkpoints(tmp_path)
+            return made, Worker(made, make_run, CPU, checkpoints, name="w", checkpoint_seconds=10.0)
 
         yield make
 
@@ -323,7 +320,7 @@ def test_a_failed_slot_that_is_retried_gets_one_more_try(begin, task_dir) -> Non
     assert [record.state for record in study.history.records()] == ["failed"] * 2
     assert study.slots.retry() == 1
     mended = load_task("tiny.py:Tiny", folder=task_dir).task
-    worker._task = mended
+    worker._make_run = run_maker(mended, study.facts, CPU)
     worker.work()
     records = study.history.records()
     assert [record.state for record in records] == ["failed", "failed", "complete"]

@@ -1,0 +1,43 @@
+"""From a task to its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import torch
+
+from clrsearch.schedules import Trace
+from clrsearch.tasks import Loop, Task, TaskFacts
+from clrsearch.training.loop import LoopRun
+from clrsearch.training.run import Run
+from clrsearch.training.sequential import SequentialRun, TaskData, warm_up
+
+
+class RunMaker(Protocol):
+    """Makes a run of a trace, from (``seed``, ``seed_index``)."""
+
+    def __call__(
+        self,
+        trace: Trace,
+        *,
+        seed: int,
+        seed_index: int,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> Run:
+        """The run, before its first epoch; ``interrupted`` is asked whether to stop."""
+
+
+def run_maker(task: Task | Loop, facts: TaskFacts, device: torch.device) -> RunMaker:
+    """What makes the runs of a task in this process, on a device; the data is read once.
+
+    Raises:
+        TaskRaised: the task's own code raised.
+    """
+    if isinstance(task, Loop):
+        return partial(LoopRun, task, facts, device=device)
+    assert facts.batch_size is not None  # of a task it is known
+    data = TaskData(task, facts.batch_size, device)
+    warm_up(task)
+    return partial(SequentialRun, task, facts, data, device=device)

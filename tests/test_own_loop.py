@@ -1,0 +1,149 @@
+"""A training loop of the user's own, searched from the command line to the verdict."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from clrsearch import service
+from clrsearch.search import ConfirmPlan, Study, StudyPlan
+from clrsearch.storage import SlotState, open_database
+from clrsearch.tasks import load_task
+from clrsearch.training import probe
+
+PATIENCE = 300.0  # seconds for what takes a few on an idle machine
+GIVEN = {"epochs": 4, "metric": "error", "direction": "minimize"}
+TOLD = ("--epochs", "4", "--set", "metric=error", "--set", "direction=minimize")
+
+
+def begin(url, task_dir, name, **keys) -> None:
+    plan = StudyPlan(**({"task": f"loops.py:{name}", "pruner": "none"} | GIVEN | keys))
+    loaded = load_task(plan.task, options=plan.options, folder=task_dir)
+    facts = probe(loaded, device=torch.device("cpu"), **GIVEN)
+    with open_database(url, create=True) as database:
+        Study.create(database, "mine", plan, facts, service.versions(task_dir))
+
+
+@contextmanager
+def worker(task_dir):
+    """A process that does not outlive the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clrsearch", "worker", "mine", "--checkpoint-seconds", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=task_dir,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def claims_until(url, condition):
+    deadline = time.monotonic() + PATIENCE
+    with open_database(url) as database:
+        study = Study(database, "mine")
+        while not condition(study):
+            assert time.monotonic() < deadline, "it never came"
+            time.sleep(0.02)
+        return study.slots.claims()
+
+
+def test_from_the_command_line_to_the_verdict(clrsearch, url, task_dir, monkeypatch) -> None:
+    monkeypatch.chdir(task_dir)
+    run = ("run", "--task", "loops.py:train", *TOLD, "--name", "mine", "--trials", "12")
+    code, _, errors = clrsearch(
+        *run, "--set", "confirm.top=1", "--set", "confirm.seeds=2", "--workers", "2"
+    )
+    assert (code, errors) == (0, "")
+    now = service.show("mine").snapshot
+    assert now.done == 12
+    assert all(run.test.keys() == {"error"} for run in now.confirmed.runs)
+    assert now.confirmed.test.keys() == {run.finalist for run in now.confirmed.runs}
+    for record in now.records[:3]:
+        assert service.replay("mine", record.number, device="cpu").matches
+    assert "4 epochs of 4 steps" in service.best("mine").code
+
+
+def test_a_killed_trial_goes_on_from_its_checkpoint(url, task_dir) -> None:
+    alone = ConfirmPlan(enabled=False)
+    begin(url, task_dir, "train", trials=1, confirm=alone, options={"pause": 0.5})
+    with worker(task_dir) as lost:
+        (claim,) = claims_until(url, lambda s: any(c.checkpoint for c in s.slots.claims()))
+        os.kill(lost.pid, signal.SIGKILL)
+    with open_database(url) as database:
+        Study(database, "mine").slots.release(claim.worker)
+    with worker(task_dir) as second:
+        _, errors = second.communicate(timeout=PATIENCE)
+    assert (second.returncode, errors) == (0, "")
+    (record,) = service.show("mine").snapshot.records
+    assert (record.number, record.state, record.drift) == (0, "complete", 0.0)
+    assert service.replay("mine", 0, device="cpu", task_dir=task_dir).matches
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_one_that_saves_nothing_begins_again(url, task_dir, tmp_path, monkeypatch, number) -> None:
+    gate = tmp_path / "gate"
+    monkeypatch.setenv("CLRSEARCH_TEST_GATE", str(gate))
+    begin(url, task_dir, "unsaved", trials=1, confirm=ConfirmPlan(enabled=False))
+    with worker(task_dir) as lost:
+        (claim,) = claims_until(url, lambda s: any(r.epoch for r in s.history.records()))
+        lost.send_signal(number)
+        gate.touch()
+        lost.communicate(timeout=PATIENCE)
+    assert lost.returncode == (0 if number == signal.SIGTERM else -signal.SIGKILL)
+    with open_database(url) as database:
+        slots = Study(database, "mine").slots
+        slots.release(claim.worker)
+        assert slots.counts() == {SlotState.OPEN: 1}
+    service.work("mine", device="cpu", task_dir=task_dir)
+    (record,) = service.show("mine").snapshot.records
+    assert (record.number, record.state, record.drift) == (0, "complete", 0.0)
+    assert list(record.values) == [1, 2, 3, 4]
+
+
+def test_the_hopeless_are_pruned(url, task_dir) -> None:
+    alone = ConfirmPlan(enabled=False)
+    begin(url, task_dir, "train", trials=40, confirm=alone, pruner="lenient")
+    service.work("mine", device="cpu", task_dir=task_dir)
+    records = service.show("mine").snapshot.records
+    pruned = [record for record in records if record.state == "pruned" and not record.diverged]
+    assert pruned
+    assert all(2 <= record.epoch < 4 for record in pruned)
+
+
+def test_a_confirmation_without_a_test_split(url, task_dir, tmp_path, monkeypatch) -> None:
+    (tmp_path / "gate").touch()
+    monkeypatch.setenv("CLRSEARCH_TEST_GATE", str(tmp_path / "gate"))
+    begin(url, task_dir, "unsaved", trials=2, confirm=ConfirmPlan(top=1, seeds=2))
+    service.work("mine", device="cpu", task_dir=task_dir)
+    now = service.show("mine").snapshot
+    assert now.confirmed.verdict is not None
+    assert now.confirmed.test == {}
+
+
+def test_a_mistake_in_a_loop_is_told_in_a_line(clrsearch, url, task_dir, monkeypatch) -> None:
+    monkeypatch.chdir(task_dir)
+    run = ("run", "--name", "mine", "--trials", "4", "--workers", "1", *TOLD)
+    code, _, errors = clrsearch(*run, "--task", "loops.py:per_epoch")
+    assert code == 2
+    assert "call it after each optimizer.step(), not once per epoch" in errors
+    code, _, errors = clrsearch("run", "--task", "loops.py:train", "--name", "other")
+    assert code == 2
+    assert "is a loop of your own: say how long it trains" in errors
+    code, _, errors = clrsearch("range-test", "--task", "loops.py:train", *TOLD[2:])
+    assert code == 2
+    assert len(errors.splitlines()) == 1
+    code, _, errors = clrsearch("run", "--range-test", "--task", "loops.py:train", *TOLD)
+    assert code == 2
+    assert "steps through the batches by itself" in errors
+    assert [each.name for each in service.list_studies()] == ["mine"]
