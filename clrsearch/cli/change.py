@@ -1,4 +1,4 @@
-"""The commands that change studies and their database."""
+"""The commands that change studies and their database, or write a file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,19 @@ from clrsearch.cli.options import (
     StorageOption,
     storage_option,
 )
+
+
+def new(
+    file: Annotated[Path, typer.Argument(metavar="FILE.py", help="The file to write.")],
+    loop: Annotated[
+        bool, typer.Option("--loop", help="A training loop, train(run), instead of a class.")
+    ] = False,
+) -> None:
+    """Write a task to begin with: it runs, and comments say what to change."""
+    from clrsearch import service
+
+    command = service.new_file(file, loop=loop)
+    typer.echo(f"{file} is written. From its folder:\n\n    {command}")
 
 
 def delete(

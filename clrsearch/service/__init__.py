@@ -26,6 +26,7 @@ from clrsearch.service.place import Storage, default_name, storage_url
 from clrsearch.service.plans import Comparison, comparison, confirmation_plan
 from clrsearch.service.preview import Preview, preview
 from clrsearch.service.running import Result, run
+from clrsearch.service.starting import new_file
 from clrsearch.service.testing import Tested, range_test
 from clrsearch.service.working import work
 
@@ -55,6 +56,7 @@ __all__ = [
     "launch_slurm",
     "list_studies",
     "make_database_roles",
+    "new_file",
     "picture",
     "preview",
     "prune_checkpoints",

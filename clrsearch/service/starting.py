@@ -1,0 +1,30 @@
+"""Files to begin with: a task, or a training loop, that runs and says what to change."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from clrsearch.errors import TaskError
+
+TASK, LOOP = "starting_task.py", "starting_loop.py"
+
+
+def new_file(path: Path, *, loop: bool = False) -> str:
+    """Write a task, or with ``loop`` a training loop, into a new file; how to search with it.
+
+    Raises:
+        TaskError: the file is there already, is no ``.py`` file, or its folder is not there.
+    """
+    if path.suffix != ".py":
+        raise TaskError(f"{path}: a task is a Python file, with a name that ends in .py")
+    text = (files("clrsearch.tasks") / (LOOP if loop else TASK)).read_text(encoding="utf-8")
+    text = text.replace("{file}", path.name)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise TaskError(f"{path} is there already: nothing is written over it") from None
+    except OSError as error:
+        raise TaskError(f"{path} cannot be written: {error.strerror}") from error
+    return next(line.strip() for line in text.splitlines() if line.strip().startswith("clrsearch"))
