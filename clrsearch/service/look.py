@@ -226,6 +226,7 @@ def replay(
     storage: Storage = None,
     device: str | None = None,
     task_dir: Path | None = None,
+    data_dir: Path | None = None,
 ) -> Replayed:
     """Run a trial again, as far as it came, without storing anything.
 
@@ -246,7 +247,7 @@ def replay(
                 f"trial {trial} of {name} failed, so there is no result to compare with; "
                 f"clrsearch show {name} {trial} shows why"
             )
-        loaded = load_same(study, task_dir, allow_drift=False)
+        loaded = load_same(study, task_dir, data_dir, allow_drift=False)
         again = SequentialRun(
             loaded.task,
             study.facts,
@@ -255,6 +256,7 @@ def replay(
             seed=study.plan.seed,
             seed_index=record.seed_index,
             device=chosen,
+            precision=study.plan.precision,
         )
         values: dict[int, float] = {}
         try:

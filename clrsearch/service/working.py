@@ -53,6 +53,7 @@ def work(
     storage: Storage = None,
     device: str | None = None,
     task_dir: Path | None = None,
+    data_dir: Path | None = None,
     checkpoint_dir: Path | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     storage_patience: float = PATIENCE_SECONDS,
@@ -125,7 +126,7 @@ def work(
     with open_database(url, patience=patience) as database, one_thread(chosen):
         study = patience(lambda: Study(database, name))
         require_room(url, patience(study.slots.live) + 1)
-        task = load_same(study, task_dir, allow_drift=allow_drift).task
+        task = load_same(study, task_dir, data_dir, allow_drift=allow_drift).task
         data = TaskData(task, study.facts.batch_size, chosen)
         warm_up(task)
         while work_off(study, task, data):
@@ -219,6 +220,7 @@ def require_limits(
 def worker_options(
     *,
     task_dir: Path,
+    data_dir: Path | None,
     checkpoint_dir: Path,
     checkpoint_seconds: float,
     storage_patience: float,
@@ -230,6 +232,7 @@ def worker_options(
     """The options of a worker's command line."""
     given: dict[str, object] = {
         "--task-dir": task_dir,
+        "--data-dir": data_dir,
         "--checkpoint-dir": checkpoint_dir,
         "--checkpoint-seconds": f"{checkpoint_seconds:g}",
         "--storage-patience": f"{storage_patience:g}",

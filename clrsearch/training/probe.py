@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from clrsearch.errors import TaskError
 from clrsearch.schedules import momentum_of
 from clrsearch.tasks import Direction, LoadedTask, TaskFacts, task_code
+from clrsearch.training.precision import Precision, compute_in
 from clrsearch.training.seeding import derive, seed_everything
 from clrsearch.training.sequential import TaskData, train_batch, validate
 
@@ -24,6 +25,7 @@ def probe(
     metric: str | None = None,
     direction: Direction | None = None,
     device: torch.device,
+    precision: Precision = "float32",
 ) -> TaskFacts:
     """The facts of a task, under a study's epochs, batch size, metric and direction where given.
 
@@ -47,6 +49,7 @@ def probe(
         seed_everything(derive(0, 0, "init"))
         model = task.model().to(device)
         optimizer = task.optimizer(model)
+        compute_in(precision, model, device)
         if not isinstance(optimizer, Optimizer):
             raise TaskError(f"optimizer() must return a torch optimizer, not {optimizer!r}")
         groups = optimizer.param_groups

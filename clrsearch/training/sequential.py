@@ -15,6 +15,7 @@ from clrsearch.errors import TaskError
 from clrsearch.schedules import Trace, momentum_of
 from clrsearch.tasks import Splits, Task, TaskFacts, task_code
 from clrsearch.training.data import Batches, batches
+from clrsearch.training.precision import Precision, compute_in
 from clrsearch.training.run import Diverged, Epoch, Interrupted
 from clrsearch.training.seeding import (
     derive,
@@ -61,7 +62,7 @@ class SequentialRun:
     """One training of ``task`` under ``trace`` from (``seed``, ``seed_index``); see :class:`Run`.
 
     The trace's arrays are (groups, T) with T = epochs x steps per epoch. ``interrupted`` is asked
-    between the batches whether to stop.
+    between the batches whether to stop. A checkpoint is the same in either ``precision``.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class SequentialRun:
         seed: int,
         seed_index: int = 0,
         device: torch.device,
+        precision: Precision = "float32",
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.epoch = 0
@@ -94,6 +96,7 @@ class SequentialRun:
         with task_code("building the model"):
             self._model = task.model().to(device)
             self._optimizer = task.optimizer(self._model)
+        compute_in(precision, self._model, device)
         self._momentum = momentum_of(self._optimizer)
 
     def next_epoch(self) -> Epoch:

@@ -243,6 +243,7 @@ class Worker:
                 seed=self._study.plan.seed,
                 seed_index=slot.seed_index,
                 device=self._device,
+                precision=self._study.plan.precision,
                 interrupted=lambda: self._interruption.asked or lease.lost,
             )
 
