@@ -120,13 +120,13 @@ class Images(Task):
     def optimizer(self, model: nn.Module) -> optim.Optimizer:
         """SGD at a rate of 0.1 or AdamW at 0.001; a tenth of that for weights from a file."""
         options = self.options
-        share = 1.0 if options.weights is None else 0.1
+        scratch = options.weights is None
         decay = options.weight_decay
         if options.optimizer == "adamw":
-            rate = 1e-3 * share
+            rate = 1e-3 if scratch else 1e-4
             groups = self._groups(model, rate)
             return optim.AdamW(groups, lr=rate, weight_decay=1e-2 if decay is None else decay)
-        rate = 0.1 * share
+        rate = 0.1 if scratch else 0.01
         return optim.SGD(
             self._groups(model, rate),
             lr=rate,
