@@ -230,7 +230,7 @@ class Published(Images):
             self.data_dir.mkdir(parents=True, exist_ok=True)
             self._open(train=True, download=True)
         except (OSError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
+            reason = " ".join(str(getattr(error, "reason", error)).split())
             raise TaskError(
                 f"{self.dataset} cannot be downloaded to {self.data_dir}: {reason}"
             ) from error
@@ -239,7 +239,9 @@ class Published(Images):
         """Images (N, C, H, W) as bytes, and their classes (N,)."""
         try:
             found: Any = self._open(train=train, download=False)
-        except (OSError, RuntimeError, ValueError, AssertionError, EOFError) as error:
+        except OSError as error:
+            raise TaskError(f"{self.dataset} cannot be read: {error}") from error
+        except (RuntimeError, ValueError, AssertionError) as error:
             raise TaskError(
                 f"the files of {self.dataset} in {self.data_dir} are not the official ones, or "
                 "damaged: remove them, and clrsearch run --download fetches them anew"
