@@ -106,9 +106,7 @@ NameOption = Annotated[
 ]
 TaskOption = Annotated[
     str | None,
-    typer.Option(
-        "--task", help="digits, cifar10, mnist, ..., package.module:NAME or file.py:NAME."
-    ),
+    typer.Option("--task", help="digits, cifar10, ..., package.module:NAME or file.py:NAME."),
 ]
 EpochsOption = Annotated[
     int | None, typer.Option("--epochs", help="Per trial. Default: the task's.")

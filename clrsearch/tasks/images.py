@@ -312,7 +312,7 @@ class Mnist(Published):
     deviation = (0.3081,)
 
     class Options(Images.Options):
-        """Digits are not mirrored; the others are as those of :class:`Images`."""
+        """As those of :class:`Images`, but nothing is mirrored unless it is asked for."""
 
         flip: bool = False
 
@@ -418,7 +418,7 @@ class ImageFolder(Images):
 def held_out(count: int) -> tuple[Tensor, Tensor]:
     """The indices of a fixed, random tenth of ``count`` samples, at most 5,000; and the others."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    size = min(HELD_OUT, count // 10)
+    size = min(HELD_OUT, max(1, count // 10))
     return order[:size], order[size:]
 
 

@@ -62,7 +62,7 @@ class SequentialRun:
     """One training of ``task`` under ``trace`` from (``seed``, ``seed_index``); see :class:`Run`.
 
     The trace's arrays are (groups, T) with T = epochs x steps per epoch. ``interrupted`` is asked
-    between the batches whether to stop. A checkpoint is the same in either ``precision``.
+    between the batches whether to stop. ``precision`` is that of the forward pass.
     """
 
     def __init__(
