@@ -60,6 +60,8 @@ def test_a_study_of_cifar10_learns_and_is_replayed(precision, url, tmp_path, mon
 
 def test_run_tells_its_workers_where_the_data_lies(clrsearch, url, tmp_path, monkeypatch) -> None:
     write_mnist(tmp_path / "data")
+    monkeypatch.delenv("CLRSEARCH_DATA_DIR", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))  # has no MNIST, whoever runs this
     options = [f"--set=options.{key}={value}" for key, value in SMALL.items()]
     command = ("run", "--task", "mnist", "--epochs", "4", "--set", "batch_size=20", *options)
     where = ("--trials", "2", "--no-confirm", "--workers", "1", "--device", "cpu")
@@ -84,6 +86,7 @@ def test_launched_workers_are_told_of_a_folder_that_was_named(
     with open_database(url, create=True) as database:
         facts = probe(loaded, epochs=4, batch_size=20, device=torch.device("cpu"))
         Study.create(database, "mine", plan, facts, service.versions(tmp_path))
+    monkeypatch.delenv("CLRSEARCH_DATA_DIR", raising=False)
     launch = ("launch", "local", "mine", "--workers", "1", "--device", "cpu", "--dry-run")
     _, out, _ = clrsearch(*launch)
     assert "--data-dir" not in shlex.split(out)
