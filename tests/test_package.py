@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from image_files import write_cifar10, write_image_folder
+from torchvision import models
 
 import clrsearch
 from clrsearch.search import build_space, load_plan
@@ -44,9 +46,14 @@ def test_the_readmes_tree_is_the_one_on_the_disk() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.toml")), ids=lambda p: p.name)
-def test_every_study_file_can_be_run(path) -> None:
+def test_every_study_file_can_be_run(path, tmp_path, monkeypatch) -> None:
     plan = load_plan(path)
-    loaded = load_task(plan.task, options=plan.options, folder=path.parent)
+    if plan.task == "cifar10":
+        write_cifar10(tmp_path, monkeypatch)
+    if plan.task == "image-folder":
+        write_image_folder(tmp_path / "images", each=40)
+        torch.save(models.resnet18().state_dict(), tmp_path / "resnet18.pth")
+    loaded = load_task(plan.task, options=plan.options, folder=path.parent, data_dir=tmp_path)
     facts = probe(
         loaded, epochs=plan.epochs, batch_size=plan.batch_size, device=torch.device("cpu")
     )

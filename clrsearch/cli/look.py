@@ -11,6 +11,7 @@ import typer
 
 from clrsearch.cli.options import (
     CheckpointDirOption,
+    DataDirOption,
     DeviceOption,
     JsonOption,
     NameArgument,
@@ -190,6 +191,7 @@ def replay(
     trial: Annotated[int, typer.Argument(metavar="TRIAL", help="A trial's number.")],
     device: DeviceOption = None,
     task_dir: TaskDirOption = None,
+    data_dir: DataDirOption = None,
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
 ) -> None:
@@ -201,7 +203,12 @@ def replay(
     from clrsearch.cli import output
 
     again = service.replay(
-        name, trial, storage=storage_option(storage, storage_file), device=device, task_dir=task_dir
+        name,
+        trial,
+        storage=storage_option(storage, storage_file),
+        device=device,
+        task_dir=task_dir,
+        data_dir=data_dir,
     )
     output.print_replayed(again)
     if not again.matches:

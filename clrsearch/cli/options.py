@@ -38,6 +38,16 @@ TaskDirOption = Annotated[
     Path | None,
     typer.Option("--task-dir", help="Where a task's file.py lies. Default: the current folder."),
 ]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        help="Where a task finds its data. Default: CLRSEARCH_DATA_DIR, else in your data folder.",
+    ),
+]
+DownloadOption = Annotated[
+    bool, typer.Option("--download", help="Fetch the task's data to there, if it is not there.")
+]
 CheckpointDirOption = Annotated[
     Path | None,
     typer.Option(
@@ -96,7 +106,7 @@ NameOption = Annotated[
 ]
 TaskOption = Annotated[
     str | None,
-    typer.Option("--task", help="digits, package.module:NAME or file.py:NAME."),
+    typer.Option("--task", help="digits, cifar10, ..., package.module:NAME or file.py:NAME."),
 ]
 EpochsOption = Annotated[
     int | None, typer.Option("--epochs", help="Per trial. Default: the task's.")

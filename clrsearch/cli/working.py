@@ -9,7 +9,9 @@ import typer
 from clrsearch.cli.options import (
     CheckpointDirOption,
     CheckpointSecondsOption,
+    DataDirOption,
     DeviceOption,
+    DownloadOption,
     DriftOption,
     EpochsOption,
     IdleWaitOption,
@@ -54,6 +56,8 @@ def run(
     range_test: RangeTestOption = False,
     no_confirm: NoConfirmOption = False,
     device: DeviceOption = None,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
     storage_patience: PatienceOption = 600,
@@ -77,6 +81,8 @@ def run(
         workers=workers,
         device=device,
         task_dir=study_file.parent if study_file else None,
+        data_dir=data_dir,
+        download=download,
         checkpoint_dir=checkpoint_dir,
         checkpoint_seconds=checkpoint_seconds,
         storage_patience=storage_patience,
@@ -96,6 +102,8 @@ def compare(
     range_test: RangeTestOption = False,
     no_confirm: NoConfirmOption = False,
     device: DeviceOption = None,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
     storage_patience: PatienceOption = 600,
@@ -117,7 +125,13 @@ def compare(
     database = storage_option(storage, storage_file)
     name = name or f"{study_file.stem if study_file else service.default_name(plan)}-compare"
     comparison = service.comparison(
-        plan, name=name, storage=database, device=device, task_dir=folder
+        plan,
+        name=name,
+        storage=database,
+        device=device,
+        task_dir=folder,
+        data_dir=data_dir,
+        download=download,
     )
     for note in comparison.notes:
         typer.echo(note, err=True)
@@ -129,6 +143,7 @@ def compare(
         workers=workers,
         device=device,
         task_dir=folder,
+        data_dir=data_dir,
         checkpoint_dir=checkpoint_dir,
         checkpoint_seconds=checkpoint_seconds,
         storage_patience=storage_patience,
@@ -145,6 +160,7 @@ def confirm(
     workers: WorkersOption = None,
     device: DeviceOption = None,
     task_dir: TaskDirOption = None,
+    data_dir: DataDirOption = None,
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
     storage_patience: PatienceOption = 600,
@@ -168,6 +184,7 @@ def confirm(
         workers=workers,
         device=device,
         task_dir=task_dir,
+        data_dir=data_dir,
         checkpoint_dir=checkpoint_dir,
         checkpoint_seconds=checkpoint_seconds,
         storage_patience=storage_patience,
@@ -179,6 +196,7 @@ def worker(
     name: NameArgument,
     device: DeviceOption = None,
     task_dir: TaskDirOption = None,
+    data_dir: DataDirOption = None,
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
     storage_patience: PatienceOption = 600,
@@ -201,6 +219,7 @@ def worker(
             storage=storage_option(storage, storage_file),
             device=device,
             task_dir=task_dir,
+            data_dir=data_dir,
             checkpoint_dir=checkpoint_dir,
             checkpoint_seconds=checkpoint_seconds,
             storage_patience=storage_patience,
@@ -230,6 +249,7 @@ def range_test(
     changes: SetOption = None,
     device: DeviceOption = None,
     task_dir: TaskDirOption = None,
+    data_dir: DataDirOption = None,
     to: OutputOption = None,
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
@@ -250,6 +270,7 @@ def range_test(
         storage=storage_option(storage, storage_file),
         device=device,
         task_dir=folder,
+        data_dir=data_dir,
         allow_drift=allow_drift,
     )
     output.print_tested(found, to=to, json=json)

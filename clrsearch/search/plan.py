@@ -56,6 +56,7 @@ class StudyPlan(BaseModel):
     ``bounds`` maps a family to its parameters' bounds, ``groups`` a parameter group of the task's
     optimizer to a factor on its rates, or to the ends of the range in which that is searched. With
     ``range_test`` the rates are searched within what a range test finds.
+    ``precision`` is in what numbers the model computes, see :mod:`clrsearch.training.precision`.
     ``manual`` are the rates of the family of that name. ``trials`` counts slots: the retry of a
     failed trial does not use up another.
     """
@@ -74,6 +75,7 @@ class StudyPlan(BaseModel):
     seed: int = Field(default=0, ge=0)
     pruner: Literal["lenient", "none"] = "lenient"
     stepsize: Literal["whole-cycles", "integers"] = "whole-cycles"
+    precision: Literal["float32", "bf16"] = "float32"
     retries: int = Field(default=1, ge=0)
     options: Mapping[str, Scalar] = Field(default_factory=dict)
     bounds: Mapping[str, Mapping[str, Bound]] = Field(default_factory=dict)

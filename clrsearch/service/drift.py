@@ -12,8 +12,8 @@ from typing import NamedTuple
 from clrsearch.errors import PlanMismatch
 from clrsearch.schedules import Manual, RateFunction
 from clrsearch.search import Study, StudyPlan
-from clrsearch.service.place import task_folder
-from clrsearch.tasks import LoadedRate, LoadedTask, load_rate, load_task
+from clrsearch.service.place import data_folder, task_folder
+from clrsearch.tasks import LoadedRate, LoadedTask, load_rate, load_task, task_code
 
 RATE_SOURCE = "rate source"
 
@@ -30,17 +30,29 @@ class Code(NamedTuple):
         return None if self.rate is None else self.rate.function
 
 
-def load_code(plan: StudyPlan, task_dir: Path | None) -> Code:
+def load_code(
+    plan: StudyPlan, task_dir: Path | None, data_dir: Path | None, *, download: bool = False
+) -> Code:
     """The code that a plan names; files are looked for in ``task_dir``, or the current folder.
 
+    The task finds its data in ``data_dir``, or in the usual folder; ``download`` has it fetched.
+
     Raises:
-        TaskError: something of it does not load.
+        TaskError: something of it does not load, or there is nothing that can be fetched.
     """
-    folder = task_folder(task_dir)
-    return Code(
-        task=load_task(plan.task, options=plan.options, folder=folder),
+    code = Code(
+        task=load_task(
+            plan.task,
+            options=plan.options,
+            folder=task_folder(task_dir),
+            data_dir=data_folder(data_dir),
+        ),
         rate=load_rate_of(plan, task_dir),
     )
+    if download:
+        with task_code("downloading the data"):
+            code.task.task.download()
+    return code
 
 
 def load_rate_of(plan: StudyPlan, task_dir: Path | None) -> LoadedRate | None:
@@ -89,13 +101,15 @@ def versions(folder: Path, rate: LoadedRate | None = None) -> dict[str, str]:
     return found
 
 
-def load_same(study: Study, task_dir: Path | None, *, allow_drift: bool) -> LoadedTask:
-    """The study's task; a function for its rates by hand is bound to it.
+def load_same(
+    study: Study, task_dir: Path | None, data_dir: Path | None, *, allow_drift: bool
+) -> LoadedTask:
+    """The study's task; a function for its rates by hand is bound to it. See :func:`load_code`.
 
     Raises:
         StudyError: its source or a package is not the one that the study was made with.
     """
-    code = load_code(study.plan, task_dir)
+    code = load_code(study.plan, task_dir, data_dir)
     if not allow_drift:
         refuse_drift(study, code)
     if code.rate_function is not None:

@@ -22,7 +22,13 @@ from clrsearch.launch import (
 from clrsearch.reports import Snapshot, snapshot
 from clrsearch.search import Study
 from clrsearch.service.drift import load_same
-from clrsearch.service.place import Storage, checkpoint_folder, storage_url, task_folder
+from clrsearch.service.place import (
+    Storage,
+    checkpoint_folder,
+    named_data_folder,
+    storage_url,
+    task_folder,
+)
 from clrsearch.service.running import Result
 from clrsearch.service.working import (
     CHECKPOINT_SECONDS,
@@ -49,6 +55,7 @@ class Workers:
     per_gpu: int | None = None
     device: str | None = None
     task_dir: Path | None = None
+    data_dir: Path | None = None
     checkpoint_dir: Path | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     storage_patience: float = PATIENCE_SECONDS
@@ -246,7 +253,7 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
     folder = task_folder(workers.task_dir)
     with open_database(url) as database:
         study = Study(database, name)
-        load_same(study, folder, allow_drift=workers.allow_drift)
+        load_same(study, folder, workers.data_dir, allow_drift=workers.allow_drift)
         left = slots_left(study)
         checkpoints = checkpoint_folder(url, study, workers.checkpoint_dir).parent
     count, notes = workers.count, []
@@ -261,6 +268,7 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
             count = left
     options = worker_options(
         task_dir=folder,
+        data_dir=named_data_folder(workers.data_dir),
         checkpoint_dir=checkpoints,
         checkpoint_seconds=workers.checkpoint_seconds,
         storage_patience=workers.storage_patience,

@@ -227,6 +227,7 @@ def replay(
     storage: Storage = None,
     device: str | None = None,
     task_dir: Path | None = None,
+    data_dir: Path | None = None,
 ) -> Replayed:
     """Run a trial again, as far as it came, without storing anything.
 
@@ -247,8 +248,8 @@ def replay(
                 f"trial {trial} of {name} failed, so there is no result to compare with; "
                 f"clrsearch show {name} {trial} shows why"
             )
-        loaded = load_same(study, task_dir, allow_drift=False)
-        again = run_maker(loaded.task, study.facts, chosen)(
+        loaded = load_same(study, task_dir, data_dir, allow_drift=False)
+        again = run_maker(loaded.task, study.facts, chosen, study.plan.precision)(
             study.trace(record.family, record.params),
             seed=study.plan.seed,
             seed_index=record.seed_index,

@@ -16,6 +16,7 @@ from clrsearch.storage import (
 )
 
 CHECKPOINT_VARIABLE = "CLRSEARCH_CHECKPOINT_DIR"
+DATA_VARIABLE = "CLRSEARCH_DATA_DIR"
 
 Storage = str | StorageUrl | None
 """A database URL; None stands for that of the environment, or for a file in the user's folder."""
@@ -66,6 +67,19 @@ def beside(file: Path) -> Path:
 def task_folder(given: Path | None) -> Path:
     """Where the files of a task lie: in the folder given, else in the current one."""
     return (given or Path.cwd()).absolute()
+
+
+def data_folder(given: Path | None) -> Path:
+    """Where tasks find data that lies on the disk: in the folder named, else in the user's own."""
+    own = platformdirs.user_data_path("clrsearch", appauthor=False) / "data"
+    return named_data_folder(given) or own
+
+
+def named_data_folder(given: Path | None) -> Path | None:
+    """The data folder given, else that of ``CLRSEARCH_DATA_DIR``; workers are told of no other."""
+    variable = os.environ.get(DATA_VARIABLE)
+    named = given or (Path(variable) if variable else None)
+    return None if named is None else named.absolute()
 
 
 def default_name(plan: StudyPlan) -> str:

@@ -9,10 +9,11 @@ from pathlib import Path
 from clrsearch.errors import PlanError, ScheduleError, StudyError
 from clrsearch.schedules import FAMILIES, Manual, Setting
 from clrsearch.search import ConfirmPlan, Study, StudyPlan, exists
-from clrsearch.service.place import Storage, storage_url, task_folder
+from clrsearch.service.drift import load_code
+from clrsearch.service.place import Storage, storage_url
 from clrsearch.service.testing import probe_task
 from clrsearch.storage import has_studies, open_database
-from clrsearch.tasks import Loop, load_task
+from clrsearch.tasks import LoadedTask, Loop
 
 MANY = 1000  # steps per epoch
 FEW = 5  # trials of a family, below which its best says little of it
@@ -33,24 +34,27 @@ def comparison(
     storage: Storage = None,
     device: str | None = None,
     task_dir: Path | None = None,
+    data_dir: Path | None = None,
+    download: bool = False,
 ) -> Comparison:
     """A plan that compares the families of ``plan``, or all that fit, with as many trials each.
 
     Rates by hand are one of them where the plan has some. If there is a study of this ``name``
-    already, its families are compared.
+    already, its families are compared. ``data_dir`` and ``download`` are as for ``run``.
 
     Raises:
         PlanError: there are fewer trials than families.
         TaskError: the task does not load.
     """
     notes = []
+    task = load_code(plan, task_dir, data_dir, download=download).task
     families = plan.families
     there = None if name is None else _families_of(name, storage)
     if "families" not in plan.model_fields_set and there is not None:
         families = there
     elif "families" not in plan.model_fields_set:
         offered = [each for each in FAMILIES if each != Manual.family]
-        reasons = _misfits(offered, plan, device, task_dir)
+        reasons = _misfits(offered, plan, task, device)
         by_hand = () if plan.manual is None else (Manual.family,)
         families = (*(each for each in offered if each not in reasons), *by_hand)
         notes += [f"left out: {each} ({reason})" for each, reason in reasons.items()]
@@ -77,15 +81,13 @@ def _families_of(name: str, storage: Storage) -> tuple[str, ...] | None:
 
 
 def _misfits(
-    families: Sequence[str], plan: StudyPlan, device: str | None, task_dir: Path | None
+    families: Sequence[str], plan: StudyPlan, task: LoadedTask, device: str | None
 ) -> dict[str, str]:
     """Why families do not fit the task's horizon, by name.
 
     The task is only tried out for its number of steps where that matters: what fits epochs of one
     step fits longer ones.
     """
-    folder = task_folder(task_dir)
-    task = load_task(plan.task, options=plan.options, folder=folder)
     epochs = plan.epochs
     if epochs is None:
         epochs = (

@@ -19,6 +19,7 @@ from clrsearch.service.place import (
     Storage,
     checkpoint_folder,
     default_name,
+    named_data_folder,
     storage_url,
     task_folder,
 )
@@ -62,6 +63,8 @@ def run(
     workers: int | None = None,
     device: str | None = None,
     task_dir: Path | None = None,
+    data_dir: Path | None = None,
+    download: bool = False,
     checkpoint_dir: Path | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     storage_patience: float = PATIENCE_SECONDS,
@@ -71,12 +74,13 @@ def run(
 ) -> Result:
     """Begin a study, or go on with the one of this name, and work until its slots are used up.
 
-    ``workers`` defaults to one per GPU, or per core without one. Checkpoints are written at least
-    ``checkpoint_seconds`` apart; outages of the database are waited out for ``storage_patience``
-    seconds. ``allow_drift`` goes on with a study that was made with another source of the task or
-    another version of clrsearch or torch. ``on_change`` is called about twice a second, and
-    ``on_range_test`` with the range test of a new study whose plan wants one, and with None when
-    that begins.
+    ``workers`` defaults to one per GPU, or per core without one. The task finds its data in
+    ``data_dir``; only ``download`` has it fetched to there, and no worker does. Checkpoints are
+    written at least ``checkpoint_seconds`` apart; outages of the database are waited out for
+    ``storage_patience`` seconds. ``allow_drift`` goes on with a study that was made with another
+    source of the task or another version of clrsearch or torch. ``on_change`` is called about twice
+    a second, and ``on_range_test`` with the range test of a new study whose plan wants one, and
+    with None when that begins.
 
     Raises:
         ClrsearchError: the plan, the task or the storage is not as it must be; nothing is written.
@@ -92,7 +96,7 @@ def run(
     url = storage_url(storage)
     folder = task_folder(task_dir)
     require_place(url, create=True)
-    code = load_code(plan, folder)
+    code = load_code(plan, folder, data_dir, download=download)
     facts = tested = None
     if not _goes_on(url, name, code.task):
         facts = probe_task(code.task, plan, device)
@@ -101,7 +105,7 @@ def run(
     require_room(url, len(devices))
     if facts is not None and plan.range_test:
         on_range_test(None)
-        tested = test_task(code.task, facts, seed=plan.seed, device=device)
+        tested = test_task(code.task, facts, plan, device)
         on_range_test(tested)
     with open_database(url, create=True) as database:
         if facts is not None:
@@ -118,6 +122,7 @@ def run(
         checkpoints = checkpoint_folder(url, study, checkpoint_dir)
         options = worker_options(
             task_dir=folder,
+            data_dir=named_data_folder(data_dir),
             checkpoint_dir=checkpoints.parent,
             checkpoint_seconds=checkpoint_seconds,
             storage_patience=storage_patience,

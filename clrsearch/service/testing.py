@@ -35,6 +35,7 @@ def range_test(
     storage: Storage = None,
     device: str | None = None,
     task_dir: Path | None = None,
+    data_dir: Path | None = None,
     allow_drift: bool = False,
 ) -> Tested:
     """Test a range of learning rates for the task of a plan, or of a study by its name.
@@ -46,18 +47,18 @@ def range_test(
             study.
     """
     if isinstance(study, StudyPlan):
-        code = load_code(study, task_dir)
+        code = load_code(study, task_dir, data_dir)
         facts = probe_task(code.task, study, device)
         began = time.monotonic()
-        found = test_task(code.task, facts, seed=study.seed, device=device)
+        found = test_task(code.task, facts, study, device)
         seconds = time.monotonic() - began
         return Tested(study=None, task=study.task, facts=facts, test=found, seconds=seconds)
     with open_database(storage_url(storage)) as database:
         there = Study(database, study)
         began = time.monotonic()
         if there.range_test is None:
-            task = load_same(there, task_dir, allow_drift=allow_drift)
-            there.keep_range_test(test_task(task, there.facts, seed=there.plan.seed, device=device))
+            task = load_same(there, task_dir, data_dir, allow_drift=allow_drift)
+            there.keep_range_test(test_task(task, there.facts, there.plan, device))
             show_range_test(there)
         assert there.range_test is not None
         return Tested(
@@ -83,11 +84,14 @@ def probe_task(task: LoadedTask, plan: StudyPlan, device: str | None) -> TaskFac
             metric=plan.metric,
             direction=plan.direction,
             device=chosen,
+            precision=plan.precision,
         )
 
 
-def test_task(task: LoadedTask, facts: TaskFacts, *, seed: int, device: str | None) -> RangeTest:
+def test_task(task: LoadedTask, facts: TaskFacts, plan: StudyPlan, device: str | None) -> RangeTest:
     """Train a task for a few steps at rising rates, and read the bounds off its losses.
+
+    The seed and the precision are the plan's.
 
     Raises:
         PlanError: it is a loop of the user's own, whose steps are not ours to take.
@@ -103,7 +107,9 @@ def test_task(task: LoadedTask, facts: TaskFacts, *, seed: int, device: str | No
     chosen = find_device(device)
     with one_thread(chosen):
         data = TaskData(task.task, facts.batch_size, chosen)
-        losses = ramp(task.task, facts, data, seed=seed, device=chosen)
+        losses = ramp(
+            task.task, facts, data, seed=plan.seed, device=chosen, precision=plan.precision
+        )
     return read_range_test(losses.rates, losses.training, losses.validation)
 
 

@@ -51,6 +51,7 @@ def work(
     storage: Storage = None,
     device: str | None = None,
     task_dir: Path | None = None,
+    data_dir: Path | None = None,
     checkpoint_dir: Path | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     storage_patience: float = PATIENCE_SECONDS,
@@ -122,8 +123,8 @@ def work(
     with open_database(url, patience=patience) as database, one_thread(chosen):
         study = patience(lambda: Study(database, name))
         require_room(url, patience(study.slots.live) + 1)
-        task = load_same(study, task_dir, allow_drift=allow_drift).task
-        make_run = run_maker(task, study.facts, chosen)
+        task = load_same(study, task_dir, data_dir, allow_drift=allow_drift).task
+        make_run = run_maker(task, study.facts, chosen, study.plan.precision)
         while work_off(study, make_run):
             if not _wait_for_slots(study, idle_wait or 0.0, interruption, patience):
                 return
@@ -215,6 +216,7 @@ def require_limits(
 def worker_options(
     *,
     task_dir: Path,
+    data_dir: Path | None,
     checkpoint_dir: Path,
     checkpoint_seconds: float,
     storage_patience: float,
@@ -226,6 +228,7 @@ def worker_options(
     """The options of a worker's command line."""
     given: dict[str, object] = {
         "--task-dir": task_dir,
+        "--data-dir": data_dir,
         "--checkpoint-dir": checkpoint_dir,
         "--checkpoint-seconds": f"{checkpoint_seconds:g}",
         "--storage-patience": f"{storage_patience:g}",

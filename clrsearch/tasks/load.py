@@ -20,7 +20,14 @@ from clrsearch.tasks.task import Direction, Loop, Task
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BUILT_IN: Mapping[str, str] = {"digits": "clrsearch.tasks.digits:Digits"}
+BUILT_IN: Mapping[str, str] = {
+    "digits": "clrsearch.tasks.digits:Digits",
+    "cifar10": "clrsearch.tasks.images:Cifar10",
+    "cifar100": "clrsearch.tasks.images:Cifar100",
+    "mnist": "clrsearch.tasks.images:Mnist",
+    "fashion-mnist": "clrsearch.tasks.images:FashionMnist",
+    "image-folder": "clrsearch.tasks.images:ImageFolder",
+}
 """The tasks that ship with the package, by their short names."""
 
 
@@ -42,8 +49,16 @@ class LoadedRate(NamedTuple):
     source: str
 
 
-def load_task(name: str, *, options: Mapping[str, Any] | None = None, folder: Path) -> LoadedTask:
+def load_task(
+    name: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    folder: Path,
+    data_dir: Path | None = None,
+) -> LoadedTask:
     """The task that ``name`` stands for; a ``file.py`` is looked for in ``folder``.
+
+    ``data_dir`` is where it finds its data, if it reads some from the disk.
 
     Raises:
         TaskError: no such file, module or name in it, not a task, or an unknown option.
@@ -59,7 +74,8 @@ def load_task(name: str, *, options: Mapping[str, Any] | None = None, folder: Pa
         raise TaskError(f"{place} has no {attribute}{listed}")
     found = getattr(module, attribute)
     if isinstance(found, FunctionType):
-        return LoadedTask(Loop(name=name, function=found, options=options or {}), _source(module))
+        loop = Loop(name=name, function=found, options=options or {}, data_dir=data_dir or Path())
+        return LoadedTask(loop, _source(module))
     if not _is_task(found):
         raise TaskError(
             f"{name} is {_kind(found)}, neither a class derived from clrsearch.Task nor a function "
@@ -68,6 +84,8 @@ def load_task(name: str, *, options: Mapping[str, Any] | None = None, folder: Pa
     _require_attributes(name, found)
     with task_code(f"constructing {name}"):
         task = found(options)
+    if data_dir is not None:
+        task.data_dir = data_dir
     return LoadedTask(task, _source(module))
 
 

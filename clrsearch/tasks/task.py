@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -36,12 +37,16 @@ class Task(ABC):
     ``metric`` is one of the names that :meth:`measure` or :meth:`evaluate` returns, and
     ``direction`` says which way is better; ``epochs`` and ``batch_size`` are what the schedule is
     searched for. All four may be overridden by a study.
+
+    ``data_dir`` is the folder in which a task finds data that lies on the disk: ``--data-dir``, set
+    when the task has been constructed, and different from machine to machine.
     """
 
     metric: ClassVar[str]
     direction: ClassVar[Direction]
     epochs: ClassVar[int]
     batch_size: ClassVar[int]
+    data_dir: Path = Path()
 
     class Options(BaseModel):
         """The task's options: typed fields with defaults, set under ``[options]`` in a study."""
@@ -68,6 +73,14 @@ class Task(ABC):
                 else f"{first['msg']}, not {first['input']!r}"
             )
             raise TaskError(f"options.{name}: {reason}") from error
+
+    def download(self) -> None:
+        """Fetch into ``data_dir`` what :meth:`data` reads there; called for ``--download`` only.
+
+        Raises:
+            TaskError: there is nothing to fetch, unless this is overridden.
+        """
+        raise TaskError(f"{type(self).__name__} has nothing to download: leave out --download")
 
     @abstractmethod
     def data(self) -> Splits:
@@ -117,13 +130,22 @@ class Task(ABC):
 class Loop:
     """A training loop of the user's own: a function ``train(run)``, and the options of the study.
 
-    ``name`` is how it was named. What it is given says
-    :class:`clrsearch.training.loop.OwnRun`.
+    ``name`` is how it was named, ``data_dir`` where data lies on this machine. What it is given
+    says :class:`clrsearch.training.loop.OwnRun`.
     """
 
     name: str
     function: Callable[[Any], object]
     options: Mapping[str, Any]
+    data_dir: Path = Path()
+
+    def download(self) -> None:
+        """It fetches its data by itself, or not at all.
+
+        Raises:
+            TaskError: always.
+        """
+        raise TaskError(f"{self.name} is a loop of your own: there is nothing that --download gets")
 
 
 class TaskFacts(BaseModel):

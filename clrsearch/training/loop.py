@@ -34,23 +34,24 @@ class StopRun(BaseException):
 class OwnRun:
     """What ``train(run)`` is given: a scheduler to step, epochs to train, a place to report to.
 
-    ``device`` is where to train, ``options`` what the study sets under ``[options]``, and
-    ``total_epochs`` how many epochs a run has.
+    ``device`` is where to train, ``options`` what the study sets under ``[options]``, ``data_dir``
+    the folder of ``--data-dir``, and ``total_epochs`` how many epochs a run has.
     """
 
     def __init__(
         self,
+        loop: Loop,
         facts: TaskFacts,
         trace: Trace,
         *,
         seed: tuple[int, int],
-        options: Mapping[str, Any],
         device: torch.device,
         interrupted: Callable[[], bool],
         on_epoch: Callable[[Epoch], bool],
     ) -> None:
         self.device = device
-        self.options = options
+        self.options = loop.options
+        self.data_dir = loop.data_dir
         self.total_epochs = facts.epochs
         self._facts = facts
         self._trace = trace
@@ -214,10 +215,10 @@ class LoopRun:
         self._on_epoch: Callable[[Epoch], bool] = lambda epoch: True
         self._since = time.perf_counter()
         self._own = OwnRun(
+            loop,
             facts,
             trace,
             seed=(seed, seed_index),
-            options=loop.options,
             device=device,
             interrupted=interrupted,
             on_epoch=self._finished,
@@ -281,6 +282,7 @@ class TrialRun:
     def __init__(self, loop: Loop, total_epochs: int, device: torch.device) -> None:
         self.device = device
         self.options = loop.options
+        self.data_dir = loop.data_dir
         self.total_epochs = total_epochs
         self.found: tuple[Optimizer, int] | None = None
 

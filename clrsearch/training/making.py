@@ -11,6 +11,7 @@ import torch
 from clrsearch.schedules import Trace
 from clrsearch.tasks import Loop, Task, TaskFacts
 from clrsearch.training.loop import LoopRun
+from clrsearch.training.precision import Precision
 from clrsearch.training.run import Run
 from clrsearch.training.sequential import SequentialRun, TaskData, warm_up
 
@@ -29,7 +30,9 @@ class RunMaker(Protocol):
         """The run, before its first epoch; ``interrupted`` is asked whether to stop."""
 
 
-def run_maker(task: Task | Loop, facts: TaskFacts, device: torch.device) -> RunMaker:
+def run_maker(
+    task: Task | Loop, facts: TaskFacts, device: torch.device, precision: Precision = "float32"
+) -> RunMaker:
     """What makes the runs of a task in this process, on a device; the data is read once.
 
     Raises:
@@ -40,4 +43,4 @@ def run_maker(task: Task | Loop, facts: TaskFacts, device: torch.device) -> RunM
     assert facts.batch_size is not None  # of a task it is known
     data = TaskData(task, facts.batch_size, device)
     warm_up(task)
-    return partial(SequentialRun, task, facts, data, device=device)
+    return partial(SequentialRun, task, facts, data, device=device, precision=precision)

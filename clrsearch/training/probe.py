@@ -13,6 +13,7 @@ from clrsearch.errors import TaskError
 from clrsearch.tasks import Direction, LoadedTask, Loop, TaskFacts, task_code
 from clrsearch.training.loop import StopRun, TrialRun, call
 from clrsearch.training.optimizer import optimizer_facts
+from clrsearch.training.precision import Precision, compute_in
 from clrsearch.training.seeding import derive, seed_everything
 from clrsearch.training.sequential import TaskData, train_batch, validate
 
@@ -25,6 +26,7 @@ def probe(
     metric: str | None = None,
     direction: Direction | None = None,
     device: torch.device,
+    precision: Precision = "float32",
 ) -> TaskFacts:
     """The facts of a task, under a study's epochs, batch size, metric and direction where given.
 
@@ -45,6 +47,7 @@ def probe(
             metric=metric,
             direction=direction,
             device=device,
+            precision=precision,
         )
     batch_size = batch_size or task.batch_size
     metric = metric or task.metric
@@ -59,6 +62,7 @@ def probe(
         model = task.model().to(device)
         optimizer = task.optimizer(model)
         found = optimizer_facts(optimizer)
+        compute_in(precision, model, device)
         # one batch shows what is measured, and whether it is finite; its means do not matter here
         first_batch = islice(data.validation.in_order(), 1)
         measured = validate(task, model, first_batch, data.validation.samples)
@@ -90,6 +94,7 @@ def _probe_loop(
     metric: str | None,
     direction: Direction | None,
     device: torch.device,
+    precision: Precision,
 ) -> TaskFacts:
     """The facts of a loop of the user's own, which is run up to where it asks for its scheduler."""
     if not (epochs and metric and direction):
@@ -99,6 +104,10 @@ def _probe_loop(
         )
     if batch_size is not None:
         raise TaskError(f"{loop.name} is a loop of your own, which makes its batches by itself")
+    if precision != "float32":
+        raise TaskError(
+            f"{loop.name} is a loop of your own, which computes as it likes: precision is for tasks"
+        )
     trial = TrialRun(loop, epochs, device)
     seed_everything(derive(0, 0, "init"))
     with suppress(StopRun):

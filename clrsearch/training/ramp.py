@@ -15,6 +15,7 @@ import torch
 
 from clrsearch.tasks import Task, TaskFacts, task_code
 from clrsearch.training.data import Batches
+from clrsearch.training.precision import Precision, compute_in
 from clrsearch.training.run import number
 from clrsearch.training.seeding import (
     derive,
@@ -46,7 +47,15 @@ class Ramp:
     validation: tuple[tuple[float, ...], ...]
 
 
-def ramp(task: Task, facts: TaskFacts, data: TaskData, *, seed: int, device: torch.device) -> Ramp:
+def ramp(
+    task: Task,
+    facts: TaskFacts,
+    data: TaskData,
+    *,
+    seed: int,
+    device: torch.device,
+    precision: Precision = "float32",
+) -> Ramp:
     """Train fresh models while the rate rises exponentially, one for each of three seeds.
 
     The rate of the first group goes from 1e-4 to 1e3 times the task's own, and the others keep
@@ -62,7 +71,7 @@ def ramp(task: Task, facts: TaskFacts, data: TaskData, *, seed: int, device: tor
     try:
         with task_code("testing a range of rates"):
             curves = [
-                _curves(task, facts, data, rates, (seed, FIRST_SEED + index), device)
+                _curves(task, facts, data, rates, (seed, FIRST_SEED + index), device, precision)
                 for index in range(SEEDS)
             ]
     finally:
@@ -81,11 +90,13 @@ def _curves(
     rates: list[float],
     seed: tuple[int, int],
     device: torch.device,
+    precision: Precision,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The training and the validation losses of one seed, up to where it diverges."""
     seed_everything(derive(*seed, "init"))
     model = task.model().to(device)
     optimizer = task.optimizer(model)
+    compute_in(precision, model, device)
     batches = _endless(data.train, seed)
     inputs, targets = _sample(data.validation)
     seed_everything(derive(*seed, "epoch"))

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from clrsearch.schedules import Trace, momentum_of
 from clrsearch.tasks import Splits, Task, TaskFacts, task_code
 from clrsearch.training.data import Batches, batches
+from clrsearch.training.precision import Precision, compute_in
 from clrsearch.training.run import Diverged, Epoch, Interrupted, number
 from clrsearch.training.seeding import (
     derive,
@@ -60,7 +61,7 @@ class SequentialRun:
     """One training of ``task`` under ``trace`` from (``seed``, ``seed_index``); see :class:`Run`.
 
     The trace's arrays are (groups, T) with T = epochs x steps per epoch. ``interrupted`` is asked
-    between the batches whether to stop.
+    between the batches whether to stop. ``precision`` is that of the forward pass.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class SequentialRun:
         seed: int,
         seed_index: int = 0,
         device: torch.device,
+        precision: Precision = "float32",
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.epoch = 0
@@ -94,6 +96,7 @@ class SequentialRun:
         with task_code("building the model"):
             self._model = task.model().to(device)
             self._optimizer = task.optimizer(self._model)
+        compute_in(precision, self._model, device)
         self._momentum = momentum_of(self._optimizer)
 
     def train(self, on_epoch: Callable[[Epoch], bool]) -> None:

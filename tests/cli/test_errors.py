@@ -92,7 +92,10 @@ def refused(clrsearch, monkeypatch, url, task_dir):
             ["run", "--set", "options.optimizer=lion"],
             "options.optimizer: Input should be 'nesterov'",
         ),
-        (["run", "--task", "digitz"], "no built-in task digitz (there is digits); did you mean"),
+        (
+            ["run", "--task", "digitz"],
+            "no built-in task digitz (there is digits, cifar10, cifar100, mnist, ",
+        ),
         (["run", "--task", "nothere.py:Mine"], "no such file: "),
         (["run", "--task", "no.such.module:Mine"], "no module no.such.module can be imported"),
         (["run", "--task", "tiny.py:Tinny"], "tiny.py has no Tinny; its tasks: Tiny, "),

@@ -44,6 +44,7 @@ def begin(url, task_dir, task="Paced", **keys) -> None:
 def workers(url, task_dir, folder, count) -> list[Command]:
     options = worker_options(
         task_dir=task_dir,
+        data_dir=None,
         checkpoint_dir=folder,
         checkpoint_seconds=1000,  # only those who leave save
         storage_patience=60,
