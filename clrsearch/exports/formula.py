@@ -11,8 +11,7 @@ import numpy as np
 from clrsearch.errors import ScheduleError
 from clrsearch.exports.found import Found
 from clrsearch.schedules import Curve, Curves, Cycles, Piece, Scale
-
-TOLERANCE = 1e-12  # of the peak rate: float64 rounding over a few operations
+from clrsearch.schedules.code import GATHERED, TOLERANCE
 
 
 def curves_of(found: Found, format: str) -> Curves:
@@ -37,7 +36,7 @@ def _check(curve: Curve, steps: np.ndarray, expected: np.ndarray) -> None:
     namespace: dict[str, Any] = {"np": np, "math": math}
     exec(function("value", "Checked.", curve, "np"), namespace)
     gaps = np.abs(namespace["value"](steps) - expected)
-    if not gaps.max() <= TOLERANCE * expected.max():
+    if not gaps.max() <= TOLERANCE * expected.max() * max(1.0, len(steps) / GATHERED):
         step = int(np.argmax(gaps))
         raise ScheduleError(f"the formula leaves the schedule at step {step} by {gaps[step]:.3g}")
 
@@ -63,11 +62,12 @@ def _pieces(pieces: tuple[Piece, ...], library: str) -> list[str]:
         if lines:
             value = f"{library}.where(step < {float(piece.begin)!r}, value, {value})"
         lines += [*place, f"value = {value}"]
-    return [*lines, "return value"]
+    *before, last = lines
+    return [*before, last.replace("value =", "return", 1)]
 
 
 def _piece(piece: Piece, library: str) -> tuple[tuple[str, ...], str]:
-    """The line that says where a step is on a piece, and the value there."""
+    """The lines that say where a step is on a piece, and the value there."""
     start, end = float(piece.start), float(piece.end)
     if piece.constant:
         return (), repr(start)
@@ -78,8 +78,8 @@ def _piece(piece: Piece, library: str) -> tuple[tuple[str, ...], str]:
         case "linear":
             value = _sum(start, end - start, "progress")
         case "cosine":
-            wave = f"(1.0 + {library}.cos(math.pi * progress)) / 2.0"
-            value = _sum(end, start - end, wave)
+            wave = f"wave = (1.0 + {library}.cos(math.pi * progress)) / 2.0"
+            return (progress, wave), _sum(end, start - end, "wave")
         case "exponential":
             value = f"{start!r} * {end / start!r} ** progress"
         case "polynomial":

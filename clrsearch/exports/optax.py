@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 from clrsearch.exports.formula import curves_of, function, uses_math
 from clrsearch.exports.found import Found
@@ -33,13 +34,16 @@ def write(found: Found) -> str:
     lines = [*opening(file, imports), *_ratios(found), "", "", body, "", ""]
     ratio = "" if found.one_rate else ", ratio=1.0"
     times = "" if found.one_rate else "ratio * "
+    schedule = f"make_schedule(updates_per_epoch{'' if found.one_rate else ', RATIOS[group]'})"
+    adam = found.momentum == "betas"
+    example = f"adam({schedule})" if adam else f"sgd({schedule}, momentum=0.9)"
     lines += [
         f"def make_schedule(steps_per_epoch=STEPS_PER_EPOCH{ratio}):",
         '    """The learning rate by the number of the update, from 0, over EPOCHS epochs.',
         "",
         f"    Found with {file.optimizer}.",
         "",
-        "        optimizer = optax.sgd(make_schedule(updates_per_epoch), momentum=0.9)",
+        f"        optimizer = optax.{example}",
         '    """',
         "    stretch = steps_per_epoch / STEPS_PER_EPOCH"
         f"  # 1.0 with the {file.steps_per_epoch} of the search",
@@ -47,7 +51,7 @@ def write(found: Found) -> str:
         "",
     ]
     if curves.momentum is not None:
-        name, factory = ("b1", "adam") if found.momentum == "betas" else ("momentum", "sgd")
+        name, factory = ("b1", "adam") if adam else ("momentum", "sgd")
         passed = "" if found.one_rate else ", ratio"
         lines += [
             "",
@@ -69,9 +73,8 @@ def _ratios(found: Found) -> list[str]:
     if found.one_rate:
         return []
     return [
-        "# The rates of the parameter groups over the first one's: each group has an optimizer of",
-        "# its own, with a schedule of its ratio, in optax.partition.",
-        f"RATIOS = {dict(zip(found.groups, found.ratios, strict=True))!r}",
+        "# The groups' rates over the first one's; optax.partition gives each group an optimizer",
+        f"RATIOS = {json.dumps(dict(zip(found.groups, found.ratios, strict=True)))}",
     ]
 
 

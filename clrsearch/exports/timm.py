@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -189,7 +190,7 @@ def _source(value: object) -> str:
         return f"{value.gamma!r} ** (1 / stretch)"
     if isinstance(value, list):
         return f"[{', '.join(_source(each) for each in value)}]"
-    return repr(value)
+    return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
 def _options(arguments: Mapping[str, Any], lr: float, found: Found) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from clrsearch.exports import torch
@@ -57,7 +58,7 @@ def write(found: Found) -> str:
         "        num_train_epochs=EPOCHS,",
         f"        learning_rate={lr!r},",
         f'        lr_scheduler_type="{name}",',
-        f"        lr_scheduler_kwargs={dict(arguments)!r},",
+        f"        lr_scheduler_kwargs={json.dumps(arguments)},",
         "        warmup_steps=0,",
         "        **others,",
         "    )",

@@ -10,8 +10,7 @@ from exported import CYCLIC, FORMULAS, HORIZON, SCHEDULES, found
 from clrsearch.cli.look import best
 from clrsearch.errors import PlanError
 from clrsearch.exports import FORMATS, write
-from clrsearch.exports.formula import curves_of
-from clrsearch.schedules import FAMILIES, Cosine, Manual
+from clrsearch.schedules import Cosine, Manual
 
 
 def test_an_unknown_format_names_those_there_are() -> None:
@@ -29,16 +28,6 @@ def test_every_format_but_the_table_says_how_it_was_found(format) -> None:
     text = write(format, found(Cosine(lr=0.3, horizon=HORIZON)))
     said = ("A test.\n\nstudy  none\n", "\nEPOCHS = 12\nSTEPS_PER_EPOCH = 7\n", "SGD(momentum=0.9)")
     assert all((words in text) == (format != "table") for words in said)
-
-
-@pytest.mark.parametrize("schedule", FORMULAS, ids=repr)
-def test_the_formula_is_the_closed_form(schedule) -> None:
-    curves = curves_of(found(schedule), "numpy")
-    assert (curves.momentum is None) == (found(schedule).trace.momenta is None)
-
-
-def test_there_is_a_formula_for_every_family() -> None:
-    assert {each.family for each in FORMULAS} == set(FAMILIES)
 
 
 @pytest.mark.parametrize("format", ["keras", "optax", "timm"])

@@ -22,10 +22,11 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture(scope="module")
-def keras():
+def keras(tmp_path_factory):
     """Keras on torch, which takes seconds to import."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERAS_BACKEND", "torch")
+        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))  # it writes there
         import keras
 
     return keras

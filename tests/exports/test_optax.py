@@ -153,6 +153,24 @@ def test_groups_have_a_schedule_each(jax) -> None:
     agree(exported, rates, momenta)
 
 
+def test_groups_are_trained_with_a_rate_each(jax) -> None:
+    exported = found(Cosine(lr=0.3, horizon=HORIZON), (1.0, 10.0))
+    names = executed(write("optax", exported))
+    optimizers = {
+        group: jax.optax.sgd(names["make_schedule"](STEPS_PER_EPOCH, ratio))
+        for group, ratio in names["RATIOS"].items()
+    }
+    weights = {group: jax.numpy.ones(1) for group in optimizers}
+    optimizer = jax.optax.partition(optimizers, {group: group for group in optimizers})
+    state = optimizer.init(weights)
+    update = jax.jit(optimizer.update)
+    rates = []
+    for _ in range(HORIZON):
+        change, state = update(weights, state, weights)
+        rates.append([-float(change[group][0]) for group in optimizers])
+    agree(exported, list(zip(*rates, strict=True)), tolerance=1e-6)
+
+
 @pytest.mark.parametrize("schedule", FORMULAS, ids=repr)
 def test_it_stretches_with_the_updates_per_epoch(schedule, jax) -> None:
     exported = found(schedule)
