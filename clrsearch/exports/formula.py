@@ -13,6 +13,8 @@ from clrsearch.exports.found import Found
 from clrsearch.schedules import Curve, Curves, Cycles, Piece, Scale
 from clrsearch.schedules.code import GATHERED, TOLERANCE
 
+SIXTEENTHS = 16  # whose multiples are exact in single precision up to a million steps
+
 
 def curves_of(found: Found, format: str) -> Curves:
     """A schedule as plain data, of which the source has been executed and compared.
@@ -96,10 +98,13 @@ def _piece(piece: Piece, library: str) -> tuple[tuple[str, ...], str]:
 def _cycles(cycles: Cycles, library: str) -> list[str]:
     up, down, period = float(cycles.up), float(cycles.down), float(cycles.up + cycles.down)
     rising, falling = f"place / {up!r}", f"({period!r} - place) / {down!r}"
+    # a short number times the cycles is exact in single precision, what remains of it is small
+    short = math.floor(period * SIXTEENTHS) / SIXTEENTHS
+    rest = f" - {period - short!r} * (cycle - 1.0)" if period > short else ""
     scale = [] if cycles.scale is None else [f"height = height * {_scale(cycles.scale, library)}"]
     return [
         f"cycle = 1.0 + {library}.floor(step / {period!r})",
-        f"place = step - {period!r} * (cycle - 1.0)",
+        f"place = step - {short!r} * (cycle - 1.0){rest}",
         f"height = {library}.where(place <= {up!r}, {rising}, {falling})",
         *scale,
         f"return {_sum(cycles.foot, cycles.top - cycles.foot, 'height')}",

@@ -69,3 +69,9 @@ class Wrong(Cosine):
 def test_a_formula_of_another_schedule_is_noticed() -> None:
     with pytest.raises(ScheduleError, match="formula leaves the schedule at step 0 by 1e-10"):
         curves_of(found(Wrong(lr=0.3, horizon=HORIZON)), "numpy")
+
+
+def test_the_length_of_a_cycle_is_split_for_single_precision() -> None:
+    text = function("rate", "Says.", replace(CYCLIC, step_size_up=2.6).curves(84).rate, "jnp")
+    rest = 5.2 - 5.1875
+    assert f"    place = step - 5.1875 * (cycle - 1.0) - {rest!r} * (cycle - 1.0)\n" in text
