@@ -32,19 +32,33 @@ if TYPE_CHECKING:
 def best(
     name: NameArgument,
     format: Annotated[
-        Literal["torch", "json", "toml"],
-        typer.Option("--format", help="A Python file for torch, or the values."),
+        Literal[
+            "torch",
+            "lightning",
+            "transformers",
+            "keras",
+            "optax",
+            "timm",
+            "table",
+            "json",
+            "toml",
+        ],
+        typer.Option(
+            "--format",
+            help="Code for one of these libraries, a table of all steps, or the values.",
+        ),
     ] = "torch",
     task_dir: TaskDirOption = None,
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
 ) -> None:
-    """Print the best schedule: a file that runs alone, or values."""
+    """Print the best schedule: a file that runs alone, a table, or values."""
     from clrsearch import service
     from clrsearch.cli import output
 
     database = storage_option(storage, storage_file)
-    found = service.best(name, storage=database, task_dir=task_dir)
+    code = "torch" if format in ("json", "toml") else format
+    found = service.best(name, format=code, storage=database, task_dir=task_dir)
     typer.echo(output.best_text(found, format), nl=False)
 
 

@@ -149,13 +149,10 @@ def print_roles(made: Sequence[MadeRole]) -> None:
 
 
 def best_text(found: Best, format: str) -> str:
-    """A study's best schedule in one of the formats of ``clrsearch best``."""
-    if format == "torch":
-        return found.code
-    values = _best_values(found)
+    """A study's best schedule as json, as toml, or in the format that its code was asked for."""
     if format == "json":
-        return json_format.dumps(values, indent=2) + "\n"
-    return tomli_w.dumps(values)
+        return json_format.dumps(_best_values(found), indent=2) + "\n"
+    return tomli_w.dumps(_best_values(found)) if format == "toml" else found.code
 
 
 def print_list(snapshots: Sequence[Snapshot], *, json: bool) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from clrsearch.exports import Found, write
 from clrsearch.reports import words
 from clrsearch.reports.words import number
-from clrsearch.schedules import SourceFile, check, render
+from clrsearch.schedules import SourceFile
 from clrsearch.search import Record, Study, Verdict
 
 
-def source_code(study: Study, record: Record, verdict: Verdict | None = None) -> str:
-    """The file for a trial of a study, executed and compared with the trial's trace.
+def source_code(
+    study: Study, record: Record, verdict: Verdict | None = None, format: str = "torch"
+) -> str:
+    """A trial of a study in one of the ``clrsearch.exports.FORMATS``.
 
     ``verdict`` is that of the study's confirmation, in which the trial was one of the finalists.
+
+    Raises:
+        PlanError: there is no such format, or it cannot express the schedule.
+        ScheduleError: the code that was written does not play the trial's trace.
     """
     plan, facts = study.plan, study.facts
     schedule = study.space.build(record.family, record.params)
@@ -39,13 +46,11 @@ def source_code(study: Study, record: Record, verdict: Verdict | None = None) ->
         steps_per_epoch=facts.steps_per_epoch,
         multipliers=[multipliers.get(name, 1.0) for name in facts.groups],
     )
-    code = render(schedule, file)
-    check(
-        code,
-        study.trace(record.family, record.params),
-        steps_per_epoch=facts.steps_per_epoch,
+    found = Found(
+        schedule=schedule,
+        file=file,
         momentum=facts.momentum,
-        ratios=facts.ratios,
-        own=schedule.code(len(facts.ratios)).own,
+        groups=facts.groups,
+        own_ratios=facts.ratios,
     )
-    return code
+    return write(format, found)

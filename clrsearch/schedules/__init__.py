@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from clrsearch.schedules.code import SourceFile, check, render
+from clrsearch.schedules.code import SourceFile, assignment, check, opening, preamble, render
 from clrsearch.schedules.constant import Constant
 from clrsearch.schedules.cosine import Cosine, CosineRestarts
 from clrsearch.schedules.cyclic import SCALE_FUNCTIONS, Cyclic
 from clrsearch.schedules.linear import Linear, Polynomial
 from clrsearch.schedules.manual import Manual
 from clrsearch.schedules.onecycle import OneCycle
+from clrsearch.schedules.pieces import Curve, Curves, Cycles, Piece, Scale
 from clrsearch.schedules.schedule import (
     Choice,
     HandWritten,
@@ -59,6 +60,9 @@ __all__ = [
     "Constant",
     "Cosine",
     "CosineRestarts",
+    "Curve",
+    "Curves",
+    "Cycles",
     "Cyclic",
     "Exponential",
     "HandWritten",
@@ -68,9 +72,11 @@ __all__ = [
     "MultiStep",
     "OneCycle",
     "Parameter",
+    "Piece",
     "Polynomial",
     "Range",
     "RateFunction",
+    "Scale",
     "Schedule",
     "Setting",
     "Snippet",
@@ -80,8 +86,11 @@ __all__ = [
     "Trace",
     "Value",
     "WarmupStableDecay",
+    "assignment",
     "check",
     "momentum_of",
+    "opening",
+    "preamble",
     "relative_rates",
     "render",
     "settings_near",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,37 +41,9 @@ def render(schedule: Schedule, file: SourceFile) -> str:
     The function stretches the schedule where the steps per epoch are not those that it was found
     with.
     """
-    groups = len(file.multipliers)
-    snippet = schedule.code(groups)
-    width = max((len(label) for label in file.found), default=0)
-    found = [f"{label:<{width}}  {text}" for label, text in file.found.items()]
-    body = "\n".join(snippet.body)
-    preamble = []
-    if "stretch" in body:
-        preamble.append(
-            "stretch = steps_per_epoch / STEPS_PER_EPOCH"
-            f"  # 1.0 with the {file.steps_per_epoch} of the search"
-        )
-    if groups > 1:
-        preamble += [
-            'own = optimizer.param_groups[0]["lr"]',
-            'ratios = [group["lr"] / own for group in optimizer.param_groups]',
-        ]
-    if any(each != 1.0 for each in file.multipliers):
-        preamble += [
-            f"found = {list(file.multipliers)}  # times the groups' own ratios",
-            "ratios = [ratio * times for ratio, times in zip(ratios, found)]",
-        ]
+    snippet = schedule.code(len(file.multipliers))
     lines = [
-        f'"""{file.title}',
-        "",
-        *found,
-        '"""',
-        "",
-        *snippet.imports,
-        "",
-        f"EPOCHS = {file.epochs}",
-        f"STEPS_PER_EPOCH = {file.steps_per_epoch}",
+        *opening(file, snippet.imports),
         "",
         *(("", *snippet.definitions, "") if snippet.definitions else ()),
         "",
@@ -88,10 +59,47 @@ def render(schedule: Schedule, file: SourceFile) -> str:
         "                optimizer.step()",
         "                scheduler.step()  # after every batch, not once per epoch",
         '    """',
-        *textwrap.indent("\n".join([*preamble, body]), "    ").splitlines(),
+        *(f"    {line}" for line in [*preamble(file, snippet.body), *snippet.body]),
         "",
     ]
     return "\n".join(lines)
+
+
+def opening(file: SourceFile, imports: Sequence[str]) -> list[str]:
+    """The first lines of a generated file: how it was found, what it imports, and its lengths."""
+    width = max((len(label) for label in file.found), default=0)
+    return [
+        f'"""{file.title}',
+        "",
+        *(f"{label:<{width}}  {text}" for label, text in file.found.items()),
+        '"""',
+        "",
+        *imports,
+        "",
+        f"EPOCHS = {file.epochs}",
+        f"STEPS_PER_EPOCH = {file.steps_per_epoch}",
+    ]
+
+
+def preamble(file: SourceFile, body: Sequence[str]) -> list[str]:
+    """What the ``body`` of a ``make_scheduler`` needs: ``stretch`` and the groups' ``ratios``."""
+    lines = []
+    if any("stretch" in line for line in body):
+        lines.append(
+            "stretch = steps_per_epoch / STEPS_PER_EPOCH"
+            f"  # 1.0 with the {file.steps_per_epoch} of the search"
+        )
+    if len(file.multipliers) > 1:
+        lines += [
+            'own = optimizer.param_groups[0]["lr"]',
+            'ratios = [group["lr"] / own for group in optimizer.param_groups]',
+        ]
+    if any(each != 1.0 for each in file.multipliers):
+        lines += [
+            f"found = {list(file.multipliers)}  # times the groups' own ratios",
+            "ratios = [ratio * times for ratio, times in zip(ratios, found)]",
+        ]
+    return lines
 
 
 def call(name: str, arguments: Mapping[str, str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from clrsearch.schedules.code import assignment, call
 from clrsearch.schedules.fields import require_rate
+from clrsearch.schedules.pieces import Curves, Piece
 from clrsearch.schedules.schedule import (
     Array,
     Parameter,
@@ -72,3 +73,7 @@ class Constant:
                 *call("ConstantLR", {"factor": "1.0", "total_iters": "0"}),
             ),
         )
+
+    def curves(self, horizon: int) -> Curves:
+        """One piece, which stays."""
+        return Curves(rate=(Piece(begin=0, until=horizon, start=self.lr, end=self.lr),))

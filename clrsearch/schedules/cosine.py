@@ -24,6 +24,7 @@ from clrsearch.schedules.decay import (
     warmup_of,
 )
 from clrsearch.schedules.fields import require_count, require_horizon, require_order, require_rate
+from clrsearch.schedules.pieces import Piece
 from clrsearch.schedules.schedule import (
     Array,
     Parameter,
@@ -100,6 +101,10 @@ class Cosine(Decay):
             progress_source(self.warmup, self.horizon),
             *return_source(CURVE, self.eta_min, self.lr),
         )
+
+    def fall(self, horizon: int) -> tuple[Piece, ...]:
+        """One half of a cosine."""
+        return _halves((self.warmup, self.horizon), self.lr, self.eta_min)
 
     def native(self, optimizer: Optimizer) -> CosineAnnealingLR | None:
         """torch's CosineAnnealingLR."""
@@ -215,6 +220,10 @@ class CosineRestarts(Decay):
             *return_source(CURVE, self.eta_min, self.lr),
         )
 
+    def fall(self, horizon: int) -> tuple[Piece, ...]:
+        """One half of a cosine per cycle."""
+        return _halves(self.restarts, self.lr, self.eta_min)
+
     def native(self, optimizer: Optimizer) -> CosineAnnealingWarmRestarts | None:
         """torch's CosineAnnealingWarmRestarts."""
         from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
@@ -225,3 +234,11 @@ class CosineRestarts(Decay):
         return CosineAnnealingWarmRestarts(
             optimizer, T_0=first, T_mult=self.T_mult, eta_min=self.eta_min
         )
+
+
+def _halves(steps: Sequence[float], lr: float, eta_min: float) -> tuple[Piece, ...]:
+    """Halves of a cosine from the peak to the floor, between each of the ``steps`` and the next."""
+    return tuple(
+        Piece(begin=begin, until=until, start=lr, end=eta_min, shape="cosine")
+        for begin, until in itertools.pairwise(steps)
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -24,6 +24,7 @@ from clrsearch.schedules.fields import (
     require_steps,
     require_with,
 )
+from clrsearch.schedules.pieces import Curves, Cycles, Scale
 from clrsearch.schedules.schedule import (
     Array,
     Choice,
@@ -63,6 +64,8 @@ SCALE_FUNCTIONS: Mapping[str, Callable[[float], float]] = {
     function.__name__: function for function in (sine, slow_decay)
 }
 """The named functions that ``scale_fn`` may be: of the cycle (from 1) or of the step (from 0)."""
+GAMMAS: Mapping[str, float | None] = {"sine": None, "slow_decay": 5.0**-1e-4}
+"""The same as the ``gamma`` of a :class:`Scale`, which is None for the sine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,3 +290,26 @@ class Cyclic:
             arguments["base_momentum"] = repr(self.base_momentum)
             arguments["max_momentum"] = repr(self.max_momentum)
         return Snippet(imports=imports, definitions=definitions, body=call("CyclicLR", arguments))
+
+    def curves(self, horizon: int) -> Curves:
+        """Cycles, of the rate and, the other way round, of the momentum."""
+        cycles = Cycles(
+            foot=self.base_lr,
+            top=self.max_lr,
+            up=self.step_size_up,
+            down=self.step_size_down or self.step_size_up,
+            scale=self._scale_data(),
+        )
+        if not self.cycle_momentum:
+            return Curves(rate=cycles)
+        assert self.max_momentum is not None and self.base_momentum is not None
+        momentum = replace(cycles, foot=self.max_momentum, top=self.base_momentum)
+        return Curves(rate=cycles, momentum=momentum)
+
+    def _scale_data(self) -> Scale | None:
+        if self.scale_fn is not None:
+            of: Literal["cycle", "step"] = "cycle" if self.scale_mode == "cycle" else "step"
+            return Scale(of=of, gamma=GAMMAS[self.scale_fn])
+        if self.mode == "triangular2":
+            return Scale(of="cycle", gamma=0.5, since=1)
+        return Scale(of="step", gamma=self.gamma) if self.mode == "exp_range" else None

@@ -14,6 +14,7 @@ import numpy as np
 
 from clrsearch.schedules.code import assignment, call
 from clrsearch.schedules.fields import require_rate, require_steps
+from clrsearch.schedules.pieces import Curves, Piece
 from clrsearch.schedules.schedule import (
     Array,
     Parameter,
@@ -66,6 +67,10 @@ class Decay(ABC):
     def share_source(self) -> tuple[str, ...]:
         """The source of :meth:`share` for a number ``step``: lines that end in a return."""
 
+    @abstractmethod
+    def fall(self, horizon: int) -> tuple[Piece, ...]:
+        """The rates from ``warmup`` on, as plain data for steps before ``horizon``."""
+
     def native(self, optimizer: Optimizer) -> LRScheduler | None:
         """torch's own class for :meth:`share` without a warm-up, if it can say it.
 
@@ -114,6 +119,14 @@ class Decay(ABC):
             definitions=definitions,
             body=(*assignment(self.lr, groups), *made),
         )
+
+    def curves(self, horizon: int) -> Curves:
+        """The warm-up, and what a family's own curve is made of."""
+        if not self.warmup:
+            return Curves(rate=self.fall(horizon))
+        low = self.lr / (self.warmup + 1)
+        rise = Piece(begin=0, until=self.warmup, start=low, end=self.lr)
+        return Curves(rate=(rise, *self.fall(horizon)))
 
     def _factor_source(self) -> tuple[str, ...]:
         rise: tuple[str, ...] = ()

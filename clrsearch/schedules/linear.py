@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from clrsearch.errors import ScheduleError
 from clrsearch.schedules.decay import WARMUP, Decay, peaks, progress_source, warmup_of
 from clrsearch.schedules.fields import require_horizon
+from clrsearch.schedules.pieces import Piece
 from clrsearch.schedules.schedule import (
     Array,
     Parameter,
@@ -70,6 +71,10 @@ class Linear(Decay):
     def share_source(self) -> tuple[str, ...]:
         """The source of :meth:`share`."""
         return (progress_source(self.warmup, self.horizon), "return 1.0 - progress")
+
+    def fall(self, horizon: int) -> tuple[Piece, ...]:
+        """One straight line."""
+        return (Piece(begin=self.warmup, until=self.horizon, start=self.lr, end=0.0),)
 
     def native(self, optimizer: Optimizer) -> LinearLR:
         """torch's LinearLR, from 1 to 0."""
@@ -148,6 +153,11 @@ class Polynomial(Decay):
             progress_source(self.warmup, self.horizon),
             f"return (1.0 - progress) ** {self.power!r}",
         )
+
+    def fall(self, horizon: int) -> tuple[Piece, ...]:
+        """One curve."""
+        ends = {"start": self.lr, "end": 0.0, "power": self.power}
+        return (Piece(begin=self.warmup, until=self.horizon, shape="polynomial", **ends),)
 
     def native(self, optimizer: Optimizer) -> PolynomialLR:
         """torch's PolynomialLR."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import numpy as np
 from clrsearch.errors import ScheduleError
 from clrsearch.schedules.code import assignment
 from clrsearch.schedules.fields import require_count, require_rate
+from clrsearch.schedules.pieces import Curves, Piece
 from clrsearch.schedules.schedule import (
     Array,
     HandWritten,
@@ -211,4 +213,17 @@ class Manual:
                 *last,
                 f"return LambdaLR(optimizer, lambda step: {scale}{factor})",
             ),
+        )
+
+    def curves(self, horizon: int) -> Curves | None:
+        """A constant piece for each pair; a function of the user's is no formula."""
+        if isinstance(self.rates, str):
+            return None
+        ends, rates = self._pieces()
+        steps = [0, *(self._steps_before(end) for end in ends)]
+        return Curves(
+            rate=tuple(
+                Piece(begin=begin, until=until, start=self.scale * rate, end=self.scale * rate)
+                for (begin, until), rate in zip(itertools.pairwise(steps), rates, strict=True)
+            )
         )

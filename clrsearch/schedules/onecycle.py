@@ -21,6 +21,7 @@ from clrsearch.schedules.fields import (
     require_rate,
     require_steps,
 )
+from clrsearch.schedules.pieces import Curves, Piece, Shape
 from clrsearch.schedules.schedule import (
     Array,
     Choice,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 Strategy = Literal["cos", "linear"]
 
 CURVES = {"cos": cosine, "linear": linear}
+SHAPES: Mapping[Strategy, Shape] = {"cos": "cosine", "linear": "linear"}
 SHORTEST_RISE = 0.1  # of the horizon, in the space
 
 
@@ -215,4 +217,21 @@ class OneCycle:
         return Snippet(
             imports=("from torch.optim.lr_scheduler import OneCycleLR",),
             body=call("OneCycleLR", arguments),
+        )
+
+    def curves(self, horizon: int) -> Curves:
+        """Two pieces: the way up and the way down."""
+        begin = self.max_lr / self.div_factor
+        rate = self._pieces(begin, self.max_lr, begin / self.final_div_factor)
+        if not self.cycle_momentum:
+            return Curves(rate=rate)
+        assert self.max_momentum is not None and self.base_momentum is not None
+        momentum = self._pieces(self.max_momentum, self.base_momentum, self.max_momentum)
+        return Curves(rate=rate, momentum=momentum)
+
+    def _pieces(self, begin: float, peak: float, end: float) -> tuple[Piece, ...]:
+        shape, rise, last = SHAPES[self.anneal_strategy], self._rise, self.horizon - 1
+        return (
+            Piece(begin=0, until=rise, start=begin, end=peak, shape=shape),
+            Piece(begin=rise, until=last, start=peak, end=end, shape=shape),
         )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clrsearch.errors import ScheduleError
+from clrsearch.schedules.pieces import Curves
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -229,6 +230,9 @@ class Schedule(Protocol):
 
     def code(self, groups: int) -> Snippet:
         """The source of :meth:`scheduler` for an optimizer with that many parameter groups."""
+
+    def curves(self, horizon: int) -> Curves | None:
+        """:meth:`at` as plain data, for steps before ``horizon``; None where it is no formula."""
 
 
 def trace(schedule: Schedule, horizon: int, ratios: Sequence[float] = (1.0,)) -> Trace:

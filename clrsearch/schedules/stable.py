@@ -27,6 +27,7 @@ from clrsearch.schedules.fields import (
     require_rate,
     require_steps,
 )
+from clrsearch.schedules.pieces import Piece
 from clrsearch.schedules.schedule import (
     Array,
     Choice,
@@ -113,6 +114,15 @@ class WarmupStableDecay(Decay):
         """1, and then the fall to the floor."""
         place = progress(steps, self.horizon - self.decay, self.horizon)
         return CURVES[self.shape](1.0, self.min_lr / self.lr, place)
+
+    def fall(self, horizon: int) -> tuple[Piece, ...]:
+        """The peak rate, held, and the fall to the floor."""
+        begin = self.horizon - self.decay
+        held = Piece(begin=self.warmup, until=begin, start=self.lr, end=self.lr)
+        last = Piece(
+            begin=begin, until=self.horizon, start=self.lr, end=self.min_lr, shape=self.shape
+        )
+        return (held, last) if begin > self.warmup else (last,)
 
     def share_source(self) -> tuple[str, ...]:
         """The source of :meth:`share`."""

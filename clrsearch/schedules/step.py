@@ -17,6 +17,7 @@ import numpy as np
 from clrsearch.errors import ScheduleError
 from clrsearch.schedules.decay import WARMUP, Decay, peaks, since, warmup_of
 from clrsearch.schedules.fields import require_share, require_steps
+from clrsearch.schedules.pieces import Piece
 from clrsearch.schedules.schedule import (
     Array,
     Parameter,
@@ -98,6 +99,11 @@ class Step(Decay):
     def share_source(self) -> tuple[str, ...]:
         """The source of :meth:`share`."""
         return (f"return {self.gamma!r} ** ({since(self.warmup)} // {self.step_size!r})",)
+
+    def fall(self, horizon: int) -> tuple[Piece, ...]:
+        """A piece between each drop and the next."""
+        drops = np.arange(self.warmup, horizon, self.step_size, dtype=np.float64)
+        return _stairs(drops.tolist(), horizon, self.lr, self.gamma)
 
     def native(self, optimizer: Optimizer) -> StepLR:
         """torch's StepLR."""
@@ -206,6 +212,11 @@ class MultiStep(Decay):
         count = f"sum(step >= milestone for milestone in {self.milestones!r})"
         return (f"return {self.gamma!r} ** {count}",)
 
+    def fall(self, horizon: int) -> tuple[Piece, ...]:
+        """A piece between each milestone and the next."""
+        drops = [self.warmup, *(step for step in self.milestones if step < horizon)]
+        return _stairs(drops, horizon, self.lr, self.gamma)
+
     def native(self, optimizer: Optimizer) -> MultiStepLR:
         """torch's MultiStepLR."""
         from torch.optim.lr_scheduler import MultiStepLR
@@ -264,6 +275,13 @@ class Exponential(Decay):
         """The source of :meth:`share`."""
         return (f"return {self.gamma!r} ** {since(self.warmup)}",)
 
+    def fall(self, horizon: int) -> tuple[Piece, ...]:
+        """One curve, as far as the horizon, and over a step at least."""
+        until = max(float(horizon), self.warmup + 1.0)
+        end = self.lr * self.gamma ** (until - self.warmup)
+        ends = {"start": self.lr, "end": end}
+        return (Piece(begin=self.warmup, until=until, shape="exponential", **ends),)
+
     def native(self, optimizer: Optimizer) -> ExponentialLR:
         """torch's ExponentialLR."""
         from torch.optim.lr_scheduler import ExponentialLR
@@ -273,6 +291,15 @@ class Exponential(Decay):
     def native_source(self, groups: int) -> tuple[str, Mapping[str, str]]:
         """A call of ExponentialLR."""
         return "ExponentialLR", {"gamma": f"{self.gamma!r} ** (1 / stretch)"}
+
+
+def _stairs(drops: Sequence[float], horizon: float, lr: float, gamma: float) -> tuple[Piece, ...]:
+    """Constant pieces that begin at the ``drops``, each of ``gamma`` times the one before."""
+    rates = [lr * gamma**index for index in range(len(drops))]
+    return tuple(
+        Piece(begin=begin, until=until, start=rate, end=rate)
+        for (begin, until), rate in zip(itertools.pairwise([*drops, horizon]), rates, strict=True)
+    )
 
 
 def _drops(setting: Setting, most: int) -> Range:

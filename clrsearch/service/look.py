@@ -86,13 +86,20 @@ class Shown:
     rates: tuple[float, ...]
 
 
-def best(name: str, *, storage: Storage = None, task_dir: Path | None = None) -> Best:
-    """The schedule to use, with its code, which has been executed and compared with the trial.
+def best(
+    name: str,
+    *,
+    format: str = "torch",
+    storage: Storage = None,
+    task_dir: Path | None = None,
+) -> Best:
+    """The schedule to use, with its code in one of the ``clrsearch.exports.FORMATS``.
 
     Where that is by a function of the user's, its file is looked for in ``task_dir``, or in the
     current folder.
 
     Raises:
+        PlanError: there is no such format, or it cannot express the schedule.
         StudyError: no trial is complete yet.
         TaskError: the user's function does not load.
     """
@@ -106,7 +113,7 @@ def best(name: str, *, storage: Storage = None, task_dir: Path | None = None) ->
             schedule=schedule,
             values=schedule_values(schedule),
             multipliers=study.space.multipliers_of(trial.params),
-            code=source_code(study, trial, verdict),
+            code=source_code(study, trial, verdict, format),
             facts=study.facts,
             verdict=verdict,
         )

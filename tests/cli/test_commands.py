@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from clrsearch import service
+from clrsearch.errors import PlanError
+from clrsearch.exports import FORMATS
 from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import open_database
 from clrsearch.tasks import load_task
@@ -47,6 +49,24 @@ def test_best_prints_values(format, read, study, clrsearch) -> None:
     assert values["family"] == study.leader.family
     assert values["metrics"]["error"] == study.leader.value
     assert values["values"] == dict(service.best("mine").values)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_best_prints_every_format(format, study, clrsearch) -> None:
+    code, out, errors = clrsearch("best", "mine", "--format", format)
+    refused = format == "timm" and study.leader.family == "cyclic"
+    assert code == (2 if refused else 0)
+    assert ("--format torch can" in errors) == refused
+    said = "step,rate" if format == "table" else f"mine, trial {study.leader.number}"
+    assert (said in out) != refused
+
+
+def test_best_names_the_formats_there_are(study, clrsearch) -> None:
+    code, _, errors = clrsearch("best", "mine", "--format", "pytorch")
+    assert code == 2
+    assert all(format in errors for format in (*FORMATS, "json", "toml"))
+    with pytest.raises(PlanError, match="unknown format 'pytorch': it must be one of torch, "):
+        service.best("mine", format="pytorch")
 
 
 def test_run_on_a_finished_study_shows_its_result(study, clrsearch) -> None:

@@ -1,0 +1,128 @@
+"""The closed form of a schedule as source, in functions that NumPy, JAX and Keras share."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import Any
+
+import numpy as np
+
+from clrsearch.errors import ScheduleError
+from clrsearch.exports.found import Found
+from clrsearch.schedules import Curve, Curves, Cycles, Piece, Scale
+from clrsearch.schedules.code import GATHERED, TOLERANCE
+
+SIXTEENTHS = 16  # whose multiples are exact in single precision up to a million steps
+
+
+def curves_of(found: Found, format: str) -> Curves:
+    """A schedule as plain data, of which the source has been executed and compared.
+
+    Raises:
+        PlanError: its rates are those of a function of the user's; it names the ``format``.
+        ScheduleError: the source does not play the schedule.
+    """
+    curves = found.schedule.curves(found.horizon)
+    if curves is None:
+        raise found.cannot(format, "its rates are those of your own function")
+    steps, expected = np.arange(found.horizon, dtype=np.float64), found.trace
+    _check(curves.rate, steps, expected.rates[0])
+    if curves.momentum is not None:
+        assert expected.momenta is not None
+        _check(curves.momentum, steps, expected.momenta[0])
+    return curves
+
+
+def _check(curve: Curve, steps: np.ndarray, expected: np.ndarray) -> None:
+    namespace: dict[str, Any] = {"np": np, "math": math}
+    exec(function("value", "Checked.", curve, "np"), namespace)
+    gaps = np.abs(namespace["value"](steps) - expected)
+    if not gaps.max() <= TOLERANCE * expected.max() * max(1.0, len(steps) / GATHERED):
+        step = int(np.argmax(gaps))
+        raise ScheduleError(f"the formula leaves the schedule at step {step} by {gaps[step]:.3g}")
+
+
+def function(name: str, says: str, curve: Curve, library: str) -> str:
+    """The source of a function of a ``step``, number or array, with the ``library``'s functions.
+
+    It needs ``math`` where :func:`uses_math` says so.
+    """
+    lines = _cycles(curve, library) if isinstance(curve, Cycles) else _pieces(curve, library)
+    return f'def {name}(step):\n    """{says}"""\n' + textwrap.indent("\n".join(lines), "    ")
+
+
+def uses_math(source: str) -> bool:
+    """Whether a source needs ``import math``."""
+    return "math." in source
+
+
+def _pieces(pieces: tuple[Piece, ...], library: str) -> list[str]:
+    lines: list[str] = []
+    for piece in pieces:
+        place, value = _piece(piece, library)
+        if lines:
+            value = f"{library}.where(step < {float(piece.begin)!r}, value, {value})"
+        lines += [*place, f"value = {value}"]
+    *before, last = lines
+    return [*before, last.replace("value =", "return", 1)]
+
+
+def _piece(piece: Piece, library: str) -> tuple[tuple[str, ...], str]:
+    """The lines that say where a step is on a piece, and the value there."""
+    start, end = float(piece.start), float(piece.end)
+    if piece.constant:
+        return (), repr(start)
+    length = float(piece.until - piece.begin)
+    since = f"(step - {float(piece.begin)!r})" if piece.begin else "step"
+    progress = f"progress = {library}.clip({since} / {length!r}, 0.0, 1.0)"
+    match piece.shape:
+        case "linear":
+            value = _sum(start, end - start, "progress")
+        case "cosine":
+            wave = f"wave = (1.0 + {library}.cos(math.pi * progress)) / 2.0"
+            return (progress, wave), _sum(end, start - end, "wave")
+        case "exponential":
+            value = f"{start!r} * {end / start!r} ** progress"
+        case "polynomial":
+            # what is left, rather than 1 - progress, keeps single precision near the end
+            progress = (
+                f"left = {library}.clip(({float(piece.until)!r} - step) / {length!r}, 0.0, 1.0)"
+            )
+            value = _sum(end, start - end, f"left ** {piece.power!r}")
+        case "1-sqrt":
+            value = _sum(end, start - end, f"(1.0 - {library}.sqrt(progress))")
+    return (progress,), value
+
+
+def _cycles(cycles: Cycles, library: str) -> list[str]:
+    up, down, period = float(cycles.up), float(cycles.down), float(cycles.up + cycles.down)
+    rising, falling = f"place / {up!r}", f"({period!r} - place) / {down!r}"
+    # a short number times the cycles is exact in single precision, what remains of it is small
+    short = math.floor(period * SIXTEENTHS) / SIXTEENTHS
+    rest = f" - {period - short!r} * (cycle - 1.0)" if period > short else ""
+    scale = [] if cycles.scale is None else [f"height = height * {_scale(cycles.scale, library)}"]
+    return [
+        f"cycle = 1.0 + {library}.floor(step / {period!r})",
+        f"place = step - {short!r} * (cycle - 1.0){rest}",
+        f"height = {library}.where(place <= {up!r}, {rising}, {falling})",
+        *scale,
+        f"return {_sum(cycles.foot, cycles.top - cycles.foot, 'height')}",
+    ]
+
+
+def _scale(scale: Scale, library: str) -> str:
+    if scale.gamma is None:
+        return f"(1.0 + {library}.sin(math.pi / 2.0 * {scale.of})) / 2.0"
+    if scale.of == "step":
+        # a power of a gamma next to 1 would lose single precision
+        return f"{library}.exp({math.log(scale.gamma)!r} * step)"
+    return f"{scale.gamma!r} ** {f'(cycle - {float(scale.since)!r})' if scale.since else 'cycle'}"
+
+
+def _sum(base: float, change: float, factor: str) -> str:
+    """The source of base + change x factor."""
+    product = f"{abs(change)!r} * {factor}"
+    if change < 0:
+        return f"{base!r} - {product}"
+    return f"{base!r} + {product}" if base else product

@@ -1,0 +1,61 @@
+"""What is exported, and what a writer of a format is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from clrsearch.errors import PlanError
+from clrsearch.schedules import Momentum, Schedule, SourceFile, Trace, trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A schedule, what its file is to say, and the optimizer that it was found with.
+
+    ``groups`` are the names of the optimizer's parameter groups, ``own_ratios`` their rates
+    relative to the first group's as the task has them; ``file.multipliers`` go on top.
+    """
+
+    schedule: Schedule
+    file: SourceFile
+    momentum: Momentum
+    groups: tuple[str, ...] = ("0",)
+    own_ratios: tuple[float, ...] = (1.0,)
+
+    @property
+    def horizon(self) -> int:
+        """The number of optimizer steps of a whole run."""
+        return self.file.epochs * self.file.steps_per_epoch
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The groups' rates relative to the first group's, as they were found."""
+        both = zip(self.own_ratios, self.file.multipliers, strict=True)
+        return tuple(own * found for own, found in both)
+
+    @property
+    def one_rate(self) -> bool:
+        """Whether all parameter groups have the same rate."""
+        return len(set(self.ratios)) == 1
+
+    @property
+    def trace(self) -> Trace:
+        """What the trial has played."""
+        return trace(self.schedule, self.horizon, self.ratios)
+
+    def cannot(self, format: str, why: str, *, instead: str = "torch") -> PlanError:
+        """The error of a ``format`` that cannot express the schedule, and one that can."""
+        return PlanError(
+            f"{format} cannot express this {self.schedule.family} schedule: {why}; "
+            f"--format {instead} can"
+        )
+
+
+Writer = Callable[[Found], str]
+"""A schedule as text.
+
+Raises:
+    PlanError: the format cannot express it.
+    ScheduleError: the code that was written does not play it.
+"""

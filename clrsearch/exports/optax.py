@@ -1,0 +1,123 @@
+"""For Optax: a function of the update's number, of its own schedules where they say the same."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+from clrsearch.exports.formula import curves_of, function, uses_math
+from clrsearch.exports.found import Found
+from clrsearch.schedules import Curve, Cycles, Piece, opening
+
+SAYS = "The {value} after so many updates of the search."
+
+
+def write(found: Found) -> str:
+    """A file with ``make_schedule``, and ``make_optimizer`` where the schedule has momenta.
+
+    Where parameter groups have different rates, ``RATIOS`` names them: the ratio is an argument.
+
+    Raises:
+        PlanError: the rates are a user's function.
+        ScheduleError: the formula does not play the schedule.
+    """
+    curves, file = curves_of(found, "optax"), found.file
+    values = [_value("rate", "learning rate", curves.rate)]
+    if curves.momentum is not None:
+        values.append(_value("momentum", "momentum", curves.momentum))
+    body = "\n\n\n".join(values)
+    imports = [
+        *(("import math", "") if uses_math(body) else ()),
+        *(("import jax.numpy as jnp",) if "jnp." in body else ()),
+        "import optax",
+    ]
+    lines = [*opening(file, imports), *_ratios(found), "", "", body, "", ""]
+    ratio = "" if found.one_rate else ", ratio=1.0"
+    times = "" if found.one_rate else "ratio * "
+    schedule = f"make_schedule(updates_per_epoch{'' if found.one_rate else ', RATIOS[group]'})"
+    adam = found.momentum == "betas"
+    example = f"adam({schedule})" if adam else f"sgd({schedule}, momentum=0.9)"
+    lines += [
+        f"def make_schedule(steps_per_epoch=STEPS_PER_EPOCH{ratio}):",
+        '    """The learning rate by the number of the update, from 0, over EPOCHS epochs.',
+        "",
+        f"    Found with {file.optimizer}.",
+        "",
+        f"        optimizer = optax.{example}",
+        '    """',
+        "    stretch = steps_per_epoch / STEPS_PER_EPOCH"
+        f"  # 1.0 with the {file.steps_per_epoch} of the search",
+        f"    return lambda step: {times}rate(step / stretch)",
+        "",
+    ]
+    if curves.momentum is not None:
+        name, factory = ("b1", "adam") if adam else ("momentum", "sgd")
+        passed = "" if found.one_rate else ", ratio"
+        lines += [
+            "",
+            f"def make_optimizer(factory=optax.{factory}, steps_per_epoch=STEPS_PER_EPOCH"
+            f"{ratio}, **others):",
+            '    """An optimizer that follows the rates and the momenta of the schedule."""',
+            "    stretch = steps_per_epoch / STEPS_PER_EPOCH",
+            "    return optax.inject_hyperparams(factory)(",
+            f"        learning_rate=make_schedule(steps_per_epoch{passed}),",
+            f"        {name}=lambda step: momentum(step / stretch),",
+            "        **others,",
+            "    )",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _ratios(found: Found) -> list[str]:
+    if found.one_rate:
+        return []
+    return [
+        "# The groups' rates over the first one's; optax.partition gives each group an optimizer",
+        f"RATIOS = {json.dumps(dict(zip(found.groups, found.ratios, strict=True)))}",
+    ]
+
+
+def _value(name: str, called: str, curve: Curve) -> str:
+    """The source of a function of the step: joined schedules of Optax, or a closed form."""
+    says = SAYS.format(value=called)
+    native = None if isinstance(curve, Cycles) else _native(curve)
+    if native is None:
+        return function(name, says, curve, "jnp")
+    return f"# {says}\n{name} = {native}"
+
+
+def _native(pieces: tuple[Piece, ...]) -> str | None:
+    """The source of the schedule of Optax that says the same as the pieces, if there is one."""
+    if any(step != int(step) for piece in pieces for step in (piece.begin, piece.until)):
+        return None  # its schedules take whole steps
+    schedules = [_schedule(piece) for piece in pieces]
+    if any(each is None for each in schedules):
+        return None
+    if len(schedules) == 1:
+        return schedules[0]
+    if all(piece.constant for piece in pieces):
+        ratios = {
+            int(later.begin): later.start / earlier.start
+            for earlier, later in itertools.pairwise(pieces)
+        }
+        return f"optax.piecewise_constant_schedule({pieces[0].start!r}, {ratios!r})"
+    listed = "".join(f"        {each},\n" for each in schedules)
+    boundaries = [int(piece.begin) for piece in pieces[1:]]
+    return f"optax.join_schedules(\n    [\n{listed}    ],\n    boundaries={boundaries!r},\n)"
+
+
+def _schedule(piece: Piece) -> str | None:
+    start, end, length = float(piece.start), float(piece.end), int(piece.until - piece.begin)
+    if piece.constant:
+        return f"optax.constant_schedule({start!r})"
+    match piece.shape:
+        case "linear":
+            return f"optax.linear_schedule({start!r}, {end!r}, {length})"
+        case "polynomial":
+            return f"optax.polynomial_schedule({start!r}, {end!r}, {piece.power!r}, {length})"
+        case "cosine" if start > end:
+            return f"optax.cosine_decay_schedule({start!r}, {length}, alpha={end / start!r})"
+        case "exponential":
+            return f"optax.exponential_decay({start!r}, {length}, {end / start!r})"
+    return None

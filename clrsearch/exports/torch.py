@@ -1,0 +1,26 @@
+"""For a loop of your own: torch's scheduler."""
+
+from __future__ import annotations
+
+from clrsearch.exports.found import Found
+from clrsearch.schedules import check, render
+
+
+def write(found: Found) -> str:
+    """A file with ``make_scheduler(optimizer, steps_per_epoch)``, executed and compared.
+
+    Parameter groups keep the ratios of their rates.
+
+    Raises:
+        ScheduleError: the code does not play the schedule.
+    """
+    code = render(found.schedule, found.file)
+    check(
+        code,
+        found.trace,
+        steps_per_epoch=found.file.steps_per_epoch,
+        momentum=found.momentum,
+        ratios=found.own_ratios,
+        own=found.schedule.code(len(found.own_ratios)).own,
+    )
+    return code

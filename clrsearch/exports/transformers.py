@@ -1,0 +1,96 @@
+"""For the Trainer of Transformers: its own scheduler, or torch's handed over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from clrsearch.exports import torch
+from clrsearch.exports.found import Found
+from clrsearch.schedules import (
+    Constant,
+    Cosine,
+    CosineRestarts,
+    Linear,
+    Polynomial,
+    Schedule,
+    Value,
+    WarmupStableDecay,
+    opening,
+)
+
+HANDED_OVER = '''
+
+def make_optimizers(optimizer, steps_per_epoch):
+    """What the Trainer takes as optimizers=, for a run with num_train_epochs=EPOCHS.
+
+    steps_per_epoch counts optimizer steps: batches over gradient_accumulation_steps.
+    """
+    return optimizer, make_scheduler(optimizer, steps_per_epoch)
+'''
+
+
+def write(found: Found) -> str:
+    """A file with ``make_arguments`` for the TrainingArguments, or with ``make_optimizers``.
+
+    The first where a scheduler of Transformers says the same (its warm-ups begin at 0, ours a step
+    above, so only without one) and all parameter groups have one rate; the second keeps the ratios.
+
+    Raises:
+        ScheduleError: the code does not play the schedule.
+    """
+    native = own_scheduler(found.schedule) if found.one_rate else None
+    if native is None:
+        return torch.write(found) + HANDED_OVER
+    name, lr, arguments = native
+    file = found.file
+    lines = [
+        *opening(file, ["from transformers import TrainingArguments"]),
+        "",
+        "",
+        "def make_arguments(**others):",
+        '    """The arguments that say the schedule, beside your own.',
+        "",
+        f"    Found with {file.optimizer},",
+        f"    over {file.steps_per_epoch} optimizer steps per epoch.",
+        '    """',
+        "    return TrainingArguments(",
+        "        num_train_epochs=EPOCHS,",
+        f"        learning_rate={lr!r},",
+        f'        lr_scheduler_type="{name}",',
+        f"        lr_scheduler_kwargs={json.dumps(arguments)},",
+        "        warmup_steps=0,",
+        "        **others,",
+        "    )",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def own_scheduler(schedule: Schedule) -> tuple[str, float, Mapping[str, Value]] | None:
+    """The ``lr_scheduler_type``, the ``learning_rate`` and the ``lr_scheduler_kwargs``, if any."""
+    match schedule:
+        case Constant(lr=lr):
+            return "constant", lr, {}
+        case Linear(lr=lr, warmup=0):
+            return "linear", lr, {}
+        case Polynomial(lr=lr, warmup=0, power=power):
+            return "polynomial", lr, {"power": power, "lr_end": 0.0}
+        case Cosine(lr=lr, warmup=0, eta_min=0.0):
+            return "cosine", lr, {}
+        case Cosine(lr=lr, warmup=0, eta_min=floor):
+            return "cosine_with_min_lr", lr, {"min_lr_rate": floor / lr}
+        case CosineRestarts(lr=lr, warmup=0, T_mult=1, eta_min=0.0, cycles=cycles):
+            if _restarts_in_time(schedule):
+                return "cosine_with_restarts", lr, {"num_cycles": cycles}
+        case WarmupStableDecay(lr=lr, warmup=0, decay=decay) if decay == int(decay):
+            decaying = {"num_decay_steps": int(decay), "decay_type": schedule.shape}
+            return "warmup_stable_decay", lr, {**decaying, "min_lr_ratio": schedule.min_lr / lr}
+    return None
+
+
+def _restarts_in_time(schedule: CosineRestarts) -> bool:
+    """Whether rounding puts none of the restarts off by a step, in the way it is computed there."""
+    _, *restarts, end = schedule.restarts
+    whole = [step for step in restarts if step == int(step)]
+    return all(schedule.cycles * (step / end) % 1.0 == 0.0 for step in whole)

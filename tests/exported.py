@@ -1,0 +1,70 @@
+"""Schedules of every family to be exported, and what is done with an export in every test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from contracts.test_families import EPOCHS, HORIZON, SCHEDULES, STEPS_PER_EPOCH
+
+from clrsearch.exports import Found
+from clrsearch.schedules import Cyclic, Momentum, OneCycle, Schedule, SourceFile
+
+__all__ = ["EPOCHS", "HORIZON", "SCHEDULES", "STEPS_PER_EPOCH"]
+
+FORMULAS = [each for each in SCHEDULES if each.curves(HORIZON) is not None]
+CYCLIC = Cyclic(
+    base_lr=0.01,
+    max_lr=0.3,
+    step_size_up=14.7,
+    mode="triangular2",
+    cycle_momentum=True,
+    base_momentum=0.8,
+    max_momentum=0.95,
+)
+ONE_CYCLE = OneCycle(
+    max_lr=0.3,
+    horizon=HORIZON,
+    pct_start=0.3,
+    div_factor=25.0,
+    final_div_factor=1e4,
+    cycle_momentum=True,
+    base_momentum=0.8,
+    max_momentum=0.95,
+)
+
+
+def found(
+    schedule: Schedule, ratios: tuple[float, ...] = (1.0,), momentum: Momentum = "momentum"
+) -> Found:
+    """A schedule as if a study had found it, for parameter groups with rates of these ratios."""
+    return Found(
+        schedule=schedule,
+        file=SourceFile(
+            title="A test.",
+            found={"study": "none"},
+            optimizer="SGD(momentum=0.9)",
+            epochs=EPOCHS,
+            steps_per_epoch=STEPS_PER_EPOCH,
+            multipliers=(1.0,) * len(ratios),
+        ),
+        momentum=momentum,
+        groups=tuple(f"group{index}" for index in range(len(ratios))),
+        own_ratios=ratios,
+    )
+
+
+def executed(text: str) -> dict[str, Any]:
+    """The names that a file of source code defines."""
+    names: dict[str, Any] = {"__name__": "schedule"}
+    exec(compile(text, "<schedule>", "exec"), names)
+    return names
+
+
+def agree(exported: Found, rates: Any, momenta: Any = None, *, tolerance: float = 1e-12) -> None:
+    """Compare (groups, T) rates and momenta with the trial's, to a part of the peak rate."""
+    expected = exported.trace
+    within = tolerance * expected.rates.max()
+    np.testing.assert_allclose(np.atleast_2d(rates), expected.rates, rtol=0, atol=within)
+    if expected.momenta is not None:
+        np.testing.assert_allclose(np.atleast_2d(momenta), expected.momenta, rtol=0, atol=tolerance)
