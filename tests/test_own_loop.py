@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import signal
 import subprocess
@@ -147,3 +148,21 @@ def test_a_mistake_in_a_loop_is_told_in_a_line(clrsearch, url, task_dir, monkeyp
     assert code == 2
     assert "steps through the batches by itself" in errors
     assert [each.name for each in service.list_studies()] == ["mine"]
+
+
+def test_a_script_of_sixty_lines_becomes_searchable_by_changing_few(
+    clrsearch, url, task_dir, monkeypatch
+) -> None:
+    before, after = ((task_dir / f"script_{which}.py").read_text() for which in ("before", "after"))
+    assert len(before.splitlines()) == 61
+    changes = [line for line in difflib.ndiff(before.splitlines(), after.splitlines())]
+    assert sum(line.startswith("+ ") for line in changes) <= 6
+    assert sum(line.startswith("- ") for line in changes) <= 6
+    monkeypatch.chdir(task_dir)
+    told = ("--epochs", "4", "--set", "metric=accuracy", "--set", "direction=maximize")
+    run = ("run", "--task", "script_after.py:main", "--trials", "3", "--workers", "1", *told)
+    code, _, errors = clrsearch(*run, "--no-confirm")
+    assert (code, errors) == (0, "")
+    now = service.show("script_after").snapshot
+    assert now.done == 3
+    assert now.leader.value > 0.5

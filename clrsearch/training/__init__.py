@@ -1,6 +1,7 @@
 """Runs traces on tasks; knows nothing of Optuna or of the search."""
 
 from clrsearch.training.checkpoint import Checkpoints, Needed, needless
+from clrsearch.training.loop import OwnRun
 from clrsearch.training.making import RunMaker, run_maker
 from clrsearch.training.probe import probe
 from clrsearch.training.ramp import Ramp, ramp
@@ -13,6 +14,7 @@ __all__ = [
     "Epoch",
     "Interrupted",
     "Needed",
+    "OwnRun",
     "Ramp",
     "Run",
     "RunMaker",

@@ -35,7 +35,8 @@ class OwnRun:
     """What ``train(run)`` is given: a scheduler to step, epochs to train, a place to report to.
 
     ``device`` is where to train, ``options`` what the study sets under ``[options]``, ``data_dir``
-    the folder of ``--data-dir``, and ``total_epochs`` how many epochs a run has.
+    the folder of ``--data-dir``, and ``total_epochs`` how many epochs a run has. ``seed`` is for
+    what seeds itself: a number of this run's own, the same whenever it is run.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class OwnRun:
         self.options = loop.options
         self.data_dir = loop.data_dir
         self.total_epochs = facts.epochs
+        self.seed = own_seed(*seed)
         self._facts = facts
         self._trace = trace
         self._seed = seed
@@ -66,6 +68,11 @@ class OwnRun:
         self._saved: Mapping[str, Any] | None = None  # states to bring back
         self._tested: Mapping[str, float] = {}
         self._ended: BaseException | None = None  # why StopRun was raised
+
+    @property
+    def done_epochs(self) -> int:
+        """How many epochs have been reported, by an earlier attempt or this one."""
+        return self._done
 
     def scheduler(self, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
         """The schedule for an optimizer: call its ``step()`` after each ``optimizer.step()``.
@@ -284,6 +291,7 @@ class TrialRun:
         self.options = loop.options
         self.data_dir = loop.data_dir
         self.total_epochs = total_epochs
+        self.seed = own_seed(0, 0)
         self.found: tuple[Optimizer, int] | None = None
 
     def scheduler(self, optimizer: Optimizer, steps_per_epoch: int) -> NoReturn:
@@ -308,6 +316,11 @@ class TrialRun:
         raise TaskError(_NO_SCHEDULER)
 
     epochs = report = test = _too_early
+
+
+def own_seed(seed: int, seed_index: int) -> int:
+    """A seed that any library takes: 31 bits of the one that the run begins with."""
+    return derive(seed, seed_index, "init") % 2**31
 
 
 def call(loop: Loop, run: OwnRun | TrialRun) -> None:

@@ -1,0 +1,70 @@
+"""Lightning: a Trainer inside ``train(run)``.
+
+    class Mine(lightning.LightningModule):
+        def configure_optimizers(self):
+            optimizer = torch.optim.AdamW(self.parameters(), lr=1e-3)
+            return scheduled(self.run, optimizer, self.trainer)
+
+    def train(run):
+        model = Mine()
+        model.run = run
+        trainer = lightning.Trainer(max_epochs=run.total_epochs, callbacks=[Reports(run)])
+        trainer.fit(model, training, validation)
+
+What the module logs in its validation is reported by the name that it has there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.optim import Optimizer
+
+from clrsearch.errors import TaskError
+from clrsearch.training import OwnRun
+
+
+def scheduled(run: OwnRun, optimizer: Optimizer, trainer: Trainer) -> dict[str, Any]:
+    """What ``configure_optimizers`` returns: the optimizer under the schedule, step by step.
+
+    Raises:
+        TaskError: the Trainer trains for another number of epochs, or does not know its steps.
+    """
+    if trainer.max_epochs != run.total_epochs:
+        raise TaskError(
+            f"max_epochs is {trainer.max_epochs}, and the study trains for {run.total_epochs}: "
+            "give the Trainer max_epochs=run.total_epochs"
+        )
+    steps = trainer.estimated_stepping_batches / run.total_epochs
+    if not steps.is_integer():  # infinite, or cut off by max_steps
+        raise TaskError(f"the Trainer plans {steps:g} steps per epoch: no schedule fits that")
+    scheduler = run.scheduler(optimizer, int(steps))
+    return {
+        "optimizer": optimizer,
+        "lr_scheduler": {"scheduler": scheduler, "interval": "step", "frequency": 1},
+    }
+
+
+class Reports(Callback):
+    """Reports each epoch's logged metrics; saves module and optimizer, and brings them back."""
+
+    def __init__(self, run: OwnRun) -> None:
+        self._run = run
+        self._epochs: Iterator[int] = iter(())
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Bring back what an earlier attempt has saved, and count its epochs as trained."""
+        self._run.checkpoint(model=pl_module, optimizer=trainer.optimizers[0])
+        progress: Any = trainer.fit_loop.epoch_progress.current
+        progress.processed = progress.completed = self._run.done_epochs
+        self._epochs = self._run.epochs()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin an epoch, with its own random seed."""
+        next(self._epochs)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report what was logged."""
+        self._run.report(**trainer.callback_metrics)

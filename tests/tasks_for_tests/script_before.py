@@ -1,0 +1,61 @@
+import argparse
+
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+
+
+def splits():
+    images, labels = load_digits(return_X_y=True)
+    images = torch.tensor(images, dtype=torch.float32) / 16
+    labels = torch.tensor(labels)
+    return (
+        TensorDataset(images[:1000], labels[:1000]),
+        TensorDataset(images[1000:1400], labels[1000:1400]),
+    )
+
+
+def build(width):
+    return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Dropout(0.2), nn.Linear(width, 10))
+
+
+@torch.no_grad()
+def evaluate(model, data, device):
+    model.eval()
+    right = 0
+    for images, labels in DataLoader(data, batch_size=200):
+        right += (model(images.to(device)).argmax(1).cpu() == labels).sum().item()
+    return right / len(data)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--batch-size", type=int, default=50)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--width", type=int, default=64)
+    args = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    train_data, valid_data = splits()
+    loader = DataLoader(train_data, args.batch_size, shuffle=True)
+    model = build(args.width).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs)
+
+    for epoch in range(args.epochs):
+        model.train()
+        for images, labels in loader:
+            optimizer.zero_grad()
+            loss = cross_entropy(model(images.to(device)), labels.to(device))
+            loss.backward()
+            optimizer.step()
+        scheduler.step()
+        accuracy = evaluate(model, valid_data, device)
+        print(f"epoch {epoch + 1}: loss {loss.item():.3f}, accuracy {accuracy:.3f}")
+
+
+if __name__ == "__main__":
+    main()
