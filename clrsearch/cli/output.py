@@ -16,6 +16,7 @@ from rich.console import Console, RenderableType
 from clrsearch.errors import ClrsearchError
 from clrsearch.reports import (
     Figure,
+    Page,
     Snapshot,
     Status,
     confirmed_table,
@@ -222,6 +223,15 @@ def draw(figure: Figure, to: Path) -> None:
     """Write a picture, and say where."""
     save(figure, to)
     print(f"wrote {to}", file=sys.stderr)
+
+
+def print_report(page: Page, to: Path) -> None:
+    """Say where a report has been written, and how far its study was."""
+    when = page.made.strftime("%H:%M:%S")
+    now = page.now
+    print(
+        f"wrote {to} at {when}: {now.done} of {now.total} trials done", file=sys.stderr, flush=True
+    )
 
 
 def print_pruned(pruned: Pruned) -> None:

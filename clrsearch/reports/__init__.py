@@ -4,6 +4,7 @@ from clrsearch.reports.draw import require_ending, save, to_plotly
 from clrsearch.reports.figure import Figure
 from clrsearch.reports.figures import ScheduleCurve, schedules_figure
 from clrsearch.reports.live import Lines, LiveView, Watch
+from clrsearch.reports.page import Page, read_page, render_page, verdict_sentence
 from clrsearch.reports.pictures import (
     picture_of_curves,
     picture_of_range_test,
@@ -34,6 +35,7 @@ __all__ = [
     "Figure",
     "Lines",
     "LiveView",
+    "Page",
     "ScheduleCurve",
     "Snapshot",
     "Status",
@@ -48,7 +50,9 @@ __all__ = [
     "picture_of_range_test",
     "picture_of_scores",
     "preview_table",
+    "read_page",
     "read_status",
+    "render_page",
     "require_ending",
     "result_table",
     "save",
@@ -64,4 +68,5 @@ __all__ = [
     "trial_json",
     "trial_line",
     "trial_table",
+    "verdict_sentence",
 ]

@@ -2,7 +2,9 @@
 
 from clrsearch.search.confirm import Standing, Verdict, finalists, judge
 from clrsearch.search.consistency import Misfit, misfits
-from clrsearch.search.history import History, Record, leader
+from clrsearch.search.history import History, Record, best_first, leader
+from clrsearch.search.importance import LEAST as LEAST_FOR_IMPORTANCES
+from clrsearch.search.importance import importances
 from clrsearch.search.plan import ConfirmPlan, StudyPlan, differences, load_plan, nearest
 from clrsearch.search.pruner import hopeless
 from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
@@ -12,6 +14,7 @@ from clrsearch.search.study import Study, exists, searches, study_names
 
 __all__ = [
     "GROUPS",
+    "LEAST_FOR_IMPORTANCES",
     "ConfirmPlan",
     "History",
     "Misfit",
@@ -22,11 +25,13 @@ __all__ = [
     "StudyPlan",
     "StudySpace",
     "Verdict",
+    "best_first",
     "build_space",
     "differences",
     "exists",
     "finalists",
     "hopeless",
+    "importances",
     "judge",
     "leader",
     "load_plan",

@@ -22,6 +22,7 @@ from clrsearch.service.look import (
     show,
     status,
 )
+from clrsearch.service.pages import report
 from clrsearch.service.place import Storage, default_name, storage_url
 from clrsearch.service.plans import Comparison, comparison, confirmation_plan
 from clrsearch.service.preview import Preview, preview
@@ -60,6 +61,7 @@ __all__ = [
     "prune_checkpoints",
     "range_test",
     "replay",
+    "report",
     "retry",
     "run",
     "show",
