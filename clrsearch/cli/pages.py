@@ -51,3 +51,43 @@ def report(
             on_write=lambda page: output.print_report(page, to),
             on_wait=output.print_wait,
         )
+
+
+def dashboard(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="Open this study's page.")
+    ] = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any.")] = 8080,
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host", help="The address to listen at; others than this reach other machines."
+        ),
+    ] = "127.0.0.1",
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Notes cannot be written either.")
+    ] = False,
+    task_dir: TaskDirOption = None,
+    storage: StorageOption = None,
+    storage_file: StorageFileOption = None,
+) -> None:
+    """Open optuna-dashboard on the studies, with notes, figures and code added.
+
+    It asks nobody who they are, and so listens to this machine alone. Nothing of a study can be
+    changed in it but notes.
+    """
+    from clrsearch import service
+    from clrsearch.cli import output
+
+    database = storage_option(storage, storage_file)
+    with service.dashboard(
+        name,
+        storage=database,
+        host=host,
+        port=port,
+        read_only=read_only,
+        task_dir=task_dir,
+    ) as opened:
+        output.print_dashboard(opened)
+        with suppress(KeyboardInterrupt):
+            opened.serve()

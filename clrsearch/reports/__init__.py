@@ -4,12 +4,14 @@ from clrsearch.reports.draw import require_ending, save, to_plotly
 from clrsearch.reports.figure import Figure
 from clrsearch.reports.figures import ScheduleCurve, schedules_figure
 from clrsearch.reports.live import Lines, LiveView, Watch
-from clrsearch.reports.page import Page, read_page, render_page, verdict_sentence
+from clrsearch.reports.overlay import Artifacts, Extras, Overlay
+from clrsearch.reports.page import Page, read_page, render_page
 from clrsearch.reports.pictures import (
     picture_of_curves,
     picture_of_range_test,
     picture_of_scores,
 )
+from clrsearch.reports.sentence import verdict_sentence
 from clrsearch.reports.snapshot import Snapshot, snapshot
 from clrsearch.reports.source import source_code
 from clrsearch.reports.status import Status, StatusView, read_status, status_json, status_table
@@ -32,9 +34,12 @@ from clrsearch.reports.words import (
 )
 
 __all__ = [
+    "Artifacts",
+    "Extras",
     "Figure",
     "Lines",
     "LiveView",
+    "Overlay",
     "Page",
     "ScheduleCurve",
     "Snapshot",

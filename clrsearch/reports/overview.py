@@ -147,7 +147,7 @@ def parallel(
     direction: Direction,
     winner: int | None,
 ) -> Parallel:
-    """One family's complete trials; the best quarter and the winner stand out.
+    """One family's complete trials; the best tenth, three at least, and the winner stand out.
 
     The score's axis has the better end on top, and what lies far out at its end.
     """
@@ -156,11 +156,11 @@ def parallel(
     scores = np.array([_score(record) for record in complete])
     low, high = _ends(scores)
     sign = 1.0 if direction == "maximize" else -1.0
-    quarter = np.sort(-sign * scores)[: max(len(scores) // 4, 1)]
+    best = np.sort(-sign * scores)[: max(len(scores) // 10, 3)]
     lines = []
     for record, score in zip(complete, scores, strict=True):
         height = _place(float(np.clip(score, low, high)), Range(low=low, high=high))
-        rank = "best" if len(quarter) and -sign * score <= quarter[-1] else "other"
+        rank = "best" if -sign * score <= best[-1] else "other"
         lines.append(
             Line(
                 places=(

@@ -16,13 +16,14 @@ import tomli_w
 
 from clrsearch.errors import StudyError
 from clrsearch.reports import words
-from clrsearch.reports.figures import ScheduleCurve, schedules_figure
 from clrsearch.reports.overview import all_curves_figure, best_so_far_figure, parallel
 from clrsearch.reports.pictures import (
     picture_of_curves,
     picture_of_range_test,
+    picture_of_schedules,
     picture_of_scores,
 )
+from clrsearch.reports.sentence import verdict_sentence
 from clrsearch.reports.snapshot import Snapshot, snapshot
 from clrsearch.reports.source import source_code
 from clrsearch.reports.status import Failure, failures
@@ -107,7 +108,7 @@ def read_page(study: Study, *, made: datetime, renewed: int | None = None) -> Pa
         verdict=verdict,
         sentence=verdict_sentence(now),
         code="" if winner is None else source_code(study, winner, verdict),
-        schedule=None if winner is None else draw_figure(_schedule(study, winner)),
+        schedule=None if winner is None else draw_figure(picture_of_schedules(study, [winner])),
         curves=draw_figure(
             all_curves_figure(now.records, **said, epochs=now.epochs, winner=number)
         ),
@@ -160,26 +161,6 @@ def render_page(page: Page) -> str:
     )
 
 
-def verdict_sentence(now: Snapshot) -> str:
-    """What can be said of who won, at this moment, in one or two sentences."""
-    if now.confirmed is not None and now.confirmed.verdict is not None:
-        left = now.confirmed.left
-        more = f" {left} of {now.confirmed.total} runs are left." if left else ""
-        return f"{now.confirmed.verdict.sentence}{more}"
-    if now.leader is None:
-        return "No trial is complete yet, so there is no schedule to use."
-    leads = (
-        f"{now.leader.family} (trial {now.leader.number}) leads with {now.metric} "
-        f"{words.number(now.leader.value)}, on the one seed of the search: the best of many trials "
-        "owes part of its score to that seed."
-    )
-    if now.confirmed is not None:
-        done = now.confirmed.total - now.confirmed.left
-        return f"{leads} {done} of {now.confirmed.total} runs on fresh seeds are done."
-    command = f"clrsearch confirm {shlex.quote(now.name)}"
-    return f"{leads} {command} tells whether it is better than its rivals."
-
-
 def study_file(plan: StudyPlan) -> str:
     """A plan as the study file that asks for it."""
     return tomli_w.dumps(plan.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
@@ -206,23 +187,6 @@ def _families(now: Snapshot, winner: Record | None) -> list[str]:
     complete = [record.family for record in now.records if record.state == "complete"]
     several = [family for family in dict.fromkeys(complete) if complete.count(family) > 1]
     return sorted(several, key=lambda family: winner is None or family != winner.family)
-
-
-def _schedule(study: Study, record: Record) -> Any:
-    """The rates and momenta of a trial, a curve per parameter group."""
-    played = study.trace(record.family, record.params)
-    groups = study.facts.groups
-    return schedules_figure(
-        [
-            ScheduleCurve(
-                label=group if groups[1:] else f"{record.family} (trial {record.number})",
-                rates=played.rates[index],
-                momenta=None if played.momenta is None else played.momenta[index],
-            )
-            for index, group in enumerate(groups)
-        ],
-        steps_per_epoch=study.facts.steps_per_epoch,
-    )
 
 
 def _fresh_curves(study: Study, now: Snapshot) -> Drawn | None:

@@ -8,10 +8,13 @@ from clrsearch.schedules import SourceFile, check, render
 from clrsearch.search import Record, Study, Verdict
 
 
-def source_code(study: Study, record: Record, verdict: Verdict | None = None) -> str:
+def source_code(
+    study: Study, record: Record, verdict: Verdict | None = None, *, leads: bool = True
+) -> str:
     """The file for a trial of a study, executed and compared with the trial's trace.
 
-    ``verdict`` is that of the study's confirmation, in which the trial was one of the finalists.
+    ``verdict`` is that of the study's confirmation, in which the trial was one of the finalists;
+    without one, ``leads`` says whether the trial is the best of the search.
     """
     plan, facts = study.plan, study.facts
     schedule = study.space.build(record.family, record.params)
@@ -20,7 +23,7 @@ def source_code(study: Study, record: Record, verdict: Verdict | None = None) ->
     standing = verdict and next(s for s in verdict.standings if s.trial == record.number)
     multipliers = study.space.multipliers_of(record.params)
     seeds = len(standing.scores) if standing else 0
-    proof = f"chosen on {words.seeds(seeds)}" if standing else "the best on one seed"
+    proof = f"chosen on {words.seeds(seeds)}" if standing else f"{'the best ' * leads}on one seed"
     file = SourceFile(
         title=f"The {schedule.family} learning-rate schedule that clrsearch found.",
         found={

@@ -15,10 +15,12 @@ from clrsearch.reports.figure import Axis, Curve, Figure, Marker, Panel
 from clrsearch.reports.overview import Parallel
 
 WIDTH = 480.0
-LEFT, RIGHT, TOP, BOTTOM, BETWEEN = 70.0, 14.0, 12.0, 48.0, 20.0
+LEFT, RIGHT, TOP, BOTTOM, BETWEEN = 70.0, 22.0, 12.0, 48.0, 20.0
 FIRST_PANEL, OTHER_PANEL, ROW = 230.0, 110.0, 58.0  # heights
+ROOM = 0.04  # of what a vertical axis spans is left free at either end
 MARKED = 22.0  # above a panel, for the labels of its marks
 COLOURS, SAME_DASH, DASHES = 7, 3, 4  # the style sheet has as many
+MANY = 250  # marks, from which on they are drawn fainter
 LABEL_ABOVE = 0.36  # of a row, from its middle to its name
 UPRIGHT_TOP, UPRIGHT_BOTTOM, UPRIGHT_HEIGHT = 54.0, 22.0, 230.0
 NARROWEST = 100.0  # between two axes of parallel coordinates
@@ -49,7 +51,8 @@ class Drawn:
 
 def draw_figure(figure: Figure) -> Drawn:
     """A figure's panels, one below the other over one axis."""
-    x = _scale(figure.x, _all_x(figure), LEFT, WIDTH - RIGHT)
+    ends = _ends(figure.x, _all_x(figure), 0.0)
+    x = _scale(figure.x, ends, LEFT, WIDTH - RIGHT)
     parts: list[str] = []
     top = TOP
     for index, panel in enumerate(figure.panels):
@@ -58,7 +61,7 @@ def draw_figure(figure: Figure) -> Drawn:
         parts += _panel(panel, x, top, height)
         top += height + BETWEEN
     bottom = top - BETWEEN
-    parts += _x_axis(figure.x, x, bottom)
+    parts += _x_axis(figure.x, ends, x, bottom)
     return Drawn(
         title=figure.title,
         subtitle=figure.subtitle,
@@ -94,7 +97,7 @@ def draw_parallel(parallel: Parallel) -> Drawn:
             below = 15.0 if tick == 0.0 else -5.0 if tick == 1.0 else 4.0
             parts.append(_text(place, y(tick) + below, text, "middle", "tick halo"))
     title = f"Parameters of {parallel.family}"
-    kinds = (("winner", "winner"), ("best", "best quarter"), ("other", "other complete trials"))
+    kinds = (("winner", "winner"), ("best", "best tenth"), ("other", "other complete trials"))
     there = {line.rank for line in parallel.lines}
     return Drawn(
         title=title,
@@ -110,8 +113,10 @@ def draw_parallel(parallel: Parallel) -> Drawn:
 
 
 def _document(parts: Iterable[str], width: float, height: float, title: str) -> str:
+    parts = list(parts)
+    crowd = 'class="many" ' if len(parts) > MANY else ""
     return (
-        f'<svg viewBox="0 0 {_n(width)} {_n(height)}" role="img" '
+        f'<svg {crowd}viewBox="0 0 {_n(width)} {_n(height)}" role="img" '
         f'aria-label="{escape(title)}" style="min-width:{width * 0.62:.0f}px">'
         f"{''.join(parts)}</svg>"
     )
@@ -121,11 +126,13 @@ def _panel(panel: Panel, x: Callable[[float], float], top: float, height: float)
     y_values = [value for curve in panel.curves for value in curve.y]
     y_values += [value for points in panel.points for value in points.y]
     y_values += [value for band in panel.bands for value in (*band.low, *band.high)]
-    y = _scale(panel.y, y_values, top + height, top, room=0.04)
+    y = _scale(panel.y, y_values, top + height, top, ROOM)
     left, right = LEFT, WIDTH - RIGHT
     names = panel.y.names
     if not names:
-        for value, text in _ticks(panel.y, y_values, most=max(int(height / 30), 2)):
+        for value, text in _ticks(
+            panel.y, *_ends(panel.y, y_values, ROOM), most=max(int(height / 30), 2)
+        ):
             yield _line(left, y(value), right, y(value), "grid")
             yield _text(left - 6, y(value) + 4, text, "end", "tick")
         middle = top + height / 2
@@ -184,34 +191,20 @@ def _curve(curve: Curve, x: Callable[[float], float], y: Callable[[float], float
     return f'<path class="{classes}" d="{drawn}">{hint}</path>'
 
 
-def _x_axis(axis: Axis, x: Callable[[float], float], bottom: float) -> Iterator[str]:
-    low, high = axis.low, axis.high
-    values = [] if low is None or high is None else [low, high]
-    for value, text in _ticks(axis, values or _inverse(x), most=6):
+def _x_axis(
+    axis: Axis, ends: tuple[float, float], x: Callable[[float], float], bottom: float
+) -> Iterator[str]:
+    for value, text in _ticks(axis, *ends, most=6):
         yield _line(x(value), bottom, x(value), bottom + 4, "axis")
         yield _text(x(value), bottom + 19, text, "middle", "tick")
     yield _text((LEFT + WIDTH - RIGHT) / 2, bottom + 39, axis.label, "middle", "label")
 
 
-def _inverse(x: Callable[[float], float]) -> list[float]:
-    """The ends of an axis that the data have set, which is linear."""
-    per_unit = x(1.0) - x(0.0)
-    return [(LEFT - x(0.0)) / per_unit, (WIDTH - RIGHT - x(0.0)) / per_unit]
-
-
 def _scale(
     axis: Axis, values: Sequence[float], start: float, end: float, room: float = 0.0
 ) -> Callable[[float], float]:
-    """From values to places; ``room`` is the share of the data's span that is left free."""
-    if axis.names:
-        low, high = -0.5, len(axis.names) - 0.3
-    elif axis.low is not None and axis.high is not None:
-        low, high = axis.low, axis.high
-    else:
-        finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
-        low, high = min(finite), max(finite)
-        span = (high - low) or abs(high) or 1.0
-        low, high = low - room * span, high + room * span
+    """From values to places."""
+    low, high = _ends(axis, values, room)
     if axis.log:
         low, high = math.log10(low), math.log10(high)
     per_unit = (end - start) / ((high - low) or 1.0)
@@ -222,11 +215,23 @@ def _scale(
     return place
 
 
-def _ticks(axis: Axis, values: Sequence[float], most: int) -> list[tuple[float, str]]:
-    """Round numbers on an axis, and how they are written."""
+def _ends(axis: Axis, values: Sequence[float], room: float) -> tuple[float, float]:
+    """The ends of an axis; where the data set them, that share of their span is left free.
+
+    A single value is in the middle, between 0 and twice as much.
+    """
+    if axis.names:
+        return -0.5, len(axis.names) - 0.3
+    if axis.low is not None and axis.high is not None:
+        return axis.low, axis.high
     finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
-    low = min(finite) if axis.low is None else axis.low
-    high = max(finite) if axis.high is None else axis.high
+    low, high = min(finite), max(finite)
+    span = room * (high - low) if high > low else abs(high) or 1.0
+    return low - span, high + span
+
+
+def _ticks(axis: Axis, low: float, high: float, most: int) -> list[tuple[float, str]]:
+    """Round numbers on an axis, and how they are written."""
     return _log_ticks(low, high, most) if axis.log else _round_ticks(low, high, most, axis.whole)
 
 

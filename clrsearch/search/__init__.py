@@ -8,11 +8,13 @@ from clrsearch.search.importance import importances
 from clrsearch.search.plan import ConfirmPlan, StudyPlan, differences, load_plan, nearest
 from clrsearch.search.pruner import hopeless
 from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
-from clrsearch.search.sampler import suggest
+from clrsearch.search.sampler import quiet, suggest
 from clrsearch.search.space import GROUPS, StudySpace, build_space
-from clrsearch.search.study import Study, exists, searches, study_names
+from clrsearch.search.study import ATTRIBUTE, CONFIRMATION, Study, exists, searches, study_names
 
 __all__ = [
+    "ATTRIBUTE",
+    "CONFIRMATION",
     "GROUPS",
     "LEAST_FOR_IMPORTANCES",
     "ConfirmPlan",
@@ -38,6 +40,7 @@ __all__ = [
     "misfits",
     "nearest",
     "padded",
+    "quiet",
     "read_range_test",
     "searches",
     "smoothed",

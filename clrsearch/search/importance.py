@@ -45,7 +45,8 @@ def importances(
                 for record in complete
             ]
         )
-        warnings.simplefilter("error", UserWarning)  # that the best are all of them
+        warnings.simplefilter("ignore", UserWarning)  # that a parameter is rarely searched
+        warnings.filterwarnings("error", "Target and region", UserWarning)  # the best are all
         try:
             return get_param_importances(study)
         except UserWarning:

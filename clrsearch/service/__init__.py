@@ -8,6 +8,7 @@ from clrsearch.service.change import (
     upgrade_database,
 )
 from clrsearch.service.checking import Pruned, check_database, prune_checkpoints
+from clrsearch.service.dashboard import Dashboard, dashboard
 from clrsearch.service.doctor import Finding, examine
 from clrsearch.service.drift import versions
 from clrsearch.service.launching import Launch, Workers, launch_local, launch_ray, launch_slurm
@@ -33,6 +34,7 @@ from clrsearch.service.working import work
 __all__ = [
     "Best",
     "Comparison",
+    "Dashboard",
     "Finding",
     "Launch",
     "Preview",
@@ -48,6 +50,7 @@ __all__ = [
     "check_database",
     "comparison",
     "confirmation_plan",
+    "dashboard",
     "default_name",
     "delete",
     "examine",

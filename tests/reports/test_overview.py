@@ -129,4 +129,4 @@ def test_parameters_lie_between_the_ends_of_their_ranges() -> None:
     assert by_trial["trial 0"].places == (0.5, pytest.approx(0.5), None, 1.0)
     assert by_trial["trial 1"].places == (1.0, pytest.approx(1.0), 0.25, 0.0)
     assert by_trial["trial 2"].places == (0.0, 0.0, None, pytest.approx(0.5))
-    assert [line.rank for line in found.lines] == ["other", "best", "winner"]
+    assert [line.rank for line in found.lines] == ["best", "best", "winner"]

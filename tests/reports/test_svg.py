@@ -103,7 +103,7 @@ def test_ticks_are_round_numbers(axis, ticks) -> None:
 def test_one_value_has_an_axis_too() -> None:
     drawn = draw_figure(figure(Panel(y=Axis(label="y"), curves=(curve(3.0, 3.0),))))
     assert "nan" not in drawn.svg
-    assert "3.0" in texts(drawn, "tick") or "3" in texts(drawn, "tick")
+    assert texts(drawn, "tick")[:4] == ["0", "1", "2", "3"]
 
 
 def test_nothing_to_draw() -> None:
