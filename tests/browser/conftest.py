@@ -5,9 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from clrsearch import service
+from clrsearch.search import ConfirmPlan, Study, StudyPlan
+from clrsearch.storage import StorageUrl, open_database
+from clrsearch.tasks import load_task
+from clrsearch.training import probe
+from clrsearch.training.device import find_device
 
 VARIABLE = "CLRSEARCH_TEST_CHROMIUM"
 OPTIONS = (
@@ -60,3 +69,31 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     for context in contexts:
         context.close()
     assert wrong == []
+
+
+@dataclass(frozen=True)
+class Studied:
+    """Where a study lies, and a folder for what is made of it."""
+
+    url: StorageUrl
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, request) -> Studied:
+    """A study of two families, with range test and confirmation; its name is small."""
+    folder = tmp_path_factory.mktemp("small")
+    tasks = request.config.rootpath / "tests" / "tasks_for_tests"
+    url = StorageUrl(f"sqlite:///{folder / 'studies.db'}")
+    plan = StudyPlan(
+        task="tiny.py:Noisy",
+        trials=30,
+        families=("cyclic", "cosine"),
+        confirm=ConfirmPlan(top=2, seeds=3),
+    )
+    facts = probe(load_task(plan.task, folder=tasks), device=find_device("cpu"))
+    with open_database(url, create=True) as database:
+        Study.create(database, "small", plan, facts, service.versions(tasks))
+    service.range_test("small", storage=url, task_dir=tasks)
+    service.work("small", storage=url, device="cpu", task_dir=tasks)
+    return Studied(url, folder)

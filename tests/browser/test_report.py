@@ -5,34 +5,16 @@ from __future__ import annotations
 import pytest
 
 from clrsearch import service
-from clrsearch.search import ConfirmPlan, Study, StudyPlan
-from clrsearch.storage import StorageUrl, open_database
-from clrsearch.tasks import load_task
-from clrsearch.training import probe
-from clrsearch.training.device import find_device
 
 PHONE = {"width": 360, "height": 740}
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory, request):
-    """The page of a study of two families, with range test and confirmation."""
-    folder = tmp_path_factory.mktemp("report")
-    tasks = request.config.rootpath / "tests" / "tasks_for_tests"
-    url = StorageUrl(f"sqlite:///{folder / 'studies.db'}")
-    plan = StudyPlan(
-        task="tiny.py:Noisy",
-        trials=30,
-        families=("cyclic", "cosine"),
-        confirm=ConfirmPlan(top=2, seeds=3),
-    )
-    facts = probe(load_task(plan.task, folder=tasks), device=find_device("cpu"))
-    with open_database(url, create=True) as database:
-        Study.create(database, "small", plan, facts, service.versions(tasks))
-    service.range_test("small", storage=url, task_dir=tasks)
-    service.work("small", storage=url, device="cpu", task_dir=tasks)
-    service.report("small", folder / "report.html", storage=url)
-    return (folder / "report.html").as_uri(), service.best("small", storage=url).code
+def report(study):
+    """The address of the study's page, and the code on it."""
+    file = study.folder / "report.html"
+    service.report("small", file, storage=study.url)
+    return file.as_uri(), service.best("small", storage=study.url).code
 
 
 def test_it_shows_verdict_curves_parameters_and_trials(report, open_page) -> None:
