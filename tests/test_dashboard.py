@@ -7,6 +7,7 @@ import socket
 import threading
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,6 +106,7 @@ def test_it_adds_notes_figures_and_artifacts_and_writes_nothing(any_url, task_di
             picture, snippet = trial["artifacts"]
             assert (picture["filename"], picture["mimetype"]) == ("learning-rate.png", "image/png")
             assert snippet["filename"] == "schedule.py"
+            assert "rates" not in {each["key"] for each in trial["user_attrs"]}
         place = f"/artifacts/{number}/{detail['trials'][0]['trial_id']}/"
         artifacts = [each["artifact_id"] for each in detail["trials"][0]["artifacts"]]
         assert client.open(place + artifacts[0])[1].startswith(b"\x89PNG\r\n")
@@ -223,6 +225,32 @@ def test_it_changes_nothing_but_notes(url, task_dir) -> None:
             )
         assert client.detail(1)["note"]["body"].startswith("# mine")
     assert everything(url) == before
+
+
+def test_a_role_that_only_reads_sees_the_same(postgresql, task_dir, monkeypatch) -> None:
+    monkeypatch.setenv("CLRSEARCH_STORAGE", postgresql.reveal())
+    number = work(task_dir)
+    owner = sa.make_url(postgresql.reveal())
+    viewer = f"viewer_{uuid.uuid4().hex[:8]}"
+    engine = sa.create_engine(owner, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"CREATE ROLE {viewer} LOGIN")
+            connection.exec_driver_sql(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {viewer}")
+        monkeypatch.setenv(
+            "CLRSEARCH_STORAGE", owner.set(username=viewer).render_as_string(hide_password=False)
+        )
+        with serving("mine") as client:
+            detail = client.detail(number)
+            assert detail["note"]["body"].startswith("# mine")
+            assert detail["trials"][0]["artifacts"]
+            body = {"version": 2, "body": "mine"}
+            assert client.open(f"/api/studies/{number}/note", "PUT", body)[0] == 403
+    finally:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"DROP OWNED BY {viewer}")
+            connection.exec_driver_sql(f"DROP ROLE {viewer}")
+        engine.dispose()
 
 
 def test_a_site_that_points_its_name_here_is_not_answered(url, task_dir) -> None:

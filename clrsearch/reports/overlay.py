@@ -30,7 +30,7 @@ from clrsearch.reports.note import note, note_of_confirmation
 from clrsearch.reports.pictures import picture_of_schedules, picture_of_trials
 from clrsearch.reports.snapshot import Snapshot, snapshot
 from clrsearch.reports.source import source_code
-from clrsearch.search import ATTRIBUTE, CONFIRMATION, Study, best_first, quiet
+from clrsearch.search import ATTRIBUTE, CONFIRMATION, CURVES, Study, best_first, quiet
 from clrsearch.storage import Database, place_of
 
 RENEW_SECONDS = 10.0  # that a note and figures are shown for before they are looked at again
@@ -163,10 +163,15 @@ class Overlay(_CachedStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        """The trials, with the artifacts of those that have ended."""
+        """The trials, with the artifacts of those that have ended.
+
+        The numbers of which these are the picture are left out: they would widen the page.
+        """
         found = super().get_all_trials(study_id, deepcopy=deepcopy, states=states)
         for trial in found:
             trial._system_attrs.update(_artifacts_of(trial))
+            for name in CURVES:
+                trial.user_attrs.pop(name, None)
         return found
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:

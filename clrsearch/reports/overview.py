@@ -48,9 +48,13 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parallel:
-    """A family's complete trials in parallel coordinates, the last axis being their score."""
+    """A family's complete trials in parallel coordinates, the last axis being their score.
+
+    ``called`` is the word for the winner.
+    """
 
     family: str
+    called: str
     axes: tuple[Upright, ...]
     lines: tuple[Line, ...]
 
@@ -62,8 +66,12 @@ def all_curves_figure(
     direction: Direction,
     epochs: int,
     winner: int | None,
+    called: str = "winner",
 ) -> Figure:
-    """The metric of every trial after each epoch, by how it ended, and the winner's on top."""
+    """The metric of every trial after each epoch, by how it ended, and the winner's on top.
+
+    ``called`` is the word for that one, which before a confirmation is only the leader.
+    """
     begun = [record for record in records if record.values]
     tables = [_row(record, epochs) for record in begun if record.state == "complete"]
     tables = tables or [_row(record, epochs) for record in begun]
@@ -71,7 +79,7 @@ def all_curves_figure(
     curves = []
     for record in sorted(begun, key=lambda each: (each.number == winner, -each.epoch)):
         is_winner = record.number == winner
-        label = "winner" if is_winner else record.end
+        label = called if is_winner else record.end
         curves.append(
             Curve(
                 label=label,
@@ -146,6 +154,7 @@ def parallel(
     metric: str,
     direction: Direction,
     winner: int | None,
+    called: str = "winner",
 ) -> Parallel:
     """One family's complete trials; the best tenth, three at least, and the winner stand out.
 
@@ -180,6 +189,7 @@ def parallel(
     turned = tuple((1.0 - place, text) for place, text in ends)
     return Parallel(
         family=family,
+        called=called,
         axes=(
             *(Upright(label=name, ticks=_ticks(domain)) for name, domain in searched.items()),
             Upright(label=metric, ticks=ends if sign > 0 else turned),

@@ -96,6 +96,10 @@ def read_page(study: Study, *, made: datetime, renewed: int | None = None) -> Pa
     winner = now.leader if verdict is None else study.trial(verdict.chosen)
     number = None if winner is None else winner.number
     said: dict[str, Any] = {"metric": facts.metric, "direction": facts.direction}
+    stands_out: dict[str, Any] = {
+        "winner": number,
+        "called": "leader" if verdict is None else "winner",
+    }
     families = _families(now, winner)
     found = failures(now.records)[:MOST_FAILURES]
     progress = (
@@ -109,9 +113,7 @@ def read_page(study: Study, *, made: datetime, renewed: int | None = None) -> Pa
         sentence=verdict_sentence(now),
         code="" if winner is None else source_code(study, winner, verdict),
         schedule=None if winner is None else draw_figure(picture_of_schedules(study, [winner])),
-        curves=draw_figure(
-            all_curves_figure(now.records, **said, epochs=now.epochs, winner=number)
-        ),
+        curves=draw_figure(all_curves_figure(now.records, **said, epochs=now.epochs, **stands_out)),
         progress=tuple(map(draw_figure, progress)),
         parallels=tuple(
             draw_parallel(
@@ -120,7 +122,7 @@ def read_page(study: Study, *, made: datetime, renewed: int | None = None) -> Pa
                     study.space.families[family],
                     family=family,
                     **said,
-                    winner=number,
+                    **stands_out,
                 )
             )
             for family in families

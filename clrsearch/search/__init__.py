@@ -10,11 +10,20 @@ from clrsearch.search.pruner import hopeless
 from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
 from clrsearch.search.sampler import quiet, suggest
 from clrsearch.search.space import GROUPS, StudySpace, build_space
-from clrsearch.search.study import ATTRIBUTE, CONFIRMATION, Study, exists, searches, study_names
+from clrsearch.search.study import (
+    ATTRIBUTE,
+    CONFIRMATION,
+    CURVES,
+    Study,
+    exists,
+    searches,
+    study_names,
+)
 
 __all__ = [
     "ATTRIBUTE",
     "CONFIRMATION",
+    "CURVES",
     "GROUPS",
     "LEAST_FOR_IMPORTANCES",
     "ConfirmPlan",

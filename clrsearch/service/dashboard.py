@@ -6,10 +6,12 @@ import errno
 import json
 import re
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -85,6 +87,8 @@ def dashboard(
             renew=lambda study_id: _renew(overlay, extras, study_id),
         )
         with _listen(host, port, guarded) as server:
+            # what checks the code of a note: while the list is looked at, it is read in
+            threading.Thread(target=import_module, args=("torch",), daemon=True).start()
             yield Dashboard(
                 url=f"http://{host}:{server.server_port}{page}",
                 read_only=read_only,
