@@ -97,11 +97,7 @@ def draw_parallel(parallel: Parallel) -> Drawn:
             below = 15.0 if tick == 0.0 else -5.0 if tick == 1.0 else 4.0
             parts.append(_text(place, y(tick) + below, text, "middle", "tick halo"))
     title = f"Parameters of {parallel.family}"
-    kinds = (
-        ("winner", parallel.called),
-        ("best", "best tenth"),
-        ("other", "other complete trials"),
-    )
+    kinds = {"winner": parallel.called, "best": "best tenth", "other": "other complete trials"}
     there = {line.rank for line in parallel.lines}
     return Drawn(
         title=title,
@@ -109,7 +105,7 @@ def draw_parallel(parallel: Parallel) -> Drawn:
         svg=_document(parts, width, UPRIGHT_TOP + UPRIGHT_HEIGHT + UPRIGHT_BOTTOM, title),
         keys=tuple(
             Key(label=label, style=f"parallel {rank}", kind="line")
-            for rank, label in kinds
+            for rank, label in kinds.items()
             if rank in there
         ),
         broad=width > WIDTH,
