@@ -25,11 +25,11 @@ OPTIONS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Headless Chromium; where it is missing that is a reason to skip, unless its variable is set.
 
-    The variable names the binary.
+    The variable names the binary. It ends with its module, for it occupies the thread's event loop.
     """
     demanded = os.environ.get(VARIABLE)
     binary = demanded or shutil.which("chromium") or shutil.which("chromium-browser")
