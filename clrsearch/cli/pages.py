@@ -55,7 +55,7 @@ def report(
 
 def dashboard(
     name: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="Open this study's page.")
+        str | None, typer.Argument(metavar="STUDY", help="Open this study's page.")
     ] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any.")] = 8080,
     host: Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,8 @@ def report(
 
     With ``watch`` it is renewed every five seconds, or more seldom where making it takes longer
     than half a second, until the study has ended, its confirmation included. Whoever reads the file
-    sees a whole page: it is written beside it and renamed. ``on_write`` is called with each page;
+    sees a whole page: it is written beside it and renamed. One that is interrupted leaves a page
+    that promises no renewal. ``on_write`` is called with each page;
     outages of the database are waited out as by :func:`status`.
 
     Raises:
@@ -63,7 +65,11 @@ def report(
             on_write(page)
             if last:
                 return
-            time.sleep(max(RENEW_SECONDS, SHARE * (time.monotonic() - began)))
+            try:
+                time.sleep(max(RENEW_SECONDS, SHARE * (time.monotonic() - began)))
+            except KeyboardInterrupt:
+                _replace(to, render_page(replace(page, renewed=None)))
+                raise
             study = patience(study.again)
 
 

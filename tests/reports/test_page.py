@@ -209,6 +209,21 @@ def test_a_report_is_renewed_while_the_study_runs(url, task_dir, tmp_path, monke
     assert list(tmp_path.glob(".report*")) == []
 
 
+def test_a_watch_that_is_interrupted_promises_nothing(
+    url, task_dir, tmp_path, monkeypatch, clrsearch
+) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    begin(task_dir)
+    monkeypatch.setattr("clrsearch.service.pages.time.sleep", interrupt)
+    to = tmp_path / "report.html"
+    code, _, err = clrsearch("report", "mine", "-o", str(to), "--watch")
+    assert code == 0
+    assert err.count("wrote") == 1
+    assert "renewed" not in text_of(to.read_text())
+
+
 def test_a_report_that_cannot_be_written(url, task_dir, tmp_path) -> None:
     begin(task_dir)
     with pytest.raises(PlanError, match=r"none.report\.html cannot be written: No such file"):
