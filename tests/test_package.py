@@ -61,5 +61,6 @@ def test_every_study_file_can_be_run(path, tmp_path, monkeypatch) -> None:
 
 
 def test_every_command_is_in_the_readme() -> None:
-    for command in ("run", "worker", "best", "list", "show", "status", "replay", "delete"):
+    looking = ("best", "list", "show", "status", "report", "dashboard")
+    for command in ("run", "worker", *looking, "replay", "delete"):
         assert f"clrsearch {command}" in README

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from clrsearch.cli import change, cluster, look, working
+from clrsearch.cli import change, cluster, look, pages, working
 
 app = typer.Typer(
     name="clrsearch",
@@ -27,6 +27,8 @@ app.command("range-test")(working.range_test)
 app.command()(look.best)
 app.command()(look.preview)
 app.command()(look.plot)
+app.command()(pages.report)
+app.command()(pages.dashboard)
 app.command("list")(look.list_studies)
 app.command()(look.status)
 app.command()(look.show)

@@ -16,6 +16,7 @@ from rich.console import Console, RenderableType
 from clrsearch.errors import ClrsearchError
 from clrsearch.reports import (
     Figure,
+    Page,
     Snapshot,
     Status,
     confirmed_table,
@@ -36,7 +37,18 @@ from clrsearch.reports import (
     trial_table,
 )
 from clrsearch.search import RangeTest, Record, Study
-from clrsearch.service import Best, Finding, Preview, Pruned, Replayed, Result, Shown, Tested, best
+from clrsearch.service import (
+    Best,
+    Dashboard,
+    Finding,
+    Preview,
+    Pruned,
+    Replayed,
+    Result,
+    Shown,
+    Tested,
+    best,
+)
 from clrsearch.storage import MadeRole, Upgraded
 
 UNBOUND = 250  # columns of a table that is written to a file or a pipe
@@ -94,10 +106,7 @@ def _print_next_steps(result: Result) -> None:
             f"Search on:                the same command with --trials {now.total + 50}\n"
             f"Begin another study:      the same command with --name NAME"
         )
-        if result.storage.file is not None:
-            print(f"See all trials:           optuna-dashboard {result.storage}")
-        else:
-            print(f"See all trials:           clrsearch show {now.name}")
+        print(f"See all trials:           clrsearch dashboard {now.name}")
 
 
 def print_trial(record: Record, study: Study) -> None:
@@ -219,6 +228,22 @@ def draw(figure: Figure, to: Path) -> None:
     """Write a picture, and say where."""
     save(figure, to)
     print(f"wrote {to}", file=sys.stderr)
+
+
+def print_report(page: Page, to: Path) -> None:
+    """Say where a report has been written, and how far its study was."""
+    when = page.made.strftime("%H:%M:%S")
+    now = page.now
+    print(
+        f"wrote {to} at {when}: {now.done} of {now.total} trials done", file=sys.stderr, flush=True
+    )
+
+
+def print_dashboard(opened: Dashboard) -> None:
+    """Where the dashboard is, and whether notes can be written."""
+    print(opened.url, flush=True)
+    notes = "read-only" if opened.read_only else "notes can be written, nothing else is changed"
+    print(f"{notes}; Ctrl-C ends it", file=sys.stderr, flush=True)
 
 
 def print_pruned(pruned: Pruned) -> None:

@@ -4,11 +4,14 @@ from clrsearch.reports.draw import require_ending, save, to_plotly
 from clrsearch.reports.figure import Figure
 from clrsearch.reports.figures import ScheduleCurve, schedules_figure
 from clrsearch.reports.live import Lines, LiveView, Watch
+from clrsearch.reports.overlay import Artifacts, Extras, Overlay
+from clrsearch.reports.page import Page, read_page, render_page
 from clrsearch.reports.pictures import (
     picture_of_curves,
     picture_of_range_test,
     picture_of_scores,
 )
+from clrsearch.reports.sentence import verdict_sentence
 from clrsearch.reports.snapshot import Snapshot, snapshot
 from clrsearch.reports.source import source_code
 from clrsearch.reports.status import Status, StatusView, read_status, status_json, status_table
@@ -31,9 +34,13 @@ from clrsearch.reports.words import (
 )
 
 __all__ = [
+    "Artifacts",
+    "Extras",
     "Figure",
     "Lines",
     "LiveView",
+    "Overlay",
+    "Page",
     "ScheduleCurve",
     "Snapshot",
     "Status",
@@ -48,7 +55,9 @@ __all__ = [
     "picture_of_range_test",
     "picture_of_scores",
     "preview_table",
+    "read_page",
     "read_status",
+    "render_page",
     "require_ending",
     "result_table",
     "save",
@@ -64,4 +73,5 @@ __all__ = [
     "trial_json",
     "trial_line",
     "trial_table",
+    "verdict_sentence",
 ]

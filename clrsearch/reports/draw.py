@@ -83,7 +83,7 @@ def save(figure: Figure, path: Path) -> None:
     """
     require_ending(path)
     ending = path.suffix.lower()
-    content = _page(figure) if ending == ".html" else _picture(figure, ending.removeprefix("."))
+    content = _page(figure) if ending == ".html" else picture(figure, ending.removeprefix("."))
     try:
         path.write_bytes(content)
     except OSError as error:
@@ -246,7 +246,8 @@ def _plotly_mark(drawn: go.Figure, mark: Mark, row: int, *, log: bool) -> None:
     )
 
 
-def _picture(figure: Figure, kind: str) -> bytes:
+def picture(figure: Figure, kind: str) -> bytes:
+    """The content of a still picture, ``png`` or ``svg``."""
     from matplotlib import style
     from matplotlib.figure import Figure as Canvas
 

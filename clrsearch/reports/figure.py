@@ -34,6 +34,7 @@ class Curve:
     """A line; it has a gap where ``y`` is nan. Curves of one ``style`` look the same.
 
     What has the same label, here and in a band or points, has one entry in the legend together.
+    ``hint`` says more of this one where a pointer rests on it.
     """
 
     label: str
@@ -41,6 +42,7 @@ class Curve:
     y: Array
     style: int
     faint: bool = False
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

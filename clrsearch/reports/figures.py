@@ -130,7 +130,7 @@ def range_test_figure(test: RangeTestCurves) -> Figure:
         Curve(
             label=f"{name}, each seed",
             x=test.rates,
-            y=_inside(axis, losses),
+            y=inside(axis, losses),
             style=style,
             faint=True,
         )
@@ -138,7 +138,7 @@ def range_test_figure(test: RangeTestCurves) -> Figure:
         for losses in matrix
     )
     means = tuple(
-        Curve(label=f"{name}, smoothed", x=test.rates, y=_inside(axis, mean), style=style)
+        Curve(label=f"{name}, smoothed", x=test.rates, y=inside(axis, mean), style=style)
         for style, name, _, mean in kinds
     )
     marks = []
@@ -167,7 +167,7 @@ def learning_curves_figure(schedules: Sequence[LearningCurve], *, metric: str) -
     begun = [each[~np.isnan(each).all(axis=1)] for each in finite]  # (S, E) each
     several, banded = max(map(len, begun), default=0) > 1, len(schedules) <= MOST_BANDS
     drawn = begun if banded else [_mean(each)[np.newaxis] for each in begun if len(each)]
-    values_axis = _late_axis(f"validation {metric}", drawn)
+    values_axis = late_axis(f"validation {metric}", drawn)
     rates_axis, edge = _rate_axis([each.rates for each in schedules])
     bands, means, rates = [], [], []
     cut = False
@@ -181,7 +181,7 @@ def learning_curves_figure(schedules: Sequence[LearningCurve], *, metric: str) -
             Curve(
                 label=each.label,
                 x=np.arange(1.0, len(each.rates) + 1),
-                y=_inside(rates_axis, each.rates),
+                y=inside(rates_axis, each.rates),
                 style=style,
             )
         )
@@ -231,7 +231,7 @@ def scores_figure(
     return Figure(
         title="Scores on fresh seeds",
         subtitle="",
-        x=_axis_around(f"{metric} ({better} is better)", ends + middles),
+        x=axis_around(f"{metric} ({better} is better)", ends + middles),
         panels=(
             Panel(
                 y=Axis(label="", names=names),
@@ -276,9 +276,9 @@ def thinned(y: Array, most: int = MOST_POINTS) -> NDArray[np.intp]:
 
 
 def _over_epochs(label: str, values: Array, steps_per_epoch: int, style: int, axis: Axis) -> Curve:
-    inside = _inside(axis, values)
-    kept = thinned(np.log(inside) if axis.log else inside)
-    return Curve(label=label, x=kept / steps_per_epoch, y=inside[kept], style=style)
+    shown = inside(axis, values)
+    kept = thinned(np.log(shown) if axis.log else shown)
+    return Curve(label=label, x=kept / steps_per_epoch, y=shown[kept], style=style)
 
 
 def _mean(values: Array) -> Array:
@@ -292,7 +292,7 @@ def _mean_over_seeds(label: str, values: Array, style: int, axis: Axis) -> Curve
     return Curve(
         label=label,
         x=1.0 + all_have.astype(np.float64),
-        y=_inside(axis, mean[all_have]),
+        y=inside(axis, mean[all_have]),
         style=style,
     )
 
@@ -302,8 +302,8 @@ def _band_over_seeds(label: str, values: Array, style: int, axis: Axis) -> Band:
     return Band(
         label=label,
         x=1.0 + some_have.astype(np.float64),
-        low=_inside(axis, np.nanmin(values[:, some_have], axis=0)),
-        high=_inside(axis, np.nanmax(values[:, some_have], axis=0)),
+        low=inside(axis, np.nanmin(values[:, some_have], axis=0)),
+        high=inside(axis, np.nanmax(values[:, some_have], axis=0)),
         style=style,
     )
 
@@ -360,24 +360,27 @@ def _loss_axis(test: RangeTestCurves) -> Axis:
     return Axis(label="loss", low=low - ROOM * span, high=start + 0.3 * span)
 
 
-def _late_axis(label: str, values: Sequence[Array]) -> Axis:
+def late_axis(label: str, values: Sequence[Array]) -> Axis:
     """An axis for what follows the first fifth of the epochs, without what lies far out.
 
     The end is what counts, and the first epochs' values would squeeze it into a line. Far out is
     what J. W. Tukey calls so (Exploratory Data Analysis, 1977), of one schedule's values.
     """
-    ends: list[float] = []
-    for each in values:
-        late = each[:, each.shape[1] // 5 :]
-        late = late[np.isfinite(late)]
-        if late.size:
-            lower, upper = np.quantile(late, [0.25, 0.75])
-            far = 3 * (upper - lower)
-            ends += [max(late.min(), lower - far), min(late.max(), upper + far)]
-    return _axis_around(label, ends)
+    ends = [end for each in values for end in ends_within(each[:, each.shape[1] // 5 :])]
+    return axis_around(label, ends)
 
 
-def _axis_around(label: str, values: Sequence[float]) -> Axis:
+def ends_within(values: Array) -> list[float]:
+    """The lowest and the highest of the values that are finite and not far out; none of none."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return []
+    lower, upper = np.quantile(finite, [0.25, 0.75])
+    far = 3 * (upper - lower)
+    return [max(float(finite.min()), lower - far), min(float(finite.max()), upper + far)]
+
+
+def axis_around(label: str, values: Sequence[float]) -> Axis:
     """An axis on which all of the ``values`` that are finite lie, with room at its ends."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
@@ -387,7 +390,7 @@ def _axis_around(label: str, values: Sequence[float]) -> Axis:
     return Axis(label=label, low=low - room, high=high + room)
 
 
-def _inside(axis: Axis, values: Array) -> Array:
+def inside(axis: Axis, values: Array) -> Array:
     """Values that do not go further beyond the axis than it is long; on a log axis, not below it.
 
     What is infinite leaves the axis as a finite value does.

@@ -12,8 +12,10 @@ from clrsearch.reports.figures import (
     FinalistScores,
     LearningCurve,
     RangeTestCurves,
+    ScheduleCurve,
     learning_curves_figure,
     range_test_figure,
+    schedules_figure,
     scores_figure,
 )
 from clrsearch.search import RangeTest, Record, Study, Verdict, padded, smoothed
@@ -53,6 +55,45 @@ def picture_of_scores(study: Study, verdict: Verdict) -> Figure:
         ],
         metric=study.facts.metric,
         direction=study.facts.direction,
+    )
+
+
+def picture_of_schedules(study: Study, trials: Sequence[Record]) -> Figure:
+    """The rates and momenta that trials play; of one trial alone, those of each group."""
+    facts = study.facts
+    groups = facts.groups if len(trials) == 1 else facts.groups[:1]
+    curves = []
+    for record in trials:
+        played = study.trace(record.family, record.params)
+        for index, group in enumerate(groups):
+            label = f"{record.family} (trial {record.number})"
+            curves.append(
+                ScheduleCurve(
+                    label=f"{label}, {group}" if groups[1:] else label,
+                    rates=played.rates[index],
+                    momenta=None if played.momenta is None else played.momenta[index],
+                )
+            )
+    return schedules_figure(curves, steps_per_epoch=facts.steps_per_epoch)
+
+
+def picture_of_trials(study: Study, trials: Sequence[Record]) -> Figure:
+    """The learning curves of trials, and below them the rates at the ends of their epochs."""
+    facts = study.facts
+    return learning_curves_figure(
+        [
+            LearningCurve(
+                label=f"{record.family} (trial {record.number})",
+                values=np.array(
+                    [[record.values.get(e, np.nan) for e in range(1, facts.epochs + 1)]]
+                ),
+                rates=study.trace(record.family, record.params)
+                .at_epoch_ends(facts.steps_per_epoch)
+                .rates[0],
+            )
+            for record in trials
+        ],
+        metric=facts.metric,
     )
 
 

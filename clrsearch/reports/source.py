@@ -10,11 +10,17 @@ from clrsearch.search import Record, Study, Verdict
 
 
 def source_code(
-    study: Study, record: Record, verdict: Verdict | None = None, format: str = "torch"
+    study: Study,
+    record: Record,
+    verdict: Verdict | None = None,
+    format: str = "torch",
+    *,
+    leads: bool = True,
 ) -> str:
     """A trial of a study in one of the ``clrsearch.exports.FORMATS``.
 
-    ``verdict`` is that of the study's confirmation, in which the trial was one of the finalists.
+    ``verdict`` is that of the study's confirmation, in which the trial was one of the finalists;
+    without one, ``leads`` says whether the trial is the best of the search.
 
     Raises:
         PlanError: there is no such format, or it cannot express the schedule.
@@ -27,7 +33,7 @@ def source_code(
     standing = verdict and next(s for s in verdict.standings if s.trial == record.number)
     multipliers = study.space.multipliers_of(record.params)
     seeds = len(standing.scores) if standing else 0
-    proof = f"chosen on {words.seeds(seeds)}" if standing else "the best on one seed"
+    proof = f"chosen on {words.seeds(seeds)}" if standing else f"{'the best ' * leads}on one seed"
     file = SourceFile(
         title=f"The {schedule.family} learning-rate schedule that clrsearch found.",
         found={

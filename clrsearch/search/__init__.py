@@ -2,16 +2,30 @@
 
 from clrsearch.search.confirm import Standing, Verdict, finalists, judge
 from clrsearch.search.consistency import Misfit, misfits
-from clrsearch.search.history import History, Record, leader
+from clrsearch.search.history import History, Record, best_first, leader
+from clrsearch.search.importance import LEAST as LEAST_FOR_IMPORTANCES
+from clrsearch.search.importance import importances
 from clrsearch.search.plan import ConfirmPlan, StudyPlan, differences, load_plan, nearest
 from clrsearch.search.pruner import hopeless
 from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
-from clrsearch.search.sampler import suggest
+from clrsearch.search.sampler import quiet, suggest
 from clrsearch.search.space import GROUPS, StudySpace, build_space
-from clrsearch.search.study import Study, exists, searches, study_names
+from clrsearch.search.study import (
+    ATTRIBUTE,
+    CONFIRMATION,
+    CURVES,
+    Study,
+    exists,
+    searches,
+    study_names,
+)
 
 __all__ = [
+    "ATTRIBUTE",
+    "CONFIRMATION",
+    "CURVES",
     "GROUPS",
+    "LEAST_FOR_IMPORTANCES",
     "ConfirmPlan",
     "History",
     "Misfit",
@@ -22,17 +36,20 @@ __all__ = [
     "StudyPlan",
     "StudySpace",
     "Verdict",
+    "best_first",
     "build_space",
     "differences",
     "exists",
     "finalists",
     "hopeless",
+    "importances",
     "judge",
     "leader",
     "load_plan",
     "misfits",
     "nearest",
     "padded",
+    "quiet",
     "read_range_test",
     "searches",
     "smoothed",

@@ -43,7 +43,7 @@ def suggest(
     nothing of their parameters; diverged ones count as infeasible.
     """
     replayed = [_replayed(record, space) for record in _most_telling(history, direction)]
-    with _quiet():
+    with quiet():
         sampler = optuna.samplers.TPESampler(
             multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP, seed=seed
         )
@@ -103,7 +103,7 @@ def _replayed(record: Record, space: Space) -> FrozenTrial:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without Optuna's word on experimental arguments, and its log line for a study in memory."""
     logger = logging.getLogger("optuna")
     level = logger.level

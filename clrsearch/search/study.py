@@ -360,6 +360,20 @@ class Study:
         raise StudyError(f"{self.name} has no trial {number}; {has}")
 
     @property
+    def id(self) -> int:
+        """Optuna's number of the study in its database."""
+        return self._id
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it has not been deleted since it was opened."""
+        try:
+            stored = self._storage.get_study_user_attrs(self._id).get(ATTRIBUTE)
+        except KeyError:
+            return False
+        return stored is not None and stored["uuid"] == self.uuid
+
+    @property
     def stopped(self) -> str | None:
         """The traceback for which the study was stopped, or None."""
         attributes = self._storage.get_study_user_attrs(self._id)

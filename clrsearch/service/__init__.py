@@ -8,6 +8,7 @@ from clrsearch.service.change import (
     upgrade_database,
 )
 from clrsearch.service.checking import Pruned, check_database, prune_checkpoints
+from clrsearch.service.dashboard import Dashboard, dashboard
 from clrsearch.service.doctor import Finding, examine
 from clrsearch.service.drift import versions
 from clrsearch.service.launching import Launch, Workers, launch_local, launch_ray, launch_slurm
@@ -22,6 +23,7 @@ from clrsearch.service.look import (
     show,
     status,
 )
+from clrsearch.service.pages import report
 from clrsearch.service.place import Storage, default_name, storage_url
 from clrsearch.service.plans import Comparison, comparison, confirmation_plan
 from clrsearch.service.preview import Preview, preview
@@ -33,6 +35,7 @@ from clrsearch.service.working import work
 __all__ = [
     "Best",
     "Comparison",
+    "Dashboard",
     "Finding",
     "Launch",
     "Preview",
@@ -48,6 +51,7 @@ __all__ = [
     "check_database",
     "comparison",
     "confirmation_plan",
+    "dashboard",
     "default_name",
     "delete",
     "examine",
@@ -62,6 +66,7 @@ __all__ = [
     "prune_checkpoints",
     "range_test",
     "replay",
+    "report",
     "retry",
     "run",
     "show",

@@ -22,7 +22,7 @@ from clrsearch.storage.slots import (
     slot_owners,
     unfinished,
 )
-from clrsearch.storage.trials import Details, Reported, Trials
+from clrsearch.storage.trials import Details, Reported, Trials, place_of
 from clrsearch.storage.url import FILE_VARIABLE, STORAGE_VARIABLE, StorageUrl
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "is_outage",
     "make_roles",
     "open_database",
+    "place_of",
     "quiet_optuna",
     "require_place",
     "slot_owners",

@@ -193,3 +193,16 @@ _FINITE = (
 def _distribution(text: str) -> BaseDistribution:
     """A distribution by its JSON, of which a study has a few."""
     return json_to_distribution(text)
+
+
+def place_of(engine: sa.Engine, trial_id: int) -> tuple[str, int, int] | None:
+    """The study's name and id, and the trial's number there; None where there is no such trial."""
+    studies = models.StudyModel.__table__
+    query = (
+        sa.select(studies.c.study_name, studies.c.study_id, _trials.c.number)
+        .join(_trials, _trials.c.study_id == studies.c.study_id)
+        .where(_trials.c.trial_id == trial_id)
+    )
+    with engine.connect() as connection:
+        found = connection.execute(query).one_or_none()
+    return None if found is None else (found.study_name, found.study_id, found.number)

@@ -78,7 +78,7 @@ def test_run_on_a_finished_study_shows_its_result(study, clrsearch) -> None:
     assert "def make_scheduler(optimizer, steps_per_epoch):" in out
     assert "--trials 61" in out
     assert "--name NAME" in out
-    assert "optuna-dashboard sqlite:///" in out
+    assert "clrsearch dashboard mine" in out
     assert "close " in out  # the other metric stands beside the searched one
     code, out, _ = clrsearch(*arguments, "--json")
     result = json.loads(out)

@@ -1,0 +1,72 @@
+"""A study as a note in Markdown: verdict, leaderboard, code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from clrsearch.reports import words
+from clrsearch.reports.sentence import verdict_sentence
+from clrsearch.reports.snapshot import Snapshot
+from clrsearch.search import Record, best_first
+
+LEADERS = 10
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+\-.!|$~&])")
+
+
+def note(now: Snapshot, code: str) -> str:
+    """The note of a search; ``code`` is that of the schedule to use, empty without one."""
+    parts = [
+        f"# {escaped(now.name)}",
+        escaped(verdict_sentence(now)),
+        f"{now.done} of {now.total} trials done: {words.ends(now)}.",
+    ]
+    best = best_first(now.records, now.direction)[:LEADERS]
+    if best:
+        parts.append(f"## Leaders on the seed of the search\n\n{_leaderboard(best, now.metric)}")
+    if now.confirmed is not None and now.confirmed.verdict is not None:
+        parts.append(f"## On fresh seeds\n\n{_standings(now)}")
+    if code:
+        parts.append(f"## The schedule as code\n\n```python\n{code.rstrip()}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def note_of_confirmation(search: str) -> str:
+    """The note of a study in which the best of another are run again."""
+    return (
+        f"# Confirmation of {escaped(search)}\n\nEach trial runs one of its best schedules again, "
+        f"on a fresh seed. The verdict stands with the study {escaped(search)}.\n"
+    )
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown takes for text, in one line."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def _leaderboard(best: Sequence[Record], metric: str) -> str:
+    rows = [(str(each.number), words.number(each.value), words.params(each)) for each in best]
+    return _table(("trial", escaped(metric), "schedule"), rows)
+
+
+def _standings(now: Snapshot) -> str:
+    assert now.confirmed is not None and now.confirmed.verdict is not None
+    verdict, test = now.confirmed.verdict, now.confirmed.test
+    rows = [
+        (
+            f"{each.family} (trial {each.trial}){', chosen' * (each.trial == verdict.chosen)}",
+            words.number(each.mean),
+            "" if each.low is None else f"{words.number(each.low)} to {words.number(each.high)}",
+            "" if each.p is None else f"{each.p:.2g}",
+            words.number(test[each.trial]) if each.trial in test else "",
+        )
+        for each in verdict.standings
+    ]
+    return _table(
+        ("schedule", f"mean {escaped(now.metric)}", "95 % interval", "p", "test split"), rows
+    )
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    texts = [header, ["---"] * len(header), *([escaped(each) for each in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in texts)

@@ -1,0 +1,280 @@
+"""What optuna-dashboard shows beside what is stored: notes, figures, artifacts of trials.
+
+They follow from what is stored, so that they are computed when they are looked at and written
+nowhere: a role that only reads sees them too, they are never out of date, and a study that runs is
+not disturbed by them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Container, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, BinaryIO
+
+import optuna
+from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX, ArtifactMeta
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.storages._cached_storage import _CachedStorage
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState
+
+from clrsearch.errors import ClrsearchError, StudyError
+from clrsearch.reports.draw import picture, to_plotly
+from clrsearch.reports.note import note, note_of_confirmation
+from clrsearch.reports.pictures import picture_of_schedules, picture_of_trials
+from clrsearch.reports.snapshot import Snapshot, snapshot
+from clrsearch.reports.source import source_code
+from clrsearch.search import ATTRIBUTE, CONFIRMATION, CURVES, Study, best_first, quiet
+from clrsearch.storage import Database, place_of
+
+RENEW_SECONDS = 10.0  # that a note and figures are shown for before they are looked at again
+OVERLAID = 5  # schedules in a figure, and the baseline's
+KEPT = 64  # artifacts that are kept in memory
+NOTE = "dashboard:note_ver"
+RATES, SNIPPET = "rates", "snippet"
+_ARTIFACTS = {
+    "1": (RATES, "learning-rate.png", "image/png"),
+    "2": (SNIPPET, "schedule.py", "text/x-python"),
+}
+"""By the end of an artifact's id, which may hold hexadecimal digits and dashes only."""
+
+
+@dataclass(slots=True)
+class _Shown:
+    """What is shown of one study, and of what it was made when."""
+
+    study: Study
+    state: object
+    made: float
+    attributes: Mapping[str, Any]
+
+
+class Extras:
+    """The notes and figures of studies, and the artifacts of their trials.
+
+    ``prepare`` is called with each study before it is looked at; it may bind the user's function.
+    """
+
+    def __init__(self, database: Database, prepare: Callable[[Study], None]) -> None:
+        self._database = database
+        self._prepare = prepare
+        self._lock = threading.Lock()  # a study's records are read by one thread at a time
+        self._shown: dict[int, _Shown] = {}
+        self._versions: dict[int, int] = {}
+        self.artifact = lru_cache(maxsize=KEPT)(self._artifact)
+
+    def attributes(self, study_id: int) -> Mapping[str, Any]:
+        """The system attributes of a study that has been looked at, as far as it was renewed."""
+        shown = self._shown.get(study_id)
+        return {} if shown is None else shown.attributes
+
+    def renew(self, study_id: int, name: str) -> None:
+        """Look at a study of ours again, unless that was done a moment ago.
+
+        Raises:
+            StorageError: the database cannot be read.
+        """
+        with self._lock:
+            shown = self._shown.get(study_id)
+            if shown is not None and time.monotonic() - shown.made < RENEW_SECONDS:
+                return
+            with suppress(StudyError):  # one that clrsearch did not make
+                study = self._open(study_id, name)
+                now = snapshot(study)
+                state = _state(now)
+                if shown is None or shown.state != state or shown.study is not study:
+                    version = self._versions.get(study_id, 0) + 1
+                    self._versions[study_id] = version
+                    attributes: Mapping[str, Any] = _attributes(study, now, version)
+                else:
+                    attributes = shown.attributes
+                self._shown[study_id] = _Shown(study, state, time.monotonic(), attributes)
+
+    def _open(self, study_id: int, name: str) -> Study:
+        shown = self._shown.get(study_id)
+        if shown is not None and shown.study.name == name and shown.study.is_there:
+            return shown.study
+        study = Study(self._database, name)
+        with suppress(ClrsearchError):  # without the user's file its other trials are shown
+            self._prepare(study)
+        return study
+
+    def _artifact(self, trial_id: int, kind: str) -> bytes:
+        """The content of an artifact.
+
+        Raises:
+            ArtifactNotFound: there is no such trial, or none of ours.
+        """
+        place = place_of(self._database.engine, trial_id)
+        if place is None:
+            raise ArtifactNotFound(f"no trial {trial_id}")
+        name, study_id, number = place
+        with self._lock:
+            try:
+                study = self._open(study_id, name)
+                record = study.trial(number)
+                if kind == SNIPPET:
+                    return source_code(study, record, leads=False).encode()
+                return picture(picture_of_schedules(study, [record]), "png")
+            except ClrsearchError as error:
+                raise ArtifactNotFound(str(error)) from error
+
+
+class Overlay(_CachedStorage):
+    """Optuna's storage, with the notes, figures and artifacts of ``extras`` laid over it.
+
+    A note that somebody has written in the dashboard goes before ours.
+    """
+
+    def __init__(self, database: Database, extras: Extras) -> None:
+        super().__init__(database.optuna)
+        self._extras = extras
+        self._uuids: dict[int, object] = {}
+
+    def name_of(self, study_id: int) -> str:
+        """A study's name, read anew.
+
+        Raises:
+            KeyError: there is no such study.
+        """
+        return self._backend.get_study_name_from_id(study_id)
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        """The studies, those that have been looked at with note and figures."""
+        found = super().get_all_studies()
+        for study in found:
+            self._forget_if_another(study)
+            study.system_attrs = self._laid_over(study._study_id, study.system_attrs)
+        return found
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        """What is stored, under it what is not."""
+        return self._laid_over(study_id, super().get_study_system_attrs(study_id))
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """The trials, with the artifacts of those that have ended.
+
+        The numbers of which these are the picture are left out: they would widen the page.
+        """
+        found = super().get_all_trials(study_id, deepcopy=deepcopy, states=states)
+        for trial in found:
+            trial._system_attrs.update(_artifacts_of(trial))
+            for name in CURVES:
+                trial.user_attrs.pop(name, None)
+        return found
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        """Those that are stored, and the artifacts; none where there is no such trial."""
+        try:
+            trial = self.get_trial(trial_id)
+        except KeyError:
+            return {}
+        return {**trial._system_attrs, **_artifacts_of(trial)}
+
+    def _forget_if_another(self, study: FrozenStudy) -> None:
+        """Keep no trials of a deleted study whose id another one has got: SQLite gives it again."""
+        ours = study.user_attrs.get(ATTRIBUTE, {}).get("uuid")
+        if self._uuids.setdefault(study._study_id, ours) != ours:
+            self._uuids[study._study_id] = ours
+            with self._lock:
+                self._studies.pop(study._study_id, None)
+
+    def _laid_over(self, study_id: int, stored: Mapping[str, Any]) -> dict[str, Any]:
+        extra = self._extras.attributes(study_id)
+        if NOTE in stored:
+            extra = {key: each for key, each in extra.items() if "note" not in key.split(":")[1]}
+        return {**extra, **stored}
+
+
+class Artifacts:
+    """The artifacts as a store of Optuna's, which makes them when they are asked for."""
+
+    def __init__(self, extras: Extras) -> None:
+        self._extras = extras
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        """An artifact's content.
+
+        Raises:
+            ArtifactNotFound: there is none of this id.
+        """
+        trial, _, end = artifact_id.partition("-")
+        if end not in _ARTIFACTS:
+            raise ArtifactNotFound(f"no artifact {artifact_id}")
+        return io.BytesIO(self._extras.artifact(int(trial, 16), _ARTIFACTS[end][0]))
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        """Nothing is kept.
+
+        Raises:
+            PermissionError: always.
+        """
+        raise PermissionError("nothing is uploaded here")
+
+    def remove(self, artifact_id: str) -> None:
+        """Nothing is kept, and so nothing removed.
+
+        Raises:
+            PermissionError: always.
+        """
+        raise PermissionError("nothing is removed here")
+
+
+def _artifacts_of(trial: FrozenTrial) -> dict[str, str]:
+    """The attributes by which the dashboard lists the artifacts of a trial that has ended."""
+    if not trial.state.is_finished() or "family" not in trial.user_attrs:
+        return {}
+    found = {}
+    for end, (_, filename, mimetype) in _ARTIFACTS.items():
+        artifact_id = f"{trial._trial_id:x}-{end}"
+        meta = ArtifactMeta(
+            artifact_id=artifact_id, filename=filename, mimetype=mimetype, encoding=None
+        )
+        found[f"{ARTIFACTS_ATTR_PREFIX}{artifact_id}"] = json.dumps(asdict(meta))
+    return found
+
+
+def _state(now: Snapshot) -> object:
+    """What decides whether note and figures are still right."""
+    confirmed = now.confirmed
+    return (
+        dict(now.slots),
+        sum(record.state != "running" for record in now.records),
+        None if confirmed is None else dict(confirmed.slots),
+    )
+
+
+def _attributes(study: Study, now: Snapshot, version: int) -> dict[str, Any]:
+    """Note and figures in the words of optuna-dashboard, which stores them as attributes."""
+    from optuna_dashboard import save_note, save_plotly_graph_object
+
+    with quiet():
+        scratch = optuna.create_study()
+        scratch.set_metric_names([now.metric])
+    if study.stage == "confirm":
+        save_note(scratch, note_of_confirmation(study.name.removesuffix(CONFIRMATION)))
+        return {**scratch._storage.get_study_system_attrs(scratch._study_id), NOTE: version}
+    verdict = now.confirmed.verdict if now.confirmed else None
+    winner = now.leader if verdict is None else study.trial(verdict.chosen)
+    code = "" if winner is None else source_code(study, winner, verdict)
+    save_note(scratch, note(now, code))
+    shown = best_first(now.records, now.direction)[:OVERLAID]
+    shown += [each for each in (winner, now.baseline) if each is not None and each not in shown]
+    if shown:
+        for name, figure in (
+            ("schedules", picture_of_schedules(study, shown)),
+            ("learning-curves", picture_of_trials(study, shown)),
+        ):
+            save_plotly_graph_object(scratch, to_plotly(figure), graph_object_id=name)
+    return {**scratch._storage.get_study_system_attrs(scratch._study_id), NOTE: version}

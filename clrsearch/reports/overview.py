@@ -1,0 +1,300 @@
+"""Figures of a whole search: every learning curve, the best so far, and all parameters at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+
+import numpy as np
+
+from clrsearch.reports import words
+from clrsearch.reports.figure import Axis, Curve, Figure, Marker, Panel, Points
+from clrsearch.reports.figures import axis_around, ends_within, inside, late_axis
+from clrsearch.schedules import Choice, Range, Space, Value
+from clrsearch.search import Record
+from clrsearch.tasks import Direction
+
+BEST, OTHERS, RUNNING, PRUNED, DIVERGED = 0, 1, 2, 3, 6
+"""Styles: a colour and a kind of line each."""
+DRAWN: Mapping[str, tuple[int, Marker]] = {
+    "complete": (OTHERS, "dot"),
+    "pruned": (PRUNED, "dot"),
+    "diverged": (DIVERGED, "diamond"),
+    "failed": (DIVERGED, "diamond"),
+    "running": (RUNNING, "dot"),
+}
+"""The style and the mark at its end of a curve that ended so; complete ones have no mark."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upright:
+    """One axis of parallel coordinates: its ticks' places, from 0 to 1, and their texts."""
+
+    label: str
+    ticks: tuple[tuple[float, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One trial in parallel coordinates: a place from 0 to 1 per axis, None where it has none."""
+
+    places: tuple[float | None, ...]
+    hint: str
+    rank: str  # winner, best or other
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parallel:
+    """A family's complete trials in parallel coordinates, the last axis being their score.
+
+    ``called`` is the word for the winner.
+    """
+
+    family: str
+    called: str
+    axes: tuple[Upright, ...]
+    lines: tuple[Line, ...]
+
+
+def all_curves_figure(
+    records: Sequence[Record],
+    *,
+    metric: str,
+    direction: Direction,
+    epochs: int,
+    winner: int | None,
+    called: str = "winner",
+) -> Figure:
+    """The metric of every trial after each epoch, by how it ended, and the winner's on top.
+
+    ``called`` is the word for that one, which before a confirmation is only the leader.
+    """
+    begun = [record for record in records if record.values]
+    tables = [_row(record, epochs) for record in begun if record.state == "complete"]
+    tables = tables or [_row(record, epochs) for record in begun]
+    axis = late_axis(f"validation {metric}", [np.vstack(tables)] if tables else [])
+    curves = []
+    for record in sorted(begun, key=lambda each: (each.number == winner, -each.epoch)):
+        is_winner = record.number == winner
+        label = called if is_winner else record.end
+        curves.append(
+            Curve(
+                label=label,
+                x=np.array(list(record.values), dtype=np.float64),
+                y=inside(axis, np.array(list(record.values.values()), dtype=np.float64)),
+                style=BEST if is_winner else DRAWN[record.end][0],
+                faint=not is_winner,
+                hint=f"trial {record.number}: {record.family}, {record.end}, "
+                f"{metric} {words.number(record.value)} after epoch {record.epoch}",
+            )
+        )
+    return Figure(
+        title="Learning curves of all trials",
+        subtitle=_better(direction),
+        x=Axis(label="epoch", low=0.5, high=epochs + 0.5, whole=True),
+        panels=(Panel(y=axis, curves=tuple(curves), points=_last_points(begun, winner, axis)),),
+    )
+
+
+def best_so_far_figure(
+    records: Sequence[Record], *, metric: str, direction: Direction, baseline: str, by: str
+) -> Figure:
+    """The best score so far over the trials that have ended, or over the time that they took.
+
+    ``by`` is ``trials`` or ``time``; that is the time in which at least one trial ran, in the
+    largest unit of which it is three or more. The baseline's best is drawn beside it.
+    """
+    ended = sorted(
+        (record for record in records if record.ended is not None),
+        key=lambda record: (record.ended, record.number),
+    )
+    x, label = _clock(records, ended) if by == "time" else (_count(ended), "trials that have ended")
+    scores = np.array([_score(record) for record in ended])
+    of_baseline = np.array(
+        [_score(record) if record.family == baseline else math.nan for record in ended]
+    )
+    best, best_baseline = (_running_best(each, direction) for each in (scores, of_baseline))
+    axis = axis_around(metric, [*ends_within(scores), *ends_within(best)])
+    drawn = ((f"best baseline ({baseline})", best_baseline, RUNNING), ("best so far", best, BEST))
+    return Figure(
+        title=f"Best so far against {by}",
+        subtitle=_better(direction),
+        x=Axis(label=label, low=0.0, high=float(x[-1]) if len(x) else 1.0, whole=by == "trials"),
+        panels=(
+            Panel(
+                y=axis,
+                curves=tuple(
+                    Curve(label=name, x=steps, y=inside(axis, values), style=style)
+                    for name, found, style in drawn
+                    for steps, values in (_stairs(x, found),)
+                    if len(steps)
+                ),
+                points=(
+                    Points(
+                        label="complete trial",
+                        x=x,
+                        y=inside(axis, scores),
+                        style=OTHERS,
+                        marker="dot",
+                    ),
+                ),
+            ),
+        ),
+    )
+
+
+def parallel(
+    records: Sequence[Record],
+    space: Space,
+    *,
+    family: str,
+    metric: str,
+    direction: Direction,
+    winner: int | None,
+    called: str = "winner",
+) -> Parallel:
+    """One family's complete trials; the best tenth, three at least, and the winner stand out.
+
+    The score's axis has the better end on top, and what lies far out at its end.
+    """
+    complete = [r for r in records if r.family == family and r.state == "complete"]
+    searched = {name: p.domain for name, p in space.items() if _is_searched(p.domain)}
+    scores = np.array([_score(record) for record in complete])
+    low, high = _ends(scores)
+    sign = 1.0 if direction == "maximize" else -1.0
+    best = np.sort(-sign * scores)[: max(len(scores) // 10, 3)]
+    lines = []
+    for record, score in zip(complete, scores, strict=True):
+        height = _place(float(np.clip(score, low, high)), Range(low=low, high=high))
+        rank = "best" if -sign * score <= best[-1] else "other"
+        lines.append(
+            Line(
+                places=(
+                    *(
+                        _place(record.params[name], domain) if name in record.params else None
+                        for name, domain in searched.items()
+                    ),
+                    height if sign > 0 else 1.0 - height,
+                ),
+                hint=f"trial {record.number}: {metric} {words.number(record.value)}, "
+                f"{words.params(record)}",
+                rank="winner" if record.number == winner else rank,
+            )
+        )
+    order = {"other": 0, "best": 1, "winner": 2}
+    ends = ((0.0, words.number(low)), (1.0, words.number(high)))
+    turned = tuple((1.0 - place, text) for place, text in ends)
+    return Parallel(
+        family=family,
+        called=called,
+        axes=(
+            *(Upright(label=name, ticks=_ticks(domain)) for name, domain in searched.items()),
+            Upright(label=metric, ticks=ends if sign > 0 else turned),
+        ),
+        lines=tuple(sorted(lines, key=lambda line: order[line.rank])),
+    )
+
+
+def _better(direction: Direction) -> str:
+    return f"{'Lower' if direction == 'minimize' else 'Higher'} is better."
+
+
+def _row(record: Record, epochs: int) -> np.ndarray:
+    return np.array([[record.values.get(epoch, math.nan) for epoch in range(1, epochs + 1)]])
+
+
+def _last_points(begun: Sequence[Record], winner: int | None, axis: Axis) -> tuple[Points, ...]:
+    """A mark where a curve ends before the last epoch, by how its trial ended."""
+    found = []
+    for end, (style, marker) in DRAWN.items():
+        ended = [r for r in begun if r.end == end and end != "complete" and r.number != winner]
+        if ended:
+            found.append(
+                Points(
+                    label=end,
+                    x=np.array([record.epoch for record in ended], dtype=np.float64),
+                    y=inside(axis, np.array([record.value for record in ended], dtype=np.float64)),
+                    style=style,
+                    marker=marker,
+                )
+            )
+    return tuple(found)
+
+
+def _score(record: Record) -> float:
+    return math.nan if record.state != "complete" or record.value is None else record.value
+
+
+def _count(ended: Sequence[Record]) -> np.ndarray:
+    return np.arange(1.0, len(ended) + 1)
+
+
+def _clock(records: Sequence[Record], ended: Sequence[Record]) -> tuple[np.ndarray, str]:
+    """When each trial ended, on a clock that stands while none runs; its unit."""
+    ends = [record.ended for record in ended if record.ended is not None]
+    spans: list[tuple[datetime, datetime]] = []
+    for start, end in sorted((r.started, r.ended) for r in records if r.ended is not None):
+        if spans and start <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(spans[-1][1], end))
+        else:
+            spans.append((start, end))
+    seconds, before, index = [], 0.0, 0
+    for end in ends:
+        while end > spans[index][1]:
+            before += (spans[index][1] - spans[index][0]).total_seconds()
+            index += 1
+        seconds.append(before + (end - spans[index][0]).total_seconds())
+    last = seconds[-1] if seconds else 0.0
+    units = (("hours", 3600), ("minutes", 60), ("seconds", 1))
+    unit, length = next(each for each in units if last >= 3 * each[1] or each[1] == 1)
+    return np.array(seconds) / length, f"{unit} in which trials ran"
+
+
+def _running_best(scores: np.ndarray, direction: Direction) -> np.ndarray:
+    best = np.fmin if direction == "minimize" else np.fmax
+    return np.asarray(best.accumulate(scores))
+
+
+def _stairs(x: np.ndarray, best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The corners of a line that keeps each value until it changes, from the first one on."""
+    known = np.flatnonzero(np.isfinite(best))
+    if not len(known):
+        return np.array([]), np.array([])
+    corners = [(x[known[0]], best[known[0]])]
+    for before, after in pairwise(known):
+        if best[after] != best[before]:
+            corners += [(x[after], best[before]), (x[after], best[after])]
+    corners.append((x[-1], best[known[-1]]))
+    table = np.array(corners)
+    return table[:, 0], table[:, 1]
+
+
+def _is_searched(domain: Range | Choice) -> bool:
+    return len(domain.options) > 1 if isinstance(domain, Choice) else domain.low < domain.high
+
+
+def _ends(scores: np.ndarray) -> tuple[float, float]:
+    ends = ends_within(scores)
+    low, high = (ends[0], ends[1]) if ends else (0.0, 1.0)
+    return (low, high) if low < high else (low - 0.5, high + 0.5)
+
+
+def _place(value: Value, domain: Range | Choice) -> float:
+    """Where a value lies between the ends of its range, 0 to 1; choices are as far apart."""
+    if isinstance(domain, Choice):
+        assert isinstance(value, str | bool)
+        return domain.options.index(value) / (len(domain.options) - 1)
+    assert not isinstance(value, str)
+    if domain.log:
+        return math.log(value / domain.low) / math.log(domain.high / domain.low)
+    return (value - domain.low) / (domain.high - domain.low)
+
+
+def _ticks(domain: Range | Choice) -> tuple[tuple[float, str], ...]:
+    if isinstance(domain, Choice):
+        return tuple((_place(option, domain), str(option)) for option in domain.options)
+    ends = (int(domain.low), int(domain.high)) if domain.integer else (domain.low, domain.high)
+    return tuple((float(place), words.number(end)) for place, end in enumerate(ends))

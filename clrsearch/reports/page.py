@@ -1,0 +1,219 @@
+"""A study as one page that needs no network and no other file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from clrsearch.errors import StudyError
+from clrsearch.reports import words
+from clrsearch.reports.overview import all_curves_figure, best_so_far_figure, parallel
+from clrsearch.reports.pictures import (
+    picture_of_curves,
+    picture_of_range_test,
+    picture_of_schedules,
+    picture_of_scores,
+)
+from clrsearch.reports.sentence import verdict_sentence
+from clrsearch.reports.snapshot import Snapshot, snapshot
+from clrsearch.reports.source import source_code
+from clrsearch.reports.status import Failure, failures
+from clrsearch.reports.svg import Drawn, draw_figure, draw_parallel
+from clrsearch.search import (
+    LEAST_FOR_IMPORTANCES,
+    Record,
+    Study,
+    StudyPlan,
+    Verdict,
+    importances,
+)
+
+FOLDER = Path(__file__).parent
+LONGEST_ERROR = 4000  # characters of a traceback, the last of which say most
+MOST_FAILURES = 10  # causes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Importances:
+    """Shares of a family's parameters; without them, ``complete`` says how many trials it has."""
+
+    family: str
+    complete: int
+    shares: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """All that a page shows of a study.
+
+    ``winner`` is the trial to use, None before one is complete; ``verdict`` that of the fresh
+    seeds, if there is one. ``renewed`` is after how many seconds the page looks for a newer one,
+    None where none will come.
+    """
+
+    now: Snapshot
+    winner: Record | None
+    verdict: Verdict | None
+    sentence: str
+    code: str
+    schedule: Drawn | None
+    curves: Drawn
+    progress: tuple[Drawn, ...]
+    parallels: tuple[Drawn, ...]
+    importances: tuple[Importances, ...]
+    scores: Drawn | None
+    fresh_curves: Drawn | None
+    range_test: Drawn | None
+    failures: Sequence[Failure]
+    errors: Mapping[int, str]
+    study_file: str
+    seed: int
+    versions: Mapping[str, str]
+    devices: tuple[str, ...]
+    created: datetime
+    made: datetime
+    renewed: int | None
+
+
+def read_page(study: Study, *, made: datetime, renewed: int | None = None) -> Page:
+    """The study as it is now; a function for its rates by hand must be bound to it.
+
+    Raises:
+        StudyError: the code of its best schedule does not do what the trial did.
+    """
+    now = snapshot(study)
+    facts = study.facts
+    verdict = now.confirmed.verdict if now.confirmed else None
+    winner = now.leader if verdict is None else study.trial(verdict.chosen)
+    number = None if winner is None else winner.number
+    said: dict[str, Any] = {"metric": facts.metric, "direction": facts.direction}
+    stands_out: dict[str, Any] = {
+        "winner": number,
+        "called": "leader" if verdict is None else "winner",
+    }
+    families = _families(now, winner)
+    found = failures(now.records)[:MOST_FAILURES]
+    progress = (
+        best_so_far_figure(now.records, **said, baseline=now.baseline_family, by=by)
+        for by in ("time", "trials")
+    )
+    return Page(
+        now=now,
+        winner=winner,
+        verdict=verdict,
+        sentence=verdict_sentence(now),
+        code="" if winner is None else source_code(study, winner, verdict),
+        schedule=None if winner is None else draw_figure(picture_of_schedules(study, [winner])),
+        curves=draw_figure(all_curves_figure(now.records, **said, epochs=now.epochs, **stands_out)),
+        progress=tuple(map(draw_figure, progress)),
+        parallels=tuple(
+            draw_parallel(
+                parallel(
+                    now.records,
+                    study.space.families[family],
+                    family=family,
+                    **said,
+                    **stands_out,
+                )
+            )
+            for family in families
+        ),
+        importances=tuple(_importances(study, now.records, family) for family in families),
+        scores=None if verdict is None else draw_figure(picture_of_scores(study, verdict)),
+        fresh_curves=_fresh_curves(study, now),
+        range_test=None
+        if study.range_test is None
+        else draw_figure(picture_of_range_test(study.range_test)),
+        failures=found,
+        errors={each.trials[0]: _end_of(_error(now.records, each.trials[0])) for each in found},
+        study_file=study_file(study.plan),
+        seed=study.plan.seed,
+        versions=study.versions,
+        devices=tuple(sorted({record.device for record in now.records if record.device})),
+        created=study.created,
+        made=made,
+        renewed=renewed,
+    )
+
+
+def render_page(page: Page) -> str:
+    """The page as HTML; what comes from the study is text in it, whatever it holds."""
+    script = (FOLDER / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return str(
+        _template().render(
+            page=page,
+            now=page.now,
+            words=words,
+            script=script,
+            script_digest=digest,
+            style=(FOLDER / "page.css").read_text(encoding="utf-8"),
+            least=LEAST_FOR_IMPORTANCES,
+            name=shlex.quote(page.now.name),
+        )
+    )
+
+
+def study_file(plan: StudyPlan) -> str:
+    """A plan as the study file that asks for it."""
+    return tomli_w.dumps(plan.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
+
+
+@cache
+def _template() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["markup"] = Markup  # for what this package has drawn itself
+    return environment.get_template("page.html")
+
+
+def _families(now: Snapshot, winner: Record | None) -> list[str]:
+    """The families with two complete trials or more, the winner's first."""
+    complete = [record.family for record in now.records if record.state == "complete"]
+    several = [family for family in dict.fromkeys(complete) if complete.count(family) > 1]
+    return sorted(several, key=lambda family: winner is None or family != winner.family)
+
+
+def _fresh_curves(study: Study, now: Snapshot) -> Drawn | None:
+    if now.confirmed is None:
+        return None
+    try:
+        return draw_figure(picture_of_curves(study, now.confirmed.runs))
+    except StudyError:  # none of its runs has finished an epoch
+        return None
+
+
+def _importances(study: Study, records: Sequence[Record], family: str) -> Importances:
+    of_family = [record for record in records if record.family == family]
+    return Importances(
+        family=family,
+        complete=sum(record.state == "complete" for record in of_family),
+        shares=importances(
+            of_family, study.space.families[family], direction=study.facts.direction
+        ),
+    )
+
+
+def _error(records: Sequence[Record], number: int) -> str:
+    return next(record.error for record in records if record.number == number)
+
+
+def _end_of(text: str) -> str:
+    return text if len(text) <= LONGEST_ERROR else f"...\n{text[-LONGEST_ERROR:]}"

@@ -1,0 +1,28 @@
+"""What can be said of who won, while a study runs and when it has ended."""
+
+from __future__ import annotations
+
+import shlex
+
+from clrsearch.reports import words
+from clrsearch.reports.snapshot import Snapshot
+
+
+def verdict_sentence(now: Snapshot) -> str:
+    """What can be said of who won, at this moment, in one or two sentences."""
+    if now.confirmed is not None and now.confirmed.verdict is not None:
+        left = now.confirmed.left
+        more = f" {left} of {now.confirmed.total} runs are left." if left else ""
+        return f"{now.confirmed.verdict.sentence}{more}"
+    if now.leader is None:
+        return "No trial is complete yet, so there is no schedule to use."
+    leads = (
+        f"{now.leader.family} (trial {now.leader.number}) leads with {now.metric} "
+        f"{words.number(now.leader.value)}, on the one seed of the search: the best of many trials "
+        "owes part of its score to that seed."
+    )
+    if now.confirmed is not None:
+        done = now.confirmed.total - now.confirmed.left
+        return f"{leads} {done} of {now.confirmed.total} runs on fresh seeds are done."
+    command = f"clrsearch confirm {shlex.quote(now.name)}"
+    return f"{leads} {command} tells whether it is better than its rivals."

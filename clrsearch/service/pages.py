@@ -1,0 +1,105 @@
+"""Studies as pages: a report in one file."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from clrsearch.errors import PlanError
+from clrsearch.reports import Page, read_page, render_page
+from clrsearch.schedules import Manual
+from clrsearch.search import Study
+from clrsearch.service.drift import bind_rate
+from clrsearch.service.place import Storage, storage_url
+from clrsearch.storage import PATIENCE_SECONDS, Patience, cause, open_database
+
+RENEW_SECONDS = 5.0
+SHARE = 10  # of the time, at most one part is spent on renewing
+
+
+def report(
+    name: str,
+    to: Path,
+    *,
+    storage: Storage = None,
+    task_dir: Path | None = None,
+    watch: bool = False,
+    storage_patience: float = PATIENCE_SECONDS,
+    on_write: Callable[[Page], None] = lambda page: None,
+    on_wait: Callable[[str], None] = lambda cause: None,
+) -> None:
+    """Write a study to a page that needs nothing else: ``to`` ends in .html.
+
+    With ``watch`` it is renewed every five seconds, or more seldom where making it takes longer
+    than half a second, until the study has ended, its confirmation included. Whoever reads the file
+    sees a whole page: it is written beside it and renamed. One that is interrupted leaves a page
+    that promises no renewal. ``on_write`` is called with each page;
+    outages of the database are waited out as by :func:`status`.
+
+    Raises:
+        PlanError: the file cannot be written.
+        StudyError: there is no such study.
+        TaskError: the user's function for rates by hand does not load.
+    """
+    if to.suffix.lower() != ".html":
+        raise PlanError(f"{to}: the name of a report must end in .html")
+    patience = Patience(
+        storage_patience if watch else 0.0, on_wait=lambda error: on_wait(cause(error))
+    )
+    with open_database(storage_url(storage), patience=patience) as database:
+        study = patience(lambda: Study(database, name))
+        bind_rate(study, Manual.family, task_dir)
+        while True:
+            began = time.monotonic()
+            made = datetime.now().astimezone()
+            last = not watch or patience(partial(has_ended, study))
+            pause = None if last else round(RENEW_SECONDS)
+            page = patience(partial(read_page, study, made=made, renewed=pause))
+            _replace(to, render_page(page))
+            on_write(page)
+            if last:
+                return
+            try:
+                time.sleep(max(RENEW_SECONDS, SHARE * (time.monotonic() - began)))
+            except KeyboardInterrupt:
+                _replace(to, render_page(replace(page, renewed=None)))
+                raise
+            study = patience(study.again)
+
+
+def has_ended(study: Study) -> bool:
+    """Whether nothing is left to be run, on fresh seeds neither."""
+    if study.stopped is not None:
+        return True
+    if study.slots.unfinished():
+        return False
+    if not study.plan.confirm.enabled:
+        return True
+    sibling = study.confirmation()
+    if sibling is None:
+        return all(record.state != "complete" for record in study.history.records())
+    return sibling.slots.unfinished() == 0
+
+
+def _replace(to: Path, text: str) -> None:
+    """Write a file in one step, as far as its readers can see."""
+    try:
+        with NamedTemporaryFile(
+            "w", encoding="utf-8", dir=to.parent, prefix=f".{to.name}.", delete=False
+        ) as beside:
+            try:
+                beside.write(text)
+                beside.close()
+                os.chmod(beside.name, 0o644)
+                os.replace(beside.name, to)
+            except BaseException:
+                os.unlink(beside.name)
+                raise
+    except OSError as error:
+        raise PlanError(f"{to} cannot be written: {error.strerror}") from error
