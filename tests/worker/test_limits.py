@@ -10,12 +10,12 @@ import time
 import pytest
 import torch
 
-from clrsearch import service, training
+from clrsearch import service
 from clrsearch.errors import PlanError
 from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
-from clrsearch.training import probe
+from clrsearch.training import making, probe
 from clrsearch.worker.signals import Interruption
 
 ALONE = ConfirmPlan(enabled=False)
@@ -145,8 +145,8 @@ def test_who_waits_takes_what_is_added_and_then_leaves(url, task_dir, monkeypatc
 def test_who_waits_reads_the_data_once_and_the_study_anew(url, task_dir, monkeypatch) -> None:
     monkeypatch.setattr(service.working, "IDLE_LOOK_SECONDS", 0.05)
     read = []
-    data = training.TaskData
-    monkeypatch.setattr(training, "TaskData", lambda *given: read.append(1) or data(*given))
+    data = making.TaskData
+    monkeypatch.setattr(making, "TaskData", lambda *given: read.append(1) or data(*given))
     begin(url, task_dir, trials=1)
     budgets = []
 
