@@ -239,7 +239,7 @@ def _what_is_open(table: Matrix, kept: Sequence[int]) -> tuple[float | None, int
         reach = float(stats.t.ppf(1 - LEVEL / 2, seeds - 1)) * deviation / math.sqrt(seeds)
         largest = max(largest, mean + reach)
         needed = _seeds_for(mean, deviation, tests=len(kept) - 1)
-        fewest = min(fewest, needed)
+        fewest = min(fewest, max(needed, seeds + 1))  # those there are have not settled it
     return largest, int(fewest) if fewest <= MOST_SEEDS else None
 
 

@@ -197,6 +197,14 @@ def test_the_seeds_that_would_settle_it() -> None:
     assert found.possible == pytest.approx(1 + reach)
 
 
+def test_more_seeds_are_asked_for_than_there_have_been() -> None:
+    # differences of 1 and 1.3: t = 7.7 with one degree of freedom, p = 0.08; a normal
+    # distribution would be content with two seeds
+    found = verdict([[0.0] * 2, [1.0, 1.3]])
+    assert len(found.undecided) == 2
+    assert found.seeds_needed == 3
+
+
 def test_one_seed_pretends_nothing() -> None:
     found = verdict([[1.0], [2.0]])
     assert "one seed tells nothing" in found.sentence
