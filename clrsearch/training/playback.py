@@ -1,4 +1,4 @@
-"""A trace as a scheduler of torch's, for loops that step one themselves."""
+"""A trace, played to an optimizer; and as a scheduler of torch's, for loops that step one."""
 
 from __future__ import annotations
 
@@ -11,18 +11,47 @@ from torch.optim.lr_scheduler import LRScheduler
 from clrsearch.schedules import Trace, momentum_of
 
 
+class Player:
+    """Sets the rates and momenta of an optimizer's groups as they are in a trace, (groups, T).
+
+    From step T on the last ones stay.
+    """
+
+    def __init__(self, trace: Trace, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+        self._rates = trace.rates.T.tolist()  # (T, groups), plain floats
+        self._momenta = None if trace.momenta is None else trace.momenta.T.tolist()
+        self._kind = momentum_of(optimizer)
+
+    def rates(self, step: int) -> list[float]:
+        """The groups' rates at a step of the horizon, from 0."""
+        found: list[float] = self._rates[min(step, len(self._rates) - 1)]
+        return found
+
+    def play(self, step: int) -> None:
+        """Set the rates, and where the trace has some the momenta, of a step of the horizon."""
+        groups = self._optimizer.param_groups
+        for group, rate in zip(groups, self.rates(step), strict=True):
+            group["lr"] = rate
+        if self._momenta is None:
+            return
+        momenta = self._momenta[min(step, len(self._momenta) - 1)]
+        for group, momentum in zip(groups, momenta, strict=True):
+            if self._kind == "betas":
+                group["betas"] = (momentum, *group["betas"][1:])
+            else:
+                group["momentum"] = momentum
+
+
 class TraceScheduler(LRScheduler):
     """Plays a trace to an optimizer: call ``step()`` after each step of the optimizer.
 
-    The trace's arrays are (groups, T); after step T the last rate stays. ``steps`` counts the calls
-    since :meth:`seek`.
+    ``steps`` counts the calls since :meth:`seek`.
     """
 
     def __init__(self, optimizer: Optimizer, trace: Trace, on_step: Callable[[], None]) -> None:
         """``on_step`` is called at each step, before the rates are set."""
-        self._rates = trace.rates.T.tolist()  # (T, groups), plain floats
-        self._momenta = None if trace.momenta is None else trace.momenta.T.tolist()
-        self._kind = momentum_of(optimizer)
+        self._player = Player(trace, optimizer)
         self._on_step = on_step
         self.steps = 0
         super().__init__(optimizer)  # takes the first step, to step 0
@@ -49,7 +78,7 @@ class TraceScheduler(LRScheduler):
 
     def get_lr(self) -> list[float | Tensor]:
         """The rates at this step, one per group."""
-        return [*self._at(self._rates)]
+        return [*self._player.rates(self.last_epoch)]
 
     def state_dict(self) -> dict[str, int]:
         """Where it is."""
@@ -60,18 +89,6 @@ class TraceScheduler(LRScheduler):
         self.last_epoch = state_dict["last_epoch"]
         self._play()
 
-    def _at(self, values: list[list[float]]) -> list[float]:
-        return values[min(self.last_epoch, len(values) - 1)]
-
     def _play(self) -> None:
-        groups = self.optimizer.param_groups
-        for group, rate in zip(groups, self._at(self._rates), strict=True):
-            group["lr"] = rate
+        self._player.play(self.last_epoch)
         self._last_lr = self.get_lr()
-        if self._momenta is None:
-            return
-        for group, momentum in zip(groups, self._at(self._momenta), strict=True):
-            if self._kind == "betas":
-                group["betas"] = (momentum, *group["betas"][1:])
-            else:
-                group["momentum"] = momentum

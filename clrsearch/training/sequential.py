@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from clrsearch.schedules import Trace, momentum_of
+from clrsearch.schedules import Trace
 from clrsearch.tasks import Splits, Task, TaskFacts, task_code
 from clrsearch.training.data import Batches, batches
+from clrsearch.training.playback import Player
 from clrsearch.training.precision import Precision, compute_in
 from clrsearch.training.run import Diverged, Epoch, Interrupted, number
 from clrsearch.training.seeding import (
@@ -87,8 +88,6 @@ class SequentialRun:
         self._seed = (seed, seed_index)
         self._device = device
         self._interrupted = interrupted
-        self._rates = trace.rates.T.tolist()  # (T, groups), plain floats
-        self._momenta = None if trace.momenta is None else trace.momenta.T.tolist()
         self._step = 0  # within the epoch that is under way
         self._loss = torch.zeros((), device=device)  # summed over its steps
         self._before_validation: dict[str, Any] | None = None  # the generators; it begins anew
@@ -97,7 +96,7 @@ class SequentialRun:
             self._model = task.model().to(device)
             self._optimizer = task.optimizer(self._model)
         compute_in(precision, self._model, device)
-        self._momentum = momentum_of(self._optimizer)
+        self._player = Player(trace, self._optimizer)
 
     def train(self, on_epoch: Callable[[Epoch], bool]) -> None:
         """See :meth:`Run.train`."""
@@ -171,7 +170,7 @@ class SequentialRun:
         look = max(1, self._steps // LOOKS)
         order = self._data.train.shuffled(derive(*self._seed, "order", epoch), self._step)
         for inputs, targets in self._until_interrupted(order):
-            self._follow_trace((epoch - 1) * self._steps + self._step)
+            self._player.play((epoch - 1) * self._steps + self._step)
             self._loss += train_batch(self._task, self._model, self._optimizer, inputs, targets)
             self._step += 1
             if self._step % look == 0 and not math.isfinite(self._loss.item()):
@@ -187,17 +186,6 @@ class SequentialRun:
             if batch is None:
                 return
             yield batch
-
-    def _follow_trace(self, step: int) -> None:
-        groups = self._optimizer.param_groups
-        for group, rate in zip(groups, self._rates[step], strict=True):
-            group["lr"] = rate
-        if self._momenta is not None:
-            for group, momentum in zip(groups, self._momenta[step], strict=True):
-                if self._momentum == "betas":
-                    group["betas"] = (momentum, *group["betas"][1:])
-                else:
-                    group["momentum"] = momentum
 
 
 def train_batch(
