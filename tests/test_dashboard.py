@@ -178,6 +178,28 @@ def test_a_study_that_took_the_place_of_another(url, task_dir, monkeypatch) -> N
         assert "4 of 4 trials done" in detail["note"]["body"]
 
 
+def test_the_artifact_of_a_deleted_trial_is_not_shown_for_another(url, task_dir) -> None:
+    number = work(task_dir, "first", trials=2)
+    with serving() as client:
+        assert b"first, trial 0" in client.open(f"/artifacts/{number}/1/1-2")[1]
+        service.delete("first")
+        assert work(task_dir, "second", trials=2) == number
+        assert b"second, trial 0" in client.open(f"/artifacts/{number}/1/1-2")[1]
+
+
+def test_rates_by_hand_whose_file_is_not_at_hand(url, task_dir, tmp_path) -> None:
+    (tmp_path / "rates.py").write_text("def rate(step, steps_per_epoch):\n    return 0.01\n")
+    for each in ("tiny.py", "loops.py"):
+        (tmp_path / each).write_text((task_dir / each).read_text())
+    run = StudyPlan(**PLAN | {"families": ["manual"], "manual": "rates.py:rate", "trials": 2})
+    service.run(run, name="mine", task_dir=tmp_path, workers=1, device="cpu")
+    with serving("mine", task_dir=task_dir) as client:
+        assert "2 of 2 trials done" in client.detail(1)["note"]["body"]
+        assert client.open("/artifacts/1/1/1-2")[0] >= 400
+    with serving("mine", task_dir=tmp_path) as client:
+        assert "from rates import rate" in client.detail(1)["note"]["body"]
+
+
 def _second():
     from datetime import timedelta
 
@@ -258,6 +280,16 @@ def test_a_site_that_points_its_name_here_is_not_answered(url, task_dir) -> None
     with serving() as client:
         assert client.open("/api/studies", Host="evil.example")[0] == 403
         assert client.open("/api/studies", Host="localhost:1")[0] == 200
+    with serving(host="127.0.0.2") as client:
+        assert client.open("/api/studies", Host="evil.example")[0] == 403
+        assert client.open("/api/studies")[0] == 200
+
+
+def test_the_last_port_in_use_has_none_behind_it(url, task_dir, clrsearch) -> None:
+    begin(task_dir)
+    with socket.create_server(("127.0.0.3", 65535)):
+        code, _, err = clrsearch("dashboard", "--host", "127.0.0.3", "--port", "65535")
+    assert (code, err) == (2, "clrsearch: port 65535 of 127.0.0.3 is in use\n")
 
 
 def test_a_port_in_use_is_named_with_the_next_free_one(url, task_dir, clrsearch) -> None:

@@ -73,6 +73,9 @@ def test_from_the_command_line_to_the_verdict(clrsearch, url, task_dir, monkeypa
     for record in now.records[:3]:
         assert service.replay("mine", record.number, device="cpu").matches
     assert "4 epochs of 4 steps" in service.best("mine").code
+    for form in ("json", "toml", "optax", "table"):
+        assert clrsearch("best", "mine", "--format", form)[0] == 0
+    assert clrsearch("report", "mine", "-o", str(url.file.with_name("r.html")))[0] == 0
 
 
 def test_a_killed_trial_goes_on_from_its_checkpoint(url, task_dir) -> None:

@@ -161,7 +161,9 @@ def best_text(found: Best, format: str) -> str:
     """A study's best schedule as json, as toml, or in the format that its code was asked for."""
     if format == "json":
         return json_format.dumps(_best_values(found), indent=2) + "\n"
-    return tomli_w.dumps(_best_values(found)) if format == "toml" else found.code
+    if format == "toml":  # which knows no null
+        return tomli_w.dumps({k: v for k, v in _best_values(found).items() if v is not None})
+    return found.code
 
 
 def print_list(snapshots: Sequence[Snapshot], *, json: bool) -> None:

@@ -75,7 +75,8 @@ def write(found: Found) -> str:
     maths = ("import math", "") if uses_math(body) else ()
     adam = found.momentum == "betas"
     made = "FoundSchedule(batches_per_epoch)"
-    example = f"Adam({made})" if adam else f"SGD({made}, momentum=0.9)"
+    momentum = ", momentum=0.9" if found.momentum == "momentum" else ""
+    example = f"Adam({made})" if adam else f"SGD({made}{momentum})"
     text = "\n".join(
         [*opening(file, [*maths, "import keras", "from keras import ops"]), "", "", body, ""]
     )

@@ -36,14 +36,18 @@ def write(found: Found) -> str:
     times = "" if found.one_rate else "ratio * "
     schedule = f"make_schedule(updates_per_epoch{'' if found.one_rate else ', RATIOS[group]'})"
     adam = found.momentum == "betas"
-    example = f"adam({schedule})" if adam else f"sgd({schedule}, momentum=0.9)"
+    momentum = ", momentum=0.9" if found.momentum == "momentum" else ""
+    example = f"optax.adam({schedule})" if adam else f"optax.sgd({schedule}{momentum})"
+    if curves.momentum is not None:
+        group = "" if found.one_rate else ", ratio=RATIOS[group]"
+        example = f"make_optimizer(steps_per_epoch=updates_per_epoch{group})"
     lines += [
         f"def make_schedule(steps_per_epoch=STEPS_PER_EPOCH{ratio}):",
         '    """The learning rate by the number of the update, from 0, over EPOCHS epochs.',
         "",
         f"    Found with {file.optimizer}.",
         "",
-        f"        optimizer = optax.{example}",
+        f"        optimizer = {example}",
         '    """',
         "    stretch = steps_per_epoch / STEPS_PER_EPOCH"
         f"  # 1.0 with the {file.steps_per_epoch} of the search",

@@ -46,6 +46,7 @@ def scheduled(
         ("num_train_epochs", run.total_epochs, "run.total_epochs"),
         ("seed", run.seed, "run.seed"),  # else all runs see the data in one order
         ("eval_strategy", "epoch", '"epoch"'),
+        ("fp16", False, "False: bf16 skips no step of the schedule"),
     ):
         found = getattr(arguments, name)
         if found != wanted:

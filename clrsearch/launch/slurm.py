@@ -173,7 +173,11 @@ def attend(commands: Sequence[Sequence[str]]) -> None:
         _tell(number)
 
     signal.signal(signal.SIGTERM, terminate)
-    _attended[:] = [subprocess.Popen(arguments) for arguments in commands]
+    _attended.clear()
+    for arguments in commands:
+        _attended.append(subprocess.Popen(arguments))
+    if terminated:  # while they were started
+        _tell(signal.SIGTERM)
     codes = [each.wait() for each in _attended]
     while terminated:
         signal.pause()

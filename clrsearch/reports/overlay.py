@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any, BinaryIO
 
 import optuna
@@ -24,13 +23,13 @@ from optuna.storages._cached_storage import _CachedStorage
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
-from clrsearch.errors import ClrsearchError, StudyError
+from clrsearch.errors import ClrsearchError, ScheduleError, StudyError
 from clrsearch.reports.draw import picture, to_plotly
 from clrsearch.reports.note import note, note_of_confirmation
 from clrsearch.reports.pictures import picture_of_schedules, picture_of_trials
 from clrsearch.reports.snapshot import Snapshot, snapshot
 from clrsearch.reports.source import source_code
-from clrsearch.search import ATTRIBUTE, CONFIRMATION, CURVES, Study, best_first, quiet
+from clrsearch.search import ATTRIBUTE, CONFIRMATION, CURVES, Record, Study, best_first, quiet
 from clrsearch.storage import Database, place_of
 
 RENEW_SECONDS = 10.0  # that a note and figures are shown for before they are looked at again
@@ -67,7 +66,7 @@ class Extras:
         self._lock = threading.Lock()  # a study's records are read by one thread at a time
         self._shown: dict[int, _Shown] = {}
         self._versions: dict[int, int] = {}
-        self.artifact = lru_cache(maxsize=KEPT)(self._artifact)
+        self._made: dict[tuple[str, int, str], bytes] = {}  # by study, trial and kind
 
     def attributes(self, study_id: int) -> Mapping[str, Any]:
         """The system attributes of a study that has been looked at, as far as it was renewed."""
@@ -105,7 +104,7 @@ class Extras:
             self._prepare(study)
         return study
 
-    def _artifact(self, trial_id: int, kind: str) -> bytes:
+    def artifact(self, trial_id: int, kind: str) -> bytes:
         """The content of an artifact.
 
         Raises:
@@ -118,10 +117,12 @@ class Extras:
         with self._lock:
             try:
                 study = self._open(study_id, name)
-                record = study.trial(number)
-                if kind == SNIPPET:
-                    return source_code(study, record, leads=False).encode()
-                return picture(picture_of_schedules(study, [record]), "png")
+                key = study.uuid, number, kind  # SQLite gives a deleted trial's id again
+                if key not in self._made:
+                    if len(self._made) == KEPT:
+                        del self._made[next(iter(self._made))]
+                    self._made[key] = _make(study, study.trial(number), kind)
+                return self._made[key]
             except ClrsearchError as error:
                 raise ArtifactNotFound(str(error)) from error
 
@@ -245,6 +246,21 @@ def _artifacts_of(trial: FrozenTrial) -> dict[str, str]:
     return found
 
 
+def _make(study: Study, record: Record, kind: str) -> bytes:
+    if kind == SNIPPET:
+        return source_code(study, record, leads=False).encode()
+    return picture(picture_of_schedules(study, [record]), "png")
+
+
+def _plays(study: Study, record: Record) -> bool:
+    """Whether the trial's trace is known: a function of the user's may not be at hand."""
+    try:
+        study.trace(record.family, record.params)
+    except ScheduleError:
+        return False
+    return True
+
+
 def _state(now: Snapshot) -> object:
     """What decides whether note and figures are still right."""
     confirmed = now.confirmed
@@ -267,10 +283,12 @@ def _attributes(study: Study, now: Snapshot, version: int) -> dict[str, Any]:
         return {**scratch._storage.get_study_system_attrs(scratch._study_id), NOTE: version}
     verdict = now.confirmed.verdict if now.confirmed else None
     winner = now.leader if verdict is None else study.trial(verdict.chosen)
-    code = "" if winner is None else source_code(study, winner, verdict)
+    known = winner is not None and _plays(study, winner)
+    code = source_code(study, winner, verdict) if winner is not None and known else ""
     save_note(scratch, note(now, code))
     shown = best_first(now.records, now.direction)[:OVERLAID]
     shown += [each for each in (winner, now.baseline) if each is not None and each not in shown]
+    shown = [each for each in shown if _plays(study, each)]
     if shown:
         for name, figure in (
             ("schedules", picture_of_schedules(study, shown)),

@@ -34,6 +34,19 @@ class SourceFile:
     steps_per_epoch: int
     multipliers: Sequence[float] = (1.0,)
 
+    def __post_init__(self) -> None:
+        """Make the texts fit to stand in a docstring, whoever has written them."""
+        found = {inert(label): inert(text) for label, text in self.found.items()}
+        object.__setattr__(self, "found", found)
+        object.__setattr__(self, "title", inert(self.title))
+        object.__setattr__(self, "optimizer", inert(self.optimizer))
+
+
+def inert(text: str) -> str:
+    """A text that neither ends a docstring nor escapes anything in it, on one line."""
+    line = "".join(each if each.isprintable() else " " for each in text)
+    return line.replace("\\", "\\\\").replace('"', '\\"')
+
 
 def render(schedule: Schedule, file: SourceFile) -> str:
     """The text of a Python file with a function ``make_scheduler(optimizer, steps_per_epoch)``.

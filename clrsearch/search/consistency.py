@@ -9,12 +9,16 @@ from clrsearch.search.history import Record
 from clrsearch.storage import SlotState
 
 NAMED = 5  # slots or trials in one message
+GOING_ON = {SlotState.OPEN, SlotState.CLAIMED}
 TOLD = {SlotState.COMPLETE, SlotState.PRUNED, SlotState.DIVERGED}
+
+
+MISSING = "missing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Misfit:
-    """What does not fit; ``passing`` where a worker was killed, and the next puts it right."""
+    """What does not fit; ``passing`` where a process was killed, and the next puts it right."""
 
     says: str
     passing: bool
@@ -39,12 +43,17 @@ def misfits(
         if slots[number] not in [each.end for each in told.get(number, [])]
         and not (slots[number] == SlotState.FAILED and number in failed)
     ]
-    early = [each for some in told.values() for each in some if each.slot in slots.keys() - ended]
-    orphans = [each for each in records if each.state == "running" and each.slot in ended]
+    open_still = {number for number, state in slots.items() if state in GOING_ON}
+    early = [each for some in told.values() for each in some if each.slot in open_still]
+    orphans = [
+        each
+        for each in records
+        if each.state == "running" and each.slot in slots.keys() - open_still
+    ]
     whole = list(range(1, epochs + 1))
     partial = [each for each in records if each.state == "complete" and list(each.values) != whole]
     found = [
-        _slots(set(range(budget)) - set(slots), "missing", passing=True),
+        _slots(set(range(budget)) - set(slots), MISSING, passing=True),
         _slots(untold, "used up, but no trial of theirs ended so"),
         _slots([number for number, each in told.items() if len(each) > 1], "used up twice"),
         _trials(early, "ended, but their slots are not used up", passing=True),

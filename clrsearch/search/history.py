@@ -184,6 +184,7 @@ def to_record(details: Details, values: dict[int, float]) -> Record:
     """The record of a trial that one of our workers has begun."""
     attributes = details.attributes
     family = attributes["family"]
+    assert details.started is not None  # ours are born running
     end: Mapping[str, Any] = attributes.get(END, {})
     return Record(
         number=details.number,

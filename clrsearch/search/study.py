@@ -73,6 +73,8 @@ class Study:
         try:
             plan = StudyPlan.model_validate(stored["plan"])
             self.facts = TaskFacts.model_validate(stored["facts"])
+            tested = stored.get("range_test")
+            self.range_test = None if tested is None else RangeTest.model_validate(tested)
         except ValidationError as error:
             key = ".".join(str(part) for part in error.errors()[0]["loc"])
             raise StudyError(
@@ -82,8 +84,6 @@ class Study:
         grown = max(plan.trials, self.slots.counts().total())
         self.plan = plan.model_copy(update={"trials": grown})
         self.created = datetime.fromisoformat(stored["created"])
-        tested = stored.get("range_test")
-        self.range_test = None if tested is None else RangeTest.model_validate(tested)
         self.space: StudySpace = build_space(self.plan, self.facts, tested=self.range_test)
         self.uuid: str = stored["uuid"]
         self._trials = Trials(database.engine, self._id, unread=CURVES)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from clrsearch.errors import StudyError
-from clrsearch.search import Study, misfits, study_names
+from clrsearch.errors import ClrsearchError, StorageError
+from clrsearch.search import MISSING, Misfit, Study, misfits, study_names
 from clrsearch.service.doctor import Finding
 from clrsearch.service.place import Storage, beside, checkpoint_root, storage_url
 from clrsearch.storage import SlotState, open_database, slot_owners
@@ -38,7 +38,7 @@ def check_database(*, storage: Storage = None) -> list[Finding]:
         for name in ours:
             try:
                 study = Study(database, name)
-            except StudyError as error:
+            except ClrsearchError as error:
                 findings.append(Finding(what=name, state="wrong", says=str(error)))
                 continue
             findings += _check(study)
@@ -60,8 +60,9 @@ def check_database(*, storage: Storage = None) -> list[Finding]:
 
 def _check(study: Study) -> Iterator[Finding]:
     claims = study.slots.claims()
-    slots = study.slots.states()
+    before = study.slots.states()
     records = study.history.records()
+    slots = {**study.slots.states(), **before}  # more may have been added meanwhile
     budget = study.plan.trials if study.stage == "search" else 0
     wrong = misfits(slots, records, budget=budget, epochs=study.facts.epochs)
     counts = ", ".join(
@@ -74,7 +75,7 @@ def _check(study: Study) -> Iterator[Finding]:
             what=study.name,
             state="note" if each.passing else "wrong",
             says=each.says,
-            remedy=f"clrsearch worker {study.name} puts it right" if each.passing else BY_HAND,
+            remedy=_remedy(study, each),
         )
     lost = [claim for claim in claims if claim.expired]
     if lost:
@@ -92,6 +93,14 @@ def _check(study: Study) -> Iterator[Finding]:
             says=f"trials {', '.join(drifted)}: an epoch came out differently when it was repeated",
             remedy="machines or packages that compute differently; clrsearch replay shows how far",
         )
+
+
+def _remedy(study: Study, misfit: Misfit) -> str:
+    if not misfit.passing:
+        return BY_HAND
+    if misfit.says.endswith(MISSING):
+        return "the command that began the study, clrsearch run, adds them"
+    return f"clrsearch worker {study.name} puts it right"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +121,7 @@ def prune_checkpoints(*, storage: Storage = None, checkpoint_dir: Path | None = 
     beside a SQLite file, where all are its own.
 
     Raises:
-        StorageError: there is no database.
+        StorageError: there is no database, or a file cannot be removed.
         StudyError: one of the studies cannot be read, so that nothing is known of its trials.
     """
     from clrsearch.training import Needed, needless
@@ -124,10 +133,11 @@ def prune_checkpoints(*, storage: Storage = None, checkpoint_dir: Path | None = 
     files: list[Path] = []
     done: list[Path] = []
     foreign: list[Path] = []
+    folders = sorted(path for path in root.glob("*") if _is_uuid(path.name))  # before the studies
     with open_database(url) as database:
         opened = [Study(database, name) for name in study_names(database)[0]]
         studies = {study.uuid: study for study in opened}
-        for folder in sorted(path for path in root.glob("*") if _is_uuid(path.name)):
+        for folder in folders:
             study = studies.get(folder.name)
             if study is not None:
                 files += needless(folder, partial(needed, study))
@@ -137,13 +147,24 @@ def prune_checkpoints(*, storage: Storage = None, checkpoint_dir: Path | None = 
                 done.append(folder)
             else:
                 foreign.append(folder)
-    size = sum(path.stat().st_size for path in files)
-    for path in files:
-        path.unlink(missing_ok=True)
+    sizes = [_remove(path) for path in files]
     for folder in done:
         with suppress(OSError):  # not empty: somebody keeps other things there
             folder.rmdir()
-    return Pruned(root=root, files=len(files), size=size, foreign=tuple(foreign))
+    removed = [size for size in sizes if size is not None]
+    return Pruned(root=root, files=len(removed), size=sum(removed), foreign=tuple(foreign))
+
+
+def _remove(path: Path) -> int | None:
+    """Remove a file; its size, None where its worker has removed it meanwhile."""
+    try:
+        size = path.stat().st_size
+        path.unlink()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"{path} cannot be removed: {error.strerror}") from error
+    return size
 
 
 def _is_uuid(text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import json
 import re
 import socket
@@ -27,6 +28,7 @@ from clrsearch.storage import DATABASE_ERRORS, condition, open_database, quiet_o
 
 HOST, PORT = "127.0.0.1", 8080
 LOOKED_FOR = 100  # ports behind one that is taken
+PORTS = 65536
 LOOPBACK = frozenset({"127.0.0.1", "localhost"})
 _STUDY = re.compile(r"/api/studies/(\d+)")
 _NOTE = re.compile(r"/api/studies/\d+(/\d+)?/note")
@@ -83,7 +85,7 @@ def dashboard(
         guarded = Guard(
             wsgi(overlay, Artifacts(extras)),
             read_only=read_only,
-            hosts=LOOPBACK if host in LOOPBACK else None,
+            hosts=LOOPBACK | {host} if _is_loopback(host) else None,
             renew=lambda study_id: _renew(overlay, extras, study_id),
         )
         with _listen(host, port, guarded) as server:
@@ -166,9 +168,19 @@ def _listen(host: str, port: int, application: Application) -> WSGIServer:
         if error.errno != errno.EADDRINUSE:
             reason = error.strerror or str(error)
             raise PlanError(f"--host {host} --port {port}: {reason}") from error
-        free = next(filter(partial(_is_free, host), range(port + 1, port + LOOKED_FOR)), None)
+        free = next(
+            filter(partial(_is_free, host), range(port + 1, min(port + LOOKED_FOR, PORTS))), None
+        )
         instead = "" if free is None else f": --port {free} is free"
         raise PlanError(f"port {port} of {host} is in use{instead}") from error
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether it is a name or an address of this machine for itself."""
+    try:
+        return host in LOOPBACK or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_free(host: str, port: int) -> bool:

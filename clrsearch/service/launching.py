@@ -34,6 +34,7 @@ from clrsearch.service.working import (
     CHECKPOINT_SECONDS,
     require_limits,
     require_room,
+    wanted_stages,
     watch_workers,
     worker_command,
     worker_options,
@@ -282,7 +283,7 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
 
 def slots_left(study: Study) -> int:
     """How many workers find something to do, now or in the confirmation that follows."""
-    stages = study.stages()
+    stages = wanted_stages(study)
     left = [stage.slots.unfinished() for stage in stages]
     confirm = study.plan.confirm
     if len(stages) == 1 and confirm.enabled:

@@ -84,14 +84,19 @@ def has_ended(study: Study) -> bool:
     sibling = study.confirmation()
     if sibling is None:
         return all(record.state != "complete" for record in study.history.records())
-    return sibling.slots.unfinished() == 0
+    return sibling.stopped is not None or sibling.slots.unfinished() == 0
 
 
 def _replace(to: Path, text: str) -> None:
     """Write a file in one step, as far as its readers can see."""
     try:
         with NamedTemporaryFile(
-            "w", encoding="utf-8", dir=to.parent, prefix=f".{to.name}.", delete=False
+            "w",
+            encoding="utf-8",
+            errors="backslashreplace",
+            dir=to.parent,
+            prefix=f".{to.name}.",
+            delete=False,
         ) as beside:
             try:
                 beside.write(text)

@@ -28,6 +28,7 @@ from clrsearch.service.working import (
     CHECKPOINT_SECONDS,
     begin_confirmation,
     require_room,
+    wanted_stages,
     watch_workers,
     worker_command,
     worker_options,
@@ -148,7 +149,7 @@ def _left(study: Study) -> int:
     """How many slots are open or claimed, those of a confirmation that is asked for included."""
     if study.plan.confirm.enabled:
         begin_confirmation(study)
-    return sum(each.slots.unfinished() for each in study.stages())
+    return sum(each.slots.unfinished() for each in wanted_stages(study))
 
 
 def _goes_on(url: StorageUrl, name: str, loaded: LoadedTask) -> bool:

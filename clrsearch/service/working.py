@@ -194,9 +194,14 @@ def begin_confirmation(study: Study) -> Study | None:
     return study.confirm(best, plan.confirm.seeds)
 
 
+def wanted_stages(study: Study) -> list[Study]:
+    """The search and, if one is asked for and has begun, the confirmation."""
+    return study.stages() if study.plan.confirm.enabled else [study]
+
+
 def _free(study: Study) -> int:
     """How many slots are open, or held under a lease that has run out."""
-    return sum(each.slots.unfinished() - each.slots.live() for each in study.stages())
+    return sum(each.slots.unfinished() - each.slots.live() for each in wanted_stages(study))
 
 
 def require_limits(

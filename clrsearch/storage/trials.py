@@ -34,12 +34,12 @@ _values = models.TrialIntermediateValueModel.__table__
 class Details:
     """A trial without its values. It is born with most of that, and its end adds the rest.
 
-    Times are in UTC.
+    Times are in UTC. One that somebody has enqueued has not been started.
     """
 
     number: int
     state: TrialState
-    started: datetime
+    started: datetime | None
     ended: datetime | None
     params: Mapping[str, Any]
     attributes: Mapping[str, Any]
@@ -92,7 +92,7 @@ class Trials:
             row.trial_id: Details(
                 number=row.number,
                 state=row.state,
-                started=row.datetime_start.replace(tzinfo=UTC),
+                started=row.datetime_start and row.datetime_start.replace(tzinfo=UTC),
                 ended=row.datetime_complete and row.datetime_complete.replace(tzinfo=UTC),
                 params=params[row.trial_id],
                 attributes=attributes[row.trial_id],

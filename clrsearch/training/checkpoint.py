@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import torch
 
-from clrsearch.errors import StorageError
+from clrsearch.errors import StorageError, TaskError
 
 _SIGN = "worker-"  # in front of a worker's name
 
@@ -54,9 +54,13 @@ class Checkpoints:
 
         Raises:
             StorageError: the disk is full, or another error of the file system.
+            TaskError: the state has something in it that cannot be pickled.
         """
         buffer = io.BytesIO()  # torch.save to a full disk raises no OSError
-        torch.save(dict(state), buffer)
+        try:
+            torch.save(dict(state), buffer)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise TaskError(f"what a run consists of cannot be saved: {error}") from error
         path = self._path(trial)
         draft = path.with_suffix(f".{os.getpid()}.tmp")
         try:

@@ -67,7 +67,8 @@ class OwnRun:
         self._kept: Mapping[str, Any] = {}
         self._saved: Mapping[str, Any] | None = None  # states to bring back
         self._tested: Mapping[str, float] = {}
-        self._ended: BaseException | None = None  # why StopRun was raised
+        self._ended: BaseException | None = None  # why StopRun was raised ...
+        self._stopped = False  # ... or whether it was because the trial has come to its end
 
     @property
     def done_epochs(self) -> int:
@@ -105,22 +106,25 @@ class OwnRun:
     def checkpoint(self, **objects: Any) -> None:
         """Name what is to be saved, before the epochs: the model, the optimizer, anything alike.
 
-        What has ``state_dict()`` and ``load_state_dict()`` is saved at the ends of epochs, and
-        brought back here where the trial goes on. A run that names nothing begins again.
+        What has ``state_dict()`` and ``load_state_dict()`` is saved at the ends of epochs and,
+        where the trial goes on, brought back when they begin. A run that names nothing begins
+        again.
         """
         self._require(not self._under_way, "run.checkpoint() comes before run.epochs()")
+        complaint = unsavable(objects)
+        self._require(complaint is None, str(complaint))
         self._kept = objects
-        saved, self._saved = self._saved, None
-        if saved is not None and saved.keys() == objects.keys():
-            for name, each in objects.items():
-                each.load_state_dict(saved[name])
-        elif saved is not None:
-            self._done = 0
+        if self._saved is not None and self._saved.keys() != objects.keys():
+            self._saved, self._done = None, 0
 
     def epochs(self) -> Iterator[int]:
         """The epochs that are left to train, from 0 on; each begins with its own random seed."""
-        self._require(self._saved is None, "run.checkpoint() was not called as it was before")
         scheduler = self._known_scheduler()
+        if self._saved is not None:
+            self._require(bool(self._kept), "run.checkpoint() was not called as it was before")
+            for name, each in self._kept.items():
+                each.load_state_dict(self._saved[name])
+            self._saved = None
         while self._done < self.total_epochs:
             self._leave_if_asked()
             scheduler.seek(self._done * self._facts.steps_per_epoch)
@@ -162,7 +166,8 @@ class OwnRun:
             goes_on = self._on_epoch(Epoch(number=epoch, loss=None, metrics=found))
         except BaseException as error:
             self._end(error)
-        if not goes_on:
+        self._stopped = not goes_on
+        if self._stopped:
             raise StopRun
 
     def test(self, measure: Callable[[], Mapping[str, Any]]) -> None:
@@ -191,7 +196,7 @@ class OwnRun:
         self._require(wrong is None, f"{calls}{wrong}")
 
     def _require(self, holds: bool, message: str) -> None:
-        if self._ended is not None:
+        if self._stopped or self._ended is not None:
             raise StopRun from self._ended
         if not holds:
             self._end(TaskError(message))
@@ -237,19 +242,18 @@ class LoopRun:
         own, total = self._own, self._facts.epochs
         self._on_epoch = on_epoch
         self._since = time.perf_counter()
-        stopped = False
         try:
             call(self._loop, own)
         except StopRun:
-            stopped = True
+            pass
         except TaskError:
-            if own._ended is None:
+            if own._ended is None and not own._stopped:
                 raise  # else the loop complained of being stopped
         finally:
             self.seconds += time.perf_counter() - self._since
         if own._ended is not None:
             raise own._ended
-        if not stopped and own._done < total:
+        if not own._stopped and own._done < total:
             raise TaskError(f"{self._loop.name} returned after {own._done} of {total} epochs")
 
     def _finished(self, epoch: Epoch) -> bool:
@@ -270,8 +274,9 @@ class LoopRun:
         own = self._own
         if own._under_way or not own._kept:
             return None
-        states = {name: each.state_dict() for name, each in own._kept.items()}
-        return {"epoch": self.epoch, "seconds": self.seconds, "objects": states}
+        with task_code(f"saving what {self._loop.name} has named"):
+            states = {name: each.state_dict() for name, each in own._kept.items()}
+        return {"epoch": own._done, "seconds": self.seconds, "objects": states}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Run.restore`; the objects are brought back when the loop names them."""
@@ -291,6 +296,7 @@ class TrialRun:
         self.options = loop.options
         self.data_dir = loop.data_dir
         self.total_epochs = total_epochs
+        self.done_epochs = 0
         self.seed = own_seed(0, 0)
         self.found: tuple[Optimizer, int] | None = None
 
@@ -305,12 +311,8 @@ class TrialRun:
         Raises:
             TaskError: something has no state that could be saved.
         """
-        for name, each in objects.items():
-            if not (hasattr(each, "state_dict") and hasattr(each, "load_state_dict")):
-                raise TaskError(
-                    f"run.checkpoint({name}=...): a {type(each).__name__} has no state_dict() and "
-                    "load_state_dict()"
-                )
+        if (complaint := unsavable(objects)) is not None:
+            raise TaskError(complaint)
 
     def _too_early(self, *_: object, **__: object) -> NoReturn:
         raise TaskError(_NO_SCHEDULER)
@@ -329,6 +331,17 @@ def call(loop: Loop, run: OwnRun | TrialRun) -> None:
         loop.function(run)
 
 
+def unsavable(objects: Mapping[str, Any]) -> str | None:
+    """Which of the objects that a loop names has no state to be saved; None where all have one."""
+    for name, each in objects.items():
+        if not (hasattr(each, "state_dict") and hasattr(each, "load_state_dict")):
+            return (
+                f"run.checkpoint({name}=...): a {type(each).__name__} has no state_dict() and "
+                "load_state_dict()"
+            )
+    return None
+
+
 def misstepped(seen: int, optimizer: int, expected: int, *, first: bool) -> str | None:
     """How a loop steps wrongly: so many calls of ``step()`` in an epoch, where others are expected.
 
@@ -338,13 +351,18 @@ def misstepped(seen: int, optimizer: int, expected: int, *, first: bool) -> str 
         return None
     told = f", and steps_per_epoch is {expected}: "
     if not first:
-        return f"{told}every epoch must have the same number of steps (drop_last=True?)"
+        return (
+            f"{told}every epoch must have the same number of steps; use drop_last=True, and step "
+            "it also where a GradScaler skips the optimizer's step"
+        )
     if seen == 0:
         return f"{told}call it after each optimizer.step()"
     if seen == 1 and optimizer != 1:
         return f"{told}call it after each optimizer.step(), not once per epoch"
     if seen == optimizer < expected:
         batches = round(expected / seen)
+        if batches == 1:
+            return f"{told}step it also where a GradScaler skips the optimizer's step"
         return (
             f"{told}it counts steps of the optimizer, of which there are {seen}; where gradients "
             f"are accumulated over {batches} batches, they are not the batches"

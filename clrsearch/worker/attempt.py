@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from clrsearch.errors import StorageError
+from clrsearch.errors import StorageError, TaskError
 from clrsearch.search import Record, Study, hopeless
 from clrsearch.storage import DATABASE_ERRORS, Patience, Slot, SlotState
 from clrsearch.training import Checkpoints, Diverged, Epoch, Interrupted, Run
@@ -100,7 +100,7 @@ class Attempt:
         try:
             if self._post() and self._run.epoch < self._study.facts.epochs:
                 self._save()
-        except (*DATABASE_ERRORS, StorageError, Interrupted, TrialEnded):
+        except (*DATABASE_ERRORS, StorageError, TaskError, Interrupted, TrialEnded):
             return  # the next attempt begins with the last checkpoint, or with none
 
     def _post(self, *, apart: float = 0.0) -> bool:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from clrsearch.errors import StorageError
 from clrsearch.storage import DATABASE_ERRORS, Slots
 from clrsearch.training import Checkpoints
 
@@ -41,13 +42,14 @@ class SharedFolder:
 
     def look(self) -> None:
         """Once a minute: tell, once, of workers whose sign is missing for the second time."""
+        with suppress(StorageError):  # in case that somebody has cleaned up
+            self._checkpoints.sign(self._worker)
         now = time.monotonic()
         waits = self._looked_at is not None and now - self._looked_at < LOOK_SECONDS
         if self._told or waits:
             return
         self._looked_at = now
         with suppress(*DATABASE_ERRORS):
-            self._checkpoints.sign(self._worker)  # in case that somebody has cleaned up
             others = {claim.worker for claim in self._slots.claims()}
             missing = self._checkpoints.unsigned(others)
             if apart := sorted(missing & self._missed):

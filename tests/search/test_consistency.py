@@ -93,3 +93,8 @@ def test_missing_slots_are_counted_against_the_budget() -> None:
     (missing,) = misfits({0: OPEN, 4: OPEN}, [], budget=12, epochs=3)
     assert missing.says == "slots 1, 2, 3, 5, 6 and 5 others: missing"
     assert missing.passing
+
+
+def test_of_a_cancelled_slot_a_trial_may_have_ended() -> None:
+    assert found([SlotState.CANCELLED], [trial(0, 0, "complete")]) == {}
+    assert list(found([SlotState.CANCELLED], [trial(0, 0, "running")]).values()) == [True]

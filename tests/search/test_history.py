@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import optuna
 import pytest
 import sqlalchemy as sa
 from optuna.storages._rdb import models
@@ -143,3 +144,9 @@ def test_many_trials_are_read_at_once_as_few_are(study, monkeypatch) -> None:
     few = other_look(study).records()
     monkeypatch.setattr("clrsearch.storage.trials.CHUNK", 1)
     assert other_look(study).records() == few
+
+
+def test_what_somebody_has_enqueued_is_left_out(study) -> None:
+    optuna.load_study(study_name=study.name, storage=study.database.optuna).enqueue_trial({})
+    number = begin(study, rates=[[1.0]])
+    assert [record.number for record in study.history.records()] == [number]

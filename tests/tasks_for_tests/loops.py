@@ -246,3 +246,52 @@ def has_arguments(run):
     arguments = parser.parse_args()
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=arguments.lr)
     run.scheduler(optimizer, 4)
+
+
+def saves_a_number(run):
+    model, optimizer, loader, _ = parts(run)
+    run.scheduler(optimizer, len(loader))
+    run.checkpoint(model=model, best=0.0)
+
+
+class Unpicklable:
+    """Its state is a function."""
+
+    def state_dict(self):
+        return {"function": lambda: 0}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def saves_a_function(run):
+    model, optimizer, loader, validation = parts(run)
+    scheduler = run.scheduler(optimizer, len(loader))
+    run.checkpoint(own=Unpicklable())
+    for _ in run.epochs():
+        epoch_of(model, optimizer, loader, scheduler)
+        run.report(error=error(model, validation))
+
+
+def checkpoint_first(run):
+    """Two groups, and what is saved is named before the scheduler is asked for."""
+    model, _, loader, validation = parts(run)
+    groups = [{"params": model[0].parameters(), "lr": 0.0005}]
+    groups += [{"params": model[2].parameters(), "lr": 0.0015}]
+    optimizer = torch.optim.SGD(groups, momentum=0.9)
+    run.checkpoint(model=model, optimizer=optimizer)
+    scheduler = run.scheduler(optimizer, len(loader))
+    for _ in run.epochs():
+        epoch_of(model, optimizer, loader, scheduler)
+        run.report(error=error(model, validation))
+
+
+def cleans_up_badly(run):
+    model, optimizer, loader, validation = parts(run)
+    scheduler = run.scheduler(optimizer, len(loader))
+    try:
+        for _ in run.epochs():
+            epoch_of(model, optimizer, loader, scheduler)
+            run.report(error=error(model, validation))
+    finally:
+        raise RuntimeError("the log is closed")

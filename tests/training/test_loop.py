@@ -13,7 +13,7 @@ from torch.optim import SGD, AdamW
 from clrsearch.errors import TaskError
 from clrsearch.schedules import Cyclic, Trace, trace
 from clrsearch.tasks import load_task
-from clrsearch.training import Diverged, Interrupted, probe
+from clrsearch.training import Checkpoints, Diverged, Interrupted, probe
 from clrsearch.training.loop import LoopRun, misstepped
 from clrsearch.training.playback import TraceScheduler
 
@@ -121,6 +121,8 @@ def test_a_batch_size_is_the_loops_own(load) -> None:
         ("loses_its_momentum", "kind of momentum is none here, and was momentum when"),
         ("another_batch_size", "steps_per_epoch is 2 here, and was 4 when the study was made"),
         ("two_schedulers", r"run.scheduler\(\) was called twice"),
+        ("saves_a_number", r"run.checkpoint\(best=...\): a float has no state_dict\(\)"),
+        ("cleans_up_badly", "RuntimeError while running .*the log is closed"),
     ],
 )
 def test_each_of_the_usual_mistakes_is_named(run, name, says) -> None:
@@ -173,6 +175,33 @@ def test_a_resumed_run_gives_the_same_values(run) -> None:
     assert second.epoch == 2
     assert curve(second) == {epoch: whole[epoch] for epoch in (3, 4)}
     assert second.seconds > states[2]["seconds"]
+
+
+def test_one_that_names_its_parts_before_it_asks_for_the_scheduler_goes_on_too(run) -> None:
+    played = Trace(rates=np.outer([1.0, 7.0], np.linspace(0.002, 0.0, 16)), momenta=None)
+    whole = curve(run("checkpoint_first", played=played))
+    first = run("checkpoint_first", played=played)
+    states = {}
+
+    def save(epoch):
+        states[epoch.number] = saved(first.state())
+        return epoch.number < 3
+
+    first.train(save)
+    second = run("checkpoint_first", played=played)
+    second.restore(torch.load(states[3], weights_only=True))
+    assert curve(second) == {4: whole[4]}
+
+
+def test_what_cannot_be_pickled_is_the_tasks_fault(run, tmp_path) -> None:
+    one, checkpoints = run("saves_a_function"), Checkpoints(tmp_path)
+    with pytest.raises(TaskError, match="what a run consists of cannot be saved"):
+        one.train(lambda epoch: checkpoints.save(0, one.state(), confirm=lambda: True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trial_that_is_ended_is_so_whatever_the_loop_says_of_it(run) -> None:
+    assert list(curve(run("cleans_up_badly"), stop_after=2)) == [1, 2]
 
 
 def saved(state):
@@ -260,3 +289,8 @@ def test_one_that_has_another_scheduler_behind_it_begins_at_its_own_rate() -> No
 def test_as_many_steps_as_expected_are_no_mistake() -> None:
     assert misstepped(47, 47, 47, first=True) is None
     assert misstepped(48, 12, 48, first=True) is None  # per batch, under accumulation
+
+
+def test_a_step_that_a_scaler_has_skipped_is_named() -> None:
+    assert "where a GradScaler skips" in str(misstepped(99, 99, 100, first=True))
+    assert "where a GradScaler skips" in str(misstepped(99, 99, 100, first=False))

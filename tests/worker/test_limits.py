@@ -180,6 +180,18 @@ def test_who_waits_takes_over_what_another_lost(url, task_dir, monkeypatch) -> N
     assert counts(url) == [{SlotState.COMPLETE: 2}]
 
 
+def test_a_confirmation_that_is_no_longer_wanted_is_not_waited_for(url, task_dir) -> None:
+    begin(url, task_dir, trials=2, confirm=ConfirmPlan(top=1, seeds=2))
+    service.work("mine", task_dir=task_dir, max_trials=3)
+    with open_database(url) as database:
+        study = Study(database, "mine")
+        assert study.confirmation().slots.counts()[SlotState.OPEN] > 0
+        study.plan_confirmation(ALONE)
+    began = time.monotonic()
+    service.work("mine", task_dir=task_dir, idle_wait=1.0)
+    assert time.monotonic() - began < PATIENCE / 2
+
+
 def test_minutes_end_a_wait_as_well(url, task_dir) -> None:
     begin(url, task_dir, trials=1)
     began = time.monotonic()
