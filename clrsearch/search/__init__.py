@@ -1,7 +1,7 @@
 """Decides what to try, where to stop and who leads; never imports torch or training."""
 
 from clrsearch.search.confirm import Standing, Verdict, finalists, judge
-from clrsearch.search.consistency import MISSING, Misfit, misfits
+from clrsearch.search.consistency import Misfit, misfits
 from clrsearch.search.history import History, Record, best_first, leader
 from clrsearch.search.importance import LEAST as LEAST_FOR_IMPORTANCES
 from clrsearch.search.importance import importances
@@ -26,7 +26,6 @@ __all__ = [
     "CURVES",
     "GROUPS",
     "LEAST_FOR_IMPORTANCES",
-    "MISSING",
     "ConfirmPlan",
     "History",
     "Misfit",

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from clrsearch.search.history import Record
-from clrsearch.storage import SlotState
+from clrsearch.storage import UNFINISHED, SlotState
 
 NAMED = 5  # slots or trials in one message
-GOING_ON = {SlotState.OPEN, SlotState.CLAIMED}
 TOLD = {SlotState.COMPLETE, SlotState.PRUNED, SlotState.DIVERGED}
 
-
-MISSING = "missing"
+Mender = Literal["run", "worker"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Misfit:
-    """What does not fit; ``passing`` where a process was killed, and the next puts it right."""
+    """What does not fit, and which command puts it right where a process was killed."""
 
     says: str
-    passing: bool
+    mended_by: Mender | None
+
+    @property
+    def passing(self) -> bool:
+        """Whether the next process puts it right."""
+        return self.mended_by is not None
 
 
 def misfits(
@@ -43,7 +47,7 @@ def misfits(
         if slots[number] not in [each.end for each in told.get(number, [])]
         and not (slots[number] == SlotState.FAILED and number in failed)
     ]
-    open_still = {number for number, state in slots.items() if state in GOING_ON}
+    open_still = {number for number, state in slots.items() if state in UNFINISHED}
     early = [each for some in told.values() for each in some if each.slot in open_still]
     orphans = [
         each
@@ -53,28 +57,34 @@ def misfits(
     whole = list(range(1, epochs + 1))
     partial = [each for each in records if each.state == "complete" and list(each.values) != whole]
     found = [
-        _slots(set(range(budget)) - set(slots), MISSING, passing=True),
+        _slots(set(range(budget)) - set(slots), "missing", mended_by="run"),
         _slots(untold, "used up, but no trial of theirs ended so"),
         _slots([number for number, each in told.items() if len(each) > 1], "used up twice"),
-        _trials(early, "ended, but their slots are not used up", passing=True),
-        _trials(orphans, "running, but their slots are used up", passing=True),
+        _trials(early, "ended, but their slots are not used up", mended_by="worker"),
+        _trials(orphans, "running, but their slots are used up", mended_by="worker"),
         _trials([each for each in records if each.slot not in slots], "in no slot"),
         _trials(partial, f"complete, but not with the values of all {epochs} epochs"),
     ]
     return [misfit for misfit in found if misfit is not None]
 
 
-def _slots(numbers: Collection[int], what: str, *, passing: bool = False) -> Misfit | None:
-    return _misfit("slots", numbers, what, passing=passing)
+def _slots(
+    numbers: Collection[int], what: str, *, mended_by: Mender | None = None
+) -> Misfit | None:
+    return _misfit("slots", numbers, what, mended_by)
 
 
-def _trials(records: Sequence[Record], what: str, *, passing: bool = False) -> Misfit | None:
-    return _misfit("trials", [each.number for each in records], what, passing=passing)
+def _trials(
+    records: Sequence[Record], what: str, *, mended_by: Mender | None = None
+) -> Misfit | None:
+    return _misfit("trials", [each.number for each in records], what, mended_by)
 
 
-def _misfit(kind: str, numbers: Collection[int], what: str, *, passing: bool) -> Misfit | None:
+def _misfit(
+    kind: str, numbers: Collection[int], what: str, mended_by: Mender | None
+) -> Misfit | None:
     if not numbers:
         return None
     named = ", ".join(str(number) for number in sorted(numbers)[:NAMED])
     more = f" and {len(numbers) - NAMED} others" if len(numbers) > NAMED else ""
-    return Misfit(says=f"{kind} {named}{more}: {what}", passing=passing)
+    return Misfit(says=f"{kind} {named}{more}: {what}", mended_by=mended_by)

@@ -23,7 +23,7 @@ from clrsearch.search.plan import ConfirmPlan, StudyPlan
 from clrsearch.search.rangetest import RangeTest
 from clrsearch.search.sampler import distributions
 from clrsearch.search.space import StudySpace, build_space
-from clrsearch.storage import Database, Slot, Slots, SlotState, Trials
+from clrsearch.storage import UNFINISHED, Database, Slot, Slots, Trials
 from clrsearch.tasks import TaskFacts
 
 if TYPE_CHECKING:
@@ -113,9 +113,8 @@ class Study:
             PlanError: the plan cannot be searched.
             StudyError: a study of this name is there that clrsearch did not make.
         """
-        build_space(
-            plan, facts, tested=range_test
-        )  # refuses what cannot be searched before anything is written
+        # what cannot be searched is refused before anything is written
+        build_space(plan, facts, tested=range_test)
         storage = get_storage(database.optuna)
         direction = StudyDirection[facts.direction.upper()]
         try:
@@ -313,8 +312,7 @@ class Study:
 
     def discard_orphans(self) -> None:
         """Discard what still runs for slots that have ended: it was begun twice."""
-        going_on = (SlotState.OPEN, SlotState.CLAIMED)
-        ended = {slot for slot, state in self.slots.states().items() if state not in going_on}
+        ended = {slot for slot, state in self.slots.states().items() if state not in UNFINISHED}
         for record in self.history.records():
             if record.state == "running" and record.slot in ended:
                 self.discard(record.number)

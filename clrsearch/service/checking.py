@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from clrsearch.errors import ClrsearchError, StorageError
-from clrsearch.search import MISSING, Misfit, Study, misfits, study_names
+from clrsearch.search import Misfit, Study, misfits, study_names
 from clrsearch.service.doctor import Finding
 from clrsearch.service.place import Storage, beside, checkpoint_root, storage_url
 from clrsearch.storage import SlotState, open_database, slot_owners
@@ -68,7 +68,7 @@ def _check(study: Study) -> Iterator[Finding]:
     counts = ", ".join(
         f"{number} {state}" for state in SlotState if (number := list(slots.values()).count(state))
     )
-    if not any(not each.passing for each in wrong):
+    if all(each.passing for each in wrong):
         yield Finding(what=study.name, state="ok", says=f"{len(slots)} slots: {counts or 'none'}")
     for each in wrong:
         yield Finding(
@@ -96,11 +96,12 @@ def _check(study: Study) -> Iterator[Finding]:
 
 
 def _remedy(study: Study, misfit: Misfit) -> str:
-    if not misfit.passing:
-        return BY_HAND
-    if misfit.says.endswith(MISSING):
-        return "the command that began the study, clrsearch run, adds them"
-    return f"clrsearch worker {study.name} puts it right"
+    match misfit.mended_by:
+        case "run":
+            return "the command that began the study, clrsearch run, adds them"
+        case "worker":
+            return f"clrsearch worker {study.name} puts it right"
+    return BY_HAND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

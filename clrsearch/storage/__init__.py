@@ -14,6 +14,7 @@ from clrsearch.storage.place import require_place
 from clrsearch.storage.roles import MadeRole, Role, make_roles
 from clrsearch.storage.slots import (
     LEASE_SECONDS,
+    UNFINISHED,
     Claim,
     Slot,
     Slots,
@@ -31,6 +32,7 @@ __all__ = [
     "LEASE_SECONDS",
     "PATIENCE_SECONDS",
     "STORAGE_VARIABLE",
+    "UNFINISHED",
     "Claim",
     "Condition",
     "Database",

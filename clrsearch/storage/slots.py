@@ -35,6 +35,9 @@ class SlotState(StrEnum):
     CANCELLED = "cancelled"
 
 
+UNFINISHED = (SlotState.OPEN, SlotState.CLAIMED)
+"""The states of slots that are not used up."""
+
 _metadata = sa.MetaData()
 _slots = sa.Table(
     SLOT_TABLE,
@@ -161,7 +164,7 @@ def slot_owners(engine: sa.Engine) -> set[str]:
 
 def unfinished(counts: Mapping[SlotState, int]) -> int:
     """How many of the counted slots are not used up."""
-    return counts.get(SlotState.OPEN, 0) + counts.get(SlotState.CLAIMED, 0)
+    return sum(counts.get(state, 0) for state in UNFINISHED)
 
 
 def budget(counts: Mapping[SlotState, int]) -> int:
