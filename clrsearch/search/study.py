@@ -8,13 +8,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
-from pydantic import ValidationError
 
 from clrsearch.errors import StudyError
 from clrsearch.schedules import RateFunction, Trace, Value, trace
@@ -23,13 +22,12 @@ from clrsearch.search.plan import ConfirmPlan, StudyPlan
 from clrsearch.search.rangetest import RangeTest
 from clrsearch.search.sampler import distributions
 from clrsearch.search.space import StudySpace, build_space
+from clrsearch.search.stored import Stage, read_stored, unreadable
 from clrsearch.storage import UNFINISHED, Database, Slot, Slots, Trials
 from clrsearch.tasks import TaskFacts
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
-
-Stage = Literal["search", "confirm"]
 
 ATTRIBUTE = "clrsearch"
 CONFIRMATION = ".confirm"  # at the end of the name
@@ -55,7 +53,8 @@ class Study:
         """Open a study.
 
         Raises:
-            StudyError: there is none of this name (near ones are named), or it is not ours.
+            StudyError: there is none of this name (near ones are named), it is not ours, or what is
+                stored of it is damaged.
         """
         self.name = name
         self.database = database
@@ -64,28 +63,26 @@ class Study:
             self._id = self._storage.get_study_id_from_name(name)
         except KeyError:
             raise StudyError(_unknown(name, searches(database))) from None
-        stored = self._storage.get_study_user_attrs(self._id).get(ATTRIBUTE)
-        if stored is None:
-            raise StudyError(f"{name} is a study of Optuna's that clrsearch did not make")
-        self.stage: Stage = stored.get("stage", "search")
-        self.slots = Slots(database.engine, stored["uuid"], self.stage)
-        self.versions: Mapping[str, str] = stored["versions"]
         try:
-            plan = StudyPlan.model_validate(stored["plan"])
-            self.facts = TaskFacts.model_validate(stored["facts"])
-            tested = stored.get("range_test")
-            self.range_test = None if tested is None else RangeTest.model_validate(tested)
-        except ValidationError as error:
-            key = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise StudyError(
-                f"{name} was made by clrsearch {self.versions.get('clrsearch')}, and what is "
-                f"stored of it cannot be read by this one: {key}: {error.errors()[0]['msg']}"
-            ) from error
-        grown = max(plan.trials, self.slots.counts().total())
-        self.plan = plan.model_copy(update={"trials": grown})
-        self.created = datetime.fromisoformat(stored["created"])
+            attribute = self._storage.get_study_user_attrs(self._id).get(ATTRIBUTE)
+        except ValueError as error:  # no JSON
+            raise unreadable(name, error) from error
+        if attribute is None:
+            raise StudyError(f"{name} is a study of Optuna's that clrsearch did not make")
+        stored = read_stored(name, attribute)
+        self.uuid = str(stored.uuid)
+        self.stage: Stage = stored.stage
+        self.slots = Slots(database.engine, self.uuid, self.stage)
+        self.versions: Mapping[str, str] = stored.versions
+        self.created = stored.created
+        self.facts = stored.facts
+        self.range_test = stored.range_test
+        try:
+            total = self.slots.counts().total()
+        except ValueError as error:  # of a state that there is not
+            raise unreadable(name, error, attribute) from error
+        self.plan = stored.plan.model_copy(update={"trials": max(stored.plan.trials, total)})
         self.space: StudySpace = build_space(self.plan, self.facts, tested=self.range_test)
-        self.uuid: str = stored["uuid"]
         self._trials = Trials(database.engine, self._id, unread=CURVES)
         self.history = History(self._trials)
         self._trial_ids: dict[int, int] = {}

@@ -12,7 +12,13 @@ from pathlib import Path
 from clrsearch.errors import ClrsearchError, StorageError
 from clrsearch.search import Misfit, Study, misfits, study_names
 from clrsearch.service.doctor import Finding
-from clrsearch.service.place import Storage, beside, checkpoint_root, storage_url
+from clrsearch.service.place import (
+    Storage,
+    beside,
+    checkpoint_root,
+    storage_url,
+    study_folder,
+)
 from clrsearch.storage import SlotState, open_database, slot_owners
 
 BY_HAND = (
@@ -122,7 +128,7 @@ def prune_checkpoints(*, storage: Storage = None, checkpoint_dir: Path | None = 
     beside a SQLite file, where all are its own.
 
     Raises:
-        StorageError: there is no database, or a file cannot be removed.
+        StorageError: there is no database, a file cannot be removed, or a link leads elsewhere.
         StudyError: one of the studies cannot be read, so that nothing is known of its trials.
     """
     from clrsearch.training import Needed, needless
@@ -134,7 +140,8 @@ def prune_checkpoints(*, storage: Storage = None, checkpoint_dir: Path | None = 
     files: list[Path] = []
     done: list[Path] = []
     foreign: list[Path] = []
-    folders = sorted(path for path in root.glob("*") if _is_uuid(path.name))  # before the studies
+    names = sorted(path.name for path in root.glob("*") if _is_uuid(path.name))
+    folders = [study_folder(root, name) for name in names]  # before the studies
     with open_database(url) as database:
         opened = [Study(database, name) for name in study_names(database)[0]]
         studies = {study.uuid: study for study in opened}

@@ -41,8 +41,24 @@ def storage_url(given: Storage) -> StorageUrl:
 
 
 def checkpoint_folder(url: StorageUrl, study: Study, given: Path | None) -> Path:
-    """Where a study's checkpoints lie."""
-    return checkpoint_root(url, given) / study.uuid
+    """Where a study's checkpoints lie.
+
+    Raises:
+        StorageError: a link leads from there to elsewhere.
+    """
+    return study_folder(checkpoint_root(url, given), study.uuid)
+
+
+def study_folder(root: Path, uuid: str) -> Path:
+    """The folder of a study among those of all studies.
+
+    Raises:
+        StorageError: a link leads from there to elsewhere.
+    """
+    folder = root / uuid
+    if folder.resolve().parent != root.resolve():
+        raise StorageError(f"{folder} is a link that leads out of {root}: remove the link")
+    return folder
 
 
 def checkpoint_root(url: StorageUrl, given: Path | None) -> Path:

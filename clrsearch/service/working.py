@@ -25,6 +25,7 @@ from clrsearch.service.place import (
     Storage,
     checkpoint_folder,
     storage_url,
+    study_folder,
 )
 from clrsearch.storage import (
     PATIENCE_SECONDS,
@@ -167,9 +168,9 @@ def watch_workers(
         patience=patience,
         on_change=lambda: on_change(snapshot(study)),
     ).watch()
-    with suppress(OSError):  # not empty: trials are left that resume from them
+    with suppress(OSError, StorageError):  # not empty: trials are left that resume from them
         for each in study.stages():
-            (checkpoints.parent / each.uuid).rmdir()
+            study_folder(checkpoints.parent, each.uuid).rmdir()
         checkpoints.parent.rmdir()
     return interrupted
 

@@ -1,0 +1,58 @@
+"""What is stored of a study, checked before anything is made of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from clrsearch.errors import StudyError
+from clrsearch.search.plan import StudyPlan
+from clrsearch.search.rangetest import RangeTest
+from clrsearch.tasks import TaskFacts
+
+Stage = Literal["search", "confirm"]
+
+
+class Stored(BaseModel):
+    """The attribute of a study that clrsearch made.
+
+    A role that may only work on studies can write it too. ``uuid`` names a folder, so that nothing
+    but a UUID will do.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    uuid: UUID
+    stage: Stage = "search"
+    created: datetime
+    versions: dict[str, str]
+    plan: StudyPlan
+    facts: TaskFacts
+    range_test: RangeTest | None = None
+
+
+def read_stored(name: str, attribute: Any) -> Stored:
+    """The attribute of the study ``name`` as it was read.
+
+    Raises:
+        StudyError: it is damaged, or of another version; naming the key.
+    """
+    try:
+        return Stored.model_validate(attribute)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise unreadable(
+            name, f"{key}: {first['msg']}" if key else first["msg"], attribute
+        ) from error
+
+
+def unreadable(name: str, why: object, attribute: Any = None) -> StudyError:
+    """The refusal of a study, with the version that made it where that can be read."""
+    versions = attribute.get("versions") if isinstance(attribute, dict) else None
+    version = versions.get("clrsearch") if isinstance(versions, dict) else None
+    made = f" (made by clrsearch {version})" if version else ""
+    return StudyError(f"the study {name} cannot be read: {why}{made}")

@@ -1,0 +1,130 @@
+"""No row of the database leads a command out of the checkpoint folder."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import pytest
+import torch
+
+from clrsearch import service
+from clrsearch.errors import StorageError, StudyError
+from clrsearch.search import Study, StudyPlan
+from clrsearch.storage import open_database
+from clrsearch.tasks import load_task
+from clrsearch.training import probe
+
+
+@pytest.fixture
+def studies(any_url, task_dir):
+    """Two studies, and the attribute of the first as the worker role can write it."""
+    plan = StudyPlan(task="tiny.py:Tiny", trials=2)
+    facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
+    with open_database(any_url, create=True) as database:
+        made = [
+            Study.create(database, name, plan, facts, {"clrsearch": "0.1"})
+            for name in ("spoilt", "sound")
+        ]
+
+        def write(**changes) -> None:
+            stored = made[0]._storage.get_study_user_attrs(made[0].id)["clrsearch"]
+            made[0]._storage.set_study_user_attr(made[0].id, "clrsearch", {**stored, **changes})
+
+        yield made, write
+
+
+@pytest.mark.parametrize("name", ["/tmp/victim", "", ".", "..", "../sound", None, 7, ["a"]])
+def test_a_study_whose_uuid_is_none_is_refused_before_a_path_is_built(
+    studies, clrsearch, tmp_path, monkeypatch, name
+) -> None:
+    _, write = studies
+    root = tmp_path / "checkpoints"
+    monkeypatch.setenv("CLRSEARCH_CHECKPOINT_DIR", str(root))
+    kept = [root / str(uuid.uuid4()) / "trial-0.pt", tmp_path / "victim" / "thesis.tex"]
+    for path in kept:
+        path.parent.mkdir(parents=True)
+        path.write_text("years of work")
+    write(uuid=str(tmp_path / "victim") if name == "/tmp/victim" else name)
+    for command in (
+        ["delete", "spoilt", "--yes"],
+        ["worker", "spoilt"],
+        ["db", "prune-checkpoints"],
+        ["best", "spoilt"],
+    ):
+        code, _, errors = clrsearch(*command)
+        assert code == 2
+        (line,) = errors.splitlines()
+        assert line.startswith("clrsearch: the study spoilt cannot be read: uuid: ")
+        assert line.endswith(" (made by clrsearch 0.1)")
+    assert all(path.read_text() == "years of work" for path in kept)
+    assert clrsearch("show", "sound")[0] == 0
+    findings = json.loads(clrsearch("db", "check", "--json")[1])
+    assert {each["what"]: each["state"] for each in findings if each["what"] != "slots"} == {
+        "storage": "ok",
+        "spoilt": "wrong",
+        "sound": "ok",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"created": "yesterday"}, "created"),
+        ({"versions": None}, "versions"),
+        ({"stage": "encore"}, "stage"),
+        ({"facts": []}, "facts"),
+        ({"plan": {"trials": "many"}}, "plan.t"),
+        ({"range_test": 1}, "range_test"),
+    ],
+)
+def test_what_else_is_stored_of_a_study_is_refused_by_its_key(studies, changes, key) -> None:
+    (spoilt, _), write = studies
+    write(**changes)
+    with pytest.raises(StudyError, match=f"the study spoilt cannot be read: {key}"):
+        Study(spoilt.database, "spoilt")
+
+
+@pytest.mark.parametrize("text", ["no JSON", '"a text"', "null", "[]"])
+def test_an_attribute_that_is_no_table_is_refused(studies, text) -> None:
+    (spoilt, _), _ = studies
+    with spoilt.database.engine.begin() as connection:
+        where = (
+            f"study_id = {spoilt.id} AND {'`key`' if connection.dialect.name == 'mysql' else 'key'}"
+        )
+        connection.exec_driver_sql(
+            f"UPDATE study_user_attributes SET value_json = '{text}' WHERE {where} = 'clrsearch'"
+        )
+    with pytest.raises(StudyError, match=r"spoilt cannot be read|spoilt is a study of Optuna's"):
+        Study(spoilt.database, "spoilt")
+
+
+def test_slots_in_a_state_that_there_is_not_are_refused(studies) -> None:
+    (spoilt, _), _ = studies
+    with spoilt.database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE clrsearch_slots SET state = 'lost' WHERE study = '{spoilt.uuid}'"
+        )
+    with pytest.raises(StudyError, match="the study spoilt cannot be read: 'lost' is not a"):
+        Study(spoilt.database, "spoilt")
+
+
+def test_a_link_that_leads_out_of_the_folder_is_not_followed(
+    studies, task_dir, tmp_path, monkeypatch
+) -> None:
+    (study, _), _ = studies
+    root = tmp_path / "checkpoints"
+    monkeypatch.setenv("CLRSEARCH_CHECKPOINT_DIR", str(root))
+    (tmp_path / "victim").mkdir()
+    (kept := tmp_path / "victim" / "trial-0.pt").touch()
+    root.mkdir()
+    (root / study.uuid).symlink_to(tmp_path / "victim")
+    for call in (
+        lambda: service.delete("spoilt"),
+        lambda: service.prune_checkpoints(),
+        lambda: service.work("spoilt", task_dir=task_dir, allow_drift=True),
+    ):
+        with pytest.raises(StorageError, match=f"{study.uuid} is a link that leads out of {root}"):
+            call()
+    assert kept.exists()
+    assert Study(study.database, "spoilt").uuid == study.uuid
