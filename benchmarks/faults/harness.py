@@ -35,6 +35,7 @@ from clrsearch.storage import StorageUrl, open_database, quiet_optuna
 from clrsearch.tasks import load_task
 from clrsearch.training import SequentialRun, TaskData, probe
 from clrsearch.training.device import one_thread
+from clrsearch.worker import worker_name
 
 TASKS = Path(__file__).parent
 TASK = "task.py:Noisy"
@@ -192,12 +193,10 @@ class Herd:
     loops: int = 1  # in threads of each process
     living: dict[str, Any] = field(default_factory=dict)
     codes: dict[str, int] = field(default_factory=dict)
-    started: int = 0
 
     def hire(self) -> str:
         """Start one worker; its name."""
-        name = f"{socket.gethostname()}:{self.started}"
-        self.started += 1
+        name = worker_name()
         self.living[name] = FORK.Process(target=self._work, args=(name,), daemon=True)
         self.living[name].start()
         return name

@@ -36,7 +36,9 @@ DeviceOption = Annotated[
 ]
 TaskDirOption = Annotated[
     Path | None,
-    typer.Option("--task-dir", help="Where a task's file.py lies. Default: the current folder."),
+    typer.Option(
+        "--task-dir", help="Where a task's file or package lies. Default: the current folder."
+    ),
 ]
 DataDirOption = Annotated[
     Path | None,

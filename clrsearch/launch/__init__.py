@@ -1,12 +1,13 @@
 """Starts workers somewhere; knows a command line, not our code."""
 
-from clrsearch.launch.launcher import Command, Ended, Launcher, Submitter
+from clrsearch.launch.launcher import INTERPRETER, Command, Ended, Launcher, Submitter
 from clrsearch.launch.local import LocalLauncher
 from clrsearch.launch.ray import RayCluster, RaySubmitter
 from clrsearch.launch.slurm import BINARIES, NOTICE_SECONDS, SlurmJob, SlurmSubmitter
 
 __all__ = [
     "BINARIES",
+    "INTERPRETER",
     "NOTICE_SECONDS",
     "Command",
     "Ended",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+INTERPRETER = (sys.executable, "-P")
+"""This Python, with no file of the current folder in front of the standard library."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from clrsearch.errors import PlanError
-from clrsearch.launch.launcher import Command
+from clrsearch.launch.launcher import INTERPRETER, Command
 
 if TYPE_CHECKING:
     from submitit.core.core import Job, PicklingExecutor
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
 REQUEUES = 1000  # after a time limit; a study may be longer than many of them
 BINARIES = ("sbatch", "srun")
+PYTHON = shlex.join(INTERPRETER)
 NOTICE_SECONDS = 90
 """So long before a job's time is up SLURM is to say so."""
 
@@ -83,9 +83,8 @@ class SlurmSubmitter:
 
         folder = self._job.folder
         jobs = grouped(commands, self._job.workers)
-        python = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit"
         script = _make_sbatch_string(
-            command=f"{python} {shlex.quote(str(folder))}",
+            command=f"{PYTHON} -u -m submitit.core._submit {shlex.quote(str(folder))}",
             folder=folder,
             map_count=len(jobs) if len(jobs) > 1 else None,
             **self._job.parameters(),
@@ -110,7 +109,7 @@ class SlurmSubmitter:
                     f"{binary} is not found: jobs are submitted on a machine of the SLURM cluster; "
                     "--dry-run shows what would be submitted"
                 )
-        executor = SlurmExecutor(self._job.folder, max_num_timeout=REQUEUES)
+        executor = SlurmExecutor(self._job.folder, max_num_timeout=REQUEUES, python=PYTHON)
         executor.update_parameters(**self._job.parameters())
         try:
             handed_over = hand_over(executor, commands, self._job.workers)

@@ -5,7 +5,6 @@ What trains is imported where it is called, so that listing studies does not cos
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clrsearch.errors import PlanError, StorageError
-from clrsearch.launch import Command, LocalLauncher
+from clrsearch.launch import INTERPRETER, Command, LocalLauncher
 from clrsearch.reports import Snapshot, snapshot
 from clrsearch.search import (
     Record,
@@ -35,7 +34,7 @@ from clrsearch.storage import (
     open_database,
     quiet_optuna,
 )
-from clrsearch.worker import Supervisor
+from clrsearch.worker import Supervisor, worker_name
 
 if TYPE_CHECKING:
     from clrsearch.worker.signals import Interruption
@@ -80,7 +79,7 @@ def work(
     """
     from clrsearch.training import Checkpoints, RunMaker, run_maker
     from clrsearch.training.device import find_device, one_thread
-    from clrsearch.worker.loop import Worker, worker_name
+    from clrsearch.worker.loop import Worker
     from clrsearch.worker.signals import Interruption
 
     require_limits(max_minutes=max_minutes, max_trials=max_trials, idle_wait=idle_wait)
@@ -255,7 +254,7 @@ def worker_command(
     """
     return Command(
         arguments=(
-            *(sys.executable, "-m", "clrsearch", "worker", name),
+            *(*INTERPRETER, "-m", "clrsearch", "worker", name),
             *(["--device", device] if device else []),
             *(["--worker-name", worker] if worker else []),
             *options,

@@ -56,7 +56,9 @@ def load_task(
     folder: Path,
     data_dir: Path | None = None,
 ) -> LoadedTask:
-    """The task that ``name`` stands for; a ``file.py`` is looked for in ``folder``.
+    """The task that ``name`` stands for; ``folder`` is where a ``file.py`` is looked for.
+
+    What lies in it can be imported, but hides no installed module: it goes last on ``sys.path``.
 
     ``data_dir`` is where it finds its data, if it reads some from the disk.
 
@@ -171,7 +173,7 @@ def _what_is_meant(name: str) -> str:
 
 
 def _load(folder: Path, place: str) -> ModuleType:
-    return _load_file(folder, place) if place.endswith(".py") else _load_module(place)
+    return _load_file(folder, place) if place.endswith(".py") else _load_module(folder, place)
 
 
 def _source(module: ModuleType) -> str:
@@ -196,8 +198,7 @@ def _load_file(folder: Path, place: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    if str(path.parent) not in sys.path:  # its neighbours import as they do for a script
-        sys.path.insert(0, str(path.parent))
+    _make_importable(path.parent)
     sys.modules[module_name] = module
     with as_script(place), task_code(f"importing {path.name}"):
         spec.loader.exec_module(module)
@@ -205,7 +206,8 @@ def _load_file(folder: Path, place: str) -> ModuleType:
     return module
 
 
-def _load_module(name: str) -> ModuleType:
+def _load_module(folder: Path, name: str) -> ModuleType:
+    _make_importable(folder)
     try:
         found = importlib.util.find_spec(name)
     except (ImportError, ValueError):
@@ -214,6 +216,13 @@ def _load_module(name: str) -> ModuleType:
         raise TaskError(f"no module {name} can be imported; a file is written file.py:NAME")
     with task_code(f"importing {name}"):
         return importlib.import_module(name)
+
+
+def _make_importable(folder: Path) -> None:
+    """Let what lies in a folder be imported where nothing else has the name."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+        importlib.invalidate_caches()  # of files that are newer than the process
 
 
 def _require_attributes(name: str, task: type[Task]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import secrets
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -62,7 +63,7 @@ class Checkpoints:
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise TaskError(f"what a run consists of cannot be saved: {error}") from error
         path = self._path(trial)
-        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        draft = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
         try:
             try:
                 with draft.open("wb") as file:

@@ -3,6 +3,7 @@
 The loop is imported from its module, for it needs torch and a supervisor does not.
 """
 
+from clrsearch.worker.names import worker_name
 from clrsearch.worker.supervise import Supervisor
 
-__all__ = ["Supervisor"]
+__all__ = ["Supervisor", "worker_name"]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,11 +27,6 @@ LONGEST_CURVES = 3000  # numbers of up to 20 characters
 LONGEST_TRACEBACK = 10_000  # characters: MySQL keeps 64 kB
 LOSSES = 5  # of workers without a new checkpoint fail a trial
 FRESH_SECONDS = 2.0  # how old the history may be that a pruning decision sees
-
-
-def worker_name() -> str:
-    """A name that no other worker has: host, process and a few random digits."""
-    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

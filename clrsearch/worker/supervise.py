@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from clrsearch.errors import ClrsearchError, StudyStopped
 from clrsearch.launch import Command, Ended, Launcher
 from clrsearch.search import Study
 from clrsearch.storage import Patience, Tolerance
+from clrsearch.worker.names import worker_name
 
 POLL_SECONDS = 0.5
 LEFT_IN_ORDER = (0, 3)  # no slot is left; the study was stopped
@@ -90,7 +89,7 @@ class Supervisor:
     def _hire(self, posts: Sequence[int]) -> None:
         commands = []
         for post in posts:
-            name = f"{socket.gethostname()}:{os.getpid()}:{len(self._names)}"
+            name = worker_name()
             self._names.append(name)
             self._post_of.append(post)
             commands.append(self._posts[post](name))

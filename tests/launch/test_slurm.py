@@ -190,6 +190,7 @@ def test_what_is_submitted_is_what_was_shown_and_holds_no_secret(sbatch, tmp_pat
         + "python -m clrsearch worker\n" * 2
         + "# job 2\npython -m clrsearch worker"
     )
+    assert f"{sys.executable} -P -u -m submitit.core._submit" in script
     for option in (
         *("array=0-2%3", "partition=short", "gres=gpu:1", "account=lab", "time=30"),
         *("signal=USR2@90", "requeue", "cpus-per-task=2"),

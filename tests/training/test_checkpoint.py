@@ -71,7 +71,8 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path) -> None:
 
 
 def test_a_disk_that_is_full_is_told(tmp_path, monkeypatch) -> None:
-    (tmp_path / f"trial-3.{os.getpid()}.tmp").symlink_to("/dev/full")
+    monkeypatch.setattr("secrets.token_hex", lambda size: "draft")
+    (tmp_path / "trial-3.draft.tmp").symlink_to("/dev/full")
     with pytest.raises(StorageError, match=r"trial-3.pt cannot be written: No space left on dev"):
         Checkpoints(tmp_path).save(3, {"w": torch.ones(10)}, confirm=lambda: True)
     assert list(tmp_path.iterdir()) == []
