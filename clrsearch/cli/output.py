@@ -57,9 +57,11 @@ UNBOUND = 250  # columns of a table that is written to a file or a pipe
 def print_error(error: ClrsearchError) -> None:
     """One line on stderr, under the task's own traceback where the task is to blame."""
     traceback = getattr(error, "traceback", "")
+    lines = str(error).split("\n")
     if traceback:
         print(traceback.rstrip(), file=sys.stderr)
-    print(f"clrsearch: {error}", file=sys.stderr)
+        del lines[1:]  # which the traceback has shown
+    print(f"clrsearch: {' '.join(lines)}", file=sys.stderr)
 
 
 def print_result(result: Result, *, json: bool) -> None:

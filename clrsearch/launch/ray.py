@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
+from clrsearch.causes import complaint
 from clrsearch.errors import ClrsearchError, PlanError
 from clrsearch.launch.launcher import Command
 
@@ -99,7 +100,7 @@ class RaySubmitter:
 
 
 def attend(arguments: Sequence[str]) -> int | str:
-    """In a task: run a worker to its end; 0, or the last line of its complaint.
+    """In a task: run a worker to its end; 0, or its complaint.
 
     Raises:
         WorkerLost: it was killed or crashed.
@@ -112,8 +113,7 @@ def attend(arguments: Sequence[str]) -> int | str:
     sys.stderr.write(said)
     if child.returncode not in LAST_WORDS:
         raise WorkerLost(f"a worker ended with code {child.returncode}")
-    lines = [line for line in said.splitlines() if line.strip()]
-    return lines[-1].removeprefix("clrsearch: ") if child.returncode and lines else child.returncode
+    return (child.returncode and complaint(said)) or child.returncode
 
 
 def _end_with_parent() -> Callable[[], object] | None:

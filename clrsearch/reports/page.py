@@ -14,6 +14,7 @@ from typing import Any
 
 import tomli_w
 
+from clrsearch.causes import shortened
 from clrsearch.errors import StudyError
 from clrsearch.reports import words
 from clrsearch.reports.overview import all_curves_figure, best_so_far_figure, parallel
@@ -38,7 +39,7 @@ from clrsearch.search import (
 )
 
 FOLDER = Path(__file__).parent
-LONGEST_ERROR = 4000  # characters of a traceback, the last of which say most
+LONGEST_ERROR = 4000  # characters of a traceback
 MOST_FAILURES = 10  # causes
 
 
@@ -134,7 +135,7 @@ def read_page(study: Study, *, made: datetime, renewed: int | None = None) -> Pa
         if study.range_test is None
         else draw_figure(picture_of_range_test(study.range_test)),
         failures=found,
-        errors={each.trials[0]: _end_of(_error(now.records, each.trials[0])) for each in found},
+        errors={each.trials[0]: _error(now.records, each.trials[0]) for each in found},
         study_file=study_file(study.plan),
         seed=study.plan.seed,
         versions=study.versions,
@@ -212,8 +213,5 @@ def _importances(study: Study, records: Sequence[Record], family: str) -> Import
 
 
 def _error(records: Sequence[Record], number: int) -> str:
-    return next(record.error for record in records if record.number == number)
-
-
-def _end_of(text: str) -> str:
-    return text if len(text) <= LONGEST_ERROR else f"...\n{text[-LONGEST_ERROR:]}"
+    error = next(record.error for record in records if record.number == number)
+    return shortened(error, LONGEST_ERROR)

@@ -16,6 +16,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from clrsearch.causes import cause
 from clrsearch.reports import words
 from clrsearch.reports.live import COLOURS
 from clrsearch.reports.snapshot import ENDS
@@ -26,7 +27,6 @@ from clrsearch.storage import Claim, SlotState, budget, unfinished
 RECENT = 20  # trials that the pace is the mean of
 FEWEST = 3  # below that it is not known
 NAMED = 5  # trials of a cause of failure that are named in the table
-LONGEST_CAUSE = 200  # characters of it in the table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A cause, the last line of a traceback, and the numbers of the trials that it failed."""
+    """A cause, see :func:`clrsearch.causes.cause`, and the numbers of the trials it failed."""
 
     cause: str
     trials: tuple[int, ...]
@@ -193,9 +193,8 @@ def failures(records: Iterable[Record]) -> tuple[Failure, ...]:
     causes: dict[str, list[int]] = {}
     for record in records:
         if record.state == "failed":
-            said = [line.strip() for line in record.error.splitlines() if line.strip()]
-            causes.setdefault(said[-1] if said else "no reason is stored", []).append(record.number)
-    grouped = [Failure(cause=cause, trials=tuple(trials)) for cause, trials in causes.items()]
+            causes.setdefault(cause(record.error), []).append(record.number)
+    grouped = [Failure(cause=each, trials=tuple(trials)) for each, trials in causes.items()]
     return tuple(sorted(grouped, key=lambda failure: (-len(failure.trials), failure.trials)))
 
 
@@ -310,12 +309,10 @@ def _failures(failures: Sequence[Failure]) -> RenderableType:
     table.add_column("cause", overflow="fold")
     for failure in failures:
         more = [] if len(failure.trials) <= NAMED else ["..."]
-        cause = Text(failure.cause)
-        cause.truncate(LONGEST_CAUSE, overflow="ellipsis")
         table.add_row(
             str(len(failure.trials)),
             ", ".join([*(str(number) for number in failure.trials[:NAMED]), *more]),
-            cause,
+            Text(failure.cause),
         )
     return table
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from clrsearch.causes import shortened
 from clrsearch.errors import StorageError, StudyStopped, TaskError, TaskRaised
 from clrsearch.schedules import Trace, Value
 from clrsearch.search import Record, Study, suggest
@@ -282,18 +283,19 @@ class Worker:
     def _failed(self, slot: Slot, trial: int, error: TaskError, *, retry: bool = True) -> None:
         """Store the traceback; open the slot for another try, or use it up."""
         study = self._study
-        traceback = (isinstance(error, TaskRaised) and error.traceback) or str(error)
+        told = (isinstance(error, TaskRaised) and error.traceback) or str(error)
+        traceback = shortened(told, LONGEST_TRACEBACK)
         records = study.history.records()
         failures = sum(r.slot == slot.number and r.state == "failed" for r in records)
         final = not retry or failures >= study.plan.retries
-        study.fail(trial, {"error": traceback[-LONGEST_TRACEBACK:], "final": final})
+        study.fail(trial, {"error": traceback, "final": final})
         if final:
             study.slots.finish(slot, SlotState.FAILED)
         else:
             study.slots.hand_back(slot, anew=True)
         records = study.history.records()
         if keeps_failing(records):
-            study.stop(traceback[-LONGEST_TRACEBACK:])
+            study.stop(traceback)
         self._checkpoints.remove(trial)
 
 

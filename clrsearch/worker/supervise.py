@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from clrsearch.causes import complaint
 from clrsearch.errors import ClrsearchError, StudyStopped
 from clrsearch.launch import Command, Ended, Launcher
 from clrsearch.search import Study
@@ -120,8 +121,8 @@ class Supervisor:
             if ended.code < 0
             else f"ended with code {ended.code}"
         )
-        said = [line for line in ended.errors.splitlines() if line.strip()]
-        words = f" ({said[-1].removeprefix('clrsearch: ')})" if said else ""
+        said = complaint(ended.errors)
+        words = f" ({said})" if said else ""
         return f"{left} trials are left, and the last worker {how}{words}: run again to go on"
 
 

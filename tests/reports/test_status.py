@@ -10,6 +10,7 @@ import pytest
 from records import make_record
 from rich.console import Console
 
+from clrsearch.causes import cause
 from clrsearch.reports import Status, StatusView, status_json, status_table
 from clrsearch.reports.status import Failure, Holder, Pace, failures, holders, pace
 from clrsearch.search import Record
@@ -42,6 +43,11 @@ def ended(number: int, seconds: float, state: str = "complete", *, after: float 
 
 def failed(number: int, error: str) -> Record:
     return make_record(0.5, number=number, state="failed", error=error)
+
+
+def traceback(file: str, line: int, message: str) -> str:
+    frame = f'  File "{file}", line {line}, in loss\n    step()\n'
+    return f"Traceback (most recent call last):\n{frame}RuntimeError: {message}\n"
 
 
 def holder(worker: str = "gpu1:7:0", **changes) -> Holder:
@@ -164,18 +170,20 @@ def test_the_time_left_counts_the_epochs_that_running_trials_have_done() -> None
     assert now.seconds_left == 42.5  # 4.25 trials of 20 s for 2 workers
 
 
-def test_failures_are_grouped_by_the_last_line_that_says_something() -> None:
+def test_failures_are_grouped_by_exception_and_place() -> None:
     records = [
-        failed(1, "Traceback:\n  there\nValueError: shapes differ\n"),
-        failed(2, "Traceback:\n  here\nKeyError: 'x'\n\n  \n"),
+        failed(1, traceback("/home/me/mine.py", 41, "CUDA error: no room\nSee the manual")),
+        failed(2, traceback("/home/me/mine.py", 60, "CUDA error: no room\nSee the manual")),
         make_record(0.5, number=3),
         failed(4, ""),
-        failed(7, "Traceback:\n  elsewhere\nKeyError: 'x'"),
+        failed(7, traceback("/elsewhere/mine.py", 60, "CUDA error: no room\nSee the web")),
+        failed(8, traceback("/home/me/mine.py", 60, "no such file\nSee the manual")),
     ]
     assert failures(records) == (
-        Failure(cause="KeyError: 'x'", trials=(2, 7)),
-        Failure(cause="ValueError: shapes differ", trials=(1,)),
+        Failure(cause="RuntimeError: CUDA error: no room (mine.py:60)", trials=(2, 7)),
+        Failure(cause="RuntimeError: CUDA error: no room (mine.py:41)", trials=(1,)),
         Failure(cause="no reason is stored", trials=(4,)),
+        Failure(cause="RuntimeError: no such file (mine.py:60)", trials=(8,)),
     )
 
 
@@ -188,7 +196,7 @@ def test_a_running_study_reads_well_on_80_columns() -> None:
             pace=Pace(workers=1, seconds=14.42, trials=20),
             failures=(
                 Failure(cause="KeyError: [/red] 'a'", trials=(3, 5, 7, 9, 11, 13)),
-                Failure(cause="RuntimeError: " + "far too long " * 40, trials=(8,)),
+                Failure(cause=cause("RuntimeError: " + "far too long " * 40), trials=(8,)),
             ),
         )
     )
