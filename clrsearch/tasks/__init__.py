@@ -1,5 +1,6 @@
 """What is trained: the contract of a task, its facts, and how it is found by name."""
 
+from clrsearch.tasks.describe import describe
 from clrsearch.tasks.load import (
     LoadedRate,
     LoadedTask,
@@ -19,6 +20,7 @@ __all__ = [
     "Task",
     "TaskFacts",
     "as_script",
+    "describe",
     "load_rate",
     "load_task",
     "task_code",

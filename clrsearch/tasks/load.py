@@ -15,6 +15,7 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from clrsearch.errors import ClrsearchError, TaskError, TaskRaised
+from clrsearch.tasks.describe import describe
 from clrsearch.tasks.task import Direction, Loop, Task
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ def load_task(
         return LoadedTask(loop, _source(module))
     if not _is_task(found):
         raise TaskError(
-            f"{name} is {_kind(found)}, neither a class derived from clrsearch.Task nor a function "
-            "train(run)"
+            f"{name} is {describe(found)}, neither a class derived from clrsearch.Task nor a "
+            "function train(run)"
         )
     _require_attributes(name, found)
     with task_code(f"constructing {name}"):
@@ -230,6 +231,10 @@ def _require_attributes(name: str, task: type[Task]) -> None:
     missing = [key for key in names if not hasattr(task, key)]
     if missing:
         raise TaskError(f"{name} does not say its {', '.join(missing)}")
+    if task.__abstractmethods__:
+        raise TaskError(f"{name} does not define {', '.join(sorted(task.__abstractmethods__))}")
+    if not isinstance(task.metric, str):
+        raise TaskError(f"{name}: metric must be a text, not {task.metric!r}")
     if task.direction not in get_args(Direction):
         raise TaskError(f"{name}: direction is minimize or maximize, not {task.direction!r}")
     for key in ("epochs", "batch_size"):
@@ -240,9 +245,3 @@ def _require_attributes(name: str, task: type[Task]) -> None:
 
 def _is_task(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, Task) and value is not Task
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    return f"a {type(value).__name__}"

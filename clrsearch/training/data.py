@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sized
 from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from clrsearch.errors import TaskError
+from clrsearch.training.contract import collate
 
 
 class Batches(Protocol):
@@ -26,20 +26,11 @@ class Batches(Protocol):
         """Every sample once; the last batch may be smaller."""
 
 
-def batches(dataset: Dataset[Any], batch_size: int, device: torch.device) -> Batches:
-    """The quickest way through ``dataset``.
-
-    Raises:
-        TaskError: the dataset does not say how many samples it has.
-    """
+def batches(dataset: Dataset[Any], batch_size: int, device: torch.device, split: str) -> Batches:
+    """The quickest way through ``dataset``, the ``split`` of that name."""
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
         return TensorBatches(dataset, batch_size, device)
-    if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
-        raise TaskError(
-            f"{type(dataset).__name__} has no length: a schedule has a known number of steps, "
-            "so a task's data must be datasets with a length"
-        )
-    return LoaderBatches(dataset, batch_size, device)
+    return LoaderBatches(dataset, batch_size, device, split)
 
 
 class TensorBatches:
@@ -71,12 +62,15 @@ class TensorBatches:
 class LoaderBatches:
     """Batches of any map-style dataset, collated by torch's DataLoader."""
 
-    def __init__(self, dataset: Dataset[Any], batch_size: int, device: torch.device) -> None:
+    def __init__(
+        self, dataset: Dataset[Any], batch_size: int, device: torch.device, split: str
+    ) -> None:
         assert isinstance(dataset, Sized)
         self.samples = len(dataset)
         self._dataset = dataset
         self._batch_size = batch_size
         self._device = device
+        self._collate = collate(split)
 
     def shuffled(self, seed: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
         """See :class:`Batches`."""
@@ -87,6 +81,7 @@ class LoaderBatches:
                 self._batch_size,
                 sampler=order,
                 drop_last=True,
+                collate_fn=self._collate,
                 generator=torch.Generator(),  # else it draws from the global one to begin with
             )
         )
@@ -94,7 +89,12 @@ class LoaderBatches:
     def in_order(self) -> Iterator[tuple[Any, Any]]:
         """See :class:`Batches`."""
         yield from self._load(
-            DataLoader(self._dataset, self._batch_size, generator=torch.Generator())
+            DataLoader(
+                self._dataset,
+                self._batch_size,
+                collate_fn=self._collate,
+                generator=torch.Generator(),
+            )
         )
 
     def _load(self, loader: DataLoader[Any]) -> Iterator[tuple[Any, Any]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, NoReturn
 
 import torch
@@ -13,13 +15,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from clrsearch.errors import TaskError
 from clrsearch.schedules import Trace
-from clrsearch.tasks import Loop, TaskFacts, as_script, task_code
-from clrsearch.training.optimizer import optimizer_facts
+from clrsearch.tasks import Loop, TaskFacts, as_script, describe, task_code
+from clrsearch.training.contract import numbers_of
+from clrsearch.training.optimizer import has_gradients, require_optimizer, require_same
 from clrsearch.training.playback import TraceScheduler
-from clrsearch.training.run import Diverged, Epoch, Interrupted, number
+from clrsearch.training.run import Diverged, Epoch, Interrupted
 from clrsearch.training.seeding import derive, seed_everything
-
-RATIO_TOLERANCE = 1e-9  # relative, of the groups' rates to the first one's
 
 _NO_SCHEDULER = (
     "run.scheduler(optimizer, steps_per_epoch) was not called before the epochs: "
@@ -29,6 +30,34 @@ _NO_SCHEDULER = (
 
 class StopRun(BaseException):
     """Ends a loop where its trial ends; no ``Exception``, so that no loop takes it for its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """What a loop is run under: its epochs, the metric that it must report, and its schedule.
+
+    Without a metric, whatever it reports will do. ``schedule`` gives the trace to play to the
+    optimizer and the steps per epoch that the loop names, and raises a TaskError to refuse them.
+    """
+
+    epochs: int
+    metric: str | None
+    schedule: Callable[[Optimizer, int], Trace]
+
+
+def studied(facts: TaskFacts, trace: Trace) -> Course:
+    """The course of a study's trial: ``trace``, for what the study was made with."""
+
+    def schedule(optimizer: Optimizer, steps: int) -> Trace:
+        if steps != facts.steps_per_epoch:
+            raise TaskError(
+                f"steps_per_epoch is {steps} here, and was {facts.steps_per_epoch} when the study "
+                "was made"
+            )
+        require_same(optimizer, facts)
+        return trace
+
+    return Course(epochs=facts.epochs, metric=facts.metric, schedule=schedule)
 
 
 class OwnRun:
@@ -42,10 +71,10 @@ class OwnRun:
     def __init__(
         self,
         loop: Loop,
-        facts: TaskFacts,
-        trace: Trace,
+        course: Course,
         *,
         seed: tuple[int, int],
+        tests: bool,
         device: torch.device,
         interrupted: Callable[[], bool],
         on_epoch: Callable[[Epoch], bool],
@@ -53,16 +82,19 @@ class OwnRun:
         self.device = device
         self.options = loop.options
         self.data_dir = loop.data_dir
-        self.total_epochs = facts.epochs
-        self.seed = own_seed(*seed)
-        self._facts = facts
-        self._trace = trace
+        self.total_epochs = course.epochs
+        self.seed = derive(*seed, "init") % 2**31  # any library takes 31 bits
+        self._course = course
         self._seed = seed
+        self._tests = tests
         self._interrupted = interrupted
         self._on_epoch = on_epoch
         self._scheduler: TraceScheduler | None = None
+        self._steps = 0  # per epoch
         self._optimizer_steps = 0  # in this epoch
+        self._trains = False  # the optimizer was seen to have a gradient
         self._done = 0  # epochs
+        self._begun = False  # run.epochs() has been
         self._under_way = False  # an epoch is
         self._kept: Mapping[str, Any] = {}
         self._saved: Mapping[str, Any] | None = None  # states to bring back
@@ -83,36 +115,45 @@ class OwnRun:
         gradients are accumulated, as many fewer. The trial fails where the optimizer or the steps
         are not those that the study was made with.
         """
-        self._require(self._scheduler is None, "run.scheduler() was called twice")
-        facts, here = self._facts, optimizer_facts(optimizer)
-        for what, now, then in (
-            ("steps_per_epoch", steps_per_epoch, facts.steps_per_epoch),
-            ("the number of parameter groups", len(here.ratios), len(facts.ratios)),
-            ("the optimizer's kind of momentum", here.momentum, facts.momentum),
-        ):
-            self._require(
-                now == then, f"{what} is {now} here, and was {then} when the study was made"
-            )
-        for ratio, probed in zip(here.ratios, facts.ratios, strict=True):
-            self._require(
-                math.isclose(ratio, probed, rel_tol=RATIO_TOLERANCE),
-                f"a parameter group has {ratio:g} times the rate of the first, and had "
-                f"{probed:g} times it when the study was made",
-            )
+        self._require(
+            self._scheduler is None,
+            "run.scheduler() was called twice: it plays one schedule, to one optimizer",
+        )
+        self._require(
+            isinstance(optimizer, Optimizer),
+            f"run.scheduler() was given {describe(optimizer)}, and needs a torch optimizer: "
+            "run.scheduler(optimizer, steps_per_epoch)",
+        )
+        self._require(
+            isinstance(steps_per_epoch, Integral) and steps_per_epoch > 0,
+            f"run.scheduler(): steps_per_epoch is {describe(steps_per_epoch)}, and must be a "
+            "positive whole number",
+        )
+        self._steps = int(steps_per_epoch)
+        try:
+            require_optimizer("run.scheduler(): the optimizer", optimizer)
+            trace = self._course.schedule(optimizer, self._steps)
+        except TaskError as error:
+            self._end(error)
         optimizer.register_step_post_hook(self._count)
-        self._scheduler = TraceScheduler(optimizer, self._trace, self._leave_if_asked)
+        self._scheduler = TraceScheduler(optimizer, trace, self._before_step)
         return self._scheduler
 
-    def checkpoint(self, **objects: Any) -> None:
+    def checkpoint(self, /, *unnamed: object, **objects: Any) -> None:
         """Name what is to be saved, before the epochs: the model, the optimizer, anything alike.
 
         What has ``state_dict()`` and ``load_state_dict()`` is saved at the ends of epochs and,
         where the trial goes on, brought back when they begin. A run that names nothing begins
         again.
         """
-        self._require(not self._under_way, "run.checkpoint() comes before run.epochs()")
-        complaint = unsavable(objects)
-        self._require(complaint is None, str(complaint))
+        self._require(not self._begun, "run.checkpoint() comes before run.epochs()")
+        self._require(not unnamed, "run.checkpoint() takes names: run.checkpoint(model=model, ...)")
+        for name, each in objects.items():
+            self._require(
+                hasattr(each, "state_dict") and hasattr(each, "load_state_dict"),
+                f"run.checkpoint({name}=...): {describe(each)} has no state_dict() and "
+                "load_state_dict()",
+            )
         self._kept = objects
         if self._saved is not None and self._saved.keys() != objects.keys():
             self._saved, self._done = None, 0
@@ -120,30 +161,31 @@ class OwnRun:
     def epochs(self) -> Iterator[int]:
         """The epochs that are left to train, from 0 on; each begins with its own random seed."""
         scheduler = self._known_scheduler()
+        self._begun = True
         if self._saved is not None:
             self._require(bool(self._kept), "run.checkpoint() was not called as it was before")
             for name, each in self._kept.items():
                 each.load_state_dict(self._saved[name])
             self._saved = None
         while self._done < self.total_epochs:
+            self._require(
+                not self._under_way,
+                f"epoch {self._done + 1} ended without run.report("
+                f"{self._course.metric or 'metric'}=...)",
+            )
             self._leave_if_asked()
-            scheduler.seek(self._done * self._facts.steps_per_epoch)
+            scheduler.seek(self._done * self._steps)
             self._optimizer_steps = 0
             seed_everything(derive(*self._seed, "epoch", self._done + 1))
             self._under_way = True
             yield self._done
-            metric = self._facts.metric
-            self._require(
-                not self._under_way,
-                f"epoch {self._done + 1} ended without run.report({metric}=...)",
-            )
 
-    def report(self, **metrics: Any) -> None:
+    def report(self, /, *unnamed: object, **metrics: Any) -> None:
         """The validation metrics at the end of an epoch: numbers or scalar tensors.
 
         It does not return where the trial ends: pruned, diverged, or the worker is to leave.
         """
-        epoch, metric = self._done + 1, self._facts.metric
+        epoch, metric = self._done + 1, self._course.metric
         self._require(self._scheduler is not None, _NO_SCHEDULER)
         self._require(
             self._under_way,
@@ -151,15 +193,19 @@ class OwnRun:
             if self._done
             else "run.report() was called outside of: for epoch in run.epochs()",
         )
+        self._require(not unnamed, "run.report() takes names: run.report(accuracy=0.9)")
+        names = ", ".join(metrics) or "nothing"
         self._require(
-            metric in metrics, f"{', '.join(metrics) or 'nothing'} was reported, but not {metric}"
+            bool(metrics) if metric is None else metric in metrics,
+            f"run.report() was given {names}, and not {metric or 'any metric'}"
+            + ", which is the study's metric: report it, or --set metric=NAME" * bool(metric),
         )
         self._require_steps(epoch)
         try:
-            found = {name: number(name, value) for name, value in metrics.items()}
+            found = numbers_of("run.report()", metrics)
         except TaskError as error:
             self._end(error)
-        if not math.isfinite(found[metric]):
+        if metric is not None and not math.isfinite(found[metric]):
             self._end(Diverged(epoch, metric))
         self._done, self._under_way = epoch, False
         try:
@@ -172,17 +218,44 @@ class OwnRun:
 
     def test(self, measure: Callable[[], Mapping[str, Any]]) -> None:
         """After the last epoch: metrics on the test split, measured in a confirmation only."""
-        _, seed_index = self._seed
-        if seed_index > 0:  # a search has but seed index 0
-            self._tested = {name: number(name, value) for name, value in measure().items()}
+        self._require(
+            callable(measure),
+            f"run.test() was given {describe(measure)}, and needs a function that measures: "
+            "run.test(lambda: {...})",
+        )
+        if self._tests:
+            found = measure()
+            try:
+                self._tested = numbers_of("run.test()", found)
+            except TaskError as error:
+                self._end(error)
 
     def _known_scheduler(self) -> TraceScheduler:
         if self._scheduler is None:
             self._end(TaskError(_NO_SCHEDULER))
         return self._scheduler
 
-    def _count(self, *_: object) -> None:
+    def _count(self, optimizer: Optimizer, *_: object) -> None:
         self._optimizer_steps += 1
+        if not self._trains:
+            self._require(
+                has_gradients(optimizer),
+                "the optimizer trains nothing: at its first step none of its parameters had a "
+                "gradient; it must be made of the parameters of the model that is trained, and "
+                "zero_grad() comes before backward()",
+            )
+            self._trains = True
+
+    def _before_step(self) -> None:
+        self._leave_if_asked()
+        self._require_own_rates()
+
+    def _require_own_rates(self) -> None:
+        self._require(
+            self._scheduler is None or not self._scheduler.disturbed,
+            f"in epoch {self._done + 1} something else has set the optimizer's learning rate: "
+            "leave it to run.scheduler()",
+        )
 
     def _leave_if_asked(self) -> None:
         if self._interrupted():
@@ -190,10 +263,16 @@ class OwnRun:
 
     def _require_steps(self, epoch: int) -> None:
         """Compare the steps of the epoch with those the horizon was counted in."""
-        seen, expected = self._known_scheduler().steps, self._facts.steps_per_epoch
+        seen, expected = self._known_scheduler().steps, self._steps
         wrong = misstepped(seen, self._optimizer_steps, expected, first=epoch == 1)
         calls = f"scheduler.step() was called {seen} times in epoch {epoch}"
         self._require(wrong is None, f"{calls}{wrong}")
+        self._require(
+            self._trains,
+            f"the optimizer of run.scheduler() was never stepped in epoch {epoch}: call "
+            "optimizer.step() before scheduler.step()",
+        )
+        self._require_own_rates()
 
     def _require(self, holds: bool, message: str) -> None:
         if self._stopped or self._ended is not None:
@@ -207,30 +286,32 @@ class OwnRun:
 
 
 class LoopRun:
-    """One run of a user's own loop under ``trace`` from (``seed``, ``seed_index``); see `Run`."""
+    """One run of a user's own loop under a course from (``seed``, ``seed_index``); see `Run`.
+
+    ``tests`` says whether it measures the test split, as it does in a confirmation.
+    """
 
     def __init__(
         self,
         loop: Loop,
-        facts: TaskFacts,
-        trace: Trace,
+        course: Course,
         *,
         seed: int,
         seed_index: int = 0,
+        tests: bool = False,
         device: torch.device,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.epoch = 0
         self.seconds = 0.0
         self._loop = loop
-        self._facts = facts
         self._on_epoch: Callable[[Epoch], bool] = lambda epoch: True
         self._since = time.perf_counter()
         self._own = OwnRun(
             loop,
-            facts,
-            trace,
+            course,
             seed=(seed, seed_index),
+            tests=tests,
             device=device,
             interrupted=interrupted,
             on_epoch=self._finished,
@@ -239,11 +320,12 @@ class LoopRun:
 
     def train(self, on_epoch: Callable[[Epoch], bool]) -> None:
         """See :meth:`Run.train`."""
-        own, total = self._own, self._facts.epochs
+        own, total = self._own, self._own.total_epochs
         self._on_epoch = on_epoch
         self._since = time.perf_counter()
         try:
-            call(self._loop, own)
+            with as_script(self._loop.name), task_code(f"running {self._loop.name}"):
+                self._loop.function(own)
         except StopRun:
             pass
         except TaskError:
@@ -253,6 +335,10 @@ class LoopRun:
             self.seconds += time.perf_counter() - self._since
         if own._ended is not None:
             raise own._ended
+        if own._scheduler is None:
+            raise TaskError(
+                f"{self._loop.name} ended without run.scheduler(optimizer, steps_per_epoch)"
+            )
         if not own._stopped and own._done < total:
             raise TaskError(f"{self._loop.name} returned after {own._done} of {total} epochs")
 
@@ -283,63 +369,6 @@ class LoopRun:
         self._own._saved = state["objects"]
         self._own._done = self.epoch = state["epoch"]
         self.seconds = state["seconds"]
-
-
-class TrialRun:
-    """What ``train(run)`` is given to find out what the search must know of it.
-
-    It ends the loop where that asks for its scheduler.
-    """
-
-    def __init__(self, loop: Loop, total_epochs: int, device: torch.device) -> None:
-        self.device = device
-        self.options = loop.options
-        self.data_dir = loop.data_dir
-        self.total_epochs = total_epochs
-        self.done_epochs = 0
-        self.seed = own_seed(0, 0)
-        self.found: tuple[Optimizer, int] | None = None
-
-    def scheduler(self, optimizer: Optimizer, steps_per_epoch: int) -> NoReturn:
-        """See :meth:`OwnRun.scheduler`."""
-        self.found = optimizer, steps_per_epoch
-        raise StopRun
-
-    def checkpoint(self, **objects: Any) -> None:
-        """See :meth:`OwnRun.checkpoint`.
-
-        Raises:
-            TaskError: something has no state that could be saved.
-        """
-        if (complaint := unsavable(objects)) is not None:
-            raise TaskError(complaint)
-
-    def _too_early(self, *_: object, **__: object) -> NoReturn:
-        raise TaskError(_NO_SCHEDULER)
-
-    epochs = report = test = _too_early
-
-
-def own_seed(seed: int, seed_index: int) -> int:
-    """A seed that any library takes: 31 bits of the one that the run begins with."""
-    return derive(seed, seed_index, "init") % 2**31
-
-
-def call(loop: Loop, run: OwnRun | TrialRun) -> None:
-    """Call the loop as its file would be run: with a command line of no arguments."""
-    with as_script(loop.name), task_code(f"running {loop.name}"):
-        loop.function(run)
-
-
-def unsavable(objects: Mapping[str, Any]) -> str | None:
-    """Which of the objects that a loop names has no state to be saved; None where all have one."""
-    for name, each in objects.items():
-        if not (hasattr(each, "state_dict") and hasattr(each, "load_state_dict")):
-            return (
-                f"run.checkpoint({name}=...): a {type(each).__name__} has no state_dict() and "
-                "load_state_dict()"
-            )
-    return None
 
 
 def misstepped(seen: int, optimizer: int, expected: int, *, first: bool) -> str | None:

@@ -10,7 +10,7 @@ import torch
 
 from clrsearch.schedules import Trace
 from clrsearch.tasks import Loop, Task, TaskFacts
-from clrsearch.training.loop import LoopRun
+from clrsearch.training.loop import LoopRun, studied
 from clrsearch.training.precision import Precision
 from clrsearch.training.run import Run
 from clrsearch.training.sequential import SequentialRun, TaskData, warm_up
@@ -39,8 +39,30 @@ def run_maker(
         TaskRaised: the task's own code raised.
     """
     if isinstance(task, Loop):
-        return partial(LoopRun, task, facts, device=device)
+        return partial(_loop_run, task, facts, device)
     assert facts.batch_size is not None  # of a task it is known
     data = TaskData(task, facts.batch_size, device)
     warm_up(task)
     return partial(SequentialRun, task, facts, data, device=device, precision=precision)
+
+
+def _loop_run(
+    loop: Loop,
+    facts: TaskFacts,
+    device: torch.device,
+    trace: Trace,
+    *,
+    seed: int,
+    seed_index: int,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Run:
+    """A loop of the user's own; a search has but seed index 0, and measures no test split."""
+    return LoopRun(
+        loop,
+        studied(facts, trace),
+        seed=seed,
+        seed_index=seed_index,
+        tests=seed_index > 0,
+        device=device,
+        interrupted=interrupted,
+    )

@@ -10,6 +10,9 @@ from torch.optim import Optimizer
 
 from clrsearch.errors import TaskError
 from clrsearch.schedules import Momentum, momentum_of
+from clrsearch.tasks import TaskFacts
+
+RATIO_TOLERANCE = 1e-9  # relative, of the groups' rates to the first one's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,24 +26,64 @@ class OptimizerFacts:
     optimizer: str
 
 
-def optimizer_facts(optimizer: Optimizer) -> OptimizerFacts:
-    """What is known of an optimizer that has not been stepped by a schedule.
+def require_optimizer(what: str, optimizer: Optimizer) -> None:
+    """Refuse an optimizer that no schedule can be played to; ``what`` says whose it is.
 
     Raises:
-        TaskError: it is no optimizer of torch's, or its first rate is not positive.
+        TaskError: another scheduler has set its rates, or they are none to start from.
     """
-    if not isinstance(optimizer, Optimizer):
-        raise TaskError(f"a torch optimizer is wanted, not {optimizer!r}")
+    groups = optimizer.param_groups
+    if any("initial_lr" in group for group in groups):
+        raise TaskError(
+            f"{what} has had a scheduler already: leave yours out, for the study plays one, and "
+            "build a fresh optimizer"
+        )
+    rates = [float(group["lr"]) for group in groups]
+    for rate in rates:
+        if not (math.isfinite(rate) and rate >= 0):
+            raise TaskError(f"{what} has a group with the learning rate {rate}")
+    if rates[0] == 0:
+        raise TaskError(f"{what}: the first learning rate must be positive, not {rates[0]}")
+
+
+def optimizer_facts(optimizer: Optimizer) -> OptimizerFacts:
+    """What is known of an optimizer that :func:`require_optimizer` does not refuse."""
     groups = optimizer.param_groups
     own_rate = float(groups[0]["lr"])
-    if not (math.isfinite(own_rate) and own_rate > 0):
-        raise TaskError(f"the optimizer's first learning rate must be positive, not {own_rate}")
     return OptimizerFacts(
         ratios=tuple(float(group["lr"]) / own_rate for group in groups),
         groups=tuple(str(group.get("name", index)) for index, group in enumerate(groups)),
         own_rate=own_rate,
         momentum=momentum_of(optimizer),
         optimizer=describe_optimizer(optimizer),
+    )
+
+
+def require_same(optimizer: Optimizer, facts: TaskFacts) -> None:
+    """Refuse an optimizer whose groups or momentum are not those that a study was made with.
+
+    Raises:
+        TaskError: what differs, with both values.
+    """
+    here = optimizer_facts(optimizer)
+    for what, now, then in (
+        ("the number of parameter groups", len(here.ratios), len(facts.ratios)),
+        ("the optimizer's kind of momentum", here.momentum, facts.momentum),
+    ):
+        if now != then:
+            raise TaskError(f"{what} is {now} here, and was {then} when the study was made")
+    for ratio, probed in zip(here.ratios, facts.ratios, strict=True):
+        if not math.isclose(ratio, probed, rel_tol=RATIO_TOLERANCE):
+            raise TaskError(
+                f"a parameter group has {ratio:g} times the rate of the first, and had "
+                f"{probed:g} times it when the study was made"
+            )
+
+
+def has_gradients(optimizer: Optimizer) -> bool:
+    """Whether any of the optimizer's parameters has a gradient."""
+    return any(
+        weight.grad is not None for group in optimizer.param_groups for weight in group["params"]
     )
 
 

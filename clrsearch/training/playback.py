@@ -76,6 +76,11 @@ class TraceScheduler(LRScheduler):
         super().step()
         self._play()
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether somebody else has set a rate since this one did."""
+        return [group["lr"] for group in self.optimizer.param_groups] != self._last_lr
+
     def get_lr(self) -> list[float | Tensor]:
         """The rates at this step, one per group."""
         return [*self._player.rates(self.last_epoch)]

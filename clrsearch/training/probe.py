@@ -1,21 +1,30 @@
-"""What the search must know of a task, found out once, by training for one step."""
+"""What the search must know of a task, found out once, by training a little."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
-from contextlib import suppress
+import pickle
+import re
+from collections.abc import Mapping
 from itertools import islice
+from typing import Any
 
+import numpy as np
 import torch
+from torch.optim import Optimizer
 
 from clrsearch.errors import TaskError
+from clrsearch.schedules import Trace
 from clrsearch.tasks import Direction, LoadedTask, Loop, TaskFacts, task_code
-from clrsearch.training.loop import StopRun, TrialRun, call
-from clrsearch.training.optimizer import optimizer_facts
+from clrsearch.training.contract import build
+from clrsearch.training.loop import Course, LoopRun
+from clrsearch.training.optimizer import OptimizerFacts, has_gradients, optimizer_facts
 from clrsearch.training.precision import Precision, compute_in
+from clrsearch.training.run import Diverged, Epoch, Interrupted
 from clrsearch.training.seeding import derive, seed_everything
-from clrsearch.training.sequential import TaskData, train_batch, validate
+from clrsearch.training.sequential import TaskData, require_metric, train_batch, validate
 
 
 def probe(
@@ -31,7 +40,7 @@ def probe(
     """The facts of a task, under a study's epochs, batch size, metric and direction where given.
 
     One training step and one validation batch are computed, so that a mistake in the task shows
-    now.
+    now. A loop of the user's own trains its first epoch, at its optimizer's own rates.
 
     Raises:
         TaskError: the task breaks its contract: what is wrong, by name.
@@ -51,28 +60,35 @@ def probe(
         )
     batch_size = batch_size or task.batch_size
     metric = metric or task.metric
-    with task_code("trying the task out"):
-        data = TaskData(task, batch_size, device)
-        steps = data.train.samples // batch_size
-        if steps == 0:
-            raise TaskError(
-                f"the batch size {batch_size} exceeds the {data.train.samples} training samples"
-            )
-        seed_everything(derive(0, 0, "init"))
-        model = task.model().to(device)
-        optimizer = task.optimizer(model)
-        found = optimizer_facts(optimizer)
-        compute_in(precision, model, device)
+    data = TaskData(task, batch_size, device)
+    steps = data.train.samples // batch_size
+    if steps == 0:
+        raise TaskError(
+            f"the batch size {batch_size} exceeds the {data.train.samples} training samples"
+        )
+    seed_everything(derive(0, 0, "init"))
+    with task_code("building the model"):
+        model, optimizer = build(task, device)
+    found = optimizer_facts(optimizer)
+    compute_in(precision, model, device)
+    with task_code("validating the untrained model"):
         # one batch shows what is measured, and whether it is finite; its means do not matter here
         first_batch = islice(data.validation.in_order(), 1)
         measured = validate(task, model, first_batch, data.validation.samples)
-        model.train()
-        train_batch(task, model, optimizer, *next(data.train.shuffled(0)))
-    if metric not in measured:
-        raise TaskError(f"the task measures no {metric!r}; it measures {', '.join(measured)}")
+    require_metric(metric, measured)
     if not math.isfinite(measured[metric]):
         raise TaskError(
             f"the validation metric {metric} of the untrained model is {measured[metric]}"
+        )
+    model.train()
+    with task_code("taking a training step"):
+        train_batch(task, model, optimizer, *next(data.train.shuffled(0)))
+    require_loadable("model()", model.state_dict())
+    require_loadable("optimizer()", optimizer.state_dict())
+    if not has_gradients(optimizer):
+        raise TaskError(
+            "optimizer() trains nothing: after a step none of its parameters has a gradient; it "
+            "must be made of the parameters of the model that it is given"
         )
     return TaskFacts(
         metric=metric,
@@ -96,7 +112,7 @@ def _probe_loop(
     device: torch.device,
     precision: Precision,
 ) -> TaskFacts:
-    """The facts of a loop of the user's own, which is run up to where it asks for its scheduler."""
+    """The facts of a loop of the user's own, which is run until it asks for its second epoch."""
     if not (epochs and metric and direction):
         raise TaskError(
             f"{loop.name} is a loop of your own: say how long it trains and what it reports, with "
@@ -108,16 +124,30 @@ def _probe_loop(
         raise TaskError(
             f"{loop.name} is a loop of your own, which computes as it likes: precision is for tasks"
         )
-    trial = TrialRun(loop, epochs, device)
-    seed_everything(derive(0, 0, "init"))
-    with suppress(StopRun):
-        call(loop, trial)
-    if trial.found is None:
-        raise TaskError(f"{loop.name} ended without run.scheduler(optimizer, steps_per_epoch)")
-    optimizer, steps = trial.found
-    found = optimizer_facts(optimizer)
-    if not isinstance(steps, int) or steps < 1:
-        raise TaskError(f"steps_per_epoch must be a positive whole number, not {steps!r}")
+    named: list[tuple[OptimizerFacts, int]] = []
+    reported: list[Epoch] = []
+
+    def own_rates(optimizer: Optimizer, steps: int) -> Trace:
+        named.append((optimizer_facts(optimizer), steps))
+        rates = [[float(group["lr"])] for group in optimizer.param_groups]
+        return Trace(rates=np.array(rates), momenta=None)
+
+    def note(epoch: Epoch) -> bool:
+        reported.append(epoch)
+        state = run.state()
+        for name, saved in ({} if state is None else state["objects"]).items():
+            require_loadable(f"run.checkpoint({name}=...)", saved)
+        return True
+
+    course = Course(epochs=epochs, metric=metric, schedule=own_rates)
+    run = LoopRun(loop, course, seed=0, device=device, interrupted=lambda: bool(reported))
+    try:
+        run.train(note)
+    except Interrupted:  # it asked for its second epoch
+        pass
+    except Diverged as diverged:
+        raise TaskError(f"at the optimizer's own learning rate, {diverged}") from diverged
+    ((found, steps),) = named
     return TaskFacts(
         metric=metric,
         direction=direction,
@@ -127,3 +157,23 @@ def _probe_loop(
         source=source,
         **dataclasses.asdict(found),
     )
+
+
+def require_loadable(what: str, state: Mapping[str, Any]) -> None:
+    """Refuse a state that could not be saved, or not be loaded again from a checkpoint.
+
+    Raises:
+        TaskError: naming ``what`` it is the state of.
+    """
+    file = io.BytesIO()
+    try:
+        torch.save(state, file)
+        file.seek(0)
+        torch.load(file, map_location="meta", weights_only=True)
+    except (pickle.PickleError, AttributeError, TypeError, RuntimeError) as error:
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"a {foreign[1]}" if foreign else str(error).partition("\n")[0]
+        raise TaskError(
+            f"{what}: its state_dict() cannot be kept in a checkpoint, which takes tensors, "
+            f"numbers, texts, lists and dicts: {reason}"
+        ) from error

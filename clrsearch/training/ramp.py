@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from clrsearch.tasks import Task, TaskFacts, task_code
+from clrsearch.training.contract import build, forward, loss_of
 from clrsearch.training.data import Batches
+from clrsearch.training.optimizer import require_same
 from clrsearch.training.precision import Precision, compute_in
-from clrsearch.training.run import number
 from clrsearch.training.seeding import (
     derive,
     random_state,
@@ -94,8 +95,8 @@ def _curves(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The training and the validation losses of one seed, up to where it diverges."""
     seed_everything(derive(*seed, "init"))
-    model = task.model().to(device)
-    optimizer = task.optimizer(model)
+    model, optimizer = build(task, device)
+    require_same(optimizer, facts)
     compute_in(precision, model, device)
     batches = _endless(data.train, seed)
     inputs, targets = _sample(data.validation)
@@ -105,12 +106,12 @@ def _curves(
         model.train()
         for group, ratio in zip(optimizer.param_groups, facts.ratios, strict=True):
             group["lr"] = rate * ratio
-        return number("loss", train_batch(task, model, optimizer, *next(batches)))
+        return train_batch(task, model, optimizer, *next(batches)).item()
 
     def validate() -> float:
         model.eval()
         with torch.no_grad():
-            return number("loss", task.loss(model(inputs), targets))
+            return loss_of(task, forward(model, inputs), targets).item()
 
     start = sum(step(rates[0]) for _ in range(SETTLING)) / SETTLING
     training: list[float] = []

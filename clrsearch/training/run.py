@@ -6,10 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
-
-from clrsearch.errors import TaskError
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
@@ -74,17 +70,3 @@ class Run(Protocol):
         Raises:
             KeyError, RuntimeError, ValueError: it is another model's state; this run is spoilt.
         """
-
-
-def number(name: str, value: Any) -> float:
-    """A metric as a float.
-
-    Raises:
-        TaskError: it is not a number.
-    """
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        shape = f" (shape {tuple(value.shape)}): sum it" if isinstance(value, torch.Tensor) else ""
-        shown = "a tensor" if shape else repr(value)
-        raise TaskError(f"the metric {name} is not a number: {shown}{shape}") from error

@@ -11,12 +11,23 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from clrsearch.errors import TaskError
 from clrsearch.schedules import Trace
-from clrsearch.tasks import Splits, Task, TaskFacts, task_code
+from clrsearch.tasks import Task, TaskFacts, task_code
+from clrsearch.training.contract import (
+    augmented,
+    build,
+    evaluated,
+    forward,
+    loss_of,
+    measured,
+    splits_of,
+)
 from clrsearch.training.data import Batches, batches
+from clrsearch.training.optimizer import require_same
 from clrsearch.training.playback import Player
 from clrsearch.training.precision import Precision, compute_in
-from clrsearch.training.run import Diverged, Epoch, Interrupted, number
+from clrsearch.training.run import Diverged, Epoch, Interrupted
 from clrsearch.training.seeding import (
     derive,
     random_state,
@@ -36,15 +47,17 @@ class TaskData:
     The test split is not touched before it is asked for, which only a confirmation does.
 
     Raises:
+        TaskError: ``data()`` does not give what it must.
         TaskRaised: the task's own code raised.
     """
 
     def __init__(self, task: Task, batch_size: int, device: torch.device) -> None:
         with task_code("loading the data"):
-            splits = Splits(*task.data())
-        self.train = batches(splits.train, batch_size, device)
-        self.validation = batches(splits.validation, batch_size * VALIDATION_BATCH, device)
-        self._test = partial(batches, splits.test, batch_size * VALIDATION_BATCH, device)
+            train, validation, test = splits_of(task)
+        larger = batch_size * VALIDATION_BATCH
+        self.train = batches(train, batch_size, device, "training")
+        self.validation = batches(validation, larger, device, "validation")
+        self._test = partial(batches, test, larger, device, "test")
 
     @cached_property
     def test(self) -> Batches:
@@ -55,7 +68,7 @@ class TaskData:
 def warm_up(task: Task) -> None:
     """Build a model and an optimizer once: torch imports its compiler at a process's first one."""
     with task_code("building the model"):
-        task.optimizer(task.model())
+        build(task, torch.device("cpu"))
 
 
 class SequentialRun:
@@ -93,8 +106,8 @@ class SequentialRun:
         self._before_validation: dict[str, Any] | None = None  # the generators; it begins anew
         seed_everything(derive(seed, seed_index, "init"))
         with task_code("building the model"):
-            self._model = task.model().to(device)
-            self._optimizer = task.optimizer(self._model)
+            self._model, self._optimizer = build(task, device)
+        require_same(self._optimizer, facts)
         compute_in(precision, self._model, device)
         self._player = Player(trace, self._optimizer)
 
@@ -126,7 +139,8 @@ class SequentialRun:
                 self._until_interrupted(self._data.validation.in_order()),
                 self._data.validation.samples,
             )
-            value = metrics[self._metric]
+        require_metric(self._metric, metrics, f" in epoch {number}")
+        value = metrics[self._metric]
         if not math.isfinite(value):
             raise Diverged(number, self._metric)
         self.epoch, self._step, self._before_validation = number, 0, None
@@ -193,7 +207,7 @@ def train_batch(
 ) -> torch.Tensor:
     """One step of the optimizer; the mean loss of the batch before it, a scalar."""
     optimizer.zero_grad()
-    loss = task.loss(model(task.augment(inputs)), targets)
+    loss = loss_of(task, forward(model, augmented(task, inputs)), targets)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return loss.detach()
@@ -212,14 +226,24 @@ def validate(
     outputs, targets = [], []
     with torch.no_grad():
         for inputs, target in data:
-            output = model(inputs)
-            for name, value in task.measure(output, target).items():
+            output = forward(model, inputs)
+            for name, value in measured(task, output, target).items():
                 sums[name] = sums[name] + value if name in sums else value
             if task.evaluates():
                 outputs.append(output)
                 targets.append(target)
-    metrics = {name: number(name, value) / samples for name, value in sums.items()}
+    metrics = {name: float(value) / samples for name, value in sums.items()}
     if outputs:
-        whole = task.evaluate(torch.cat(outputs), torch.cat(targets))
-        metrics |= {name: number(name, value) for name, value in whole.items()}
+        metrics |= evaluated(task, outputs, targets)
     return metrics
+
+
+def require_metric(metric: str, measured: Mapping[str, float], when: str = "") -> None:
+    """Refuse metrics without the one that the study is about.
+
+    Raises:
+        TaskError: it is not among them; those that are, are named.
+    """
+    if metric not in measured:
+        known = ", ".join(measured) or "nothing"
+        raise TaskError(f"the task measures no {metric!r}{when}; it measures {known}")

@@ -100,7 +100,7 @@ def refused(clrsearch, monkeypatch, url, task_dir):
         (["run", "--task", "no.such.module:Mine"], "no module no.such.module can be imported"),
         (["run", "--task", "tiny.py:Tinny"], "tiny.py has no Tinny; its tasks: Tiny, "),
         (["run", "--task", "tiny.py:NanMetric"], "metric error of the untrained model is nan"),
-        (["run", "--task", "tiny.py:TextMetric"], "the metric error is not a number: 'good'"),
+        (["run", "--task", "tiny.py:TextMetric"], "measure(): error is the str 'good', and"),
         (["run", "--task", "tiny.py:OtherMetric"], "the task measures no 'accuracy'"),
         (["run", "--set", "metric=speed", "--task", "tiny.py:Tiny"], "measures no 'speed'"),
         (["run", "--device", "tpu9"], "the device 'tpu9' cannot be used"),
@@ -143,7 +143,11 @@ def test_a_wrong_study_file(text, message, refused, tmp_path) -> None:
     ("name", "line", "last"),
     [
         ("broken.py:Any", "import clrsearch.no_such_module", "ModuleNotFoundError while importing"),
-        ("tiny.py:FailsAtOnce", "output.no_such_method()", "AttributeError while trying the task"),
+        (
+            "tiny.py:FailsAtOnce",
+            "output.no_such_method()",
+            "AttributeError while taking a train",
+        ),
         ("tiny.py:NotConstructed", "raise ValueError(", "ValueError while constructing"),
     ],
 )

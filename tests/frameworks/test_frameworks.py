@@ -77,9 +77,9 @@ def rates_of(loaded):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_trial_is_played_step_by_step(library, run, load, accumulate) -> None:
-    rates = rates_of(load())
-    rates.clear()
     one, played = run(accumulate=accumulate)
+    rates = rates_of(load())
+    rates.clear()  # of the epoch that was tried out
     assert played.rates.shape == (1, 16 // accumulate)
     assert list(curve(one, library)) == [1, 2, 3, 4]
     assert rates[:: accumulate if library == "lightning" else 1] == played.rates[0].tolist()

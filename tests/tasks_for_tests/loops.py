@@ -3,32 +3,37 @@
 import argparse
 import os
 import time
+from contextlib import suppress
 
+import numpy as np
 import torch
 from tiny import Tiny
 from torch import nn
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader
 
-STEPS = 4  # per epoch
 
-
-def parts(run, *, momentum=0.9, batch_size=8):
+def parts(run, *, momentum=0.9, batch_size=8, lr=0.0005):
     torch.set_default_dtype(torch.float32)
     train, validation, _ = Tiny().data()
     model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.2), nn.Linear(8, 1), nn.Flatten(0))
     model.to(run.device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0005, momentum=momentum)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
     loader = DataLoader(train, batch_size, shuffle=True, drop_last=True)
     return model, optimizer, loader, validation
 
 
+def learn(model, optimizer, batch):
+    inputs, targets = batch
+    optimizer.zero_grad()
+    mse_loss(model(inputs), targets).backward()
+    optimizer.step()
+
+
 def epoch_of(model, optimizer, loader, scheduler):
     model.train()
-    for inputs, targets in loader:
-        optimizer.zero_grad()
-        mse_loss(model(inputs), targets).backward()
-        optimizer.step()
+    for batch in loader:
+        learn(model, optimizer, batch)
         scheduler.step()
 
 
@@ -38,9 +43,9 @@ def error(model, split):
         return mse_loss(model(split.tensors[0]), split.tensors[1])
 
 
-def train(run):
+def train(run, **other):
     """As it should be."""
-    model, optimizer, loader, validation = parts(run)
+    model, optimizer, loader, validation = parts(run, **other)
     scheduler = run.scheduler(optimizer, len(loader))
     run.checkpoint(model=model, optimizer=optimizer)
     for _ in run.epochs():
@@ -79,8 +84,8 @@ def per_epoch(run):
     model, optimizer, loader, validation = parts(run)
     scheduler = run.scheduler(optimizer, len(loader))
     for _ in run.epochs():
-        for _ in loader:
-            optimizer.step()
+        for batch in loader:
+            learn(model, optimizer, batch)
         scheduler.step()
         run.report(error=error(model, validation))
 
@@ -89,9 +94,9 @@ def accumulates(run):
     model, optimizer, loader, validation = parts(run)
     scheduler = run.scheduler(optimizer, len(loader))
     for _ in run.epochs():
-        for index, _ in enumerate(loader):
+        for index, batch in enumerate(loader):
             if index % 2:
-                optimizer.step()
+                learn(model, optimizer, batch)
                 scheduler.step()
         run.report(error=error(model, validation))
 
@@ -100,8 +105,8 @@ def forgets_to_step(run):
     model, optimizer, loader, validation = parts(run)
     run.scheduler(optimizer, len(loader))
     for _ in run.epochs():
-        for _ in loader:
-            optimizer.step()
+        for batch in loader:
+            learn(model, optimizer, batch)
         run.report(error=error(model, validation))
 
 
@@ -109,8 +114,9 @@ def steps_twice(run):
     model, optimizer, loader, validation = parts(run)
     scheduler = run.scheduler(optimizer, len(loader))
     for _ in run.epochs():
-        for _ in loader:
-            optimizer.step(), scheduler.step(), scheduler.step()
+        for batch in loader:
+            learn(model, optimizer, batch)
+            scheduler.step(), scheduler.step()
         run.report(error=error(model, validation))
 
 
@@ -126,9 +132,9 @@ def changes_steps(run):
     model, optimizer, loader, validation = parts(run)
     scheduler = run.scheduler(optimizer, len(loader))
     for epoch in run.epochs():
-        for index, _ in enumerate(loader):
+        for index, batch in enumerate(loader):
             if epoch < 1 or index:
-                optimizer.step(), scheduler.step()
+                learn(model, optimizer, batch), scheduler.step()
         run.report(error=error(model, validation))
 
 
@@ -202,19 +208,6 @@ def breaks_off(run):
             break
 
 
-def loses_its_momentum(run):
-    """Has one when it is tried out."""
-    momentum = 0.9 if type(run).__name__ == "TrialRun" else 0.0
-    _, optimizer, loader, _ = parts(run, momentum=momentum)
-    run.scheduler(optimizer, len(loader))
-
-
-def another_batch_size(run):
-    size = 8 if type(run).__name__ == "TrialRun" else 16
-    _, optimizer, loader, _ = parts(run, batch_size=size)
-    run.scheduler(optimizer, len(loader))
-
-
 def two_schedulers(run):
     _, optimizer, loader, _ = parts(run)
     run.scheduler(optimizer, len(loader))
@@ -243,9 +236,7 @@ def needs_arguments(run):
 def has_arguments(run):
     parser = argparse.ArgumentParser()
     parser.add_argument("--lr", type=float, default=0.02)
-    arguments = parser.parse_args()
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=arguments.lr)
-    run.scheduler(optimizer, 4)
+    train(run, lr=parser.parse_args().lr)
 
 
 def saves_a_number(run):
@@ -295,3 +286,139 @@ def cleans_up_badly(run):
             run.report(error=error(model, validation))
     finally:
         raise RuntimeError("the log is closed")
+
+
+def trains(run, optimizer_of=None, loader_of=len, report=None, before=None, at_end=None):
+    """As it should be, but for what is given."""
+    model, optimizer, loader, validation = parts(run)
+    if optimizer_of is not None:
+        optimizer = optimizer_of(model)
+    scheduler = run.scheduler(optimizer, loader_of(loader))
+    for _ in run.epochs():
+        for batch in loader:
+            learn(model, optimizer, batch)
+            scheduler.step()
+            if before is not None:
+                before(optimizer)
+        if report is None:
+            run.report(error=error(model, validation))
+        else:
+            report(run)
+        if at_end is not None:
+            at_end(run, model)
+
+
+def reports_a_dict(run):
+    trains(run, report=lambda run: run.report({"error": 0.5}))
+
+
+def reports_none(run):
+    trains(run, report=lambda run: run.report(error=None))
+
+
+def reports_a_list(run):
+    trains(run, report=lambda run: run.report(error=[0.5, 0.4]))
+
+
+def reports_samples(run):
+    trains(run, report=lambda run: run.report(error=torch.zeros(12)))
+
+
+def reports_nothing(run):
+    trains(run, report=lambda run: run.report())
+
+
+def reports_nan_at_once(run):
+    trains(run, report=lambda run: run.report(error=float("nan")))
+
+
+def saves_at_each_end(run):
+    trains(run, at_end=lambda run, model: run.checkpoint(model=model))
+
+
+def saves_unnamed(run):
+    run.checkpoint(nn.Linear(1, 1))
+
+
+def breaks_off_at_once(run):
+    class Enough(Exception):
+        pass
+
+    def leave(run, model):
+        raise Enough
+
+    with suppress(Enough):
+        trains(run, at_end=leave)
+
+
+def another_models_optimizer(run):
+    other = nn.Linear(4, 1)
+    trains(run, optimizer_of=lambda model: torch.optim.SGD(other.parameters(), lr=0.01))
+
+
+def forgets_gradients(run):
+    model, optimizer, loader, validation = parts(run)
+    scheduler = run.scheduler(optimizer, len(loader))
+    for _ in run.epochs():
+        for inputs, targets in loader:
+            mse_loss(model(inputs), targets).backward()
+            optimizer.zero_grad()
+            optimizer.step()
+            scheduler.step()
+        run.report(error=error(model, validation))
+
+
+def never_steps_the_optimizer(run):
+    model, optimizer, loader, validation = parts(run)
+    scheduler = run.scheduler(optimizer, len(loader))
+    other = torch.optim.SGD(model.parameters(), lr=0.01)
+    for _ in run.epochs():
+        for batch in loader:
+            learn(model, other, batch)
+            scheduler.step()
+        run.report(error=error(model, validation))
+
+
+def had_a_scheduler(run):
+    def scheduled(model):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=16)
+        return optimizer
+
+    trains(run, optimizer_of=scheduled)
+
+
+def warms_up_by_hand(run):
+    def warm(optimizer):
+        optimizer.param_groups[0]["lr"] = 0.0001
+
+    trains(run, before=warm)
+
+
+def swaps_the_arguments(run):
+    _, optimizer, loader, _ = parts(run)
+    run.scheduler(len(loader), optimizer)
+
+
+def float_steps(run):
+    trains(run, loader_of=lambda loader: len(loader) / 1)
+
+
+class Scalars(nn.Linear):
+    """Keeps a scalar of NumPy's, which no checkpoint gives back."""
+
+    def get_extra_state(self):
+        return np.float64(0.5)
+
+    def set_extra_state(self, state):
+        pass
+
+
+def saves_a_scalar(run):
+    run.checkpoint(model=Scalars(1, 1))
+    trains(run)
+
+
+def tests_a_number(run):
+    trains(run)
+    run.test({"error": 0.5})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from torch.optim import SGD, AdamW
 from clrsearch.errors import TaskError
 from clrsearch.schedules import Cyclic, Trace, trace
 from clrsearch.tasks import load_task
-from clrsearch.training import Checkpoints, Diverged, Interrupted, probe
-from clrsearch.training.loop import LoopRun, misstepped
+from clrsearch.training import Diverged, Interrupted, probe
+from clrsearch.training.loop import LoopRun, misstepped, studied
 from clrsearch.training.playback import TraceScheduler
 
 CPU = torch.device("cpu")
@@ -34,15 +35,15 @@ def load(task_dir):
 def run(load):
     """A run of one of the loops under its facts."""
 
-    def make(name="train", *, played=FLAT, seed_index=0, interrupted=lambda: False, **options):
-        loaded = load(name, **options)
+    def make(name="train", *, played=FLAT, seed_index=0, interrupted=lambda: False, changed=None):
+        loaded = load(name)
         facts = probe(loaded, device=CPU, **GIVEN)
         return LoopRun(
             loaded.task,
-            facts,
-            played,
+            studied(facts.model_copy(update=changed or {}), played),
             seed=0,
             seed_index=seed_index,
+            tests=seed_index > 0,
             device=CPU,
             interrupted=interrupted,
         )
@@ -87,15 +88,67 @@ def test_what_a_loop_does_not_tell_is_asked_for(load, missing) -> None:
     [
         ("forgets_the_scheduler", r"ended without run.scheduler\(optimizer, steps_per_epoch\)"),
         ("scheduler_too_late", r"run.scheduler\(.*\) was not called before the epochs"),
-        ("no_optimizer", "a torch optimizer is wanted, not None"),
-        ("no_steps", "steps_per_epoch must be a positive whole number, not 0"),
-        ("cannot_be_saved", r"run.checkpoint\(epoch=...\): a int has no state_dict\(\)"),
+        ("no_optimizer", r"run.scheduler\(\) was given None, and needs a torch optimizer"),
+        ("swaps_the_arguments", r"run.scheduler\(\) was given the int 4, and needs a torch opt"),
+        ("no_steps", "steps_per_epoch is the int 0, and must be a positive whole number"),
+        ("float_steps", "steps_per_epoch is the float 4.0, and must be a positive whole number"),
+        ("two_schedulers", r"run.scheduler\(\) was called twice"),
+        ("had_a_scheduler", "the optimizer has had a scheduler already: leave yours out"),
+        ("another_models_optimizer", "trains nothing: at its first step none of its parameters"),
+        ("forgets_gradients", r"trains nothing: .*zero_grad\(\) comes before backward\(\)"),
+        pytest.param(
+            "never_steps_the_optimizer",
+            r"the optimizer of run.scheduler\(\) was never stepped",
+            marks=pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step"),
+        ),
+        ("warms_up_by_hand", "in epoch 1 something else has set the optimizer's learning rate"),
+        ("cannot_be_saved", r"run.checkpoint\(epoch=...\): the int 3 has no state_dict\(\)"),
+        ("saves_a_number", r"run.checkpoint\(best=...\): the float 0.0 has no state_dict\(\)"),
+        ("saves_unnamed", r"takes names: run.checkpoint\(model=model, ...\)"),
+        ("saves_at_each_end", r"run.checkpoint\(\) comes before run.epochs\(\)"),
+        ("saves_a_function", r"run.checkpoint\(own=...\): its state_dict\(\) cannot be kept in"),
+        (
+            "saves_a_scalar",
+            r"run.checkpoint\(model=...\): its .*: a numpy._core.multiarray.s",
+        ),
+        ("per_epoch", "1 times in epoch 1, and steps_per_epoch is 4: .*not once per epoch"),
+        ("accumulates", "2 times in epoch 1.*of which there are 2; .*accumulated over 2 batches"),
+        ("forgets_to_step", "0 times in epoch 1.*call it after each optimizer.step"),
+        ("steps_twice", "8 times in epoch 1.*once after each optimizer.step.*there were 4"),
+        ("counts_wrong", "4 times in epoch 1, and steps_per_epoch is 3: .*of which there are 4"),
+        ("never_reports", r"epoch 1 ended without run.report\(error=...\)"),
+        ("reports_twice", "epoch 1 was reported twice"),
+        ("reports_before", r"outside of: for epoch in run.epochs\(\)"),
+        ("reports_another", "was given accuracy, loss, and not error, which is the study's metric"),
+        ("reports_nothing", "was given nothing, and not error"),
+        ("reports_text", r"run.report\(\): error is the str 'small', and must be a number"),
+        ("reports_none", r"run.report\(\): error is None, and must be a number"),
+        ("reports_a_list", r"run.report\(\): error is a list of 2, and must be a number"),
+        ("reports_samples", r"run.report\(\): error is a float32 tensor of shape \(12,\), and"),
+        ("reports_a_dict", r"run.report\(\) takes names: run.report\(accuracy=0.9\)"),
+        ("reports_nan_at_once", "own learning rate, error was not finite in epoch 1"),
+        ("breaks_off_at_once", "returned after 1 of 4 epochs"),
         ("needs_arguments", "SystemExit while running loops.py:needs_arguments: 2"),
     ],
 )
-def test_a_loop_that_cannot_be_searched_is_refused_at_once(load, name, says) -> None:
+def test_what_the_first_epoch_shows_is_refused_before_anything_is_stored(load, name, says) -> None:
     with pytest.raises(TaskError, match=says):
         probe(load(name), device=CPU, **GIVEN)
+
+
+def test_a_loop_is_tried_out_for_one_epoch_at_its_own_rate(load, monkeypatch) -> None:
+    loaded = load("train")
+    module = sys.modules[loaded.task.function.__module__]
+    rates = []
+
+    def note(model, optimizer, batch):
+        rates.append(optimizer.param_groups[0]["lr"])
+        learn(model, optimizer, batch)
+
+    learn = module.learn
+    monkeypatch.setattr(module, "learn", note)
+    probe(loaded, device=CPU, **GIVEN)
+    assert rates == [0.0005] * 4
 
 
 def test_a_batch_size_is_the_loops_own(load) -> None:
@@ -106,28 +159,28 @@ def test_a_batch_size_is_the_loops_own(load) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("per_epoch", "1 times in epoch 1, and steps_per_epoch is 4: .*not once per epoch"),
-        ("accumulates", "2 times in epoch 1.*of which there are 2; .*accumulated over 2 batches"),
-        ("forgets_to_step", "0 times in epoch 1.*call it after each optimizer.step"),
-        ("steps_twice", "8 times in epoch 1.*once after each optimizer.step.*there were 4"),
-        ("counts_wrong", "4 times in epoch 1, and steps_per_epoch is 3: .*of which there are 4"),
         ("changes_steps", "3 times in epoch 2.*every epoch must have the same number"),
-        ("never_reports", r"epoch 1 ended without run.report\(error=...\)"),
-        ("reports_twice", "epoch 1 was reported twice"),
-        ("reports_before", r"outside of: for epoch in run.epochs\(\)"),
-        ("reports_another", "accuracy, loss was reported, but not error"),
-        ("reports_text", "the metric error is not a number: 'small'"),
         ("breaks_off", "returned after 2 of 4 epochs"),
-        ("loses_its_momentum", "kind of momentum is none here, and was momentum when"),
-        ("another_batch_size", "steps_per_epoch is 2 here, and was 4 when the study was made"),
-        ("two_schedulers", r"run.scheduler\(\) was called twice"),
-        ("saves_a_number", r"run.checkpoint\(best=...\): a float has no state_dict\(\)"),
         ("cleans_up_badly", "RuntimeError while running .*the log is closed"),
+        ("tests_a_number", r"run.test\(\) was given a dict .*, and needs a function"),
     ],
 )
-def test_each_of_the_usual_mistakes_is_named(run, name, says) -> None:
+def test_what_shows_later_is_named(run, name, says) -> None:
     with pytest.raises(TaskError, match=says):
         run(name).train(lambda epoch: True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"momentum": "none"}, "kind of momentum is momentum here, and was none when the study"),
+        ({"steps_per_epoch": 2}, "steps_per_epoch is 4 here, and was 2 when the study was made"),
+        ({"ratios": (1.0, 2.0)}, "the number of parameter groups is 1 here, and was 2 when the"),
+    ],
+)
+def test_what_is_not_as_in_the_study_is_named(run, changed, says) -> None:
+    with pytest.raises(TaskError, match=says):
+        run(changed=changed).train(lambda epoch: True)
 
 
 def test_a_metric_that_is_no_number_diverges_whatever_the_loop_catches(run) -> None:
@@ -191,13 +244,6 @@ def test_one_that_names_its_parts_before_it_asks_for_the_scheduler_goes_on_too(r
     second = run("checkpoint_first", played=played)
     second.restore(torch.load(states[3], weights_only=True))
     assert curve(second) == {4: whole[4]}
-
-
-def test_what_cannot_be_pickled_is_the_tasks_fault(run, tmp_path) -> None:
-    one, checkpoints = run("saves_a_function"), Checkpoints(tmp_path)
-    with pytest.raises(TaskError, match="what a run consists of cannot be saved"):
-        one.train(lambda epoch: checkpoints.save(0, one.state(), confirm=lambda: True))
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_trial_that_is_ended_is_so_whatever_the_loop_says_of_it(run) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CyclicLR
 
-from clrsearch.errors import TaskError, TaskRaised
+from clrsearch.errors import TaskRaised
 from clrsearch.schedules import Constant, Cyclic, trace
 from clrsearch.tasks import load_task
 from clrsearch.training import Diverged, SequentialRun, TaskData, probe
@@ -138,9 +138,3 @@ def test_a_batch_size_of_the_study_is_used(task_dir) -> None:
     run = start("tiny.py:Tiny", task_dir, Constant(lr=0.01), batch_size=17)
     assert math.isfinite(run.next_epoch().loss)
     assert run._steps == 2
-
-
-@pytest.mark.parametrize("name", ["tiny.py:TextMetric"])
-def test_a_metric_that_is_no_number_is_named(name, task_dir) -> None:
-    with pytest.raises(TaskError, match="the metric error is not a number: 'good'"):
-        start(name, task_dir, Constant(lr=0.01))

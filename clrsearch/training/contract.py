@@ -1,0 +1,195 @@
+"""What a task gives, asked for and checked: an error names the method, what came, what is wanted.
+
+What a method raises is left to the caller, who knows when it was called.
+"""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+from collections.abc import Callable, Mapping, Sequence, Sized
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, IterableDataset, default_collate
+
+from clrsearch.errors import TaskError
+from clrsearch.tasks import Splits, Task, describe
+from clrsearch.training.optimizer import require_optimizer
+
+SPLITS = ("training", "validation", "test")
+NUMBER = "a number or a scalar tensor"
+
+
+def splits_of(task: Task) -> Splits:
+    """What ``data()`` returns: three datasets, of which none is empty."""
+    found = task.data()
+    if not isinstance(found, (tuple, list)) or len(found) != len(SPLITS):
+        raise _returned("data()", found, "Splits(train, validation, test)")
+    for name, split in zip(SPLITS, found, strict=True):
+        _require_dataset(f"the {name} split", split)
+    return Splits(*found)
+
+
+def _require_dataset(what: str, split: object) -> None:
+    reason = ""
+    if isinstance(split, DataLoader):
+        reason = ": batches are made of it here"
+    elif isinstance(split, IterableDataset):
+        reason = ": a schedule has a known number of steps"
+    elif isinstance(split, Sized) and hasattr(split, "__getitem__") and not _is_text_or_dict(split):
+        if len(split) == 0:
+            raise TaskError(f"data(): {what} is empty")
+        return
+    raise TaskError(
+        f"data(): {what} is {describe(split)}, and must be a torch dataset with a length{reason}"
+    )
+
+
+def _is_text_or_dict(value: object) -> bool:
+    return isinstance(value, (str, Mapping))
+
+
+def collate(split: str) -> Callable[[Sequence[Any]], tuple[Tensor, Tensor]]:
+    """torch's own way from samples to a batch, for samples that are pairs."""
+
+    def collate_pairs(samples: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        first = samples[0]
+        if not (isinstance(first, (tuple, list)) and len(first) == 2):
+            raise TaskError(
+                f"data(): a sample of the {split} split is {describe(first)}, and must be a pair "
+                "(input, target)"
+            )
+        for what, part in zip(("input", "target"), first, strict=True):
+            if not isinstance(part, (Tensor, np.ndarray, np.generic, numbers.Real)):
+                raise TaskError(
+                    f"data(): the {what} of a sample of the {split} split is {describe(part)}, and "
+                    "must be a tensor, an array or a number"
+                )
+        try:
+            inputs, targets = default_collate(list(samples))
+        except (RuntimeError, TypeError) as error:
+            kinds = " and ".join(dict.fromkeys(describe(sample[0]) for sample in samples[:2]))
+            raise TaskError(
+                f"data(): samples of the {split} split do not fit into one batch, such as inputs "
+                f"that are {kinds}: {_first_line(error)}"
+            ) from error
+        return inputs, targets
+
+    return collate_pairs
+
+
+def build(task: Task, device: torch.device) -> tuple[nn.Module, Optimizer]:
+    """A new model on the device, and its optimizer."""
+    model = task.model()
+    if not isinstance(model, nn.Module):
+        raise _returned("model()", model, "a torch.nn.Module")
+    model = model.to(device)
+    optimizer = task.optimizer(model)
+    if not isinstance(optimizer, Optimizer):
+        raise _returned("optimizer()", optimizer, "a torch optimizer: the schedule is the study's")
+    require_optimizer("optimizer(): the optimizer", optimizer)
+    step = inspect.signature(optimizer.step).parameters.values()
+    if any(each.default is each.empty and each.kind == each.POSITIONAL_OR_KEYWORD for each in step):
+        raise TaskError(
+            f"optimizer() returned {describe(optimizer)}, whose step() needs a closure, which is "
+            "not called here: take another, or a training loop of your own"
+        )
+    return model, optimizer
+
+
+def forward(model: nn.Module, inputs: Any) -> Any:
+    """The model's output for a batch."""
+    output = model(inputs)
+    if output is None:
+        raise TaskError("the model's forward() returned None: is its return missing?")
+    return output
+
+
+def augmented(task: Task, inputs: Tensor) -> Tensor:
+    """What ``augment()`` makes of a batch."""
+    found = task.augment(inputs)
+    if not isinstance(found, Tensor):
+        raise _returned("augment()", found, "the inputs as a tensor")
+    return found
+
+
+def loss_of(task: Task, output: Any, targets: Any) -> Tensor:
+    """What ``loss()`` makes of a batch, to be differentiated where gradients are computed."""
+    loss: Any = task.loss(output, targets)
+    if not isinstance(loss, Tensor):
+        hint = ", without item()" if isinstance(loss, float) else ""
+        raise _returned("loss()", loss, f"a scalar tensor{hint}")
+    if loss.dim() != 0:
+        raise _returned("loss()", loss, "a scalar tensor, the mean over the batch")
+    if not loss.requires_grad and torch.is_grad_enabled():
+        raise TaskError(
+            "loss() returned a tensor without a gradient, and must compute it from the model's "
+            "output, without detach() or no_grad()"
+        )
+    return loss
+
+
+def measured(task: Task, output: Any, targets: Any) -> Mapping[str, Any]:
+    """What ``measure()`` makes of a validation batch: scalars by name."""
+    found = _metrics("measure()", task.measure(output, targets))
+    for name, value in found.items():
+        _require_number(f"measure(): {name}", value, f"{NUMBER}, summed over the batch")
+    return found
+
+
+def evaluated(task: Task, outputs: Sequence[Any], targets: Sequence[Tensor]) -> dict[str, float]:
+    """What ``evaluate()`` makes of all batches together."""
+    if not all(isinstance(output, Tensor) for output in outputs):
+        raise TaskError(
+            "evaluate() is given all outputs in one tensor, and the model's output is "
+            f"{describe(outputs[0])}"
+        )
+    shapes = {tuple(output.shape[1:]) for output in outputs}
+    if len(shapes) > 1:
+        raise TaskError(
+            "evaluate() is given all outputs in one tensor, and they have different shapes: "
+            f"{', '.join(map(str, sorted(shapes)[:3]))} per sample"
+        )
+    whole = task.evaluate(torch.cat(list(outputs)), torch.cat(list(targets)))
+    return numbers_of("evaluate()", whole)
+
+
+def numbers_of(method: str, found: object) -> dict[str, float]:
+    """The metrics that ``method`` returned or was given, as floats."""
+    metrics = _metrics(method, found)
+    for name, value in metrics.items():
+        _require_number(f"{method}: {name}", value, NUMBER)
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def _require_number(what: str, value: Any, wanted: str) -> None:
+    """Refuse what is neither a number nor a scalar, without waiting for the device."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        fits = value.shape.numel() == 1 if isinstance(value, Tensor) else value.size == 1
+    else:
+        fits = isinstance(value, numbers.Real)
+    if not fits:
+        raise TaskError(f"{what} is {describe(value)}, and must be {wanted}")
+
+
+def _metrics(method: str, found: object) -> Mapping[str, Any]:
+    if not isinstance(found, Mapping):
+        raise _returned(method, found, "a dict of metrics by name")
+    for name in found:
+        if not isinstance(name, str):
+            raise TaskError(
+                f"{method}: the name of a metric is {describe(name)}, and must be a text"
+            )
+    return found
+
+
+def _returned(method: str, found: object, wanted: str) -> TaskError:
+    return TaskError(f"{method} returned {describe(found)}, and must return {wanted}")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
