@@ -17,12 +17,17 @@ from clrsearch.training.device import one_thread
 CPU = torch.device("cpu")
 
 
-def work_here(task_dir, name="mine", **keys):
-    """Make a study and work it off in this process, its confirmation included."""
+def make(task_dir, name="mine", **keys) -> None:
+    """Make a study."""
     plan = StudyPlan(**({"task": "tiny.py:Noisy", "trials": 11} | keys))
     facts = probe(load_task(plan.task, folder=task_dir), device=CPU)
     with open_database(service.storage_url(None), create=True) as database:
         Study.create(database, name, plan, facts, service.versions(task_dir))
+
+
+def work_here(task_dir, name="mine", **keys):
+    """Make a study and work it off in this process, its confirmation included."""
+    make(task_dir, name, **keys)
     service.work(name, device="cpu", task_dir=task_dir)
     return service.show(name).snapshot
 
@@ -158,6 +163,58 @@ def test_delete_removes_it_too(url, task_dir) -> None:
     with open_database(url) as database, database.engine.connect() as connection:
         for table in ("studies", "clrsearch_slots", "trials"):
             assert connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar() == 0
+
+
+def test_a_study_whose_name_ends_like_a_confirmations_is_its_users(url, task_dir) -> None:
+    alone, with_it = ConfirmPlan(enabled=False), ConfirmPlan(top=1, seeds=2)
+    work_here(task_dir, "mine.confirm", trials=3, confirm=alone)
+    now = work_here(task_dir, trials=3, confirm=with_it)
+    assert set(now.confirmed.slots) == {SlotState.COMPLETE}
+    assert service.show("mine.confirm").snapshot.total == 3
+    assert [each.name for each in service.list_studies()] == ["mine.confirm", "mine"]
+    service.delete("mine")
+    assert [each.name for each in service.list_studies()] == ["mine.confirm"]
+
+
+def cancelling(stage, cancelled):
+    """Cancels the study once, when a worker has ended a trial of that stage."""
+
+    def cancel(record, study) -> None:
+        if study.stage == stage and not cancelled:
+            cancelled.append(service.cancel("mine"))
+
+    return cancel
+
+
+def test_after_cancel_no_confirmation_begins_until_it_is_asked_for(any_url, task_dir) -> None:
+    cancelled: list[int] = []
+    how = {"device": "cpu", "task_dir": task_dir}
+    make(task_dir, trials=5, confirm=ConfirmPlan(top=1, seeds=2))
+    service.work("mine", on_end=cancelling("search", cancelled), **how)
+    now = service.show("mine").snapshot
+    assert (cancelled, now.done, now.total, now.confirmed) == ([4], 1, 1, None)
+    plan = StudyPlan(task="tiny.py:Noisy", trials=7, confirm=ConfirmPlan(top=1, seeds=2))
+    grown = service.run(plan, name="mine", workers=1, **how).snapshot
+    assert (grown.done, grown.total, grown.confirmed) == (3, 3, None)
+    asked = service.confirmation_plan("mine", top=1, seeds=2)
+    confirmed = service.run(asked, name="mine", workers=1, **how).snapshot.confirmed
+    assert confirmed.left == 0
+    assert set(confirmed.slots) == {SlotState.COMPLETE}
+
+
+def test_a_confirmation_is_cancelled_and_taken_up_again(url, task_dir) -> None:
+    cancelled: list[int] = []
+    how = {"device": "cpu", "task_dir": task_dir}
+    make(task_dir, trials=3, confirm=ConfirmPlan(top=1, seeds=3))
+    service.work("mine", on_end=cancelling("confirm", cancelled), **how)
+    (open_then,) = cancelled
+    now = service.show("mine").snapshot.confirmed
+    assert now.slots == {SlotState.COMPLETE: 1, SlotState.CANCELLED: open_then}
+    service.work("mine", **how)
+    assert service.show("mine").snapshot.confirmed.slots == now.slots
+    asked = service.confirmation_plan("mine", top=1, seeds=3)
+    again = service.run(asked, name="mine", workers=1, **how).snapshot.confirmed
+    assert again.slots == {SlotState.COMPLETE: 1 + open_then}
 
 
 def test_an_unfinished_search_is_not_confirmed(url, task_dir) -> None:

@@ -62,7 +62,7 @@ def cancel(
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
 ) -> None:
-    """Begin no more trials: what has not begun is taken out, what runs goes on."""
+    """Begin nothing more, the confirmation included; what has begun goes on to its end."""
     from clrsearch import service
     from clrsearch.cli import output
 

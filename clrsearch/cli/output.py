@@ -136,10 +136,12 @@ def print_retried(name: str, opened: int) -> None:
 
 def print_cancelled(name: str, cancelled: int) -> None:
     """What ``clrsearch cancel`` did."""
-    if cancelled:
-        print(f"{cancelled} trials of {name} that had not begun are cancelled")
-    else:
-        print(f"every trial of {name} has begun")
+    done = (
+        f"{cancelled} trials of {name} that had not begun are cancelled"
+        if cancelled
+        else f"every trial of {name} has begun"
+    )
+    print(f"{done}. No confirmation begins until clrsearch confirm {name}")
 
 
 def print_upgraded(done: Upgraded) -> None:

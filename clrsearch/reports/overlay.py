@@ -29,7 +29,7 @@ from clrsearch.reports.note import note, note_of_confirmation
 from clrsearch.reports.pictures import picture_of_schedules, picture_of_trials
 from clrsearch.reports.snapshot import Snapshot, snapshot
 from clrsearch.reports.source import source_code
-from clrsearch.search import ATTRIBUTE, CONFIRMATION, CURVES, Record, Study, best_first, quiet
+from clrsearch.search import ATTRIBUTE, CURVES, Record, Study, best_first, quiet
 from clrsearch.storage import Database, place_of
 
 RENEW_SECONDS = 10.0  # that a note and figures are shown for before they are looked at again
@@ -279,7 +279,7 @@ def _attributes(study: Study, now: Snapshot, version: int) -> dict[str, Any]:
         scratch = optuna.create_study()
         scratch.set_metric_names([now.metric])
     if study.stage == "confirm":
-        save_note(scratch, note_of_confirmation(study.name.removesuffix(CONFIRMATION)))
+        save_note(scratch, note_of_confirmation(study.confirms))
         return {**scratch._storage.get_study_system_attrs(scratch._study_id), NOTE: version}
     verdict = now.confirmed.verdict if now.confirmed else None
     winner = now.leader if verdict is None else study.trial(verdict.chosen)

@@ -12,7 +12,6 @@ from clrsearch.search.sampler import quiet, suggest
 from clrsearch.search.space import GROUPS, StudySpace, build_space
 from clrsearch.search.study import (
     ATTRIBUTE,
-    CONFIRMATION,
     CURVES,
     Study,
     exists,
@@ -22,7 +21,6 @@ from clrsearch.search.study import (
 
 __all__ = [
     "ATTRIBUTE",
-    "CONFIRMATION",
     "CURVES",
     "GROUPS",
     "LEAST_FOR_IMPORTANCES",

@@ -16,17 +16,28 @@ from clrsearch.tasks import TaskFacts
 Stage = Literal["search", "confirm"]
 
 
+class Link(BaseModel):
+    """The search that a confirmation belongs to."""
+
+    model_config = ConfigDict(frozen=True)
+
+    uuid: UUID
+    name: str
+
+
 class Stored(BaseModel):
     """The attribute of a study that clrsearch made.
 
     A role that may only work on studies can write it too. ``uuid`` names a folder, so that nothing
-    but a UUID will do.
+    but a UUID will do. ``confirms`` is None for a search, and for the confirmations that earlier
+    versions made.
     """
 
     model_config = ConfigDict(frozen=True)
 
     uuid: UUID
     stage: Stage = "search"
+    confirms: Link | None = None
     created: datetime
     versions: dict[str, str]
     plan: StudyPlan

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
@@ -33,6 +34,7 @@ ATTRIBUTE = "clrsearch"
 CONFIRMATION = ".confirm"  # at the end of the name
 FINALIST = "finalist:"  # before the number of the trial
 STOPPED = "clrsearch:stopped"
+CANCELLED = "clrsearch:cancelled"
 CURVES = ("rates", "momenta")
 """Attributes of a trial that are there to be looked at: they follow from its parameters."""
 PATIENCE_SECONDS = 5.0  # for another process that is creating the same study
@@ -72,6 +74,7 @@ class Study:
         stored = read_stored(name, attribute)
         self.uuid = str(stored.uuid)
         self.stage: Stage = stored.stage
+        self._link = stored.confirms
         self.slots = Slots(database.engine, self.uuid, self.stage)
         self.versions: Mapping[str, str] = stored.versions
         self.created = stored.created
@@ -99,16 +102,16 @@ class Study:
         versions: Mapping[str, str],
         *,
         range_test: RangeTest | None = None,
-        stage: Stage = "search",
+        confirms: Study | None = None,
     ) -> Study:
         """Make a study; one that another process has just made is opened instead.
 
-        That of a search gets its slots, a confirmation's come with its finalists. ``range_test`` is
-        the one that the plan wants.
+        A search gets its slots; those of a confirmation, which ``confirms`` one, come with its
+        finalists. ``range_test`` is the one that the plan wants.
 
         Raises:
             PlanError: the plan cannot be searched.
-            StudyError: a study of this name is there that clrsearch did not make.
+            StudyError: the name is taken by another kind of study.
         """
         # what cannot be searched is refused before anything is written
         build_space(plan, facts, tested=range_test)
@@ -118,11 +121,13 @@ class Study:
             study_id = storage.create_new_study([direction], name)
         except DuplicatedStudyError:
             study_id = storage.get_study_id_from_name(name)
-            if _appears(storage, study_id) or not _half_made(storage, study_id, direction):
-                return cls(database, name)
+            if not _half_made(storage, study_id, direction) or _appears(storage, study_id):
+                return cls._there(database, name, confirms)
+        link = None if confirms is None else {"uuid": confirms.uuid, "name": confirms.name}
         stored = {
             "uuid": str(uuid.uuid4()),
-            "stage": stage,
+            "stage": "search" if confirms is None else "confirm",
+            "confirms": link,
             "created": datetime.now().astimezone().isoformat(timespec="seconds"),
             "plan": plan.model_dump(mode="json"),
             "facts": facts.model_dump(mode="json"),
@@ -131,8 +136,20 @@ class Study:
         }
         storage.set_study_user_attr(study_id, ATTRIBUTE, stored)
         study = cls(database, name)
-        if stage == "search":
+        if confirms is None:
             study.grow(plan.trials)
+        return study
+
+    @classmethod
+    def _there(cls, database: Database, name: str, confirms: Study | None) -> Study:
+        """The study of this name, if it is what was going to be made."""
+        study = cls(database, name)
+        if confirms is None and study.stage == "confirm":
+            raise StudyError(
+                f"{name} is the confirmation of {study.confirms}: give another name with --name"
+            )
+        if confirms is not None and not confirms._is_confirmed_by(name):
+            raise StudyError(f"{name} is not the confirmation of {confirms.name}")
         return study
 
     def bind(self, rate_function: RateFunction) -> None:
@@ -173,17 +190,40 @@ class Study:
         stored = self._storage.get_study_user_attrs(self._id)[ATTRIBUTE]
         self._storage.set_study_user_attr(self._id, ATTRIBUTE, {**stored, **changes})
 
+    @property
+    def confirms(self) -> str:
+        """Of a confirmation: the name of its search."""
+        return self._link.name if self._link else self.name.removesuffix(CONFIRMATION)
+
     def confirmation(self) -> Study | None:
         """The study in which the best of this one are run again, if it has begun."""
-        if self._sibling is None:
-            try:
-                study_id = self._storage.get_study_id_from_name(f"{self.name}{CONFIRMATION}")
-            except KeyError:
-                return None
-            if ATTRIBUTE not in self._storage.get_study_user_attrs(study_id):
-                return None  # its maker is about to write what it is
-            self._sibling = self._bound(Study(self.database, f"{self.name}{CONFIRMATION}"))
+        if self._sibling is None and self.stage == "search":
+            found = next(filter(self._is_confirmed_by, self._confirmation_names()), None)
+            if found is not None:
+                self._sibling = self._bound(Study(self.database, found))
         return self._sibling
+
+    def _confirmation_names(self) -> tuple[str, str]:
+        """What its confirmation is called, and what instead where that name is taken."""
+        usual = f"{self.name}{CONFIRMATION}"
+        return usual, f"{usual}.{self.uuid[:8]}"
+
+    def _is_confirmed_by(self, name: str) -> bool:
+        """Whether the study of this name is its confirmation, by the UUID that is stored there.
+
+        Earlier versions stored none: theirs have the usual name, and came after their search.
+        """
+        try:
+            study_id = self._storage.get_study_id_from_name(name)
+        except KeyError:
+            return False
+        attribute = self._storage.get_study_user_attrs(study_id).get(ATTRIBUTE)
+        if not isinstance(attribute, dict) or attribute.get("stage") != "confirm":
+            return False
+        link = attribute.get("confirms")
+        if link is None:
+            return name == self._confirmation_names()[0] and study_id > self._id
+        return isinstance(link, dict) and link.get("uuid") == self.uuid
 
     def again(self) -> Study:
         """The same study, opened anew: more may be asked of it by now.
@@ -203,7 +243,7 @@ class Study:
 
     def stages(self) -> list[Study]:
         """This study, and its confirmation where that has begun."""
-        sibling = self.confirmation() if self.stage == "search" else None
+        sibling = self.confirmation()
         return [self] if sibling is None else [self, sibling]
 
     def confirm(self, candidates: Sequence[Record], seeds: int) -> Study:
@@ -211,18 +251,7 @@ class Study:
 
         The search has run with seed index 0.
         """
-        name = f"{self.name}{CONFIRMATION}"
-        sibling = self._bound(
-            Study.create(
-                self.database,
-                name,
-                self.plan,
-                self.facts,
-                self.versions,
-                range_test=self.range_test,
-                stage="confirm",
-            )
-        )
+        sibling = self.confirmation() or self._make_confirmation()
         for record in candidates:
             sibling._storage.set_study_user_attr(
                 sibling._id,
@@ -232,6 +261,22 @@ class Study:
         families = {record.number: record.family for record in candidates}
         sibling.slots.grow_runs(families, range(1, seeds + 1))
         return sibling
+
+    def _make_confirmation(self) -> Study:
+        usual, instead = self._confirmation_names()
+        make = partial(
+            Study.create,
+            self.database,
+            plan=self.plan,
+            facts=self.facts,
+            versions=self.versions,
+            range_test=self.range_test,
+            confirms=self,
+        )
+        try:
+            return self._bound(make(usual))
+        except StudyError:  # somebody else's
+            return self._bound(make(instead))
 
     def finalists(self) -> dict[int, Finalist]:
         """Of a confirmation: what is run again, by the numbers of the search's trials."""
@@ -377,6 +422,27 @@ class Study:
     def stop(self, traceback: str | None) -> None:
         """Tell every worker to leave, for this reason; None lets them work again."""
         self._storage.set_study_user_attr(self._id, STOPPED, traceback or "")
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether no confirmation begins by itself any more, read anew."""
+        return any(
+            each._storage.get_study_user_attrs(each._id).get(CANCELLED, False)
+            for each in self.stages()
+        )
+
+    def cancel(self) -> int:
+        """Begin nothing more, a confirmation included; how many slots had not begun.
+
+        What was interrupted has begun: it is still resumed.
+        """
+        self._storage.set_study_user_attr(self._id, CANCELLED, True)
+        return sum(each.slots.cancel() for each in self.stages())
+
+    def allow_confirmation(self) -> None:
+        """Let a confirmation begin again, after :meth:`cancel`."""
+        for each in self.stages():
+            each._storage.set_study_user_attr(each._id, CANCELLED, False)
 
     def delete(self) -> None:
         """Remove the study, its trials and its slots, and its confirmation."""

@@ -30,7 +30,7 @@ def delete(name: str, *, storage: Storage = None) -> None:
     url = storage_url(storage)
     with open_database(url) as database:
         study = Study(database, name)
-        live = study.slots.live()
+        live = sum(each.slots.live() for each in study.stages())
         if live:
             raise StudyError(f"workers are busy with {live} of {name}'s trials: stop them first")
         folders = [checkpoint_folder(url, each, None) for each in study.stages()]
@@ -52,13 +52,16 @@ def retry(name: str, *, storage: Storage = None) -> int:
 
 
 def cancel(name: str, *, storage: Storage = None) -> int:
-    """Take the open slots of a study out of its budget; how many there were. Running trials go on.
+    """Begin nothing more of a study, a confirmation included; how many slots had not begun.
+
+    Trials that run go on, and interrupted ones are resumed. A confirmation begins only when it is
+    asked for again.
 
     Raises:
         StudyError: there is no such study.
     """
     with open_database(storage_url(storage)) as database:
-        return Study(database, name).slots.cancel()
+        return Study(database, name).cancel()
 
 
 def upgrade_database(*, storage: Storage = None) -> Upgraded:

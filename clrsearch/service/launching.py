@@ -286,7 +286,7 @@ def slots_left(study: Study) -> int:
     stages = wanted_stages(study)
     left = [stage.slots.unfinished() for stage in stages]
     confirm = study.plan.confirm
-    if len(stages) == 1 and confirm.enabled:
+    if len(stages) == 1 and confirm.enabled and not study.cancelled:
         left.append(max(confirm.top + 1, len(study.plan.searched)) * confirm.seeds)
     return max(left)
 

@@ -83,7 +83,8 @@ def has_ended(study: Study) -> bool:
         return True
     sibling = study.confirmation()
     if sibling is None:
-        return all(record.state != "complete" for record in study.history.records())
+        records = study.history.records()
+        return study.cancelled or all(record.state != "complete" for record in records)
     return sibling.stopped is not None or sibling.slots.unfinished() == 0
 
 

@@ -181,6 +181,11 @@ def _join(study: Study, plan: StudyPlan, code: Code, *, allow_drift: bool) -> No
         )
     if not allow_drift:
         refuse_drift(study, code)
+    if code.rate_function is not None:
+        study.bind(code.rate_function)
     study.grow(plan.trials if "trials" in plan.model_fields_set else study.plan.trials)
-    if plan.confirm != study.plan.confirm and "confirm" in plan.model_fields_set:
-        study.plan_confirmation(plan.confirm)
+    if "confirm" in plan.model_fields_set:
+        if plan.confirm != study.plan.confirm:
+            study.plan_confirmation(plan.confirm)
+        if plan.confirm.enabled and "enabled" in plan.confirm.model_fields_set:
+            study.allow_confirmation()

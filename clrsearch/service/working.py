@@ -178,10 +178,13 @@ def begin_confirmation(study: Study) -> Study | None:
     """The study in which the best are run again, with all runs that the plan asks for.
 
     Who was a finalist before the search grew stays one: only seeds that all have run with count.
-    None where the search has not ended, or has no complete trial.
+    None where the search has not ended, or has no complete trial. After ``cancel`` nothing is
+    added: what there is may have trials to be resumed.
     """
-    if study.stopped is not None or study.slots.unfinished():
+    if study.stage == "confirm" or study.stopped is not None or study.slots.unfinished():
         return None
+    if study.cancelled:
+        return study.confirmation()
     plan, records = study.plan, study.history.records()
     if all(record.state != "complete" for record in records):
         return None
@@ -191,7 +194,10 @@ def begin_confirmation(study: Study) -> Study | None:
     sibling = study.confirmation()
     earlier = set() if sibling is None else set(sibling.finalists())
     best += [each for each in records if each.number in earlier and each not in best]
-    return study.confirm(best, plan.confirm.seeds)
+    begun = study.confirm(best, plan.confirm.seeds)
+    if study.cancelled:  # while these were added
+        begun.slots.cancel()
+    return begun
 
 
 def wanted_stages(study: Study) -> list[Study]:

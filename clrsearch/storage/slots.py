@@ -8,16 +8,19 @@ changed. Times are those of the database's clock, whatever the clocks of the wor
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.compiler import compiles
 
+T = TypeVar("T")
+
 LEASE_SECONDS = 15.0
+BATCH = 1000  # rows in one statement
 SLOT_TABLE = "clrsearch_slots"
 
 _ANEW = {"trial": None, "losses": 0, "checkpoint": None}
@@ -56,6 +59,8 @@ _slots = sa.Table(
     sa.Column("expires", sa.Double),  # epoch seconds of the database's clock
     sa.Column("checkpoint", sa.Integer),  # the last epoch that can be resumed from
 )
+
+_BEGUN = _slots.c.trial.is_not(None)
 
 
 class _Now(sa.sql.functions.FunctionElement[float]):
@@ -172,6 +177,10 @@ def budget(counts: Mapping[SlotState, int]) -> int:
     return sum(counts.values()) - counts.get(SlotState.CANCELLED, 0)
 
 
+def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[first : first + BATCH] for first in range(0, len(items), BATCH))
+
+
 class Slots:
     """The slots of one stage of one study, which is known by a UUID: SQLite reuses deleted ids."""
 
@@ -195,12 +204,22 @@ class Slots:
     def grow_runs(self, finalists: Mapping[int, str], seeds: Sequence[int]) -> None:
         """Add the missing runs of a confirmation: each of the finalists, by family, on each seed.
 
-        Seed by seed, so that all of them have run with the first before the second begins.
+        Seed by seed, so that all of them have run with the first before the second begins. Those
+        that were cancelled are open again.
         """
-        query = sa.select(_slots.c.number, _slots.c.finalist, _slots.c.seed_index)
+        query = sa.select(_slots.c.number, _slots.c.state, _slots.c.finalist, _slots.c.seed_index)
         with self._engine.connect() as connection:
             rows = connection.execute(query.where(self._ours)).all()
         there = {(row.finalist, row.seed_index) for row in rows}
+        self._reopen(
+            [
+                row.number
+                for row in rows
+                if row.state == SlotState.CANCELLED
+                and row.finalist in finalists
+                and row.seed_index in seeds
+            ]
+        )
         wanted = [
             {"family": family, "finalist": finalist, "seed_index": seed}
             for seed in seeds
@@ -216,9 +235,9 @@ class Slots:
         new = {**self._key, "state": SlotState.OPEN, "attempt": 0, "losses": 0}
         new |= {"finalist": None, "seed_index": None}
         try:
-            with self._engine.begin() as connection:
-                if slots:
-                    connection.execute(_slots.insert(), [{**new, **slot} for slot in slots])
+            for some in _batches(slots):
+                with self._engine.begin() as connection:
+                    connection.execute(_slots.insert(), [{**new, **slot} for slot in some])
         except IntegrityError:
             return False
         return True
@@ -227,14 +246,15 @@ class Slots:
         """The first open slot, now held by ``worker``, which holds no other.
 
         A slot that is held in the worker's name already is one that it claimed just before the
-        connection broke, so that it never heard of it: that one comes first.
+        connection broke, so that it never heard of it: that one comes first. Then come slots whose
+        trial has begun and was interrupted, before those that have not begun.
         """
         claimed, opened = (_slots.c.state == state for state in (SlotState.CLAIMED, SlotState.OPEN))
         mine = sa.and_(claimed, _slots.c.worker == worker)
         first = (
             sa.select(_slots)
             .where(self._ours, sa.or_(mine, opened))
-            .order_by(sa.case((claimed, 0), else_=1), _slots.c.number)
+            .order_by(sa.case((claimed, 0), (_BEGUN, 1), else_=2), _slots.c.number)
             .limit(1)
         )
         while True:
@@ -356,14 +376,38 @@ class Slots:
         return self._change(failed, state=SlotState.OPEN, worker=None, **_ANEW)
 
     def cancel(self) -> int:
-        """Take every open slot out of the budget; how many there were."""
-        return self._change(_slots.c.state == SlotState.OPEN, state=SlotState.CANCELLED)
+        """Take the slots that have not begun out of the budget; how many there were."""
+        return self._change(_slots.c.state == SlotState.OPEN, ~_BEGUN, state=SlotState.CANCELLED)
+
+    def _reopen(self, cancelled: Sequence[int]) -> None:
+        for some in _batches(cancelled):
+            self._change(
+                _slots.c.state == SlotState.CANCELLED,
+                _slots.c.number.in_(some),
+                state=SlotState.OPEN,
+            )
 
     def _change(self, *which: sa.ColumnElement[bool], **values: object) -> int:
         with self._engine.begin() as connection:
             return connection.execute(
                 _slots.update().where(self._ours, *which).values(**values)
             ).rowcount
+
+    def first_of(self, family: str) -> int | None:
+        """The number of a family's first slot; None where it has none yet."""
+        query = sa.select(sa.func.min(_slots.c.number))
+        with self._engine.connect() as connection:
+            first: int | None = connection.scalar(
+                query.where(self._ours, _slots.c.family == family)
+            )
+        return first
+
+    def rank(self, slot: Slot) -> int:
+        """How many earlier slots are for the same family."""
+        earlier = (_slots.c.family == slot.family, _slots.c.number < slot.number)
+        query = sa.select(sa.func.count()).select_from(_slots).where(self._ours, *earlier)
+        with self._engine.connect() as connection:
+            return connection.scalar(query) or 0
 
     def states(self) -> dict[int, SlotState]:
         """The states of all slots, by number and in order."""

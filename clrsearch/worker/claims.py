@@ -1,4 +1,4 @@
-"""Finding work: open slots first, then those of workers that were watched to be silent."""
+"""Finding work: what was begun goes first, the slots of lost workers and interrupted trials."""
 
 from __future__ import annotations
 
@@ -30,28 +30,33 @@ class Claims:
 
         With ``stay`` only where all have ended.
 
-        A slot whose lease has run out is taken over only after this worker itself has watched it
-        for a whole lease without a renewal and without an error of the database, so that nobody
-        looks dead because of an outage. It waits as long as there is such a slot.
+        A slot whose lease has run out is taken over, before any other, but only after this worker
+        itself has watched it for a whole lease without a renewal and without an error of the
+        database, so that nobody looks dead because of an outage. It waits as long as there is such
+        a slot.
         """
         seen: dict[int, Claim] = {}
         while True:
-            slot = self._patiently(lambda: self._slots.claim(self._worker))
+            slot = self._lost() or self._patiently(lambda: self._slots.claim(self._worker))
             if slot is not None:
                 return slot
             claims = self._patiently(self._slots.claims)
-            for claim in claims:
-                if self._silent(claim):
-                    slot = self._patiently(
-                        lambda claim=claim: self._slots.take_over(claim, self._worker)  # type: ignore[misc]
-                    )
-                    if slot is not None:
-                        return slot
             seen = seen or {claim.number: claim for claim in claims}
             waits = stay and bool(claims)
             if not waits and not any(_same(claim, seen.get(claim.number)) for claim in claims):
                 return None
             self._sleep(LOOK_SECONDS)
+
+    def _lost(self) -> Slot | None:
+        """The slot of a worker that was lost, now taken over."""
+        for claim in self._patiently(self._slots.claims):
+            if claim.worker != self._worker and self._silent(claim):
+                slot = self._patiently(
+                    lambda claim=claim: self._slots.take_over(claim, self._worker)  # type: ignore[misc]
+                )
+                if slot is not None:
+                    return slot
+        return None
 
     def forget(self) -> None:
         """Begin to watch anew, after an error of the database."""

@@ -99,7 +99,7 @@ class Worker:
                 stopped = self._patience(lambda: self._study.stopped)
                 if stopped is not None:
                     raise StudyStopped(f"{self._study.name} was stopped: its task fails", stopped)
-                slot = self._claims.next(stay=self._confirms())
+                slot = self._claims.next(stay=self._patience(self._confirms))
                 if slot is None:
                     self._patience(self._clean_up)
                     return True
@@ -108,7 +108,8 @@ class Worker:
         return False
 
     def _confirms(self) -> bool:
-        return self._study.stage == "search" and self._study.plan.confirm.enabled
+        study = self._study
+        return study.stage == "search" and study.plan.confirm.enabled and not study.cancelled
 
     def _trouble(self, error: BaseException) -> None:
         """An outage begins: whom this worker has watched may be silent because of it."""

@@ -92,6 +92,27 @@ def test_a_slot_handed_back_is_claimed_again_under_the_next_attempt(slots) -> No
     assert slots.renew(second)
 
 
+def test_interrupted_trials_come_first_and_are_not_cancelled(slots) -> None:
+    slots.claim("v")
+    held = slots.claim("w")
+    slots.bind(held, 1)
+    slots.hand_back(held)
+    again = slots.claim("u")
+    assert (again.number, again.trial) == (1, 1)
+    slots.hand_back(again)
+    assert slots.cancel() == 1
+    assert slots.states() == {0: "claimed", 1: "open", 2: "cancelled"}
+
+
+def test_a_run_that_was_cancelled_is_open_again_when_it_is_asked_for(slots) -> None:
+    runs = Slots(slots._engine, "study-1", "confirm")
+    runs.grow_runs({3: "cyclic", 7: "constant"}, [1, 2])
+    assert runs.cancel() == 4
+    runs.grow_runs({3: "cyclic"}, [2, 3])
+    assert runs.counts() == {SlotState.CANCELLED: 3, SlotState.OPEN: 2}
+    assert (runs.claim("w").finalist, runs.claim("v").seed_index) == (3, 3)
+
+
 def test_a_claim_whose_answer_was_lost_is_found_by_the_next(slots) -> None:
     unheard = slots.claim("w")
     again = slots.claim("w")

@@ -187,3 +187,94 @@ def test_a_study_opened_again_has_what_was_added_and_is_the_same(study) -> None:
     Study.create(study.database, "mine", study.plan, study.facts, {"clrsearch": "0"})
     with pytest.raises(StudyError, match="mine was deleted, and another study has its name now"):
         study.again()
+
+
+def begun(study) -> Study:
+    """The study's confirmation, with one finalist on one seed."""
+    number = study.begin(study.slots.claim("w"), PARAMS, ATTRIBUTES)
+    study.complete(number, 0.5, {})
+    return study.confirm([study.trial(number)], seeds=1)
+
+
+def test_a_confirmation_is_found_by_the_uuid_of_its_search(study) -> None:
+    assert study.confirmation() is None
+    made = begun(study)
+    assert (made.name, made.stage, made.confirms) == ("mine.confirm", "confirm", "mine")
+    opened = Study(study.database, "mine")
+    assert opened.confirmation().uuid == made.uuid
+    assert [each.name for each in opened.stages()] == ["mine", "mine.confirm"]
+    assert searches(study.database) == ["mine"]
+
+
+def test_a_users_study_of_that_name_is_his_own(study, plan, facts) -> None:
+    theirs = Study.create(study.database, "mine.confirm", plan, facts, {"clrsearch": "0"})
+    assert study.confirmation() is None
+    made = begun(study)
+    assert made.name == f"mine.confirm.{study.uuid[:8]}"
+    assert Study(study.database, "mine").confirmation().uuid == made.uuid
+    assert theirs.slots.counts() == {SlotState.OPEN: 6}
+    assert searches(study.database) == ["mine", "mine.confirm"]
+    study.delete()
+    assert searches(study.database) == ["mine.confirm"]
+    assert optuna.get_all_study_names(study.database.optuna) == ["mine.confirm"]
+
+
+def test_a_study_of_optunas_of_that_name_is_left_alone(study, url) -> None:
+    theirs = optuna.create_study(study_name="mine.confirm", storage=url.reveal())
+    theirs.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    assert begun(study).name == f"mine.confirm.{study.uuid[:8]}"
+    assert theirs.user_attrs == {}
+
+
+def test_the_name_of_a_confirmation_is_refused_to_a_search(study, plan, facts) -> None:
+    begun(study)
+    with pytest.raises(StudyError, match=r"^mine\.confirm is the confirmation of mine: give"):
+        Study.create(study.database, "mine.confirm", plan, facts, {})
+
+
+def unlink(confirmation) -> None:
+    """Store it as earlier versions did."""
+    stored = dict(confirmation._storage.get_study_user_attrs(confirmation._id)["clrsearch"])
+    del stored["confirms"]
+    confirmation._storage.set_study_user_attr(confirmation._id, "clrsearch", stored)
+
+
+def test_a_confirmation_of_an_earlier_version_is_found_by_its_name(study) -> None:
+    made = begun(study)
+    unlink(made)
+    found = Study(study.database, "mine").confirmation()
+    assert (found.uuid, found.confirms) == (made.uuid, "mine")
+    again = study.confirm([study.trial(0)], seeds=2)
+    assert again.uuid == made.uuid
+    assert again.slots.counts() == {SlotState.OPEN: 2}
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_what_a_deleted_search_left_is_not_another_ones(study, plan, facts, earlier) -> None:
+    left = begun(study)
+    if earlier:
+        unlink(left)
+    study.slots.delete()
+    study._storage.delete_study(study._id)
+    anew = Study.create(study.database, "mine", plan, facts, {"clrsearch": "0"})
+    assert anew.confirmation() is None
+    assert begun(anew).name == f"mine.confirm.{anew.uuid[:8]}"
+    anew.delete()
+    assert left.is_there
+
+
+def test_after_cancel_what_has_begun_is_left_and_nothing_else(study) -> None:
+    confirmation = begun(study)
+    interrupted = study.slots.claim("v")
+    study.slots.bind(interrupted, study.begin(interrupted, PARAMS, ATTRIBUTES))
+    study.slots.hand_back(interrupted)
+    earlier = Study(study.database, "mine")
+    assert not earlier.cancelled
+    assert study.cancel() == 4 + 1
+    assert earlier.cancelled
+    assert study.slots.states()[interrupted.number] == SlotState.OPEN
+    assert confirmation.slots.counts() == {SlotState.CANCELLED: 1}
+    study.allow_confirmation()
+    assert not earlier.cancelled
+    study.confirm([study.trial(0)], seeds=1)
+    assert confirmation.slots.counts() == {SlotState.OPEN: 1}

@@ -107,6 +107,17 @@ def test_who_was_watched_once_is_not_watched_anew_for_the_next(url) -> None:
         claims.forget()
 
 
+def test_who_was_watched_comes_before_slots_that_have_not_begun(url) -> None:
+    with opened(url) as slots:
+        slots.grow(["cyclic"] * 4)
+        silent = slots.claim("silent")
+        claims = claims_of(slots)
+        assert claims.next().number == 1
+        slots.finish(slots.claim("me"), slots_module.SlotState.COMPLETE)
+        time.sleep(2 * LEASE)
+        assert claims.next().number == silent.number
+
+
 def test_after_an_outage_the_watch_begins_anew(far_url, postgresql, cable) -> None:
     with opened(far_url) as far, opened(postgresql) as near:
         near.claim("silent")
