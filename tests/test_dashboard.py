@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import struct
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -343,3 +347,34 @@ def test_a_study_runs_to_its_end_while_it_is_looked_at(url, task_dir) -> None:
     assert len(answers) > 20
     assert max(answers) < 500
     assert all(each.state != "wrong" for each in service.check_database())
+
+
+def test_its_terminal_shows_an_address_and_nothing_of_other_packages(url, task_dir) -> None:
+    number = work(task_dir)  # 6 trials, which Optuna warns are few for importances
+    arguments = (sys.executable, "-m", "clrsearch", "dashboard", "mine", "--port", "0")
+    shown = subprocess.Popen(
+        arguments, cwd=task_dir, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert shown.stdout is not None
+        root, page = shown.stdout.readline().strip().split("/dashboard")
+        client = Client(root)
+        assert client.open(f"/dashboard{page}")[0] == 200
+        client.detail(number)
+        evaluators = "?evaluator=ped-anova"
+        assert client.open(f"/api/studies/{number}/param_importances{evaluators}")[0] == 200
+        address = ("127.0.0.1", int(root.rpartition(":")[2]))
+        with socket.create_connection(address, timeout=60) as typed_https:
+            typed_https.sendall(b"\x16\x03\x01\x02\x00\n\n")
+            typed_https.recv(1000)
+        with socket.create_connection(address, timeout=60) as bare:
+            bare.sendall(b"GET /static/bundle.js HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            assert bare.recv(1000).startswith(b"HTTP/1.0 200")
+        with socket.create_connection(address, timeout=60) as hangs_up:
+            hangs_up.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.detail(number)
+    finally:
+        shown.send_signal(signal.SIGINT)
+        _, errors = shown.communicate(timeout=60)
+    assert errors == "notes can be written, nothing else is changed; Ctrl-C ends it\n"
+    assert shown.returncode == 0

@@ -8,7 +8,12 @@
     def train(run):
         model = Mine()
         model.run = run
-        trainer = lightning.Trainer(max_epochs=run.total_epochs, callbacks=[Reports(run)])
+        trainer = lightning.Trainer(
+            max_epochs=run.total_epochs,
+            callbacks=[Reports(run)],
+            logger=False,  # or every trial leaves a folder in lightning_logs
+            enable_checkpointing=False,  # Reports saves
+        )
         trainer.fit(model, training, validation)
 
 What the module logs in its validation is reported by the name that it has there.

@@ -7,7 +7,9 @@ import ipaddress
 import json
 import re
 import socket
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -73,7 +75,8 @@ def dashboard(
 
     quiet_optuna()
     url = storage_url(storage)
-    with open_database(url) as database:
+    with warnings.catch_warnings(), open_database(url) as database:
+        warnings.simplefilter("ignore")  # of other packages, to which nobody here can do anything
         page = "/dashboard"
         read_only = read_only or bool(condition(database).refused)
         extras = Extras(database, lambda study: bind_rate(study, Manual.family, task_dir))
@@ -122,6 +125,7 @@ class Guard:
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
+        environ.setdefault("HTTP_ACCEPT_ENCODING", "")  # which optuna-dashboard counts on
         path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
         host = re.sub(r":\d+$", "", environ.get("HTTP_HOST", ""))
         if self._hosts is not None and host not in self._hosts:
@@ -153,11 +157,16 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A traceback, unless a browser has only hung up."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
 
 class _Silent(WSGIRequestHandler):
-    """Says nothing of requests that were answered."""
+    """Says nothing of requests, for whoever made one has been answered."""
 
-    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Nothing."""
 
 
