@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -75,7 +77,7 @@ def test_a_run_is_that_of_its_seed_index_and_is_tested_once(url, task_dir) -> No
     assert all(run.value != searched[run.finalist].value for run in now.confirmed.runs)
 
 
-def test_the_chosen_one_is_what_best_gives(url, task_dir) -> None:
+def test_the_chosen_one_is_what_best_gives_and_list_shows(url, task_dir, capsys) -> None:
     work_here(task_dir, confirm=ConfirmPlan(top=2, seeds=3))
     best = service.best("mine")
     assert best.trial.number == best.verdict.chosen
@@ -85,6 +87,12 @@ def test_the_chosen_one_is_what_best_gives(url, task_dir) -> None:
     assert all(score in fresh for score in standing.scores.values())
     mean = sum(standing.scores.values()) / 3
     assert f"fresh seeds  error {mean:.4g}\n" in best.code
+    output.print_list(service.list_studies(), json=False)
+    (_, row) = capsys.readouterr().out.splitlines()
+    chosen = f"{best.trial.family} (trial {best.trial.number})"
+    assert row.endswith(f"error   {chosen}: error {mean:.4g} on 3 fresh seeds")
+    output.print_list(service.list_studies(), json=True)
+    assert json.loads(capsys.readouterr().out)["recommended"] == best.trial.number
 
 
 def test_without_it_the_leader_is(url, task_dir) -> None:

@@ -369,6 +369,7 @@ def _summary(now: Snapshot, found: Best | None) -> dict[str, Any]:
             "values": schedule_values(now.schedules[leader.number]),
             "params": dict(leader.params),
         },
+        "recommended": None if now.recommended is None else now.recommended.number,
         **({"confirmation": _confirmation(now)} if now.confirmed else {}),
         **({"code": found.code} if found else {}),
     }

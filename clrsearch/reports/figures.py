@@ -55,7 +55,7 @@ class RangeTestCurves:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearningCurve:
-    """A schedule's metric, ``values`` (S, E), nan where there is none, and its rates (E,)."""
+    """A schedule's metric, ``values`` (S, E), nan where there is none, and its rates (T,)."""
 
     label: str
     values: Array
@@ -156,8 +156,10 @@ def range_test_figure(test: RangeTestCurves) -> Figure:
     )
 
 
-def learning_curves_figure(schedules: Sequence[LearningCurve], *, metric: str) -> Figure:
-    """The metric after each epoch over the seeds, and below it the rates at the epochs' ends.
+def learning_curves_figure(
+    schedules: Sequence[LearningCurve], *, metric: str, steps_per_epoch: int
+) -> Figure:
+    """The metric after each epoch over the seeds, and below it the rates of all steps.
 
     A mean ends where the first of its seeds does: that of the seeds which are left would look
     better than the schedule is. Up to four schedules have a band over their seeds; more of them
@@ -177,15 +179,8 @@ def learning_curves_figure(schedules: Sequence[LearningCurve], *, metric: str) -
             cut = cut or bool(np.isnan(_mean(values)).any() and len(values) > 1)
         if len(values) > 1 and banded:
             bands.append(_band_over_seeds(each.label, values, style, values_axis))
-        rates.append(
-            Curve(
-                label=each.label,
-                x=np.arange(1.0, len(each.rates) + 1),
-                y=inside(rates_axis, each.rates),
-                style=style,
-            )
-        )
-    epochs = max((len(each.rates) for each in schedules), default=1)
+        rates.append(_over_epochs(each.label, each.rates, steps_per_epoch, style, rates_axis))
+    epochs = max((each.values.shape[1] for each in schedules), default=1)
     return Figure(
         title="Learning curves",
         subtitle=" ".join(
@@ -198,7 +193,7 @@ def learning_curves_figure(schedules: Sequence[LearningCurve], *, metric: str) -
             )
             if needed
         ),
-        x=Axis(label="epoch", low=0.5, high=epochs + 0.5, whole=True),
+        x=Axis(label="epochs", low=0.0, high=float(epochs), whole=True),
         panels=(
             Panel(y=values_axis, curves=tuple(means), bands=tuple(bands)),
             Panel(y=rates_axis, curves=tuple(rates)),

@@ -24,7 +24,7 @@ def note(now: Snapshot, code: str) -> str:
     best = best_first(now.records, now.direction)[:LEADERS]
     if best:
         parts.append(f"## Leaders on the seed of the search\n\n{_leaderboard(best, now.metric)}")
-    if now.confirmed is not None and now.confirmed.verdict is not None:
+    if now.verdict is not None:
         parts.append(f"## On fresh seeds\n\n{_standings(now)}")
     if code:
         parts.append(f"## The schedule as code\n\n```python\n{code.rstrip()}\n```")
@@ -50,8 +50,8 @@ def _leaderboard(best: Sequence[Record], metric: str) -> str:
 
 
 def _standings(now: Snapshot) -> str:
-    assert now.confirmed is not None and now.confirmed.verdict is not None
-    verdict, test = now.confirmed.verdict, now.confirmed.test
+    assert now.confirmed is not None and now.verdict is not None
+    verdict, test = now.verdict, now.confirmed.test
     rows = [
         (
             f"{each.family} (trial {each.trial}){', chosen' * (each.trial == verdict.chosen)}",

@@ -281,8 +281,7 @@ def _attributes(study: Study, now: Snapshot, version: int) -> dict[str, Any]:
     if study.stage == "confirm":
         save_note(scratch, note_of_confirmation(study.confirms))
         return {**scratch._storage.get_study_system_attrs(scratch._study_id), NOTE: version}
-    verdict = now.confirmed.verdict if now.confirmed else None
-    winner = now.leader if verdict is None else study.trial(verdict.chosen)
+    verdict, winner = now.verdict, now.recommended
     known = winner is not None and _plays(study, winner)
     code = source_code(study, winner, verdict) if winner is not None and known else ""
     save_note(scratch, note(now, code))

@@ -93,8 +93,7 @@ def read_page(study: Study, *, made: datetime, renewed: int | None = None) -> Pa
     """
     now = snapshot(study)
     facts = study.facts
-    verdict = now.confirmed.verdict if now.confirmed else None
-    winner = now.leader if verdict is None else study.trial(verdict.chosen)
+    verdict, winner = now.verdict, now.recommended
     number = None if winner is None else winner.number
     said: dict[str, Any] = {"metric": facts.metric, "direction": facts.direction}
     stands_out: dict[str, Any] = {

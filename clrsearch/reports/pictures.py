@@ -78,7 +78,7 @@ def picture_of_schedules(study: Study, trials: Sequence[Record]) -> Figure:
 
 
 def picture_of_trials(study: Study, trials: Sequence[Record]) -> Figure:
-    """The learning curves of trials, and below them the rates at the ends of their epochs."""
+    """The learning curves of trials, and below them their rates."""
     facts = study.facts
     return learning_curves_figure(
         [
@@ -87,13 +87,12 @@ def picture_of_trials(study: Study, trials: Sequence[Record]) -> Figure:
                 values=np.array(
                     [[record.values.get(e, np.nan) for e in range(1, facts.epochs + 1)]]
                 ),
-                rates=study.trace(record.family, record.params)
-                .at_epoch_ends(facts.steps_per_epoch)
-                .rates[0],
+                rates=study.trace(record.family, record.params).rates[0],
             )
             for record in trials
         ],
         metric=facts.metric,
+        steps_per_epoch=facts.steps_per_epoch,
     )
 
 
@@ -113,13 +112,14 @@ def picture_of_curves(study: Study, runs: Sequence[Record]) -> Figure:
     curves = []
     for finalist, of_it in sorted(by_finalist.items()):
         first = of_it[0]
-        played = study.trace(first.family, first.params)
         values = [[run.values.get(e, np.nan) for e in range(1, facts.epochs + 1)] for run in of_it]
         curves.append(
             LearningCurve(
                 label=f"{first.family} (trial {finalist})",
                 values=np.array(values),
-                rates=played.at_epoch_ends(facts.steps_per_epoch).rates[0],
+                rates=study.trace(first.family, first.params).rates[0],
             )
         )
-    return learning_curves_figure(curves, metric=facts.metric)
+    return learning_curves_figure(
+        curves, metric=facts.metric, steps_per_epoch=facts.steps_per_epoch
+    )

@@ -10,10 +10,10 @@ from clrsearch.reports.snapshot import Snapshot
 
 def verdict_sentence(now: Snapshot) -> str:
     """What can be said of who won, at this moment, in one or two sentences."""
-    if now.confirmed is not None and now.confirmed.verdict is not None:
+    if now.confirmed is not None and now.verdict is not None:
         left = now.confirmed.left
         more = f" {left} of {now.confirmed.total} runs are left." if left else ""
-        return f"{now.confirmed.verdict.sentence}{more}"
+        return f"{now.verdict.sentence}{more}"
     if now.leader is None:
         return "No trial is complete yet, so there is no schedule to use."
     leads = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from clrsearch.reports.confirmed import Confirmed, confirmed
 from clrsearch.schedules import Schedule
-from clrsearch.search import Record, Study, leader
+from clrsearch.search import Record, Study, Verdict, leader
 from clrsearch.storage import SlotState, budget, unfinished
 
 ENDS = (SlotState.COMPLETE, SlotState.PRUNED, SlotState.DIVERGED, SlotState.FAILED)
@@ -44,6 +44,18 @@ class Snapshot:
     def done(self) -> int:
         """How many slots are used up."""
         return budget(self.slots) - unfinished(self.slots)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the fresh seeds say, if there are some that all finalists have run with."""
+        return self.confirmed.verdict if self.confirmed else None
+
+    @property
+    def recommended(self) -> Record | None:
+        """The trial to use: the one that the verdict has chosen, without one the leader."""
+        if self.verdict is None:
+            return self.leader
+        return next(each for each in self.records if each.number == self.verdict.chosen)
 
     @property
     def running(self) -> list[Record]:

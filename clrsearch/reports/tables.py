@@ -27,11 +27,26 @@ def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:
 
 def list_table(snapshots: Sequence[Snapshot]) -> RenderableType:
     """One row per study."""
-    table = plain_table("study", "task", "trials", "metric", "leader", right=("trials",))
+    table = plain_table("study", "task", "trials", "metric", "recommended", right=("trials",))
     for each in snapshots:
-        best = "none yet" if each.leader is None else words.metrics(each.leader, each.metric)
-        table.add_row(each.name, each.task, f"{each.done}/{each.total}", each.metric, best)
+        progress = f"{each.done}/{each.total}"
+        table.add_row(each.name, each.task, progress, each.metric, _recommended(each))
     return table
+
+
+def _recommended(now: Snapshot) -> str:
+    """The trial that ``best`` prints, with its mean on the fresh seeds where it has one."""
+    record, verdict = now.recommended, now.verdict
+    if record is None:
+        return "none yet"
+    trial = f"{record.family} (trial {record.number})"
+    if verdict is None:
+        return f"{trial}: {words.metrics(record, now.metric)}"
+    standing = next(each for each in verdict.standings if each.trial == record.number)
+    return (
+        f"{trial}: {now.metric} {words.number(standing.mean)} on "
+        f"{words.seeds(len(standing.scores))}"
+    )
 
 
 def study_table(snapshot: Snapshot) -> RenderableType:

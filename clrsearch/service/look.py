@@ -126,10 +126,9 @@ def chosen(study: Study) -> tuple[Record, Verdict | None]:
         StudyError: no trial is complete yet.
     """
     now = snapshot(study)
-    if now.leader is None:
+    if now.recommended is None:
         raise StudyError(f"{study.name} has no complete trial yet: {ends(now)} of {now.total}")
-    verdict = now.confirmed.verdict if now.confirmed else None
-    return (now.leader if verdict is None else study.trial(verdict.chosen)), verdict
+    return now.recommended, now.verdict
 
 
 def list_studies(*, storage: Storage = None) -> list[Snapshot]:
@@ -222,9 +221,9 @@ def picture(
             for family in {run.family for run in now.confirmed.runs}:
                 bind_rate(study, family, task_dir)
             return picture_of_curves(study, now.confirmed.runs)
-        if now.confirmed.verdict is None:
+        if now.verdict is None:
             raise StudyError(f"{name}: no seed has been run with all finalists yet")
-        return picture_of_scores(study, now.confirmed.verdict)
+        return picture_of_scores(study, now.verdict)
 
 
 def replay(

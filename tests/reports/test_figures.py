@@ -168,6 +168,7 @@ def test_a_mean_ends_where_its_first_seed_does() -> None:
     figure = learning_curves_figure(
         [LearningCurve(label="a", values=values, rates=np.array([0.1, 0.2, 0.1, 0.0]))],
         metric="accuracy",
+        steps_per_epoch=1,
     )
     above, below = figure.panels
     assert above.curves[0].x.tolist() == [1, 2]
@@ -180,10 +181,32 @@ def test_a_mean_ends_where_its_first_seed_does() -> None:
     assert above.y.label == "validation accuracy"
 
 
+@pytest.mark.parametrize("epochs", [2, 40])
+def test_a_peak_within_an_epoch_is_drawn_below_the_learning_curves(epochs) -> None:
+    triangle = np.interp(np.arange(400.0), [0, 137, 400], [0.01, 0.3, 0.01])  # 1 peak per epoch
+    figure = learning_curves_figure(
+        [
+            LearningCurve(
+                label="a", values=np.full((1, epochs), 0.5), rates=np.tile(triangle, epochs)
+            )
+        ],
+        metric="loss",
+        steps_per_epoch=400,
+    )
+    above, below = figure.panels
+    (rates,) = below.curves
+    assert rates.x[rates.y == 0.3] == pytest.approx([137 / 400 + n for n in range(epochs)])
+    assert (rates.x[0], rates.y[0]) == (0.0, 0.01)
+    assert (figure.x.low, figure.x.high) == (0, epochs)
+    assert above.curves[0].x[-1] == epochs
+
+
 def test_one_seed_has_no_band_and_gaps_between_validations_are_bridged() -> None:
     values = np.array([[math.nan, 0.5, math.nan, 0.7]])
     figure = learning_curves_figure(
-        [LearningCurve(label="a", values=values, rates=np.full(4, 0.1))], metric="loss"
+        [LearningCurve(label="a", values=values, rates=np.full(4, 0.1))],
+        metric="loss",
+        steps_per_epoch=1,
     )
     assert figure.panels[0].bands == ()
     assert figure.panels[0].curves[0].x.tolist() == [2, 4]
@@ -197,7 +220,7 @@ def test_neither_first_epochs_nor_outliers_squeeze_the_learning_curves() -> None
         LearningCurve(label="a", values=values, rates=np.full(10, 0.1)),
         LearningCurve(label="poor", values=np.full((2, 10), 0.8), rates=np.full(10, 0.1)),
     ]
-    axis = learning_curves_figure(curves, metric="accuracy").panels[0].y
+    axis = learning_curves_figure(curves, metric="accuracy", steps_per_epoch=1).panels[0].y
     assert 0.7 < axis.low < 0.8
     assert 0.957 < axis.high < 1.1
 
@@ -206,7 +229,7 @@ def test_the_first_fifth_of_the_epochs_may_leave_the_axis() -> None:
     rising = LearningCurve(
         label="a", values=np.array([[0.1, 0.6, 0.7, 0.8, 0.9]]), rates=np.full(5, 0.1)
     )
-    panel = learning_curves_figure([rising], metric="accuracy").panels[0]
+    panel = learning_curves_figure([rising], metric="accuracy", steps_per_epoch=1).panels[0]
     (curve,) = panel.curves
     assert 0.5 < panel.y.low < 0.6
     assert curve.y.tolist()[1:] == [0.6, 0.7, 0.8, 0.9]
