@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import typer
 
+from clrsearch import proposals
 from clrsearch.cli import change, cluster, look, pages, working
 
 app = typer.Typer(
@@ -45,12 +47,23 @@ db.command("prune-checkpoints")(change.prune_checkpoints)
 db.command()(change.roles)
 
 
+def takes(words: Sequence[str], option: str) -> bool:
+    """Whether the command that some words begin with has an option."""
+    found = typer.main.get_command(app)
+    for word in words:
+        if not isinstance(found, typer.core.TyperGroup):
+            break
+        found = found.commands[word]
+    return any(option in each.opts for each in found.params)
+
+
 def main() -> None:
     """The entry point: an error of ours is one line on stderr, and exit code 2."""
     from clrsearch.errors import ClrsearchError
 
     try:
-        app()
+        with proposals.command_line(sys.argv[1:], takes):
+            app()
     except ClrsearchError as error:
         from clrsearch.cli.output import print_error
 

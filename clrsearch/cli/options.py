@@ -9,9 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clrsearch import proposals
+
 if TYPE_CHECKING:
     from clrsearch.search import StudyPlan
     from clrsearch.storage import StorageUrl
+
+
+def _carry(parameter: typer.CallbackParam, value: Any) -> Any:
+    """Let the commands that are proposed have the option too."""
+    if value is not None:
+        proposals.carry(parameter.opts[0], value)
+    return value
+
 
 StorageOption = Annotated[
     str | None,
@@ -32,18 +42,25 @@ StorageFileOption = Annotated[
 ]
 DeviceOption = Annotated[
     str | None,
-    typer.Option("--device", help="cuda, cuda:1, mps or cpu. Default: the first there is."),
+    typer.Option(
+        "--device",
+        callback=_carry,
+        help="cuda, cuda:1, mps or cpu. Default: the first there is.",
+    ),
 ]
 TaskDirOption = Annotated[
     Path | None,
     typer.Option(
-        "--task-dir", help="Where a task's file or package lies. Default: the current folder."
+        "--task-dir",
+        callback=_carry,
+        help="Where a task's file or package lies. Default: the study file's folder, or this one.",
     ),
 ]
 DataDirOption = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
+        callback=_carry,
         help="Where a task finds its data. Default: CLRSEARCH_DATA_DIR, else in your data folder.",
     ),
 ]
@@ -54,6 +71,7 @@ CheckpointDirOption = Annotated[
     Path | None,
     typer.Option(
         "--checkpoint-dir",
+        callback=_carry,
         help="Default: CLRSEARCH_CHECKPOINT_DIR, else beside the SQLite file, else in your data "
         "folder. Workers on several machines resume each other's trials if they share it.",
     ),
@@ -184,13 +202,22 @@ def tested_study(
     if study is None or study.endswith(".toml"):
         file = None if study is None else Path(study)
         plan = asked_plan(file, given, changes, no_confirm=False)
-        return plan, task_dir or (None if file is None else file.parent)
+        return plan, task_folder(file, task_dir)
     if changes or any(value is not None for value in given.values()):
         raise PlanError(
             f"{study} is a study, which is tested as it is: leave out --task, --seed and "
             "--set, or name a FILE.toml"
         )
     return study, task_dir
+
+
+def task_folder(study_file: Path | None, task_dir: Path | None) -> Path | None:
+    """Where a plan's task lies: in the folder given, else in that of its file."""
+    if task_dir is not None or study_file is None:
+        return task_dir
+    if study_file.parent != Path():
+        proposals.carry("--task-dir", study_file.parent)
+    return study_file.parent
 
 
 def storage_option(url: str | None, file: Path | None) -> StorageUrl | None:
@@ -205,6 +232,7 @@ def storage_option(url: str | None, file: Path | None) -> StorageUrl | None:
     if file is not None:
         if url is not None:
             raise StorageError("--storage and --storage-file both name a database: give one")
+        proposals.carry("--storage-file", file)
         return StorageUrl.from_file(file)
     if url is None:
         return None
@@ -214,6 +242,7 @@ def storage_option(url: str | None, file: Path | None) -> StorageUrl | None:
             "a password in --storage can be read in the list of processes: put the URL into "
             f"{STORAGE_VARIABLE}, or into a file for --storage-file or {FILE_VARIABLE}"
         )
+    proposals.carry("--storage", url)
     return found
 
 

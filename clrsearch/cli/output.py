@@ -13,6 +13,7 @@ from typing import Any
 import tomli_w
 from rich.console import Console, RenderableType
 
+from clrsearch import proposals
 from clrsearch.errors import ClrsearchError
 from clrsearch.reports import (
     Figure,
@@ -98,17 +99,20 @@ def _print_next_steps(result: Result) -> None:
     now = result.snapshot
     print(f"Saved in {result.storage}")
     if result.interrupted:
-        print("Interrupted: run the same command again to go on.")
+        print(f"Interrupted: {proposals.again()} goes on.")
     elif now.leader is None:
-        print(f"No trial completed: clrsearch show {now.name} lists them, with TRIAL it tells why.")
+        print(f"No trial completed: {proposals.command('show', now.name)} lists them.")
     else:
-        print(
-            f"Keep this code:           clrsearch best {now.name} > schedule.py\n"
-            f"Run the leader again:     clrsearch replay {now.name} {now.leader.number}\n"
-            f"Search on:                the same command with --trials {now.total + 50}\n"
-            f"Begin another study:      the same command with --name NAME"
-        )
-        print(f"See all trials:           clrsearch dashboard {now.name}")
+        steps = {
+            "Keep this code": f"{proposals.command('best', now.name)} > schedule.py",
+            "Run the leader again": proposals.command("replay", now.name, now.leader.number),
+            "Search on": proposals.again(trials=now.total + 50),
+            "Begin another study": proposals.again(name=f"{now.name}-2"),
+            "See all trials": proposals.command("dashboard", now.name),
+        }
+        for step, line in steps.items():
+            if line is not None:
+                print(f"{step + ':':<25} {line}")
 
 
 def print_trial(record: Record, study: Study) -> None:
@@ -129,7 +133,8 @@ def print_note(text: str) -> None:
 def print_retried(name: str, opened: int) -> None:
     """What ``clrsearch retry`` did."""
     if opened:
-        print(f"{opened} failed trials of {name} are open again: run or a worker goes on with them")
+        worker = proposals.command("worker", name)
+        print(f"{opened} failed trials of {name} are open again: {worker} goes on with them")
     else:
         print(f"no trial of {name} has failed for good")
 
@@ -178,7 +183,7 @@ def print_list(snapshots: Sequence[Snapshot], *, json: bool) -> None:
     elif snapshots:
         _print_table(list_table(snapshots))
     else:
-        print("no studies yet: clrsearch run begins one")
+        print(f"no studies yet: {proposals.command('run')} begins one")
 
 
 def print_status(status: Status, *, json: bool) -> None:
@@ -221,7 +226,8 @@ def print_tested(tested: Tested, *, to: Path | None, json: bool) -> None:
     else:
         print(f"With --range-test a search uses {bounds.low:.2g} to {bounds.high:.2g}.")
     if tested.study is not None:
-        print(f"{tested.study} keeps this: clrsearch plot {tested.study} range-test -o FILE.png")
+        plot = proposals.command("plot", tested.study, "range-test", output="range-test.png")
+        print(f"{tested.study} keeps this: {plot} draws it")
 
 
 def print_range_test(test: RangeTest | None) -> None:

@@ -35,6 +35,7 @@ from clrsearch.cli.options import (
     WorkersOption,
     asked_plan,
     storage_option,
+    task_folder,
     tested_study,
 )
 
@@ -56,6 +57,7 @@ def run(
     range_test: RangeTestOption = False,
     no_confirm: NoConfirmOption = False,
     device: DeviceOption = None,
+    task_dir: TaskDirOption = None,
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
     storage: StorageOption = None,
@@ -80,7 +82,7 @@ def run(
         storage=storage_option(storage, storage_file),
         workers=workers,
         device=device,
-        task_dir=study_file.parent if study_file else None,
+        task_dir=task_folder(study_file, task_dir),
         data_dir=data_dir,
         download=download,
         checkpoint_dir=checkpoint_dir,
@@ -102,6 +104,7 @@ def compare(
     range_test: RangeTestOption = False,
     no_confirm: NoConfirmOption = False,
     device: DeviceOption = None,
+    task_dir: TaskDirOption = None,
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
     storage: StorageOption = None,
@@ -121,7 +124,7 @@ def compare(
     given = {"trials": trials, "task": task, "epochs": epochs, "seed": seed}
     given |= {"range_test": range_test or None}
     plan = asked_plan(study_file, given, changes, no_confirm=no_confirm)
-    folder = study_file.parent if study_file else None
+    folder = task_folder(study_file, task_dir)
     database = storage_option(storage, storage_file)
     name = name or f"{study_file.stem if study_file else service.default_name(plan)}-compare"
     comparison = service.comparison(

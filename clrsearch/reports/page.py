@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +13,7 @@ from typing import Any
 
 import tomli_w
 
+from clrsearch import proposals
 from clrsearch.causes import shortened
 from clrsearch.errors import StudyError
 from clrsearch.reports import words
@@ -158,7 +158,7 @@ def render_page(page: Page) -> str:
             script_digest=digest,
             style=(FOLDER / "page.css").read_text(encoding="utf-8"),
             least=LEAST_FOR_IMPORTANCES,
-            name=shlex.quote(page.now.name),
+            command=proposals.command,
         )
     )
 

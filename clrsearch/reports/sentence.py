@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-
+from clrsearch import proposals
 from clrsearch.reports import words
 from clrsearch.reports.snapshot import Snapshot
 
@@ -24,5 +23,5 @@ def verdict_sentence(now: Snapshot) -> str:
     if now.confirmed is not None:
         done = now.confirmed.total - now.confirmed.left
         return f"{leads} {done} of {now.confirmed.total} runs on fresh seeds are done."
-    command = f"clrsearch confirm {shlex.quote(now.name)}"
+    command = proposals.command("confirm", now.name)
     return f"{leads} {command} tells whether it is better than its rivals."

@@ -16,6 +16,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from clrsearch import proposals
 from clrsearch.causes import cause
 from clrsearch.reports import words
 from clrsearch.reports.live import COLOURS
@@ -291,7 +292,7 @@ def _outlook(status: Status) -> str:
     if not status.live:
         return (
             "No worker is live. Unless one is just starting, "
-            f"clrsearch worker {status.name} goes on with it."
+            f"{proposals.command('worker', status.name)} goes on with it."
         )
     if pace is None or seconds_left is None:
         return f"The time left is not known before {FEWEST} trials have ended."
@@ -319,10 +320,10 @@ def _failures(failures: Sequence[Failure]) -> RenderableType:
 
 def _advice(status: Status) -> str:
     name, trial = status.name, status.stopped_by
-    why = "" if trial is None else f"clrsearch show {name} {trial} shows why; "
+    why = "" if trial is None else f"{proposals.command('show', name, trial)} shows why; "
     return (
         f"Stopped: its task failed again and again. {why}"
-        f"clrsearch retry {name} gives the failed trials another try."
+        f"{proposals.command('retry', name)} gives the failed trials another try."
     )
 
 

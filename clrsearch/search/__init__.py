@@ -5,7 +5,7 @@ from clrsearch.search.consistency import Misfit, misfits
 from clrsearch.search.history import History, Record, best_first, leader
 from clrsearch.search.importance import LEAST as LEAST_FOR_IMPORTANCES
 from clrsearch.search.importance import importances
-from clrsearch.search.plan import ConfirmPlan, StudyPlan, differences, load_plan, nearest
+from clrsearch.search.plan import ConfirmPlan, StudyPlan, differences, load_plan, nearest, settings
 from clrsearch.search.pruner import hopeless
 from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
 from clrsearch.search.sampler import quiet, suggest
@@ -50,6 +50,7 @@ __all__ = [
     "quiet",
     "read_range_test",
     "searches",
+    "settings",
     "smoothed",
     "study_names",
     "suggest",

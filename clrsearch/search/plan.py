@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +27,8 @@ from clrsearch.schedules import FAMILIES
 
 BASELINE_EVERY = 10
 """One slot in so many goes to the baseline."""
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")  # a key that TOML takes without quotes
 
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
 Bound = Scalar | tuple[Scalar, ...]
@@ -129,6 +133,26 @@ def load_plan(path: Path | None, changes: Mapping[str, Any] | None = None) -> St
                 f"bounds.{family}: not a family of this study{nearest(family, plan.searched)}"
             )
     return plan
+
+
+def settings(plan: StudyPlan) -> list[str]:
+    """The keys that make a plan another study than the default one, as KEY=VALUE.
+
+    The task is left aside, and so are ``trials`` and ``confirm``, as by :func:`differences`.
+    """
+    aside = {"task", "trials", "confirm"}
+    content = plan.model_dump(mode="json", exclude_defaults=True, exclude=aside)
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in _flat(content)]
+
+
+def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Values by dotted key; TOML reads them as JSON writes them."""
+    for key, value in content.items():
+        name = above + (key if _BARE.fullmatch(key) else json.dumps(key, ensure_ascii=False))
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, value
 
 
 def differences(stored: StudyPlan, asked: StudyPlan) -> list[str]:

@@ -16,6 +16,7 @@ from optuna.storages import BaseStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
+from clrsearch import proposals
 from clrsearch.errors import StudyError
 from clrsearch.schedules import RateFunction, Trace, Value, trace
 from clrsearch.search.history import DISCARDED, END, History, Record
@@ -499,7 +500,7 @@ def _half_made(storage: BaseStorage, study_id: int, direction: StudyDirection) -
 
 def _unknown(name: str, names: list[str]) -> str:
     if not names:
-        return f"no study {name}: there are none yet; clrsearch run begins one"
+        return f"no study {name}: there are none yet; {proposals.command('run')} begins one"
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"; did you mean {', '.join(near)}?" if near else f"; there is {', '.join(names[-10:])}"
     return f"no study {name}{hint}"

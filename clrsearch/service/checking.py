@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from clrsearch import proposals
 from clrsearch.errors import ClrsearchError, StorageError
 from clrsearch.search import Misfit, Study, misfits, study_names
 from clrsearch.service.doctor import Finding
@@ -19,6 +20,7 @@ from clrsearch.service.place import (
     storage_url,
     study_folder,
 )
+from clrsearch.service.plans import run_command
 from clrsearch.storage import SlotState, open_database, slot_owners
 
 BY_HAND = (
@@ -89,7 +91,8 @@ def _check(study: Study) -> Iterator[Finding]:
             what=study.name,
             state="note",
             says=f"{len(lost)} slots are held by workers that are silent",
-            remedy=f"clrsearch worker {study.name} takes them over and resumes their trials",
+            remedy=f"{proposals.command('worker', study.name)} takes them over and resumes "
+            "their trials",
         )
     drifted = [str(record.number) for record in records if record.drift]
     if drifted:
@@ -104,9 +107,9 @@ def _check(study: Study) -> Iterator[Finding]:
 def _remedy(study: Study, misfit: Misfit) -> str:
     match misfit.mended_by:
         case "run":
-            return "the command that began the study, clrsearch run, adds them"
+            return f"{run_command(study, study.plan.trials)} adds them"
         case "worker":
-            return f"clrsearch worker {study.name} puts it right"
+            return f"{proposals.command('worker', study.name)} puts it right"
     return BY_HAND
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from clrsearch import proposals
 from clrsearch.errors import ClrsearchError
 from clrsearch.launch import BINARIES
 from clrsearch.service.place import Storage, checkpoint_root, storage_url
@@ -105,7 +106,7 @@ def _storage(url: StorageUrl) -> Iterator[Finding]:
                 what="storage",
                 state="note",
                 says=f"{url} has no studies yet",
-                remedy="clrsearch run makes the tables",
+                remedy=f"{proposals.command('run')} makes the tables",
             )
             return
         with open_database(url) as database:
@@ -124,11 +125,12 @@ def _storage(url: StorageUrl) -> Iterator[Finding]:
         says=f"{url}: {found.server}, schema {found.schema}, "
         f"{found.studies} studies with their confirmations",
     )
+    roles = f"a worker needs a role that may write: see {proposals.command('db roles', help=True)}"
     yield Finding(
         what="role",
         state="note" if found.refused else "ok",
         says=f"may only read: {found.refused}" if found.refused else "may read and write",
-        remedy="a worker needs a role that may write (clrsearch db roles)" if found.refused else "",
+        remedy=roles if found.refused else "",
     )
     slow = found.milliseconds > SLOW_MILLISECONDS
     yield Finding(

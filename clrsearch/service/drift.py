@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from clrsearch import proposals
 from clrsearch.errors import PlanMismatch
 from clrsearch.schedules import Manual, RateFunction
 from clrsearch.search import Study, StudyPlan
@@ -133,7 +134,12 @@ def refuse_drift(study: Study, code: Code) -> None:
         if there.partition("+")[0] != here.partition("+")[0]:  # not the build: +cpu or +cu128
             found.append(f"{package} was {there} and is {here}")
     if found:
+        ways = {
+            "begins another": proposals.again(name=f"{study.name}-2"),
+            "goes on all the same": proposals.again(allow_drift=True),
+        }
+        advice = ", ".join(f"{line} {does}" for does, line in ways.items() if line is not None)
         raise PlanMismatch(
             f"since {study.name} was made, {' and '.join(found)}: new trials could not be compared "
-            "with its own. Begin another with --name, or go on all the same with --allow-drift"
+            f"with its own. {advice}".rstrip()
         )

@@ -29,6 +29,7 @@ from clrsearch.service.place import (
     storage_url,
     task_folder,
 )
+from clrsearch.service.plans import run_command
 from clrsearch.service.running import Result
 from clrsearch.service.working import (
     CHECKPOINT_SECONDS,
@@ -222,8 +223,7 @@ def _submission(name: str, workers: Workers, submitter: Submitter, storage: Stor
     if url.file is not None:
         raise StorageError(
             f"{url} is a file of this machine, which workers elsewhere cannot share: keep the "
-            "study in PostgreSQL (postgresql://USER@HOST/DATABASE), and begin it there with "
-            "clrsearch run"
+            "study in PostgreSQL, and begin it there (--storage postgresql://USER@HOST/DATABASE)"
         )
     ready = _prepare(name, workers, url)
     command = worker_command(name, url, workers.device, ready.options, None)
@@ -256,13 +256,14 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
         study = Study(database, name)
         load_same(study, folder, workers.data_dir, allow_drift=workers.allow_drift)
         left = slots_left(study)
+        more = run_command(study, study.plan.trials + 50)
         checkpoints = checkpoint_folder(url, study, workers.checkpoint_dir).parent
     count, notes = workers.count, []
     if workers.idle_wait is None:
         if not left:
             raise StudyError(
-                f"no trial of {name} is left: clrsearch run with more --trials adds some, and "
-                "with --idle-wait workers stay for them"
+                f"no trial of {name} is left: {more} adds some, and with --idle-wait workers "
+                "stay for them"
             )
         if count > left:
             notes.append(f"{left} trials are left: {left} workers instead of {count}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from clrsearch import proposals
 from clrsearch.errors import StudyError
 from clrsearch.reports import (
     Figure,
@@ -212,11 +213,13 @@ def picture(
         study = Study(database, name)
         if what == "range-test":
             if study.range_test is None:
-                raise StudyError(f"{name} has no range test: clrsearch range-test {name} makes it")
+                test = proposals.command("range-test", name)
+                raise StudyError(f"{name} has no range test: {test} makes it")
             return picture_of_range_test(study.range_test)
         now = snapshot(study)
         if now.confirmed is None:
-            raise StudyError(f"{name} has not been confirmed: clrsearch confirm {name} does it")
+            confirm = proposals.command("confirm", name)
+            raise StudyError(f"{name} has not been confirmed: {confirm} does it")
         if what == "curves":
             for family in {run.family for run in now.confirmed.runs}:
                 bind_rate(study, family, task_dir)
@@ -252,7 +255,7 @@ def replay(
         if record.state == "failed":
             raise StudyError(
                 f"trial {trial} of {name} failed, so there is no result to compare with; "
-                f"clrsearch show {name} {trial} shows why"
+                f"{proposals.command('show', name, trial)} shows why"
             )
         loaded = load_same(study, task_dir, data_dir, allow_drift=False)
         again = run_maker(loaded.task, study.facts, chosen, study.plan.precision)(

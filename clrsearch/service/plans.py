@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clrsearch import proposals
 from clrsearch.errors import PlanError, ScheduleError, StudyError
 from clrsearch.schedules import FAMILIES, Manual, Setting
-from clrsearch.search import ConfirmPlan, Study, StudyPlan, exists
+from clrsearch.search import ConfirmPlan, Study, StudyPlan, exists, settings
 from clrsearch.service.drift import load_code
 from clrsearch.service.place import Storage, storage_url
 from clrsearch.service.testing import probe_task
@@ -112,6 +113,14 @@ def _misfit(family: str, epochs: int, steps_per_epoch: int) -> str:
     return ""
 
 
+def run_command(study: Study, trials: int) -> str:
+    """The command that goes on with a study and has it grow to so many trials."""
+    plan = study.plan
+    return proposals.command(
+        "run", name=study.name, task=plan.task, trials=trials, set=settings(plan)
+    )
+
+
 def confirmation_plan(name: str, *, top: int, seeds: int, storage: Storage = None) -> StudyPlan:
     """The plan of a finished study, with which its best are confirmed.
 
@@ -123,8 +132,9 @@ def confirmation_plan(name: str, *, top: int, seeds: int, storage: Storage = Non
         left = study.slots.unfinished()
         if left:
             raise StudyError(
-                f"{left} trials of {name} have not ended: clrsearch run goes on with them, "
-                f"clrsearch cancel {name} takes out those that have not begun"
+                f"{left} trials of {name} have not ended: "
+                f"{run_command(study, study.plan.trials)} goes on with them, "
+                f"{proposals.command('cancel', name)} takes out those that have not begun"
             )
         if all(record.state != "complete" for record in study.history.records()):
             raise StudyError(f"no trial of {name} is complete: there is nothing to confirm")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from clrsearch import proposals
 from clrsearch.errors import PlanError, PlanMismatch
 from clrsearch.reports import Snapshot, snapshot
 from clrsearch.search import RangeTest, Study, StudyPlan, build_space, differences, exists
@@ -175,9 +176,10 @@ def _join(study: Study, plan: StudyPlan, code: Code, *, allow_drift: bool) -> No
             f"trials is {study.plan.trials} there and {plan.trials} here, and may only grow"
         )
     if different:
+        another = proposals.again(name=f"{study.name}-2")
         raise PlanMismatch(
             f"the study {study.name} exists with another plan: {'; '.join(different)}. "
-            "Begin another with --name, or remove it with clrsearch delete"
+            f"{another} begins another, {proposals.command('delete', study.name)} removes this one"
         )
     if not allow_drift:
         refuse_drift(study, code)

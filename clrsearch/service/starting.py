@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from clrsearch.errors import TaskError
+from clrsearch.proposals import quoted
 
 TASK, LOOP = "starting_task.py", "starting_loop.py"
 
@@ -18,8 +19,10 @@ def new_file(path: Path, *, loop: bool = False) -> str:
     """
     if path.suffix != ".py":
         raise TaskError(f"{path}: a task is a Python file, with a name that ends in .py")
+    if not path.name.isprintable() or {'"', "\\"} & set(path.name):  # it stands in a docstring
+        raise TaskError(f"{path}: choose a name without quotation marks and backslashes")
     text = (files("clrsearch.tasks") / (LOOP if loop else TASK)).read_text(encoding="utf-8")
-    text = text.replace("{file}", path.name)
+    text = text.replace("{file}", quoted(path.name))
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)

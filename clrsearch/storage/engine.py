@@ -15,6 +15,7 @@ from optuna.storages._rdb.models import NOT_FOUND_MSG, BaseModel
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
+from clrsearch import proposals
 from clrsearch.errors import StorageError
 from clrsearch.storage.outage import DATABASE_ERRORS, Patience, root
 from clrsearch.storage.place import require_place
@@ -155,7 +156,8 @@ def _made_by_another(error: BaseException) -> bool:
 def _open(url: StorageUrl, *, create: bool) -> Database:
     if url.file is None and not _has_tables(url):
         if not create:
-            raise StorageError(f"no studies at {url}: clrsearch run makes the tables")
+            begin = proposals.command("run")
+            raise StorageError(f"no studies at {url}: {begin} makes the tables")
         _make_tables(url)
     try:
         storage = optuna_storage(url)
@@ -171,7 +173,8 @@ def _open(url: StorageUrl, *, create: bool) -> Database:
         create_slot_table(engine)
         if missing_columns(engine):
             raise StorageError(
-                f"{url} was made by an earlier clrsearch: back it up, then run clrsearch db upgrade"
+                f"{url} was made by an earlier clrsearch: back it up, then run "
+                f"{proposals.command('db upgrade')}"
             )
     except BaseException:
         engine.dispose()
@@ -241,7 +244,8 @@ def require_version(url: StorageUrl, storage: RDBStorage, *, or_older: bool = Fa
         return
     both = f"the tables at {url} have Optuna's schema {there}, Optuna {optuna.__version__} here"
     if there in storage.get_all_versions():
-        raise StorageError(f"{both} needs {here}: back them up, then run clrsearch db upgrade")
+        upgrade = proposals.command("db upgrade")
+        raise StorageError(f"{both} needs {here}: back them up, then run {upgrade}")
     raise StorageError(f"{both} knows no more than {here}: update optuna")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from clrsearch import proposals
 from clrsearch.errors import StorageError
 from clrsearch.storage.url import StorageUrl
 
@@ -32,7 +33,8 @@ def require_place(url: StorageUrl, *, create: bool = False) -> None:
         raise StorageError(f"{url.file} is a folder, not a database file")
     if not url.file.exists():
         if not create:
-            raise StorageError(f"no studies at {url}: clrsearch run makes the file")
+            begin = proposals.command("run")
+            raise StorageError(f"no studies at {url}: {begin} makes the file")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise StorageError(
                 f"the folder {folder} is read-only: the database needs to write there"

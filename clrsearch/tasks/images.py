@@ -14,6 +14,7 @@ from torch import Tensor, nn, optim
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from clrsearch import proposals
 from clrsearch.errors import TaskError
 from clrsearch.tasks.augment import crop, cutout, flip
 from clrsearch.tasks.networks import (
@@ -208,8 +209,8 @@ class Published(Images):
         if missing:
             more = f" and {len(missing) - 1} more" if missing[1:] else ""
             raise TaskError(
-                f"no {self.dataset} in {self.data_dir} (no {missing[0]}{more}): clrsearch run "
-                f"--download fetches it, or unpacks {', '.join(self.archives())} if you have put "
+                f"no {self.dataset} in {self.data_dir} (no {missing[0]}{more}): {_fetching()} "
+                f"fetches it, or unpacks {', '.join(self.archives())} if you have put "
                 "that there; --data-dir names another folder"
             )
         images, labels = self._tensors(train=True)
@@ -244,7 +245,7 @@ class Published(Images):
         except (RuntimeError, ValueError, AssertionError) as error:
             raise TaskError(
                 f"the files of {self.dataset} in {self.data_dir} are not the official ones, or "
-                "damaged: remove them, and clrsearch run --download fetches them anew"
+                f"damaged: remove them, and {_fetching()} fetches them anew"
             ) from error
         images, labels = torch.as_tensor(found.data), torch.as_tensor(found.targets)
         images = images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
@@ -430,3 +431,7 @@ def _below(folder: Path, option: str, path: str) -> Path:
             "worker must find it wherever its own copy is"
         )
     return folder / path
+
+
+def _fetching() -> str:
+    return proposals.again(download=True) or "clrsearch run with --download"

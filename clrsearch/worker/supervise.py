@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from clrsearch import proposals
 from clrsearch.causes import complaint
 from clrsearch.errors import ClrsearchError, StudyStopped
 from clrsearch.launch import Command, Ended, Launcher
@@ -79,7 +80,7 @@ class Supervisor:
         if stopped is not None:
             raise StudyStopped(
                 f"{self._study.name} was stopped: the task failed again and again. "
-                "Mend it and run again",
+                f"Mend it, then {proposals.again()} goes on",
                 stopped,
             )
         left = self._patience(lambda: sum(each.slots.unfinished() for each in stages))
@@ -123,7 +124,8 @@ class Supervisor:
         )
         said = complaint(ended.errors)
         words = f" ({said})" if said else ""
-        return f"{left} trials are left, and the last worker {how}{words}: run again to go on"
+        again = proposals.again()
+        return f"{left} trials are left, and the last worker {how}{words}: {again} goes on"
 
 
 @contextmanager
