@@ -264,7 +264,7 @@ def test_ctrl_c_gives_slots_back_and_the_next_run_goes_on(url, task_dir, whole_g
     (os.killpg if whole_group else os.kill)(first.pid, signal.SIGINT)
     out, errors = first.communicate(timeout=PATIENCE)
     assert first.returncode == 130
-    assert "Interrupted: run the same command again to go on." in out
+    assert f"Interrupted: clrsearch {' '.join(arguments)} goes on." in out
     assert errors == ""
     with open_database(url) as database:
         counts = Study(database, "slow").slots.counts()

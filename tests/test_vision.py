@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shlex
 
 import pytest
 import torch
@@ -68,7 +69,8 @@ def test_run_tells_its_workers_where_the_data_lies(clrsearch, url, tmp_path, mon
     code, out, errors = clrsearch(*command, *where)
     assert (code, out) == (2, "")
     assert errors.startswith(f"clrsearch: no MNIST in {data_folder(None)} (no MNIST/raw/")
-    assert "clrsearch run --download fetches it" in errors
+    again = shlex.join(["clrsearch", *command, *where, "--download"])
+    assert f": {again} fetches it" in errors
     code, out, _ = clrsearch(*command, *where, "--data-dir", str(tmp_path / "data"), "--json")
     assert code == 0
     assert json.loads(out.splitlines()[-1])["done"] == 2

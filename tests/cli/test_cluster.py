@@ -120,7 +120,8 @@ def test_local_workers_work_a_study_off(clrsearch, url, task_dir, tmp_path) -> N
     assert service.show("mine").snapshot.done == 3
     code, _, errors = clrsearch(*launch)
     assert code == 2
-    assert "no trial of mine is left: clrsearch run with more --trials adds some" in errors
+    more = "clrsearch run --name mine --task tiny.py:Tiny --trials 53"
+    assert f"no trial of mine is left: {more} --device cpu adds some" in errors
     assert clrsearch(*launch, "--idle-wait", "1")[0] == 0
 
 

@@ -76,8 +76,8 @@ def test_run_on_a_finished_study_shows_its_result(study, clrsearch) -> None:
     assert out.startswith("mine is finished: 11 trials, ")
     assert "baseline (constant)" in out
     assert "def make_scheduler(optimizer, steps_per_epoch):" in out
-    assert "--trials 61" in out
-    assert "--name NAME" in out
+    assert "clrsearch run --task tiny.py:Tiny --name mine --trials 61\n" in out
+    assert "clrsearch run --task tiny.py:Tiny --trials 11 --name mine-2\n" in out
     assert "clrsearch dashboard mine" in out
     assert "close " in out  # the other metric stands beside the searched one
     code, out, _ = clrsearch(*arguments, "--json")
