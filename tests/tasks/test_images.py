@@ -205,8 +205,8 @@ def test_fine_tuning_has_a_body_and_a_head(tmp_path) -> None:
 def test_missing_data_is_told_with_how_to_get_it(tmp_path) -> None:
     assert refused("cifar10", tmp_path) == (
         f"no CIFAR10 in {tmp_path} (no cifar-10-batches-py/data_batch_1 and 6 more): the same call "
-        "with download=True fetches it, or unpacks cifar-10-python.tar.gz if you have put that there; "
-        "--data-dir names another folder"
+        "with download=True fetches it, or unpacks cifar-10-python.tar.gz if you have put that "
+        "there; --data-dir names another folder"
     )
     assert "unpacks MNIST/raw/train-images-idx3-ubyte.gz, " in refused("mnist", tmp_path)
     assert refused("image-folder", tmp_path).startswith(
