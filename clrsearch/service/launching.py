@@ -223,7 +223,7 @@ def _submission(name: str, workers: Workers, submitter: Submitter, storage: Stor
     if url.file is not None:
         raise StorageError(
             f"{url} is a file of this machine, which workers elsewhere cannot share: keep the "
-            "study in PostgreSQL, and begin it there (--storage postgresql://USER@HOST/DATABASE)"
+            "study in PostgreSQL (postgresql://USER@HOST/DATABASE), and begin it there"
         )
     ready = _prepare(name, workers, url)
     command = worker_command(name, url, workers.device, ready.options, None)

@@ -53,7 +53,7 @@ def test_for_a_study_it_is_kept_and_plotted(clrsearch, task_dir, tmp_path) -> No
     assert first["bounds"] == [first["base"], first["maximum"]]
     code, out, _ = clrsearch("range-test", "mine")
     assert code == 0
-    assert "mine keeps this: clrsearch plot mine range-test -o FILE.png" in out
+    assert "mine keeps this: clrsearch plot mine range-test --output range-test.png draws it" in out
     file = tmp_path / "kept.png"
     code, out, errors = clrsearch("plot", "mine", "range-test", "-o", str(file))
     assert (code, out, errors) == (0, "", f"wrote {file}\n")
