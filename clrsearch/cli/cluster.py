@@ -65,6 +65,7 @@ def local(
 ) -> None:
     """Processes of this machine, watched until they leave."""
     from clrsearch import service
+    from clrsearch.cli import output
 
     asked = service.Workers(
         count=workers,
@@ -82,7 +83,9 @@ def local(
     )
     database = storage_option(storage, storage_file)
     watch = chosen_watch(json=json)
-    ready = service.launch_local(name, asked, storage=database, on_change=watch.show)
+    ready = service.launch_local(
+        name, asked, storage=database, on_change=watch.show, on_note=output.print_note
+    )
     if _shown(ready, dry_run=dry_run):
         return
     with watch:

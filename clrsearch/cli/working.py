@@ -210,6 +210,7 @@ def worker(
     max_trials: MaxTrialsOption = None,
     idle_wait: IdleWaitOption = None,
     worker_name: Annotated[str | None, typer.Option("--worker-name", hidden=True)] = None,
+    ends_with_parent: Annotated[bool, typer.Option("--ends-with-parent", hidden=True)] = False,
 ) -> None:
     """Join a study: work on it until no trial is left, or up to a limit."""
     from clrsearch import service
@@ -231,6 +232,7 @@ def worker(
             max_trials=max_trials,
             idle_wait=idle_wait,
             worker=worker_name,
+            ends_with_parent=ends_with_parent,
             on_end=output.print_trial,
             on_wait=output.print_wait,
             on_note=output.print_note,
@@ -287,7 +289,11 @@ def watch_work(plan: StudyPlan, *, json: bool, **how: Any) -> None:
     watch = chosen_watch(json=json)
     with watch:
         result = service.run(
-            plan, on_change=watch.show, on_range_test=output.print_range_test, **how
+            plan,
+            on_change=watch.show,
+            on_note=output.print_note,
+            on_range_test=output.print_range_test,
+            **how,
         )
     print_ended(result, json=json)
 

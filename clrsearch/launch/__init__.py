@@ -1,6 +1,6 @@
 """Starts workers somewhere; knows a command line, not our code."""
 
-from clrsearch.launch.launcher import INTERPRETER, Command, Ended, Launcher, Submitter
+from clrsearch.launch.launcher import INTERPRETER, Command, Ended, Launcher, Submitter, how_it_ended
 from clrsearch.launch.local import LocalLauncher
 from clrsearch.launch.ray import RayCluster, RaySubmitter
 from clrsearch.launch.slurm import BINARIES, NOTICE_SECONDS, SlurmJob, SlurmSubmitter
@@ -18,4 +18,5 @@ __all__ = [
     "SlurmJob",
     "SlurmSubmitter",
     "Submitter",
+    "how_it_ended",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 INTERPRETER = (sys.executable, "-P")
@@ -13,22 +15,32 @@ INTERPRETER = (sys.executable, "-P")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One worker's command line, with what its environment has besides this process's own."""
+    """One worker's command line, with what its environment has besides this process's own.
+
+    A log of its output is called as the worker, where that has a ``name``.
+    """
 
     arguments: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A worker that has ended: its place among all that were started, exit code, error output.
+    """A worker that has ended: its place among all that were started, exit code, last output.
 
-    The code is negative where a signal ended it.
+    The code is negative where a signal ended it. All of its output is in ``log``.
     """
 
     index: int
     code: int
-    errors: str
+    said: str
+    log: Path
+
+    @property
+    def how(self) -> str:
+        """How it ended, in words."""
+        return how_it_ended(self.code)
 
 
 class Submitter(Protocol):
@@ -61,3 +73,11 @@ class Launcher(Protocol):
 
     def kill(self) -> None:
         """End all of them at once."""
+
+
+def how_it_ended(code: int) -> str:
+    """An exit code in words, by number and name: below 0 a signal ended the process."""
+    if code >= 0:
+        return f"ended with code {code}"
+    names = {number.value: f" ({number.name})" for number in signal.Signals}
+    return f"died of signal {-code}{names.get(-code, '')}"

@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from clrsearch.causes import complaint
 from clrsearch.errors import ClrsearchError, PlanError
-from clrsearch.launch.launcher import Command
+from clrsearch.launch.launcher import Command, how_it_ended
 
 LAST_WORDS = (0, 2, 3)  # no slot is left; an error that another would meet too; a stopped study
 CONNECT_SECONDS = 10.0  # Ray itself would try for minutes
@@ -112,7 +112,7 @@ def attend(arguments: Sequence[str]) -> int | str:
     said = child.communicate()[1]
     sys.stderr.write(said)
     if child.returncode not in LAST_WORDS:
-        raise WorkerLost(f"a worker ended with code {child.returncode}")
+        raise WorkerLost(f"a worker {how_it_ended(child.returncode)}")
     return (child.returncode and complaint(said)) or child.returncode
 
 

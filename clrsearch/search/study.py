@@ -36,6 +36,8 @@ CONFIRMATION = ".confirm"  # at the end of the name
 FINALIST = "finalist:"  # before the number of the trial
 STOPPED = "clrsearch:stopped"
 CANCELLED = "clrsearch:cancelled"
+LOST = "lost"
+"""The attribute of a trial that says how its workers were lost: exit code, last checkpoint."""
 CURVES = ("rates", "momenta")
 """Attributes of a trial that are there to be looked at: they follow from its parameters."""
 PATIENCE_SECONDS = 5.0  # for another process that is creating the same study
@@ -328,6 +330,20 @@ class Study:
         except UpdateFinishedTrialError:
             return False
         return True
+
+    def note_loss(self, trial: int, worker: str, code: int, checkpoint: int | None) -> None:
+        """Note with which exit code a trial's worker was lost, after the checkpoint of an epoch."""
+        lost = {**self._losses(trial), worker: [code, checkpoint]}
+        self.resume(trial, {LOST: lost})
+
+    def loss_codes(self, trial: int, checkpoint: int | None) -> list[int]:
+        """The exit codes of workers that were lost since the last checkpoint, where noted."""
+        return [code for code, since in self._losses(trial).values() if since == checkpoint]
+
+    def _losses(self, trial: int) -> dict[str, list[Any]]:
+        trial_id = self._trial_id(trial)
+        found = self._trials.attributes([trial_id], [LOST])[trial_id]
+        return dict(found.get(LOST, {}))
 
     def report(self, trial: int, values: Mapping[int, float]) -> bool:
         """Store the metric of some finished epochs at once; False where the trial has ended."""

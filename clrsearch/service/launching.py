@@ -85,6 +85,7 @@ def launch_local(
     *,
     storage: Storage = None,
     on_change: Callable[[Snapshot], None] = lambda snapshot: None,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> Launch[Result]:
     """Workers on this machine; to start them is to wait until they have left, as ``run`` does.
 
@@ -116,6 +117,7 @@ def launch_local(
                 checkpoints,
                 patience=workers.storage_patience,
                 on_change=on_change,
+                on_note=on_note,
             )
             return Result(
                 snapshot=snapshot(study),

@@ -72,6 +72,7 @@ def run(
     storage_patience: float = PATIENCE_SECONDS,
     allow_drift: bool = False,
     on_change: Callable[[Snapshot], None] = lambda snapshot: None,
+    on_note: Callable[[str], None] = lambda text: None,
     on_range_test: Callable[[RangeTest | None], None] = lambda tested: None,
 ) -> Result:
     """Begin a study, or go on with the one of this name, and work until its slots are used up.
@@ -81,8 +82,9 @@ def run(
     written at least ``checkpoint_seconds`` apart; outages of the database are waited out for
     ``storage_patience`` seconds. ``allow_drift`` goes on with a study that was made with another
     source of the task or another version of clrsearch or torch. ``on_change`` is called about twice
-    a second, and ``on_range_test`` with the range test of a new study whose plan wants one, and
-    with None when that begins.
+    a second, ``on_note`` with what else there is to say, such as how a worker was lost, and
+    ``on_range_test`` with the range test of a new study whose plan wants one, and with None when
+    that begins.
 
     Raises:
         ClrsearchError: the plan, the task or the storage is not as it must be; nothing is written.
@@ -134,7 +136,12 @@ def run(
             devices = devices[: study.slots.unfinished()]
         commands = [partial(worker_command, name, url, device, options) for device in devices]
         interrupted = not finished and watch_workers(
-            study, commands, checkpoints, patience=storage_patience, on_change=on_change
+            study,
+            commands,
+            checkpoints,
+            patience=storage_patience,
+            on_change=on_change,
+            on_note=on_note,
         )
         return Result(
             snapshot=snapshot(study),

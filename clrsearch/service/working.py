@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from clrsearch.worker.signals import Interruption
 
 CHECKPOINT_SECONDS = 10.0
+LOGS = "logs"
+"""The folder, beside a study's checkpoints, for what local workers print."""
 SQLITE_WORKERS = 32
 """More processes than that wait for the lock of one file in vain: some of 64, none of 32."""
 IDLE_LOOK_SECONDS = 3.0  # between two looks of a worker without a slot
@@ -60,6 +62,7 @@ def work(
     max_trials: int | None = None,
     idle_wait: float | None = None,
     worker: str | None = None,
+    ends_with_parent: bool = False,
     on_end: Callable[[Record, Study], None] = lambda record, study: None,
     on_wait: Callable[[str], None] = lambda cause: None,
     on_note: Callable[[str], None] = lambda text: None,
@@ -68,9 +71,10 @@ def work(
 
     After ``max_minutes``, or the end of ``max_trials`` trials, it leaves as it does on SIGTERM,
     with a checkpoint and its slot open to others. Without a slot it stays for ``idle_wait``
-    seconds, in case that some are added. ``on_wait`` is called with the cause of each outage of the
-    database that it waits out, ``on_note`` with what is amiss otherwise: a checkpoint folder that
-    other workers do not share.
+    seconds, in case that some are added. With ``ends_with_parent`` it leaves when its standard
+    input ends, of which a parent process holds the other end. ``on_wait`` is called with the cause
+    of each outage of the database that it waits out, ``on_note`` with what is amiss otherwise: a
+    checkpoint folder that other workers do not share.
 
     Raises:
         StudyError: there is no such study, or the task's source or a package is not the one that it
@@ -86,6 +90,8 @@ def work(
     interruption = Interruption(
         seconds=None if max_minutes is None else 60 * max_minutes, trials=max_trials
     )
+    if ends_with_parent:
+        interruption.ask_when_parent_ends()
     quiet_optuna()
     chosen = find_device(device)
     url = storage_url(storage)
@@ -153,24 +159,33 @@ def watch_workers(
     *,
     patience: float,
     on_change: Callable[[Snapshot], None],
+    on_note: Callable[[str], None],
 ) -> bool:
-    """Let local workers work until no slot is left; whether they were interrupted."""
-    from clrsearch.training import Checkpoints
+    """Let local workers work until no slot is left; whether they were interrupted.
 
+    Their output goes into the folder ``logs`` beside the study's checkpoints.
+    """
     for each in study.stages():
         each.stop(None)
-    Checkpoints(checkpoints)  # a folder that cannot be written to is told before they start
+    logs = checkpoints / LOGS
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"the checkpoint folder {checkpoints} cannot be written to: {error.strerror}; "
+            "--checkpoint-dir names another"
+        ) from error
     interrupted = Supervisor(
         study,
-        LocalLauncher(),
+        LocalLauncher(logs),
         commands,
         patience=patience,
         on_change=lambda: on_change(snapshot(study)),
+        on_note=on_note,
     ).watch()
-    with suppress(OSError, StorageError):  # not empty: trials are left that resume from them
-        for each in study.stages():
+    for each in study.stages()[1:]:
+        with suppress(OSError, StorageError):  # not empty: trials are left that resume from them
             study_folder(checkpoints.parent, each.uuid).rmdir()
-        checkpoints.parent.rmdir()
     return interrupted
 
 
@@ -256,16 +271,18 @@ def worker_command(
 ) -> Command:
     """The command line of a worker; the database is passed by its variable alone.
 
-    Without a device or a name, the worker finds one where it runs.
+    Without a device or a name, the worker finds one where it runs. One that is given a name is a
+    child of this process, and ends with it.
     """
     return Command(
         arguments=(
-            *(*INTERPRETER, "-m", "clrsearch", "worker", name),
+            *(*INTERPRETER, "-u", "-m", "clrsearch", "worker", name),
             *(["--device", device] if device else []),
-            *(["--worker-name", worker] if worker else []),
+            *(["--worker-name", worker, "--ends-with-parent"] if worker else []),
             *options,
         ),
         environment=url.environment(),
+        name=worker or "",
     )
 
 

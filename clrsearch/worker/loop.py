@@ -21,12 +21,12 @@ from clrsearch.worker.attempt import Attempt, TrialEnded
 from clrsearch.worker.claims import Claims
 from clrsearch.worker.folder import SharedFolder
 from clrsearch.worker.lease import Lease
+from clrsearch.worker.losses import why_given_up
 from clrsearch.worker.signals import Interruption
 
 FAILURES = 3  # in a row, with no trial complete, stop the study
 LONGEST_CURVES = 3000  # numbers of up to 20 characters
 LONGEST_TRACEBACK = 10_000  # characters: MySQL keeps 64 kB
-LOSSES = 5  # of workers without a new checkpoint fail a trial
 FRESH_SECONDS = 2.0  # how old the history may be that a pruning decision sees
 
 
@@ -177,13 +177,12 @@ class Worker:
         running = [record for record in earlier if record.state == "running"]
         for twice in running[1:]:
             study.discard(twice.number)
-        if running and slot.losses >= LOSSES:
-            reason = (
-                f"{slot.losses} workers were lost with this trial, and none left a new "
-                "checkpoint: does it run out of memory, or need longer than a worker may live?"
-            )
-            self._failed(slot, running[0].number, TaskError(reason), retry=False)
-            return None
+        if running and slot.losses:
+            codes = study.loss_codes(running[0].number, slot.checkpoint)
+            reason = why_given_up(slot.losses, codes)
+            if reason is not None:
+                self._failed(slot, running[0].number, TaskError(reason), retry=False)
+                return None
         params = earlier[0].params if earlier else self._propose(slot)
         played = study.trace(slot.family, params)
         who = {"worker": self._name, "device": str(self._device)}

@@ -13,9 +13,12 @@ from types import FrameType
 from clrsearch.training.run import Interrupted
 
 SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR2", "SIGHUP")
+    if hasattr(signal, name)
 )
-"""Ctrl-C, a stop or a preemption, and what schedulers announce the end of a time limit with."""
+"""Ctrl-C, a stop or a preemption, what schedulers announce the end of a time limit with, and a
+terminal that is closed, unless that is ignored: nohup."""
 
 POLL_SECONDS = 0.1
 
@@ -47,13 +50,32 @@ class Interruption:
         if self._trials_left is not None:
             self._trials_left -= 1
 
+    def ask_when_parent_ends(self) -> None:
+        """Let it leave when standard input ends, of which the parent holds the other end.
+
+        What runs here finds an empty standard input instead.
+        """
+        lifeline = os.dup(0)
+        empty = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(empty, 0)
+        os.close(empty)
+
+        def wait() -> None:
+            while os.read(lifeline, 1024):
+                pass
+            self.ask()
+
+        threading.Thread(target=wait, name="parent", daemon=True).start()
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Handle the signals while the block lasts; off the main thread, where none arrive, not."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        before = {
+            number: signal.signal(number, self._handle) for number in SIGNALS if _heeded(number)
+        }
         try:
             yield
         finally:
@@ -80,3 +102,8 @@ class Interruption:
                 os._exit(128 + number)
             self._ctrl_c = True
         self.ask()
+
+
+def _heeded(number: int) -> bool:
+    """Whether a signal counts: not the end of a terminal that this process was to survive."""
+    return number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) != signal.SIG_IGN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,12 +33,17 @@ class Supervisor:
         *,
         patience: float,
         on_change: Callable[[], None],
+        on_note: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """``posts`` give the command of a worker for its name; ``patience`` is for outages."""
+        """``posts`` give the command of a worker for its name; ``patience`` is for outages.
+
+        ``on_note`` is called with what there is to say while they work.
+        """
         self._study = study
         self._launcher = launcher
         self._posts = posts
         self._on_change = on_change
+        self._on_note = on_note
         self._patience = Patience(patience)
         self._tolerance = Tolerance(patience)
         self._names: list[str] = []  # of all that were ever started, as the launcher counts them
@@ -45,12 +51,14 @@ class Supervisor:
         self._early = [0] * len(posts)
         self._lost: list[Ended] = []  # whose slots are not released yet
         self._complaints: list[Ended] = []
+        self._told: set[int] = set()  # exit codes
+        self._interrupted = False
 
     def watch(self) -> bool:
         """Start the workers and watch until all have left; whether they were told to.
 
-        A worker that is killed or crashes is replaced, and its slot is open at once. Ctrl-C and
-        SIGTERM ask the workers to leave, a second one ends them.
+        A worker that is killed or crashes is replaced, and its slot is open at once. Ctrl-C,
+        SIGTERM and SIGHUP ask the workers to leave; a second Ctrl-C or SIGTERM ends them.
 
         Raises:
             StudyStopped: the task's code failed again and again.
@@ -58,20 +66,15 @@ class Supervisor:
             SQLAlchemyError, StorageInternalError: an error of the database that does not pass, or
                 an outage that outlasts patience.
         """
-        interrupted = False
         try:
             self._hire(range(len(self._posts)))
-            with _terminated_like_interrupted():
+            with self._interruptible():
                 while self._launcher.running() or self._lost:
                     try:
-                        self._look(replace=not interrupted)
+                        self._look()
                         time.sleep(POLL_SECONDS)
                     except KeyboardInterrupt:
-                        if interrupted:
-                            self._launcher.kill()
-                        else:
-                            self._launcher.stop()
-                        interrupted = True
+                        self._interrupt()
         finally:
             self._launcher.stop()  # none is left behind by an error here
         self._patience(self._on_change)
@@ -84,9 +87,20 @@ class Supervisor:
                 stopped,
             )
         left = self._patience(lambda: sum(each.slots.unfinished() for each in stages))
-        if self._complaints and left and not interrupted:
+        if self._complaints and left and not self._interrupted:
             raise ClrsearchError(self._why(left, self._complaints[-1]))
-        return interrupted
+        return self._interrupted
+
+    def _interrupt(self) -> None:
+        if self._interrupted:
+            self._launcher.kill()
+            return
+        self._interrupted = True
+        self._launcher.stop()
+        self._on_note(
+            "workers save their trials and leave; Ctrl-C again ends them at once, and what they "
+            "have trained since their last checkpoints is trained again"
+        )
 
     def _hire(self, posts: Sequence[int]) -> None:
         commands = []
@@ -97,7 +111,7 @@ class Supervisor:
             commands.append(self._posts[post](name))
         self._launcher.start(commands)
 
-    def _look(self, *, replace: bool) -> None:
+    def _look(self) -> None:
         """Take note of who has left, release what they held, and replace whom it makes sense to."""
         for ended in self._launcher.poll():
             self._lost.append(ended)
@@ -106,41 +120,67 @@ class Supervisor:
         with self._tolerance():
             while self._lost:
                 ended = self._lost[0]
-                name = self._names[ended.index]
-                held = sum(each.slots.release(name) for each in self._study.stages())
+                held = sum(self._release(each, ended) for each in self._study.stages())
                 del self._lost[0]
                 post = self._post_of[ended.index]
                 self._early[post] = 0 if held else self._early[post] + 1
-                wanted = replace and ended.code not in NOT_REPLACED
+                self._tell(ended)
+                wanted = not self._interrupted and ended.code not in NOT_REPLACED
                 if wanted and self._early[post] < EARLY_DEATHS:
                     self._hire([post])
             self._on_change()
 
+    def _release(self, stage: Study, ended: Ended) -> int:
+        """Open what a worker still held, and note at its trials how it was lost."""
+        name = self._names[ended.index]
+        if not self._interrupted:
+            for claim in stage.slots.claims():
+                if claim.worker == name and claim.trial is not None:
+                    stage.note_loss(claim.trial, name, ended.code, claim.checkpoint)
+        return stage.slots.release(name)
+
+    def _tell(self, ended: Ended) -> None:
+        """Say how a worker was lost, once for each way."""
+        if self._interrupted or ended.code in (*LEFT_IN_ORDER, *self._told):
+            return
+        self._told.add(ended.code)
+        self._on_note(f"a worker {ended.how}{_last_words(ended)}; its output is in {ended.log}")
+
     def _why(self, left: int, ended: Ended) -> str:
-        how = (
-            f"was ended by {signal.Signals(-ended.code).name}"
-            if ended.code < 0
-            else f"ended with code {ended.code}"
-        )
-        said = complaint(ended.errors)
-        words = f" ({said})" if said else ""
+        how = f"{ended.how}{_last_words(ended)}"
         again = proposals.again()
-        return f"{left} trials are left, and the last worker {how}{words}: {again} goes on"
+        return f"{left} trials are left, and the last worker {how}: {again} goes on"
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Let SIGTERM, and SIGHUP unless it is ignored, raise KeyboardInterrupt too.
+
+        That is where signals arrive: in the main thread. A terminal that closes may send several
+        SIGHUP: only the first one counts.
+        """
+
+        def terminate(_number: int, _frame: object) -> None:
+            raise KeyboardInterrupt
+
+        def hang_up(_number: int, _frame: object) -> None:
+            if not self._interrupted:
+                raise KeyboardInterrupt
+
+        if threading.current_thread() is not threading.main_thread():  # a notebook's or a server's
+            yield
+            return
+        handlers: dict[int, Callable[[int, object], None]] = {signal.SIGTERM: terminate}
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            handlers[signal.SIGHUP] = hang_up
+        before = {number: signal.signal(number, each) for number, each in handlers.items()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt too, where signals arrive: in the main thread."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread: a notebook's or a server's
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _last_words(ended: Ended) -> str:
+    """What a worker that ended by itself complained of, in parentheses."""
+    said = complaint(ended.said) if ended.code > 0 else ""
+    return f" ({said})" if said else ""

@@ -15,7 +15,7 @@ from clrsearch.training import Interrupted
 from clrsearch.worker.signals import Interruption
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP])
 def test_a_signal_is_noted_and_ends_a_sleep(number) -> None:
     interruption = Interruption()
     with interruption.listening():
@@ -44,6 +44,34 @@ def test_the_handlers_are_put_back() -> None:
     with Interruption().listening():
         assert signal.getsignal(signal.SIGINT) != before[0]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_closed_terminal_means_nothing_where_that_is_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        interruption = Interruption()
+        with interruption.listening():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interruption.asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_it_leaves_when_its_parent_ends() -> None:
+    program = (
+        "from clrsearch.training import Interrupted\n"
+        "from clrsearch.worker.signals import Interruption\n"
+        "interruption = Interruption()\n"
+        "interruption.ask_when_parent_ends()\n"
+        "print(open(0).read() == '', flush=True)\n"
+        "try: interruption.sleep(600)\n"
+        "except Interrupted: print('left')\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], text=True, **pipes) as child:
+        assert child.stdout.readline() == "True\n"  # what runs there finds nothing to read
+        child.stdin.close()
+        assert child.stdout.read() == "left\n"
 
 
 def test_a_task_cannot_swallow_it() -> None:

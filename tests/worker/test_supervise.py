@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 
@@ -36,18 +37,29 @@ def study(url, plan, tiny):
         yield Study.create(database, "mine", plan.model_copy(update={"trials": 3}), facts, {})
 
 
-def supervisor(study, program, *, posts=1, how="lives", on_change=lambda: None) -> Supervisor:
+def supervisor(
+    study, program, *, posts=1, how="lives", on_change=lambda: None, logs=None
+) -> Supervisor:
     started.clear()
+    notes.clear()
 
     def command(name):
         started.append(name)
         url = study.database.url.reveal()
-        return Command(arguments=(sys.executable, "-c", program, url, name, how))
+        return Command(arguments=(sys.executable, "-c", program, url, name, how), name=name)
 
-    return Supervisor(study, LocalLauncher(), [command] * posts, patience=30.0, on_change=on_change)
+    return Supervisor(
+        study,
+        LocalLauncher(logs or study.database.url.file.parent),
+        [command] * posts,
+        patience=30.0,
+        on_change=on_change,
+        on_note=notes.append,
+    )
 
 
 started: list[str] = []
+notes: list[str] = []
 
 
 def test_each_worker_has_a_name_of_its_own(study) -> None:
@@ -63,13 +75,62 @@ def test_a_worker_that_is_killed_is_replaced(study) -> None:
         supervisor(study, CLAIM, how="dies").watch()
     assert len(started) == 3
     assert study.slots.counts() == {SlotState.COMPLETE: 1, SlotState.OPEN: 2}
+    assert len(notes) == 1  # the second one ended in the same way
+    assert notes[0].startswith("a worker died of signal 9 (SIGKILL); its output is in /")
+
+
+CRASH = (
+    "import os, sys; from clrsearch.search import Study; from clrsearch.storage import *\n"
+    "from clrsearch.worker.losses import why_given_up\n"
+    "url, name, how = sys.argv[1:]\n"
+    "with open_database(StorageUrl(url)) as database:\n"
+    "    study = Study(database, 'mine'); slot = study.slots.claim(name)\n"
+    "    if slot is None: sys.exit(0)\n"
+    "    trial = slot.trial\n"
+    "    if trial is None:\n"
+    "        who = {'worker': name, 'device': 'cpu'}\n"
+    "        trial = study.begin(slot, study.space.first('cyclic')[0], who)\n"
+    "        study.slots.bind(slot, trial)\n"
+    "    codes = study.loss_codes(trial, slot.checkpoint)\n"
+    "    if why := why_given_up(slot.losses, codes):\n"
+    "        study.fail(trial, {'error': why, 'final': True})\n"
+    "        study.slots.finish(slot, SlotState.FAILED)\n"
+    "        sys.exit(0)\n"
+    "    eval(how)\n"
+)
+"""A worker that begins the trial of its slot, or goes on with it, and ends as it is told to."""
+
+
+@pytest.mark.parametrize(
+    ("how", "workers", "why"),
+    [
+        ("os._exit(7)", 3, "2 workers were lost .*: 2 ended with code 7"),
+        ("os.abort()", 3, r"2 workers were lost .*: 2 died of signal 6 \(SIGABRT\)"),
+        (
+            "os.kill(os.getpid(), 9)",
+            6,
+            r"5 workers were lost .*: 5 died of signal 9 \(SIGKILL\), as the system ends",
+        ),
+    ],
+)
+def test_a_trial_that_ends_its_workers_is_given_up_with_the_reason(
+    study, how, workers, why
+) -> None:
+    with pytest.raises(ClrsearchError, match="2 trials are left") as caught:
+        supervisor(study, CRASH, how=how).watch()
+    (trial,) = study.history.records()
+    assert re.match(why, trial.error)
+    assert trial.state == "failed"
+    assert len(started) == workers
+    assert len(notes) == 1
+    assert notes[0].split(";")[0].removeprefix("a worker ") in str(caught.value)
 
 
 def test_who_dies_before_it_works_is_given_up(study) -> None:
     with pytest.raises(ClrsearchError, match=r"3 trials are left.*ended with code 1 \(no luck\)"):
         supervisor(study, "import sys; sys.exit('no luck')").watch()
     assert len(started) == 5
-    with pytest.raises(ClrsearchError, match="was ended by SIGKILL"):
+    with pytest.raises(ClrsearchError, match=r"died of signal 9 \(SIGKILL\): "):
         supervisor(study, "import os; os.kill(os.getpid(), 9)").watch()
 
 
@@ -87,7 +148,7 @@ def test_a_stopped_study_is_told_with_its_traceback(study) -> None:
     assert caught.value.traceback == "Traceback: KeyError"
 
 
-def test_an_outage_is_waited_out(far_url, cable, plan, tiny) -> None:
+def test_an_outage_is_waited_out(far_url, cable, plan, tiny, tmp_path) -> None:
     import torch
 
     with open_database(far_url, create=True) as database:
@@ -101,6 +162,7 @@ def test_an_outage_is_waited_out(far_url, cable, plan, tiny) -> None:
             study,
             f"import time; time.sleep(2)\n{CLAIM}".replace("with open", "time.sleep(2)\nwith open"),
             on_change=study.slots.counts,
+            logs=tmp_path,
         )
         assert watching.watch() is False
         assert study.slots.counts() == {SlotState.COMPLETE: 1}

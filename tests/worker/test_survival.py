@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 
 from clrsearch import service
+from clrsearch.errors import ClrsearchError
 from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
@@ -106,15 +108,46 @@ def test_killed_workers_are_replaced_and_their_trials_resumed(url, task_dir) -> 
             if f"{worker}\0".encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)
     out, errors = running.communicate(timeout=PATIENCE)
-    assert (running.returncode, errors) == (0, "")
+    assert running.returncode == 0
+    (line,) = errors.splitlines()  # once for both
+    assert "clrsearch: a worker died of signal 9 (SIGKILL); its output is in " in line
     assert "4 of 4 trials done, 4 complete" in out
     require_whole(task_dir, trials=4)
     resumed = {number for number, attempt in attempts(url).items() if attempt > 1}
     assert {f"trial-{number}" for number in resumed} == killed
-    assert not folder.exists()
+    assert [path.name for path in folder.glob("*/*")] == ["logs"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
+def test_workers_do_not_survive_the_run_that_started_them(
+    url, task_dir, tmp_path, monkeypatch
+) -> None:
+    gate = tmp_path / "gate"
+    monkeypatch.setenv("CLRSEARCH_TEST_GATE", str(gate))
+    arguments = ("--task", "tiny.py:Gated", "--name", "mine", "--trials", "1", "--workers", "1")
+    running = command("run", *arguments, "--set", "pruner=none", "--no-confirm", cwd=task_dir)
+    wait_for(lambda: url.file.exists() and began(url))
+    (worker,) = children(running)
+    running.kill()
+    running.communicate()
+    gate.touch()
+    wait_for(lambda: not Path(f"/proc/{worker}").exists())
+    with open_database(url) as database:
+        slots = Study(database, "mine").slots
+        assert (slots.counts(), slots.claims()) == ({SlotState.OPEN: 1}, [])
+    (path,) = url.file.with_name("studies-checkpoints").glob("*/*.pt")
+    assert 2 <= torch.load(path, weights_only=True)["epoch"] < 8
+    (log,) = url.file.with_name("studies-checkpoints").glob("*/logs/*.log")
+    assert log.read_text() == ""
+
+
+def began(url) -> bool:
+    """Whether a trial of the study, which may not be there yet, has come to its second epoch."""
+    with suppress(ClrsearchError):
+        return any(record.epoch >= 2 for record in records(url))
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP])
 def test_who_is_asked_to_leave_saves_and_opens_the_slot_at_once(
     url, task_dir, tmp_path, monkeypatch, number
 ) -> None:
