@@ -116,6 +116,56 @@ def test_more_seeds_and_finalists_run_only_what_is_missing(url, task_dir) -> Non
     assert again.began_finished
 
 
+def test_finalists_of_an_earlier_version_with_equal_traces_are_one_standing(url, task_dir) -> None:
+    make(task_dir, trials=2, confirm=ConfirmPlan(top=2, seeds=2))
+    smith = {"base_ratio": 0.25, "cycles": 1, "cycle_momentum": False}
+    attributes = {"worker": "w", "device": "cpu"}
+    with open_database(url) as database:
+        study = Study(database, "mine")
+        trials = []
+        for mode in ("triangular", "triangular2", "triangular"):
+            params = {**smith, "mode": mode, "max_lr": 0.01 if len(trials) < 2 else 0.02}
+            number = study.begin(study.slots.claim("w"), params, attributes)
+            study.report(number, {4: 0.5})
+            study.complete(number, 0.5, {})
+            trials.append(study.trial(number))
+        sibling = study.confirm(trials, seeds=2)
+        while (slot := sibling.slots.claim("w")) is not None:
+            params = sibling.finalists()[slot.finalist].params
+            number = sibling.begin(slot, params, attributes)
+            value = 0.1 + slot.finalist // 2 + 0.01 * slot.seed_index
+            sibling.report(number, {4: value})
+            sibling.complete(number, value, {"test": {"error": value}})
+            sibling.slots.finish(slot, SlotState.COMPLETE)
+        now = service.show("mine").snapshot.confirmed
+        assert now.slots == {SlotState.COMPLETE: 6}
+        assert sorted(each.trial for each in now.verdict.standings) == [0, 2]
+        assert now.test == {0: pytest.approx(0.115), 2: pytest.approx(1.115)}
+
+
+def test_no_schedule_is_tried_twice(url, task_dir) -> None:
+    now = work_here(task_dir, task="tiny.py:Tiny", trials=12, confirm=ConfirmPlan(top=3, seeds=1))
+    with open_database(url) as database:
+        study = Study(database, "mine")
+        played = [study.trace(each.family, each.params) for each in now.records]
+    seen = {
+        (each.rates.tobytes(), each.momenta is not None and each.momenta.tobytes())
+        for each in played
+    }
+    assert len(seen) == len(now.records) == 12
+    assert [each.params["mode"] for each in now.records[:2]] == ["triangular", "exp_range"]
+
+
+def test_where_only_one_schedule_is_left_it_is_tried_again(url, task_dir) -> None:
+    bounds = {"cyclic": {"mode": ("triangular", "triangular2"), "max_lr": 0.01, "base_ratio": 0.25}}
+    bounds["cyclic"]["cycle_momentum"] = False
+    now = work_here(task_dir, trials=3, bounds=bounds, confirm=ConfirmPlan(top=3, seeds=1))
+    assert now.done == 3
+    assert len({each.value for each in now.records if each.family == "cyclic"}) == 1
+    (finalist,) = {run.finalist for run in now.confirmed.runs if run.family == "cyclic"}
+    assert finalist == 0
+
+
 def test_it_goes_on_where_it_was_broken_off(url, task_dir) -> None:
     work_here(task_dir, confirm=ConfirmPlan(enabled=False))
     with open_database(url) as database:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from clrsearch.errors import StudyError
-from clrsearch.search import Record, Study, Verdict, judge
+from clrsearch.search import Record, Study, Verdict, judge, one_each
 from clrsearch.storage import SlotState, budget, unfinished
 
 
@@ -15,7 +15,8 @@ class Confirmed:
     """How far a confirmation has come.
 
     ``slots`` counts its runs by state and ``runs`` are those that have begun. ``verdict`` is None
-    before every finalist has run with one seed. ``test`` holds the mean of the metric on the test
+    before every finalist has run with one seed; of finalists with equal traces the first stands for
+    all, with the runs of all. ``test`` holds the mean of the metric on the test
     split by the finalist's trial, over its complete runs. ``absent`` are the families that were
     searched and have no complete trial, so that none of theirs is a finalist.
     """
@@ -43,11 +44,16 @@ def confirmed(study: Study) -> Confirmed | None:
     if sibling is None:
         return None
     runs = tuple(sibling.history.records())
-    candidates = [study.trial(number) for number in sibling.finalists()]
+    finalists = [study.trial(number) for number in sorted(sibling.finalists())]
+    candidates = one_each(finalists, study.traces.of)
+    of_trace = {study.traces.of(each): each.number for each in candidates}
+    stands_for: dict[int | None, int]
+    stands_for = {each.number: of_trace[study.traces.of(each)] for each in finalists}
     scores: dict[int, dict[int, float | None]] = {each.number: {} for each in candidates}
     for run in runs:
-        if run.finalist in scores and run.state in ("complete", "pruned"):
-            scores[run.finalist][run.seed_index] = None if run.diverged else run.value
+        if run.finalist in stands_for and run.state in ("complete", "pruned"):
+            score = None if run.diverged else run.value
+            scores[stands_for[run.finalist]].setdefault(run.seed_index, score)
     try:
         verdict = judge(candidates, scores, direction=study.facts.direction)
     except StudyError:  # no seed that all have run with, or none that any has survived
@@ -56,7 +62,7 @@ def confirmed(study: Study) -> Confirmed | None:
         slots=sibling.slots.counts(),
         runs=runs,
         verdict=verdict,
-        test=_test_means(runs, study.facts.metric),
+        test=_test_means(runs, stands_for, study.facts.metric),
         absent=_without_a_complete_trial(study),
     )
 
@@ -66,10 +72,13 @@ def _without_a_complete_trial(study: Study) -> tuple[str, ...]:
     return tuple(family for family in study.plan.searched if family not in complete)
 
 
-def _test_means(runs: Sequence[Record], metric: str) -> dict[int, float]:
-    tested: dict[int, list[float]] = {}
+def _test_means(
+    runs: Sequence[Record], stands_for: Mapping[int | None, int], metric: str
+) -> dict[int, float]:
+    tested: dict[int, dict[int, float]] = {}
     for run in runs:
         # a loop of the user's own may know no test split
-        if run.finalist is not None and run.state == "complete" and metric in run.test:
-            tested.setdefault(run.finalist, []).append(run.test[metric])
-    return {finalist: sum(values) / len(values) for finalist, values in tested.items()}
+        if run.finalist in stands_for and run.state == "complete" and metric in run.test:
+            of_seed = tested.setdefault(stands_for[run.finalist], {})
+            of_seed.setdefault(run.seed_index, run.test[metric])
+    return {finalist: sum(each.values()) / len(each) for finalist, each in tested.items()}

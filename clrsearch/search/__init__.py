@@ -18,6 +18,7 @@ from clrsearch.search.study import (
     searches,
     study_names,
 )
+from clrsearch.search.traces import one_each
 
 __all__ = [
     "ATTRIBUTE",
@@ -46,6 +47,7 @@ __all__ = [
     "load_plan",
     "misfits",
     "nearest",
+    "one_each",
     "padded",
     "quiet",
     "read_range_test",

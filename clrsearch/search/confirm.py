@@ -9,7 +9,7 @@ Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -19,6 +19,7 @@ from scipy import stats
 
 from clrsearch.errors import StudyError
 from clrsearch.search.history import Record, best_first
+from clrsearch.search.traces import one_each
 from clrsearch.tasks import Direction
 
 LEVEL = 0.05
@@ -72,31 +73,34 @@ class Verdict:
 
 
 def finalists(
-    records: Sequence[Record], *, top: int, baseline: str, direction: Direction
+    records: Sequence[Record],
+    *,
+    top: int,
+    baseline: str,
+    direction: Direction,
+    trace_of: Callable[[Record], int],
 ) -> list[Record]:
     """Who is confirmed: the best complete trial of each family, then the next best.
 
     So many that there are ``top`` of them besides the baseline's, or one per family if these are
-    more. No schedule is confirmed twice.
+    more. No schedule is confirmed twice: ``trace_of`` numbers the traces.
 
     Raises:
         StudyError: no trial is complete.
     """
-    ranked: list[Record] = []
-    for record in best_first(records, direction):
-        if all((each.family, each.params) != (record.family, record.params) for each in ranked):
-            ranked.append(record)
+    ranked = one_each(best_first(records, direction), trace_of)
     if not ranked:
         raise StudyError("no trial is complete yet: there is nothing to confirm")
-    chosen = [
-        record
-        for index, record in enumerate(ranked)
-        if all(earlier.family != record.family for earlier in ranked[:index])
-    ]
-    others = (record for record in ranked if record not in chosen and record.family != baseline)
-    room = top - sum(record.family != baseline for record in chosen)
-    chosen += islice(others, max(room, 0))
-    return [record for record in ranked if record in chosen]
+    best: dict[str, Record] = {}
+    for record in ranked:
+        best.setdefault(record.family, record)
+    chosen = {record.number for record in best.values()}
+    others = (
+        each.number for each in ranked if each.number not in chosen and each.family != baseline
+    )
+    room = top - sum(family != baseline for family in best)
+    chosen |= set(islice(others, max(room, 0)))
+    return [record for record in ranked if record.number in chosen]
 
 
 def judge(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import optuna
@@ -26,6 +26,7 @@ from clrsearch.tasks import Direction
 
 STARTUP = 10  # trials of a family that are drawn at random before TPE proposes
 REPLAYED = 500  # records that TPE sees at most: a proposal then takes about 0.1 s
+REDRAWN = 20  # times at most, where what is drawn has been tried
 
 _STATES = {
     "running": TrialState.RUNNING,
@@ -35,12 +36,18 @@ _STATES = {
 
 
 def suggest(
-    history: Sequence[Record], space: Space, *, direction: Direction, seed: int
+    history: Sequence[Record],
+    space: Space,
+    *,
+    direction: Direction,
+    seed: int,
+    tried: Callable[[Mapping[str, Value]], bool] = lambda params: False,
 ) -> dict[str, Value]:
     """Parameters to try next, given one family's ``history``, running trials included.
 
     The same history and seed give the same parameters. Failed trials are left out, for they say
-    nothing of their parameters; diverged ones count as infeasible.
+    nothing of their parameters; diverged ones count as infeasible. In place of what has been
+    ``tried`` something is drawn at random; only where nothing new is found is it tried again.
     """
     replayed = [_replayed(record, space) for record in _most_telling(history, direction)]
     with quiet():
@@ -49,11 +56,21 @@ def suggest(
         )
         study = optuna.create_study(direction=direction, sampler=sampler)
         study.add_trials(replayed)
-        trial = study.ask()
-        params: dict[str, Value] = {}
-        for name, parameter in space.items():
-            if parameter.applies(params):
-                params[name] = trial._suggest(name, distribution(parameter))
+        proposed = params = _draw(study, space)
+        study.sampler = optuna.samplers.RandomSampler(seed=seed)
+        for _ in range(REDRAWN):
+            if not tried(params):
+                return params
+            params = _draw(study, space)
+    return proposed if tried(params) else params
+
+
+def _draw(study: optuna.Study, space: Space) -> dict[str, Value]:
+    trial = study.ask()
+    params: dict[str, Value] = {}
+    for name, parameter in space.items():
+        if parameter.applies(params):
+            params[name] = trial._suggest(name, distribution(parameter))
     return params
 
 

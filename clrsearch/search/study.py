@@ -25,6 +25,7 @@ from clrsearch.search.rangetest import RangeTest
 from clrsearch.search.sampler import distributions
 from clrsearch.search.space import StudySpace, build_space
 from clrsearch.search.stored import Stage, read_stored, unreadable
+from clrsearch.search.traces import Traces
 from clrsearch.storage import UNFINISHED, Database, Slot, Slots, Trials
 from clrsearch.tasks import TaskFacts
 
@@ -89,6 +90,7 @@ class Study:
             raise unreadable(name, error, attribute) from error
         self.plan = stored.plan.model_copy(update={"trials": max(stored.plan.trials, total)})
         self.space: StudySpace = build_space(self.plan, self.facts, tested=self.range_test)
+        self.traces = Traces(self.space, self.facts)
         self._trials = Trials(database.engine, self._id, unread=CURVES)
         self.history = History(self._trials)
         self._trial_ids: dict[int, int] = {}
@@ -163,6 +165,7 @@ class Study:
         """
         self._rate_function = rate_function
         self.space = build_space(self.plan, self.facts, rate_function, self.range_test)
+        self.traces = Traces(self.space, self.facts)
 
     def keep_range_test(self, tested: RangeTest) -> None:
         """Store a range test beside a search that did not ask for one: its bounds stay."""

@@ -18,6 +18,7 @@ from clrsearch.search import (
     Record,
     Study,
     finalists,
+    one_each,
 )
 from clrsearch.service.drift import load_same
 from clrsearch.service.place import (
@@ -204,12 +205,16 @@ def begin_confirmation(study: Study) -> Study | None:
     if all(record.state != "complete" for record in records):
         return None
     best = finalists(
-        records, top=plan.confirm.top, baseline=plan.baseline, direction=study.facts.direction
+        records,
+        top=plan.confirm.top,
+        baseline=plan.baseline,
+        direction=study.facts.direction,
+        trace_of=study.traces.of,
     )
     sibling = study.confirmation()
     earlier = set() if sibling is None else set(sibling.finalists())
-    best += [each for each in records if each.number in earlier and each not in best]
-    begun = study.confirm(best, plan.confirm.seeds)
+    best += [each for each in records if each.number in earlier]
+    begun = study.confirm(one_each(best, study.traces.of), plan.confirm.seeds)
     if study.cancelled:  # while these were added
         begun.slots.cancel()
     return begun

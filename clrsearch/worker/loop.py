@@ -35,6 +35,7 @@ class Begun:
     """A slot's running trial: its trace, and the values stored by earlier attempts at it."""
 
     number: int
+    params: Mapping[str, Value]
     played: Trace
     values: Mapping[int, float]
     is_new: bool
@@ -196,7 +197,7 @@ class Worker:
             if not running:
                 study.discard(number)
             raise Interrupted
-        return Begun(number=number, played=played, values=values, is_new=not running)
+        return Begun(number=number, params=params, played=played, values=values, is_new=not running)
 
     def _attempt(self, slot: Slot, lease: Lease, trial: Begun) -> Attempt:
         ends = trial.played.at_epoch_ends(self._study.facts.steps_per_epoch)
@@ -209,7 +210,7 @@ class Worker:
             trial=trial.number,
             stored=trial.values,
             rates=ends.rates[0].tolist(),
-            rivals=partial(self._family, slot) if self._prunable(slot) else None,
+            rivals=partial(self._family, slot) if self._prunable(slot, trial.params) else None,
             checkpoint_seconds=self._checkpoint_seconds,
             patience=self._patience,
             sleep=self._sleep,
@@ -246,39 +247,38 @@ class Worker:
     def _propose(self, slot: Slot) -> Mapping[str, Value]:
         if slot.finalist is not None:
             return self._study.finalists()[slot.finalist].params
-        fixed = self._first_setting(slot)
-        if fixed is not None:
-            return fixed
-        seed = np.random.SeedSequence((self._study.plan.seed, slot.number)).generate_state(1)[0]
+        study, records = self._study, self._others(slot)
+        known = {study.traces.of(record) for record in records}
+        first = list(study.traces.first(slot.family).items())[study.slots.rank(slot) :]
+        if first and first[0][0] not in known:
+            return first[0][1]
+        seed = np.random.SeedSequence((study.plan.seed, slot.number)).generate_state(1)[0]
         return suggest(
-            self._family(slot),
-            self._study.space.families[slot.family],
-            direction=self._study.facts.direction,
+            [record for record in records if record.family == slot.family],
+            study.space.families[slot.family],
+            direction=study.facts.direction,
             seed=int(seed),
+            tried=lambda params: study.traces.number(slot.family, params) in known,
         )
 
-    def _first_setting(self, slot: Slot) -> Mapping[str, Value] | None:
-        """The setting that the slot is kept for, where it is among its family's first."""
-        first = self._study.space.first(slot.family)
-        rank = self._study.plan.rank_of(slot.number)
-        return first[rank] if rank < len(first) else None
+    def _others(self, slot: Slot) -> list[Record]:
+        """The trials of other slots, as they were a moment ago."""
+        records = self._study.history.records(FRESH_SECONDS)
+        return [record for record in records if record.slot != slot.number]
 
     def _family(self, slot: Slot) -> list[Record]:
-        """The other trials of the slot's family, as they were a moment ago."""
-        return [
-            record
-            for record in self._study.history.records(FRESH_SECONDS)
-            if record.family == slot.family and record.slot != slot.number
-        ]
+        """Those of the slot's family."""
+        return [record for record in self._others(slot) if record.family == slot.family]
 
-    def _prunable(self, slot: Slot) -> bool:
-        plan = self._study.plan
-        return (
-            plan.pruner != "none"
-            and self._study.stage == "search"
-            and slot.family != plan.baseline
-            and self._first_setting(slot) is None
-        )
+    def _prunable(self, slot: Slot, params: Mapping[str, Value]) -> bool:
+        """Whether a trial may be stopped early: no first setting, baseline or confirmation is."""
+        study = self._study
+        if study.plan.pruner == "none" or study.stage != "search":
+            return False
+        if slot.family == study.plan.baseline:
+            return False
+        traces = study.traces
+        return traces.number(slot.family, params) not in traces.first(slot.family)
 
     def _failed(self, slot: Slot, trial: int, error: TaskError, *, retry: bool = True) -> None:
         """Store the traceback; open the slot for another try, or use it up."""

@@ -13,6 +13,11 @@ from clrsearch.errors import StudyError
 from clrsearch.search.confirm import against_leader, finalists, judge
 
 
+def by_values(record) -> int:
+    """Numbers of traces, as if other values always had another."""
+    return hash((record.family, *record.params.items()))
+
+
 def numbers(records) -> list[int]:
     return [record.number for record in records]
 
@@ -32,24 +37,42 @@ SEARCHED = [
     ("top", "expected"), [(1, [3, 0, 6]), (2, [3, 0, 6]), (3, [3, 2, 0, 6]), (9, [3, 2, 1, 0, 6])]
 )
 def test_the_best_of_each_family_then_the_next_best(top, expected) -> None:
-    found = finalists(SEARCHED, top=top, baseline="constant", direction="minimize")
+    found = finalists(
+        SEARCHED, top=top, baseline="constant", trace_of=by_values, direction="minimize"
+    )
     assert numbers(found) == expected
 
 
 def test_upwards_the_largest_is_best() -> None:
-    found = finalists(SEARCHED, top=1, baseline="constant", direction="maximize")
+    found = finalists(
+        SEARCHED, top=1, baseline="constant", trace_of=by_values, direction="maximize"
+    )
     assert numbers(found) == [6, 4, 1]
 
 
 def test_no_schedule_is_confirmed_twice() -> None:
     twice = [*SEARCHED, make_record(0.2, number=7, family="cyclic", params={"max_lr": 0.3})]
-    found = finalists(twice, top=3, baseline="constant", direction="minimize")
+    found = finalists(twice, top=3, baseline="constant", trace_of=by_values, direction="minimize")
     assert numbers(found) == [3, 2, 0, 6]
+
+
+def test_schedules_with_equal_traces_are_confirmed_once() -> None:
+    traces = {0: 0, 1: 1, 2: 2, 3: 2, 4: 3, 6: 2}
+    found = finalists(
+        SEARCHED,
+        top=3,
+        baseline="constant",
+        direction="minimize",
+        trace_of=lambda record: traces[record.number],
+    )
+    assert numbers(found) == [3, 1, 0]
 
 
 def test_without_a_complete_trial_there_is_no_finalist() -> None:
     with pytest.raises(StudyError, match="no trial is complete"):
-        finalists([SEARCHED[5]], top=3, baseline="constant", direction="minimize")
+        finalists(
+            [SEARCHED[5]], top=3, baseline="constant", trace_of=by_values, direction="minimize"
+        )
 
 
 def test_two_schedules_are_a_paired_t_test() -> None:

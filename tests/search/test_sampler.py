@@ -9,7 +9,7 @@ from records import make_record
 
 from clrsearch.schedules import FAMILIES, Choice, Cyclic, Setting
 from clrsearch.search import Record, suggest
-from clrsearch.search.sampler import REPLAYED, STARTUP, _most_telling
+from clrsearch.search.sampler import REDRAWN, REPLAYED, STARTUP, _most_telling
 
 SETTING = Setting(
     epochs=20, steps_per_epoch=31, own_rate=0.05, momentum="momentum", manual=((20, 0.1),)
@@ -93,3 +93,31 @@ def test_a_long_history_is_cut_to_the_best_and_the_latest(direction, best) -> No
     assert [r.number for r in kept] == sorted(r.number for r in kept)
     assert best in [r.value for r in kept]
     assert {r.number for r in kept} >= set(range(1400, 1500))
+
+
+def test_what_has_been_tried_is_drawn_again() -> None:
+    history = [record(n, draw([], n), float(n)) for n in range(STARTUP)]
+
+    def after_three():
+        seen = []
+
+        def tried(params) -> bool:
+            seen.append(params)
+            return len(seen) < 4
+
+        return suggest(history, SPACE, direction="minimize", seed=3, tried=tried), seen
+
+    found, seen = after_three()
+    assert (seen[0], found, len(seen)) == (draw(history, 3), seen[3], 4)
+    assert after_three() == (found, seen)
+
+
+def test_where_all_has_been_tried_it_is_tried_again() -> None:
+    asked = []
+
+    def tried(params) -> bool:
+        asked.append(params)
+        return True
+
+    assert suggest([], SPACE, direction="minimize", seed=3, tried=tried) == draw([], 3)
+    assert len(asked) == REDRAWN + 1

@@ -61,11 +61,8 @@ def test_smiths_settings_and_the_tasks_own_rate_come_first(begin) -> None:
     study, worker = begin()
     worker.work()
     records = study.history.records()
-    assert [record.params["mode"] for record in records[:3]] == [
-        "triangular",
-        "triangular2",
-        "exp_range",
-    ]
+    # in 4 epochs there is one cycle, with which triangular2 is triangular
+    assert [record.params["mode"] for record in records[:2]] == ["triangular", "exp_range"]
     assert records[9].params == {"lr": 0.02}
 
 

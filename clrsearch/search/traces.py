@@ -1,0 +1,103 @@
+"""Which schedules are one: those that play the same rates and momenta, whatever their values.
+
+With a single cycle ``triangular`` and ``triangular2`` are the same schedule. Traces are compared at
+a few steps, and as a whole only where they agree there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+import numpy as np
+
+from clrsearch.schedules import Manual, Schedule, Trace, Value, trace
+from clrsearch.search.history import Record
+from clrsearch.search.space import StudySpace
+from clrsearch.tasks import TaskFacts
+
+LOOKS = 16
+GOLDEN = (math.sqrt(5) - 1) / 2  # spreads the looks so that cycles do not fall in with them
+SAME = 1e-8  # of the peak: families compute in different orders
+
+
+class Traces:
+    """Numbers for the traces of a study's schedules: equal traces have the same number.
+
+    A function of the user's is not called: two schedules by it are one where their values are.
+    """
+
+    def __init__(self, space: StudySpace, facts: TaskFacts) -> None:
+        self._space = space
+        self._facts = facts
+        self._steps = np.floor(np.arange(LOOKS) * GOLDEN % 1.0 * facts.horizon)
+        self._of_values: dict[Hashable, int] = {}
+        self._of_trial: dict[int, int] = {}
+        self._alike: dict[Hashable, list[tuple[int, Schedule, Sequence[float]]]] = {}
+        self._first: dict[str, dict[int, Mapping[str, Value]]] = {}
+
+    def of(self, record: Record) -> int:
+        """The number of a trial's trace."""
+        if record.number not in self._of_trial:
+            self._of_trial[record.number] = self.number(record.family, record.params)
+        return self._of_trial[record.number]
+
+    def number(self, family: str, params: Mapping[str, Value]) -> int:
+        """The number of the trace that a family's values stand for."""
+        values = (family, frozenset(params.items()))
+        if values not in self._of_values:
+            new = len(self._of_values)
+            by_function = family == Manual.family and isinstance(self._space.setting.manual, str)
+            self._of_values[values] = new if by_function else self._compared(family, params, new)
+        return self._of_values[values]
+
+    def first(self, family: str) -> Mapping[int, Mapping[str, Value]]:
+        """The settings that are tried before anything is sampled, by the numbers of their traces.
+
+        Of those with equal traces it is the first.
+        """
+        if family not in self._first:
+            found: dict[int, Mapping[str, Value]] = {}
+            for params in self._space.first(family):
+                found.setdefault(self.number(family, params), params)
+            self._first[family] = found
+        return self._first[family]
+
+    def _compared(self, family: str, params: Mapping[str, Value], new: int) -> int:
+        """The number of an equal trace that is known, or the ``new`` one."""
+        schedule = self._space.build(family, params)
+        ratios = self._space.ratios(params, self._facts)
+        alike = self._alike.setdefault(self._looks(schedule, ratios), [])
+        if alike:
+            whole = trace(schedule, self._facts.horizon, ratios)
+            for number, known, its_ratios in alike:
+                if _equal(whole, trace(known, self._facts.horizon, its_ratios)):
+                    return number
+        alike.append((new, schedule, ratios))
+        return new
+
+    def _looks(self, schedule: Schedule, ratios: Sequence[float]) -> Hashable:
+        """A trace at a few steps, rounded: equal for equal traces."""
+        rates, momenta = schedule.at(self._steps)
+        peak, highest = float(rates.max()) or 1.0, max(ratios)
+        parts = [rates / peak, np.asarray(ratios) / highest]
+        if momenta is not None:
+            parts.append(momenta)
+        rounded = np.rint(np.concatenate(parts) / SAME).astype(np.int64)
+        return momenta is None, round(math.log(peak * highest) / SAME), rounded.tobytes()
+
+
+def one_each(records: Sequence[Record], trace_of: Callable[[Record], int]) -> list[Record]:
+    """The records without those whose trace an earlier one has."""
+    found: dict[int, Record] = {}
+    for record in records:
+        found.setdefault(trace_of(record), record)
+    return list(found.values())
+
+
+def _equal(one: Trace, other: Trace) -> bool:
+    if not np.allclose(one.rates, other.rates, rtol=0, atol=SAME * float(one.rates.max())):
+        return False
+    if one.momenta is None or other.momenta is None:
+        return one.momenta is other.momenta
+    return np.allclose(one.momenta, other.momenta, rtol=0, atol=SAME)
