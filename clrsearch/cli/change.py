@@ -24,9 +24,10 @@ def new(
 ) -> None:
     """Write a task to begin with: it runs, and comments say what to change."""
     from clrsearch import service
+    from clrsearch.reports import say
 
     command = service.new_file(file, loop=loop)
-    typer.echo(f"{file} is written. From its folder:\n\n    {command}")
+    say(f"{file} is written. From its folder:", "", f"    {command}")
 
 
 def delete(
@@ -37,11 +38,15 @@ def delete(
 ) -> None:
     """Remove a study with all of its trials."""
     from clrsearch import service
+    from clrsearch.reports import one_line, say
 
-    if not yes:
-        typer.confirm(f"Remove the study {name} and all of its trials?", abort=True)
-    service.delete(name, storage=storage_option(storage, storage_file))
-    typer.echo(f"removed {name}")
+    def ask() -> None:
+        if not yes:
+            question = f"Remove the study {name} and all of its trials?"
+            typer.confirm(one_line(question), abort=True)
+
+    service.delete(name, storage=storage_option(storage, storage_file), before=ask)
+    say(f"removed {name}")
 
 
 def retry(

@@ -136,6 +136,7 @@ def slurm(
 ) -> None:
     """An array of SLURM jobs, submitted and left to SLURM."""
     from clrsearch import service
+    from clrsearch.reports import say
 
     asked = service.Workers(
         count=workers,
@@ -163,7 +164,7 @@ def slurm(
         storage=database,
     )
     if not _shown(ready, dry_run=dry_run):
-        typer.echo(ready.start())
+        say(*ready.start().split("\n"))
 
 
 @launch.command()
@@ -205,6 +206,7 @@ def ray(
 ) -> None:
     """Tasks of a Ray cluster, waited for."""
     from clrsearch import service
+    from clrsearch.reports import say
 
     asked = service.Workers(
         count=workers,
@@ -231,15 +233,17 @@ def ray(
         storage=database,
     )
     if not _shown(ready, dry_run=dry_run):
-        typer.echo(ready.start())
+        say(*ready.start().split("\n"))
 
 
 def _shown(ready: Launch[Any], *, dry_run: bool) -> bool:
     """Say what there is to say, and for a dry run what would run; whether it is one."""
+    from clrsearch.reports import say
+
     for note in ready.notes:
-        typer.echo(note, err=True)
+        say(note, error=True)
     if dry_run:
-        typer.echo(ready.text)
+        say(*ready.text.split("\n"))
     return dry_run
 
 

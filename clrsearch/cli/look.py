@@ -59,7 +59,7 @@ def best(
     database = storage_option(storage, storage_file)
     code = "torch" if format in ("json", "toml") else format
     found = service.best(name, format=code, storage=database, task_dir=task_dir)
-    typer.echo(output.best_text(found, format), nl=False)
+    output.print_best(found, format)
 
 
 def preview(
@@ -155,14 +155,12 @@ def status(
     json: JsonOption = False,
 ) -> None:
     """Show how a study stands: its workers, the time left, what failed."""
-    from rich.console import Console
-
     from clrsearch import service
     from clrsearch.cli import output
     from clrsearch.errors import PlanError
-    from clrsearch.reports import Status, StatusView
+    from clrsearch.reports import Status, StatusView, Terminal
 
-    console = Console()
+    console = Terminal()
     if watch and not json and not console.is_terminal:
         raise PlanError("--watch draws on a terminal: add --json for a line every 2 seconds")
     on_change: Callable[[Status], None] = partial(output.print_status, json=json)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json as json_format
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import tomli_w
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from clrsearch import proposals
 from clrsearch.errors import ClrsearchError
@@ -20,6 +19,7 @@ from clrsearch.reports import (
     Page,
     Snapshot,
     Status,
+    Terminal,
     confirmed_table,
     duration,
     ends,
@@ -28,8 +28,10 @@ from clrsearch.reports import (
     preview_table,
     result_table,
     save,
+    say,
     schedule_line,
     schedule_values,
+    status_advice,
     status_json,
     status_table,
     study_table,
@@ -60,9 +62,9 @@ def print_error(error: ClrsearchError) -> None:
     traceback = getattr(error, "traceback", "")
     lines = str(error).split("\n")
     if traceback:
-        print(traceback.rstrip(), file=sys.stderr)
+        say(*traceback.rstrip().split("\n"), error=True)
         del lines[1:]  # which the traceback has shown
-    print(f"clrsearch: {' '.join(lines)}", file=sys.stderr)
+    say(f"clrsearch: {' '.join(lines)}", error=True)
 
 
 def print_result(result: Result, *, json: bool) -> None:
@@ -74,7 +76,7 @@ def print_result(result: Result, *, json: bool) -> None:
         else best(now.name, storage=result.storage, task_dir=result.task_dir)
     )
     if json:
-        print(json_format.dumps(_summary(now, found)))
+        say(json_format.dumps(_summary(now, found)))
         return
     if result.began_finished:
         head = f"{now.name} is finished: {now.done} trials, {ends(now)}."
@@ -83,25 +85,25 @@ def print_result(result: Result, *, json: bool) -> None:
             f"{now.name}: {now.done} of {now.total} trials done, {ends(now)}. "
             f"This run took {duration(result.seconds)}."
         )
-    print(head)
-    print()
+    say(head)
+    say("")
     _print_table(result_table(now))
-    print()
+    say("")
     if now.confirmed is not None:
         _print_table(confirmed_table(now.confirmed, now.metric))
-        print()
+        say("")
     if found is not None:
-        print(found.code)
+        say(*found.code.split("\n"))
     _print_next_steps(result)
 
 
 def _print_next_steps(result: Result) -> None:
     now = result.snapshot
-    print(f"Saved in {result.storage}")
+    say(f"Saved in {result.storage}")
     if result.interrupted:
-        print(f"Interrupted: {proposals.again()} goes on.")
+        say(f"Interrupted: {proposals.again()} goes on.")
     elif now.leader is None:
-        print(f"No trial completed: {proposals.command('show', now.name)} lists them.")
+        say(f"No trial completed: {proposals.command('show', now.name)} lists them.")
     else:
         steps = {
             "Keep this code": f"{proposals.command('best', now.name)} > schedule.py",
@@ -112,31 +114,31 @@ def _print_next_steps(result: Result) -> None:
         }
         for step, line in steps.items():
             if line is not None:
-                print(f"{step + ':':<25} {line}")
+                say(f"{step + ':':<25} {line}")
 
 
 def print_trial(record: Record, study: Study) -> None:
     """A worker's line for a trial that it has ended."""
-    print(trial_line(record, study.facts.metric, study.facts.epochs), flush=True)
+    say(trial_line(record, study.facts.metric, study.facts.epochs))
 
 
 def print_wait(cause: str) -> None:
     """A worker's line for an outage of the database that it begins to wait out."""
-    print(f"clrsearch: waiting for the database: {cause}", file=sys.stderr, flush=True)
+    say(f"clrsearch: waiting for the database: {cause}", error=True)
 
 
 def print_note(text: str) -> None:
     """A worker's line for what it has noticed, and goes on in spite of."""
-    print(f"clrsearch: {text}", file=sys.stderr, flush=True)
+    say(f"clrsearch: {text}", error=True)
 
 
 def print_retried(name: str, opened: int) -> None:
     """What ``clrsearch retry`` did."""
     if opened:
         worker = proposals.command("worker", name)
-        print(f"{opened} failed trials of {name} are open again: {worker} goes on with them")
+        say(f"{opened} failed trials of {name} are open again: {worker} goes on with them")
     else:
-        print(f"no trial of {name} has failed for good")
+        say(f"no trial of {name} has failed for good")
 
 
 def print_cancelled(name: str, cancelled: int) -> None:
@@ -146,52 +148,55 @@ def print_cancelled(name: str, cancelled: int) -> None:
         if cancelled
         else f"every trial of {name} has begun"
     )
-    print(f"{done}. No confirmation begins until clrsearch confirm {name}")
+    say(f"{done}. No confirmation begins until {proposals.command('confirm', name)}")
 
 
 def print_upgraded(done: Upgraded) -> None:
     """What ``clrsearch db upgrade`` did."""
     if not done.changed:
-        print(f"nothing to do: Optuna's schema {done.after} is the one that is needed")
+        say(f"nothing to do: Optuna's schema {done.after} is the one that is needed")
         return
     if done.before != done.after:
-        print(f"Optuna's schema is now {done.after}, it was {done.before}")
+        say(f"Optuna's schema is now {done.after}, it was {done.before}")
     for column in done.columns:
-        print(f"the slot table has a new column {column}")
+        say(f"the slot table has a new column {column}")
 
 
 def print_roles(made: Sequence[MadeRole]) -> None:
     """What ``clrsearch db roles`` did."""
     for each in made:
-        print(f"{each.name}, the {each.role}, is {'made' if each.created else 'up to date'}")
+        say(f"{each.name}, the {each.role}, is {'made' if each.created else 'up to date'}")
 
 
-def best_text(found: Best, format: str) -> str:
+def print_best(found: Best, format: str) -> None:
     """A study's best schedule as json, as toml, or in the format that its code was asked for."""
+    text = found.code
     if format == "json":
-        return json_format.dumps(_best_values(found), indent=2) + "\n"
-    if format == "toml":  # which knows no null
-        return tomli_w.dumps({k: v for k, v in _best_values(found).items() if v is not None})
-    return found.code
+        text = json_format.dumps(_best_values(found), indent=2)
+    elif format == "toml":  # which knows no null
+        text = tomli_w.dumps({k: v for k, v in _best_values(found).items() if v is not None})
+    say(*text.removesuffix("\n").split("\n"))
 
 
 def print_list(snapshots: Sequence[Snapshot], *, json: bool) -> None:
     """The table of ``clrsearch list``."""
     if json:
         for each in snapshots:
-            print(json_format.dumps(_summary(each, None)))
+            say(json_format.dumps(_summary(each, None)))
     elif snapshots:
         _print_table(list_table(snapshots))
     else:
-        print(f"no studies yet: {proposals.command('run')} begins one")
+        say(f"no studies yet: {proposals.command('run')} begins one")
 
 
 def print_status(status: Status, *, json: bool) -> None:
     """What ``clrsearch status`` prints once, or time and again as lines of JSON."""
     if json:
-        print(status_json(status), flush=True)
+        say(status_json(status))
     else:
         _print_table(status_table(status))
+        if advice := status_advice(status):
+            say("", *advice)
 
 
 def print_preview(preview: Preview, *, to: Path | None, json: bool) -> None:
@@ -199,11 +204,11 @@ def print_preview(preview: Preview, *, to: Path | None, json: bool) -> None:
     if to is not None:
         draw(preview.figure, to)
     if json:
-        print(json_format.dumps(_previewed(preview)))
+        say(json_format.dumps(_previewed(preview)))
     elif to is None:
         for each in preview.schedules:
-            print(schedule_line(each.schedule))
-        print()
+            say(schedule_line(each.schedule))
+        say("")
         _print_table(preview_table(preview.curves, preview.steps_per_epoch))
 
 
@@ -212,71 +217,70 @@ def print_tested(tested: Tested, *, to: Path | None, json: bool) -> None:
     if to is not None:
         draw(picture_of_range_test(tested.test), to)
     if json:
-        print(json_format.dumps(_tested(tested)))
+        say(json_format.dumps(_tested(tested)))
         return
     test = tested.test
-    print(
+    say(
         f"{tested.study or tested.task}: {tested.facts.optimizer}, rates of {test.rates[0]:.2g} to "
         f"{test.rates[-1]:.2g} on {len(test.training)} seeds, {tested.seconds:.1f} s"
     )
-    print(test.sentence)
+    say(test.sentence)
     bounds = test.bounds(tested.facts.own_rate)
     if bounds is None:
-        print("With --range-test a search would use the task's own rate x [1/30, 30].")
+        say("With --range-test a search would use the task's own rate x [1/30, 30].")
     else:
-        print(f"With --range-test a search uses {bounds.low:.2g} to {bounds.high:.2g}.")
+        say(f"With --range-test a search uses {bounds.low:.2g} to {bounds.high:.2g}.")
     if tested.study is not None:
         plot = proposals.command("plot", tested.study, "range-test", output="range-test.png")
-        print(f"{tested.study} keeps this: {plot} draws it")
+        say(f"{tested.study} keeps this: {plot} draws it")
 
 
 def print_range_test(test: RangeTest | None) -> None:
     """The lines of a range test that ``run`` makes before it searches; None when it begins."""
     said = "training at rising rates ..." if test is None else test.sentence
-    print(f"range test: {said}", file=sys.stderr, flush=True)
+    say(f"range test: {said}", error=True)
 
 
 def draw(figure: Figure, to: Path) -> None:
     """Write a picture, and say where."""
     save(figure, to)
-    print(f"wrote {to}", file=sys.stderr)
+    say(f"wrote {to}", error=True)
 
 
 def print_report(page: Page, to: Path) -> None:
     """Say where a report has been written, and how far its study was."""
     when = page.made.strftime("%H:%M:%S")
     now = page.now
-    print(
-        f"wrote {to} at {when}: {now.done} of {now.total} trials done", file=sys.stderr, flush=True
-    )
+    say(f"wrote {to} at {when}: {now.done} of {now.total} trials done", error=True)
 
 
 def print_dashboard(opened: Dashboard) -> None:
     """Where the dashboard is, and whether notes can be written."""
-    print(opened.url, flush=True)
+    say(opened.url)
     notes = "read-only" if opened.read_only else "notes can be written, nothing else is changed"
-    print(f"{notes}; Ctrl-C ends it", file=sys.stderr, flush=True)
+    say(f"{notes}; Ctrl-C ends it", error=True)
 
 
 def print_pruned(pruned: Pruned) -> None:
     """What ``clrsearch db prune-checkpoints`` removed and, path by path, what it left alone."""
-    print(f"{pruned.root}: {pruned.files} files removed, {pruned.size / 1e6:.1f} MB")
+    say(f"{pruned.root}: {pruned.files} files removed, {pruned.size / 1e6:.1f} MB")
     if pruned.foreign:
-        print("of no study in this database, and left alone:")
+        say("of no study in this database, and left alone:")
         for folder in pruned.foreign:
-            print(f"  {folder}")
+            say(f"  {folder}")
 
 
 def print_findings(findings: Sequence[Finding], *, json: bool) -> None:
     """What was looked at, a line each, and under it what to do."""
     if json:
-        print(json_format.dumps([dataclasses.asdict(each) for each in findings], indent=2))
+        values = [dataclasses.asdict(each) for each in findings]
+        say(*json_format.dumps(values, indent=2).split("\n"))
         return
     width = max(len(each.what) for each in findings)
     for each in findings:
-        print(f"{each.state:<5}  {each.what:<{width}}  {each.says}")
+        say(f"{each.state:<5}  {each.what:<{width}}  {each.says}")
         if each.remedy:
-            print(f"{'':<{width + 7}}  -> {each.remedy}")
+            say(f"{'':<{width + 7}}  -> {each.remedy}")
 
 
 def print_shown(shown: Shown, *, json: bool) -> None:
@@ -284,7 +288,7 @@ def print_shown(shown: Shown, *, json: bool) -> None:
     if json:
         records = [shown.trial] if shown.trial else shown.snapshot.records
         for record in records:
-            print(trial_json(record, shown.snapshot.metric))
+            say(trial_json(record, shown.snapshot.metric))
     elif shown.trial:
         _print_table(trial_table(shown.snapshot, shown.trial, shown.rates))
     else:
@@ -295,10 +299,10 @@ def print_replayed(again: Replayed) -> None:
     """Whether a replay matches, and if not, by how much it differs."""
     number, epochs = again.trial.number, len(again.trial.values)
     if again.matches:
-        print(f"trial {number} matches: all {epochs} epochs are equal to the last bit")
+        say(f"trial {number} matches: all {epochs} epochs are equal to the last bit")
         return
     elsewhere = "" if again.device == again.trial.device else f" (it ran on {again.trial.device})"
-    print(
+    say(
         f"trial {number} differs on {again.device}{elsewhere}: {len(again.values)} of {epochs} "
         f"epochs came out, the metric off by up to {again.largest_difference:.3g}"
     )
@@ -306,14 +310,14 @@ def print_replayed(again: Replayed) -> None:
 
 def _print_table(table: RenderableType) -> None:
     """As wide as the terminal, or wide enough where there is none."""
-    console = Console()
+    console = Terminal()
     if console.is_terminal:
         console.print(table)
         return
-    unbound = Console(width=UNBOUND)
+    unbound = Terminal(width=UNBOUND)
     with unbound.capture() as captured:
         unbound.print(table)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    say(*(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
 
 
 def _best_values(found: Best) -> dict[str, Any]:

@@ -120,6 +120,7 @@ def compare(
     Families that do not fit the epochs are left out; --set families=[...] names those to compare.
     """
     from clrsearch import service
+    from clrsearch.reports import say
 
     given = {"trials": trials, "task": task, "epochs": epochs, "seed": seed}
     given |= {"range_test": range_test or None}
@@ -137,7 +138,7 @@ def compare(
         download=download,
     )
     for note in comparison.notes:
-        typer.echo(note, err=True)
+        say(note, error=True)
     watch_work(
         comparison.plan,
         json=json,
@@ -300,11 +301,9 @@ def watch_work(plan: StudyPlan, *, json: bool, **how: Any) -> None:
 
 def chosen_watch(*, json: bool) -> Watch:
     """What shows how a study goes: live on a terminal, else line by line."""
-    from rich.console import Console
+    from clrsearch.reports import Lines, LiveView, Terminal
 
-    from clrsearch.reports import Lines, LiveView
-
-    console = Console()
+    console = Terminal()
     return LiveView(console) if console.is_terminal and not json else Lines(console, json=json)
 
 

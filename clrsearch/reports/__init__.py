@@ -14,7 +14,14 @@ from clrsearch.reports.pictures import (
 from clrsearch.reports.sentence import verdict_sentence
 from clrsearch.reports.snapshot import Snapshot, snapshot
 from clrsearch.reports.source import source_code
-from clrsearch.reports.status import Status, StatusView, read_status, status_json, status_table
+from clrsearch.reports.status import (
+    Status,
+    StatusView,
+    read_status,
+    status_advice,
+    status_json,
+    status_table,
+)
 from clrsearch.reports.tables import (
     confirmed_table,
     list_table,
@@ -23,6 +30,7 @@ from clrsearch.reports.tables import (
     study_table,
     trial_table,
 )
+from clrsearch.reports.terminal import Terminal, one_line, say
 from clrsearch.reports.words import (
     duration,
     ends,
@@ -45,12 +53,14 @@ __all__ = [
     "Snapshot",
     "Status",
     "StatusView",
+    "Terminal",
     "Watch",
     "confirmed_table",
     "duration",
     "ends",
     "list_table",
     "number",
+    "one_line",
     "picture_of_curves",
     "picture_of_range_test",
     "picture_of_scores",
@@ -61,11 +71,13 @@ __all__ = [
     "require_ending",
     "result_table",
     "save",
+    "say",
     "schedule_line",
     "schedule_values",
     "schedules_figure",
     "snapshot",
     "source_code",
+    "status_advice",
     "status_json",
     "status_table",
     "study_table",

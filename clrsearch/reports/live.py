@@ -15,6 +15,7 @@ from rich.text import Text
 from clrsearch.reports import words
 from clrsearch.reports.snapshot import ENDS, Snapshot
 from clrsearch.reports.tables import confirmed_table
+from clrsearch.reports.terminal import one_line
 from clrsearch.storage import SlotState
 
 COLOURS = {
@@ -69,7 +70,7 @@ class Lines:
                 if self._json
                 else words.trial_line(record, snapshot.metric, snapshot.epochs)
             )
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(line, soft_wrap=True)
         self._seen |= finished.keys()
 
 
@@ -102,7 +103,7 @@ def draw(snapshot: Snapshot, elapsed: float, done: int) -> RenderableType:
     remaining = f", about {words.duration(elapsed / done * left)} left" if done and left else ""
     head = Table.grid(padding=(0, 2))
     head.add_row(
-        Text(snapshot.name, style="bold"),
+        Text(one_line(snapshot.name), style="bold"),
         ProgressBar(total=snapshot.total, completed=snapshot.done, width=32),
         f"{snapshot.done} of {snapshot.total} trials, {words.duration(elapsed)}{remaining}",
     )

@@ -22,6 +22,7 @@ from clrsearch.reports import words
 from clrsearch.reports.live import COLOURS
 from clrsearch.reports.snapshot import ENDS
 from clrsearch.reports.tables import plain_table
+from clrsearch.reports.terminal import one_line
 from clrsearch.search import Record, Study
 from clrsearch.storage import Claim, SlotState, budget, unfinished
 
@@ -239,17 +240,33 @@ def status_json(status: Status) -> str:
 def status_table(status: Status) -> RenderableType:
     """The status as it is drawn on a terminal; what may be cut off at its lower edge comes last."""
     done = f"  {status.done} of {status.done + status.left} trials done"
-    parts: list[RenderableType] = [Text.assemble((status.name, "bold"), done), _counts(status)]
+    parts: list[RenderableType] = [
+        Text.assemble((one_line(status.name), "bold"), done),
+        _counts(status),
+    ]
     outlook = _outlook(status)
     if outlook:
         parts.append(Text(outlook))
     if status.stopped:
-        parts.append(Text(_advice(status), style="red"))
+        parts.append(Text("Stopped: its task failed again and again.", style="red"))
     if status.holders:
         parts += [Text(), _holders(status)]
     if status.failures:
         parts += [Text(), _failures(status.failures)]
     return Group(*parts)
+
+
+def status_advice(status: Status) -> list[str]:
+    """What to do where nothing goes on by itself, in lines that are not broken."""
+    name, trial = status.name, status.stopped_by
+    if status.stopped:
+        retry = f"{proposals.command('retry', name)} gives the failed trials another try."
+        why = [] if trial is None else [f"{proposals.command('show', name, trial)} shows why."]
+        return [*why, retry]
+    if status.left and not status.live:
+        worker = proposals.command("worker", name)
+        return [f"Unless a worker is just starting, {worker} goes on with it."]
+    return []
 
 
 def _counts(status: Status) -> Text:
@@ -290,10 +307,7 @@ def _outlook(status: Status) -> str:
     if not status.left or (status.stopped and not status.live):
         return ""
     if not status.live:
-        return (
-            "No worker is live. Unless one is just starting, "
-            f"{proposals.command('worker', status.name)} goes on with it."
-        )
+        return "No worker is live."
     if pace is None or seconds_left is None:
         return f"The time left is not known before {FEWEST} trials have ended."
     rate = f"{pace.per_hour:,.0f}" if pace.per_hour >= 10 else words.number(pace.per_hour)
@@ -316,15 +330,6 @@ def _failures(failures: Sequence[Failure]) -> RenderableType:
             Text(failure.cause),
         )
     return table
-
-
-def _advice(status: Status) -> str:
-    name, trial = status.name, status.stopped_by
-    why = "" if trial is None else f"{proposals.command('show', name, trial)} shows why; "
-    return (
-        f"Stopped: its task failed again and again. {why}"
-        f"{proposals.command('retry', name)} gives the failed trials another try."
-    )
 
 
 def _time(seconds: float) -> str:
@@ -350,7 +355,7 @@ class StatusView:
 
     def show(self, status: Status) -> None:
         """Draw the study anew."""
-        self._shown = status_table(status)
+        self._shown = Group(status_table(status), *map(Text, status_advice(status)))
         self._live.update(self._shown, refresh=True)
 
     def wait(self, cause: str) -> None:

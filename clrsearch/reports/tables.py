@@ -12,6 +12,7 @@ from clrsearch.reports import words
 from clrsearch.reports.confirmed import Confirmed
 from clrsearch.reports.figures import ScheduleCurve
 from clrsearch.reports.snapshot import Snapshot
+from clrsearch.reports.terminal import one_line
 from clrsearch.search import Record
 
 MOST_ROWS = 40
@@ -76,7 +77,7 @@ def study_table(snapshot: Snapshot) -> RenderableType:
     head = (
         f"{snapshot.name}: {snapshot.done} of {snapshot.total} trials done, {words.ends(snapshot)}"
     )
-    return Group(Text(head), Text(), table)
+    return Group(Text(one_line(head)), Text(), table)
 
 
 def trial_table(snapshot: Snapshot, record: Record, rates: Sequence[float]) -> RenderableType:
@@ -97,7 +98,7 @@ def trial_table(snapshot: Snapshot, record: Record, rates: Sequence[float]) -> R
             f"by up to {words.number(record.drift)}"
         )
     error = [Text(), Text(record.error)] if record.error else []
-    return Group(*(Text(line) for line in lines), Text(), table, *error)
+    return Group(*(Text(one_line(line)) for line in lines), Text(), table, *error)
 
 
 def preview_table(curves: Sequence[ScheduleCurve], steps_per_epoch: int) -> RenderableType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from clrsearch.errors import StudyError
@@ -21,8 +21,10 @@ from clrsearch.storage import (
 )
 
 
-def delete(name: str, *, storage: Storage = None) -> None:
-    """Remove a study with all of its trials.
+def delete(
+    name: str, *, storage: Storage = None, before: Callable[[], None] = lambda: None
+) -> None:
+    """Remove a study with all of its trials; ``before`` is called when it may be removed.
 
     Raises:
         StudyError: there is no such study, or workers are busy with it.
@@ -34,6 +36,7 @@ def delete(name: str, *, storage: Storage = None) -> None:
         if live:
             raise StudyError(f"workers are busy with {live} of {name}'s trials: stop them first")
         folders = [checkpoint_folder(url, each, None) for each in study.stages()]
+        before()
         study.delete()
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)

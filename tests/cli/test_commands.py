@@ -162,6 +162,8 @@ def test_replay(study, clrsearch) -> None:
 
 def test_delete_asks_first(study, clrsearch, monkeypatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    code, out, errors = clrsearch("delete", "mien")
+    assert (code, out, errors) == (2, "", "clrsearch: no study mien; did you mean mine?\n")
     code, _, errors = clrsearch("delete", "mine")
     assert code == 1
     assert "Aborted" in errors

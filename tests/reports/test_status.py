@@ -11,7 +11,7 @@ from records import make_record
 from rich.console import Console
 
 from clrsearch.causes import cause
-from clrsearch.reports import Status, StatusView, status_json, status_table
+from clrsearch.reports import Status, StatusView, status_advice, status_json, status_table
 from clrsearch.reports.status import Failure, Holder, Pace, failures, holders, pace
 from clrsearch.search import Record
 from clrsearch.storage import Claim, SlotState
@@ -221,6 +221,7 @@ def test_a_running_study_reads_well_on_80_columns() -> None:
     ("found", "slots", "changes", "said"),
     [
         ((), {"open": 3}, {}, "No worker is live."),
+        ((), {"open": 3}, {}, "clrsearch worker mine goes on with it"),
         ((holder(silent=True),), {"claimed": 1}, {}, "No worker is live."),
         ((holder(),), {"claimed": 1}, {}, "not known before 3 trials have ended"),
         ((), {"open": 3, "failed": 1}, {"stopped": True}, "Stopped: its task failed again"),
@@ -230,7 +231,8 @@ def test_a_running_study_reads_well_on_80_columns() -> None:
     ],
 )
 def test_what_to_know_or_do_is_said(found, slots, changes, said) -> None:
-    assert said in "\n".join(drawn(status(*found, slots=slots, **changes), width=200))
+    now = status(*found, slots=slots, **changes)
+    assert said in "\n".join([*drawn(now, width=200), *status_advice(now)])
 
 
 def test_a_finished_study_is_two_lines() -> None:
