@@ -20,17 +20,20 @@ FILE_VARIABLE = "CLRSEARCH_STORAGE_FILE"
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
 _EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
 _FORMS = "sqlite:///FILE, postgresql://USER@HOST/DATABASE or mysql://USER@HOST/DATABASE"
-_SECRET = re.compile("pass(word|wd)$", re.IGNORECASE)
+_UNSHOWN = " (what was given is not shown, as it may hold a password)"
+_SECRET = re.compile("pass(?!file)|pwd|secret|token|scram|credential", re.IGNORECASE)
+_DSN = re.compile("[;=&]")  # what separates the parts of other ways to write where a database is
 
 
 class StorageUrl:
-    """A SQLAlchemy database URL; ``str`` and ``repr`` show it without its password.
+    """A SQLAlchemy database URL; ``str`` and ``repr`` show neither its password nor its query.
 
     ``kept_in`` is the file that it was read from, if any. It cannot be pickled.
 
     Raises:
         StorageError: SQLAlchemy cannot read the text, the database is none that is supported, or
-            its driver is not installed. The text is not shown where it may hold a password.
+            its driver is not installed. Nothing of the text is shown: anywhere in what is no URL
+            there may be a password.
     """
 
     __slots__ = ("_url", "kept_in")
@@ -39,24 +42,23 @@ class StorageUrl:
         self.kept_in = kept_in
         try:
             url = make_url(text)
-        except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
-            raise StorageError(_unreadable(text)) from error
+        except (ArgumentError, ValueError):  # ValueError: a port that is no number
+            raise StorageError(f"not a database URL: write {_FORMS}{_UNSHOWN}") from None
         backend = url.get_backend_name()
         if backend == "postgres":
             raise StorageError("postgres:// is not a form SQLAlchemy knows: write postgresql://")
         if backend not in _DRIVERS:
-            raise StorageError(f"{backend} is not supported; studies are kept in {_FORMS}")
+            raise StorageError(f"that database is not supported: write {_FORMS}{_UNSHOWN}")
         if backend == "sqlite":
+            if url.host or url.username:
+                raise StorageError("a SQLite URL has three slashes: sqlite:///FILE")
             if url.database in (None, "", ":memory:"):
                 raise StorageError(
                     "a database in memory cannot be shared with workers: sqlite:///FILE names one"
                 )
             self._url: URL = url
             return
-        if text.partition("?")[0].count("@") > 1:
-            raise StorageError("an @ in a user's name or password must be written as %40")
-        if not url.database:
-            raise StorageError(f"{url.host or backend}: which database? {_FORMS}")
+        _require_server(url, text)
         driver = _DRIVERS[backend]
         if importlib.util.find_spec(driver) is None:
             raise StorageError(
@@ -84,6 +86,11 @@ class StorageUrl:
             lines = path.read_text(encoding="utf-8").split()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not a text"
+            if ":/" in str(path) or _DSN.search(str(path)):
+                raise StorageError(
+                    f"the storage file cannot be read: {reason} (its name is not shown, as it "
+                    "looks like a URL, which may hold a password)"
+                ) from None
             raise StorageError(f"the storage file {path} cannot be read: {reason}") from error
         if len(lines) != 1:
             raise StorageError(f"the storage file {path} must hold one database URL and no more")
@@ -115,6 +122,11 @@ class StorageUrl:
         return self._url.password is not None or any(map(_SECRET.search, self._url.query))
 
     @property
+    def has_options(self) -> bool:
+        """Whether it says more than where the database is and who opens it."""
+        return bool(self._url.query)
+
+    @property
     def file(self) -> Path | None:
         """The SQLite file, absolute; None for a database server."""
         if self.dialect != "sqlite":
@@ -131,8 +143,8 @@ class StorageUrl:
         )
 
     def __str__(self) -> str:
-        hidden = {key: "***" for key in self._url.query if _SECRET.search(key)}
-        return self._url.update_query_dict(hidden).render_as_string(hide_password=True)
+        shown = self._url.set(query={}).render_as_string(hide_password=True)
+        return f"{shown}?***" if self._url.query else shown
 
     def __repr__(self) -> str:
         return f"StorageUrl({str(self)!r})"
@@ -141,8 +153,16 @@ class StorageUrl:
         raise TypeError("a StorageUrl may hold a password and is not pickled")
 
 
-def _unreadable(text: str) -> str:
-    if "@" in text or _SECRET.search(text.partition("=")[0]):
-        return f"not a database URL (it is not shown, for it may hold a password): {_FORMS}"
-    hint = f"; did you mean sqlite:///{text}?" if "://" not in text and text else ""
-    return f"not a database URL: {text!r}{hint}"
+def _require_server(url: URL, text: str) -> None:
+    """Refuse a server's URL that SQLAlchemy can read, but not as it was meant.
+
+    Raises:
+        StorageError: its parts are not told apart as in a URL, or it names no database.
+    """
+    credentials, at, place = text.partition("?")[0].partition("://")[2].rpartition("@")
+    if "@" in credentials or (at and url.username is None):
+        raise StorageError("an @ or a / in a user's name or password must be written as %40 or %2F")
+    if _DSN.search(credentials.partition(":")[0] + place):
+        raise StorageError(f"not a database URL: write {_FORMS}{_UNSHOWN}")
+    if not url.database:
+        raise StorageError(f"which database on the server? Write {_FORMS}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,12 @@ def test_the_default_is_a_file_in_the_users_data_folder(tmp_path, monkeypatch) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("studies.db", "did you mean sqlite:///studies.db"),
-        ("", "not a database URL: ''"),
+        ("studies.db", "not a database URL: write sqlite:///FILE"),
+        ("", "not a database URL: write sqlite:///FILE"),
+        ("sqlite://studies.db", "three slashes"),
         ("sqlite://", "in memory"),
         ("sqlite:///:memory:", "in memory"),
-        ("mongodb://localhost/x", "mongodb is not supported"),
+        ("mongodb://localhost/x", "that database is not supported: write sqlite:///FILE"),
     ],
 )
 def test_what_cannot_be_used_is_refused(text, message) -> None:
@@ -71,16 +73,31 @@ def test_servers_get_the_driver_of_their_extra(text, dialect, shown) -> None:
     [
         ("postgres://me@host/db", "write postgresql://"),
         ("postgresql://me:p@ss@host/db", "must be written as %40"),
-        ("postgresql://me@host", "which database"),
+        ("postgresql://me@host", "which database on the server"),
+        ("postgresql://canary", "which database on the server"),
         ("postgresql://me:canary@host:port/db", "not a database URL"),
         ("postgresql:me:canary@host/db", "not a database URL"),
         ("?password=canary", "not a database URL"),
+        ("canary", "not a database URL"),
+        ("canary://host/db", "that database is not supported"),
+        ("host=h password=canary", "not a database URL"),
+        ("postgresql://host=h password=canary", "not a database URL"),
+        ("postgresql://user=me password=canary@host/db", "not a database URL"),
+        ("postgresql://host/db password=canary", "not a database URL"),
+        ("postgresql://host/db&password=canary", "not a database URL"),
+        ("postgresql://host;password=canary/db", "not a database URL"),
+        ("mysql://host/db;Pwd=canary", "not a database URL"),
+        ("jdbc:postgresql://h/db?user=u&password=canary", "not a database URL"),
+        ("Server=h;Pwd=canary", "not a database URL"),
+        ("postgresql://me/canary@host/db", "must be written as %40 or %2F"),
+        ("postgresql://me/x:canary@host/db", "must be written as %40 or %2F"),
+        ("sqlite://me:canary@host/db", "three slashes"),
     ],
 )
 def test_a_url_of_the_wrong_form_is_told_without_its_password(text, message) -> None:
     with pytest.raises(StorageError, match=message) as caught:
         StorageUrl(text)
-    assert "canary" not in str(caught.value)
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -91,6 +108,9 @@ def test_a_url_of_the_wrong_form_is_told_without_its_password(text, message) -> 
         "postgresql://host/db?sslpassword=canary",
         "mysql://me:canary@host/db",
         "mysql://me@host/db?passwd=canary",
+        "postgresql://me@host/db?pass=canary",
+        "postgresql://me@host/db?sslmode=require&auth_token=canary",
+        "postgresql://me:can;a=r&y@host/db?x=canary",
     ],
 )
 def test_a_password_is_seen_by_the_driver_alone(text) -> None:
@@ -100,6 +120,19 @@ def test_a_password_is_seen_by_the_driver_alone(text) -> None:
     assert url.has_password
     with pytest.raises(TypeError, match="not pickled"):
         pickle.dumps(url)
+
+
+def test_nothing_of_a_query_is_shown() -> None:
+    url = StorageUrl("postgresql://me@/db?host=/run/postgresql&passfile=/me/canary&key=canary")
+    assert str(url) == "postgresql+psycopg://me@/db?***"
+    assert str(StorageUrl("sqlite:///studies.db?x=canary")) == "sqlite:///studies.db?***"
+    assert not StorageUrl("postgresql://me@host/db?passfile=/me/pass&sslkey=/me/k").has_password
+
+
+def test_a_file_may_have_any_name() -> None:
+    assert StorageUrl("sqlite:////tmp/lr=0.1;seed=1/a@b.db").file == Path(
+        "/tmp/lr=0.1;seed=1/a@b.db"
+    )
 
 
 def test_a_missing_driver_names_the_extra(monkeypatch) -> None:
@@ -136,6 +169,17 @@ def test_a_file_without_a_url_is_told(tmp_path, content, message) -> None:
     with pytest.raises(StorageError, match=message) as caught:
         StorageUrl.from_file(file)
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given", ["postgresql://me:canary@host/db", "host=h password=canary", "canary;Pwd=canary"]
+)
+def test_a_url_in_place_of_its_file_is_not_shown(given) -> None:
+    with pytest.raises(
+        StorageError, match="cannot be read: No such file or directory \\(its name"
+    ) as caught:
+        StorageUrl.from_file(Path(given))
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_relative_file_in_a_file_is_absolute(tmp_path, monkeypatch) -> None:
