@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from cable import Cable
+from resolver import FAR_HOST, Resolver
 
 from clrsearch import cli
 from clrsearch.search import StudyPlan
@@ -88,6 +89,19 @@ def cable(postgresql: StorageUrl) -> Iterator[Cable]:
 def far_url(cable: Cable, postgresql: StorageUrl) -> StorageUrl:
     """The database of :func:`postgresql`, through the cable."""
     server = sa.make_url(postgresql.reveal()).set(host="127.0.0.1", port=cable.port)
+    return StorageUrl(server.render_as_string(hide_password=False))
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
+    """What answers for :data:`resolver.FAR_HOST`."""
+    return Resolver(monkeypatch)
+
+
+@pytest.fixture
+def named_url(resolver: Resolver, far_url: StorageUrl) -> StorageUrl:
+    """The database of :func:`far_url`, by a name that ``resolver`` answers for."""
+    server = sa.make_url(far_url.reveal()).set(host=FAR_HOST)
     return StorageUrl(server.render_as_string(hide_password=False))
 
 

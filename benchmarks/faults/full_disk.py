@@ -131,6 +131,7 @@ def server_read_only() -> Iterator[Case]:
             strike=lambda: harness.execute(server.url, f"{setting} = on", close),
             mend=lambda: harness.execute(server.url, f"{setting} = off"),
             words=("in a read-only transaction",),
+            options=("--storage-patience", "5"),
         )
 
 

@@ -40,7 +40,13 @@ from clrsearch.service.working import (
     worker_command,
     worker_options,
 )
-from clrsearch.storage import PATIENCE_SECONDS, StorageUrl, open_database, quiet_optuna
+from clrsearch.storage import (
+    PATIENCE_SECONDS,
+    Patience,
+    StorageUrl,
+    open_database,
+    quiet_optuna,
+)
 
 T = TypeVar("T")
 
@@ -120,7 +126,7 @@ def launch_local(
                 on_note=on_note,
             )
             return Result(
-                snapshot=snapshot(study),
+                snapshot=Patience(workers.storage_patience)(lambda: snapshot(study)),
                 storage=ready.url,
                 task_dir=ready.task_dir,
                 interrupted=interrupted,

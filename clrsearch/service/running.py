@@ -36,6 +36,7 @@ from clrsearch.service.working import (
 )
 from clrsearch.storage import (
     PATIENCE_SECONDS,
+    Patience,
     StorageUrl,
     has_studies,
     open_database,
@@ -144,7 +145,7 @@ def run(
             on_note=on_note,
         )
         return Result(
-            snapshot=snapshot(study),
+            snapshot=Patience(storage_patience)(lambda: snapshot(study)),
             storage=url,
             task_dir=folder,
             interrupted=interrupted,

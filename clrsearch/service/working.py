@@ -34,6 +34,7 @@ from clrsearch.storage import (
     cause,
     open_database,
     quiet_optuna,
+    require_writable,
 )
 from clrsearch.worker import Supervisor, worker_name
 
@@ -128,6 +129,7 @@ def work(
         return sibling is None or work_on(sibling)
 
     with open_database(url, patience=patience) as database, one_thread(chosen):
+        patience(lambda: require_writable(database))
         study = patience(lambda: Study(database, name))
         require_room(url, patience(study.slots.live) + 1)
         task = load_same(study, task_dir, data_dir, allow_drift=allow_drift).task
@@ -184,7 +186,7 @@ def watch_workers(
         on_change=lambda: on_change(snapshot(study)),
         on_note=on_note,
     ).watch()
-    for each in study.stages()[1:]:
+    for each in Patience(patience)(study.stages)[1:]:
         with suppress(OSError, StorageError):  # not empty: trials are left that resume from them
             study_folder(checkpoints.parent, each.uuid).rmdir()
     return interrupted

@@ -1,7 +1,7 @@
 """Where studies are kept: the database's URL, its engine, and the slot table beside Optuna's."""
 
 from clrsearch.storage.admin import Upgraded, upgrade
-from clrsearch.storage.condition import Condition, condition
+from clrsearch.storage.condition import Condition, condition, require_writable
 from clrsearch.storage.engine import Database, cause, has_studies, open_database, quiet_optuna
 from clrsearch.storage.outage import (
     DATABASE_ERRORS,
@@ -58,6 +58,7 @@ __all__ = [
     "place_of",
     "quiet_optuna",
     "require_place",
+    "require_writable",
     "slot_owners",
     "unfinished",
     "upgrade",

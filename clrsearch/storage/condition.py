@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from optuna.storages._rdb.models import StudyModel
 
-from clrsearch.storage.engine import Database, cause
-from clrsearch.storage.outage import DATABASE_ERRORS
+from clrsearch.storage.engine import Database, cause, explained
+from clrsearch.storage.outage import DATABASE_ERRORS, is_read_only
 from clrsearch.storage.slots import SLOT_TABLE, database_clock
 
 ROUND_TRIPS = 9
@@ -60,13 +60,32 @@ def condition(database: Database) -> Condition:
 _NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL"}
 
 
-def _refused(engine: sa.Engine) -> str:
-    """Why this role may not change a row of ours; the change is of no row, and rolled back."""
-    nothing = f"UPDATE {SLOT_TABLE} SET attempt = attempt WHERE study = ''"
+def require_writable(database: Database) -> None:
+    """Refuse a database that takes no writes from the start; later that is taken for a failover.
+
+    Raises:
+        StorageError: it is read-only, for this role or for all.
+        SQLAlchemyError: another error of the database.
+    """
     try:
-        with engine.connect() as connection:
-            connection.exec_driver_sql(nothing)
-            connection.rollback()
+        _change_nothing(database.engine)
+    except DATABASE_ERRORS as error:
+        if is_read_only(error):
+            raise explained(database.url, error) from error
+        raise
+
+
+def _refused(engine: sa.Engine) -> str:
+    """Why this role may not change a row of ours."""
+    try:
+        _change_nothing(engine)
     except DATABASE_ERRORS as error:
         return cause(error)
     return ""
+
+
+def _change_nothing(engine: sa.Engine) -> None:
+    """Change no row, and take that back."""
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"UPDATE {SLOT_TABLE} SET attempt = attempt WHERE study = ''")
+        connection.rollback()

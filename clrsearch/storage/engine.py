@@ -17,7 +17,13 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from clrsearch import proposals
 from clrsearch.errors import StorageError
-from clrsearch.storage.outage import DATABASE_ERRORS, Patience, root
+from clrsearch.storage.outage import (
+    DATABASE_ERRORS,
+    Patience,
+    is_read_only,
+    is_unknown_host,
+    root,
+)
 from clrsearch.storage.place import require_place
 from clrsearch.storage.slots import create_slot_table, has_slot_table, missing_columns
 from clrsearch.storage.url import StorageUrl
@@ -87,15 +93,22 @@ def open_database(
 ) -> Iterator[Database]:
     """The database at ``url`` while the block lasts; its tables are made where ``create`` asks.
 
-    With ``patience`` an outage is waited out before it is open. Every error of the database within
-    the block leaves it as a :class:`StorageError`.
+    With ``patience`` an outage is waited out before it is open, but not a host that is unknown at
+    the first connection: its name is more likely wrong. Every error of the database within the
+    block leaves it as a :class:`StorageError`.
 
     Raises:
         StorageError: it cannot be opened, read or written, in one line that names the cause.
     """
     require_place(url, create=create)
+    patience = patience or Patience(0.0)
     with storage_errors(url):
-        database = (patience or Patience(0.0))(lambda: _open(url, create=create))
+        with _option_errors(url):
+            there = url.file is not None or patience(partial(_has_tables, url))
+            if not there and not create:
+                begin = proposals.command("run")
+                raise StorageError(f"no studies at {url}: {begin} makes the tables")
+            database = patience(partial(_open, url, make_tables=not there))
         try:
             yield database
         finally:
@@ -109,11 +122,27 @@ def storage_errors(url: StorageUrl) -> Iterator[None]:
     try:
         yield
     except DATABASE_ERRORS as error:
-        raise StorageError(f"{url}: {cause(error)}{_remedy(url, error)}") from error
+        raise explained(url, error) from error
     except KeyError as error:
         if error.args != (NOT_FOUND_MSG,):
             raise
         raise StorageError(f"{url}: the study has been deleted meanwhile") from error
+
+
+@contextmanager
+def _option_errors(url: StorageUrl) -> Iterator[None]:
+    """Around connecting: drivers choke on a URL's options in ways of their own, values included."""
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError):
+        if not url.has_options:
+            raise
+        raise StorageError(f"{url}: the driver cannot use what stands behind the ?") from None
+
+
+def explained(url: StorageUrl, error: BaseException) -> StorageError:
+    """What the database raised, in one line that says what to do."""
+    return StorageError(f"{url}: {cause(error)}{_remedy(url, error)}")
 
 
 def cause(error: BaseException) -> str:
@@ -127,7 +156,9 @@ def cause(error: BaseException) -> str:
 
 
 def _remedy(url: StorageUrl, error: BaseException) -> str:
-    """What to do where the server knows who asks, and does not let them."""
+    """What to do where the server does not let anybody write, or not the one who asks."""
+    if is_read_only(error):
+        return "; the URL must name a server and a role that may write"
     refused = getattr(root(error), "orig", None)
     code = getattr(refused, "sqlstate", None) or next(iter(getattr(refused, "args", ())), None)
     if code in _DENIED:
@@ -153,11 +184,8 @@ def _made_by_another(error: BaseException) -> bool:
     wait=wait_random(0.05, 0.3),
     reraise=True,
 )
-def _open(url: StorageUrl, *, create: bool) -> Database:
-    if url.file is None and not _has_tables(url):
-        if not create:
-            begin = proposals.command("run")
-            raise StorageError(f"no studies at {url}: {begin} makes the tables")
+def _open(url: StorageUrl, *, make_tables: bool) -> Database:
+    if make_tables:
         _make_tables(url)
     try:
         storage = optuna_storage(url)
@@ -169,6 +197,7 @@ def _open(url: StorageUrl, *, create: bool) -> Database:
     try:
         require_version(url, storage)
         sqlalchemy.event.listen(engine, "connect", partial(_begin_session, url.dialect))
+        sqlalchemy.event.listen(engine, "handle_error", _leave_if_read_only)
         engine.dispose()  # the connection that looked at the version was not set up
         create_slot_table(engine)
         if missing_columns(engine):
@@ -217,12 +246,18 @@ def has_studies(url: StorageUrl) -> bool:
     """
     if url.file is not None:
         return url.file.exists()
-    with storage_errors(url):
+    with storage_errors(url), _option_errors(url):
         return _has_tables(url)
 
 
 def _has_tables(url: StorageUrl) -> bool:
-    return has_slot_table(plain_engine(url))
+    """Whether a server has our tables: the first connection of a command."""
+    try:
+        return has_slot_table(plain_engine(url))
+    except DATABASE_ERRORS as error:
+        if is_unknown_host(error):  # a typo, and no outage yet
+            raise explained(url, error) from error
+        raise
 
 
 def plain_engine(url: StorageUrl) -> sqlalchemy.Engine:
@@ -255,6 +290,13 @@ def _begin_session(dialect: str, connection: Any, _record: Any) -> None:
         cursor.execute(statement)
     cursor.close()
     connection.commit()
+
+
+def _leave_if_read_only(context: sqlalchemy.engine.ExceptionContext) -> None:
+    """Drop the connections to a server that takes no writes: the primary may be another by now."""
+    error = context.sqlalchemy_exception
+    if error is not None and is_read_only(error):
+        context.is_disconnect = True
 
 
 def quiet_optuna() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,35 +27,71 @@ LONGEST_WAIT = 10.0  # seconds between two tries
 
 DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)
 
-# SQLSTATE: connection lost, rolled back (deadlock), cancelled or shutting down, too many
-# connections, lock not available. https://www.postgresql.org/docs/current/errcodes-appendix.html
-_POSTGRESQL = re.compile("08|40|57|25P03|53300|55P03")
+# SQLSTATE: connection lost, read-only (what was the primary no longer is), timed out within a
+# transaction, rolled back (deadlock), out of connections, memory or disk, lock not available,
+# cancelled or shutting down, I/O error. https://www.postgresql.org/docs/current/errcodes-appendix.html
+_POSTGRESQL = re.compile("08|25006|25P0[34]|40|53|55P03|57|58000|58030")
 # A connection that was never made has no SQLSTATE; these words say that another try will not help.
 _REFUSED_FOR_GOOD = re.compile(
-    "authentication failed|does not exist|no pg_hba.conf entry|failed to resolve"
-    "|no password supplied|permission denied|certificate|Name or service not known"
+    "authentication failed|does not exist|no such (database|user)|no pg_hba.conf entry"
+    "|no password supplied|permission denied|certificate"
 )
-# Lock wait, deadlock, too many connections, shutdown, network and lost-connection errors.
-_MYSQL = {0, 1040, 1053, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1927, 2002, 2003, 2006, 2013}
+# https://mariadb.com/docs/server/reference/error-codes/mariadb-error-code-reference
+_MYSQL_READ_ONLY = {1290, 1792, 1836}
+_MYSQL = {
+    *_MYSQL_READ_ONLY,
+    *(0, 1043, 1053, 1152, 1158, 1159, 1160, 1161, 1184, 1927),  # connection lost, shutting down
+    *(2002, 2003, 2006, 2013, 2055, 4031),  # the same, seen from here
+    *(1040, 1129, 1135, 1203, 1226),  # too many connections, queries or broken connections
+    *(1021, 1037, 1038, 1041, 1114, 1637),  # out of disk, memory or transactions
+    *(1020, 1180, 1205, 1206, 1213, 3101, 3572),  # locks, deadlocks, conflicts between nodes
+    *(1317, 1969, 3024),  # a statement that was cancelled or took too long
+    *(1047, 3032, 3100, 3168),  # a node that is joining or offline
+}
 _SQLITE = re.compile("database (table )?is locked")
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether the same call may succeed later: the database is away, overrun or locked."""
+    """Whether the same call may succeed later: the database is away, overrun or locked.
+
+    This is meant for a database that has been reached once: a host name that does not resolve any
+    more and a server that takes no writes any more are signs of a failover.
+    """
     cause = root(error)
     if isinstance(cause, PoolTimeout):
         return True
     if not isinstance(cause, DBAPIError) or cause.orig is None:
         return False
-    driver, text = type(cause.orig).__module__.partition(".")[0], str(cause.orig)
+    driver, code, text = _driver(cause.orig), _code(cause.orig), str(cause.orig)
+    if driver == "psycopg" and code is not None:
+        return _POSTGRESQL.match(str(code)) is not None
     if _REFUSED_FOR_GOOD.search(text):
         return False
     if driver == "psycopg":
-        state = getattr(cause.orig, "sqlstate", None)
-        return _POSTGRESQL.match(state) is not None if state else _never_connected(cause)
+        return _server_was_silent(cause.orig)
     if driver == "pymysql":
-        return bool(cause.orig.args) and cause.orig.args[0] in _MYSQL
+        return code in _MYSQL
     return _SQLITE.search(text) is not None
+
+
+def is_unknown_host(error: BaseException) -> bool:
+    """Whether the host's name does not resolve, and the resolver did not say to try again."""
+    refused = getattr(root(error), "orig", None)
+    if refused is None:
+        return False
+    unresolved = str(refused).startswith("failed to resolve host") or isinstance(
+        getattr(refused, "original_exception", None), socket.gaierror
+    )
+    return unresolved and f"[Errno {socket.EAI_AGAIN}]" not in str(refused)
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether a server takes no writes, from this role or from any."""
+    refused = getattr(root(error), "orig", None)
+    if refused is None:
+        return False
+    code = _code(refused)
+    return code == "25006" or (_driver(refused) == "pymysql" and code in _MYSQL_READ_ONLY)
 
 
 def root(error: BaseException) -> BaseException:
@@ -70,9 +107,21 @@ def root(error: BaseException) -> BaseException:
     return error
 
 
-def _never_connected(error: DBAPIError) -> bool:
-    """Without a SQLSTATE the server did not speak: the connection was not made or is broken."""
-    return type(error.orig).__name__ in ("OperationalError", "InterfaceError", "ConnectionTimeout")
+def _driver(error: BaseException) -> str:
+    return type(error).__module__.partition(".")[0]
+
+
+def _code(error: BaseException) -> object:
+    """PostgreSQL's SQLSTATE or MySQL's number, if the server gave one."""
+    if _driver(error) == "pymysql":
+        return next(iter(error.args), None)
+    return getattr(error, "sqlstate", None)
+
+
+def _server_was_silent(error: BaseException) -> bool:
+    """Without a SQLSTATE it did not answer: the connection was not made, or broke."""
+    silent = ("OperationalError", "InterfaceError", "ConnectionTimeout", "DatabaseError")
+    return type(error).__name__ in silent
 
 
 class Patience:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as sa
 import torch
+from resolver import FAR_HOST, UNKNOWN
 
 from clrsearch import service
 from clrsearch.search import Study, StudyPlan
@@ -103,6 +105,34 @@ def test_more_workers_than_sqlite_serves_are_refused(clrsearch, url, task_dir) -
     code, _, errors = clrsearch("worker", "mine")
     assert code == 2
     assert "SQLite serves up to 32 workers, not 33" in errors
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
+def test_a_host_that_does_not_resolve_is_told_at_once(clrsearch, resolver, scheme) -> None:
+    resolver.fault = UNKNOWN
+    for command in (["worker", "mine"], ["status", "mine", "--watch", "--json"], ["run"], ["list"]):
+        code, _, errors = clrsearch(*command, "--storage", f"{scheme}://me@{FAR_HOST}/db")
+        assert code == 2
+        assert len(errors.splitlines()) == 1  # and none that it waits
+        assert "Name or service not known" in errors
+
+
+def test_a_server_that_may_only_be_read_is_told_at_once(
+    clrsearch, postgresql, task_dir, monkeypatch
+) -> None:
+    monkeypatch.setenv("CLRSEARCH_STORAGE", postgresql.reveal())
+    begin(postgresql, task_dir)
+    url = sa.make_url(postgresql.reveal())
+    viewer = url.update_query_dict({"options": "-c default_transaction_read_only=on"})
+    storage = ["--storage", viewer.render_as_string(hide_password=False)]
+    run = ["run", "--name", "mine", "--task", "tiny.py:Tiny", "--trials", "4"]
+    for command in (["worker", "mine"], run, ["retry", "mine"], ["cancel", "mine"]):
+        code, _, errors = clrsearch(*command, *storage)
+        assert code == 2
+        assert len(errors.splitlines()) == 1
+        assert "in a read-only transaction; the URL must name a server and a role" in errors
+    assert slots(postgresql) == {SlotState.OPEN: 3}
+    assert clrsearch("list", *storage)[0] == 0
 
 
 @pytest.mark.parametrize("option", ["postgresql://me:canary@host/db", "mysql://h/d?passwd=canary"])

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 import sqlalchemy as sa
 from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
-from sqlalchemy.exc import DatabaseError, OperationalError, PendingRollbackError
+from private_mariadb import ask, private_mariadb
+from resolver import FAILING, FAR_HOST, UNKNOWN
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError, PendingRollbackError
 
-from clrsearch.storage import Patience, StorageUrl, Tolerance, cause, is_outage, open_database
+from clrsearch.errors import StorageError
+from clrsearch.storage import (
+    Patience,
+    Slots,
+    StorageUrl,
+    Tolerance,
+    cause,
+    is_outage,
+    open_database,
+    require_writable,
+)
 from clrsearch.storage.engine import optuna_storage
+from clrsearch.storage.outage import is_unknown_host
 
 
 @contextmanager
@@ -44,8 +58,36 @@ def test_a_server_that_is_down_is_an_outage(scheme) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
-def test_a_host_that_is_unknown_is_none(scheme) -> None:
-    assert not is_outage(error_of(f"{scheme}://me@no-such-host.invalid/db"))
+@pytest.mark.parametrize("fault", [UNKNOWN, FAILING])
+def test_a_host_that_does_not_resolve_is_an_outage(scheme, fault, resolver) -> None:
+    resolver.fault = fault
+    error = error_of(f"{scheme}://me@{FAR_HOST}/db")
+    assert is_outage(error)
+    assert is_unknown_host(error) == (fault is UNKNOWN)
+    assert not is_unknown_host(error_of(f"{scheme}://me@127.0.0.1:{closed_port()}/db"))
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
+def test_a_host_that_is_unknown_at_the_first_connection_is_told_at_once(scheme, resolver) -> None:
+    resolver.fault = UNKNOWN
+    patience = Patience(60.0, sleep=pytest.fail)
+    with (
+        pytest.raises(StorageError, match="Name or service not known"),
+        open_database(StorageUrl(f"{scheme}://me@{FAR_HOST}/db"), patience=patience),
+    ):
+        pass
+
+
+def test_a_resolver_that_fails_for_a_while_is_waited_out_at_the_first_connection(
+    resolver, named_url
+) -> None:
+    resolver.fault = FAILING
+
+    def mend(seconds) -> None:
+        resolver.fault = None
+
+    with open_database(named_url, create=True, patience=Patience(60.0, sleep=mend)) as database:
+        assert database.optuna.get_all_studies() == []
 
 
 def test_a_database_or_role_that_is_unknown_is_none(postgresql) -> None:
@@ -86,7 +128,9 @@ def test_a_lock_that_is_held_is_an_outage(url) -> None:
     assert is_outage(caught.value)
 
 
-def test_a_database_that_may_only_be_read_is_none(any_url) -> None:
+def test_a_server_that_takes_no_writes_is_an_outage_and_a_file_that_takes_none_is_none(
+    any_url,
+) -> None:
     with open_database(any_url, create=True):
         pass
     read_only = {
@@ -100,7 +144,58 @@ def test_a_database_that_may_only_be_read_is_none(any_url) -> None:
             connection.commit()  # it holds from the next transaction on
         with pytest.raises(DatabaseError, match=r"(?i)read.?only") as caught:
             connection.exec_driver_sql("DELETE FROM clrsearch_slots")
-    assert not is_outage(caught.value)
+    assert is_outage(caught.value) == (any_url.dialect != "sqlite")
+
+
+@pytest.fixture(params=["postgresql", "mysql"])
+def switched(request) -> Iterator[tuple[StorageUrl, Callable[[bool], None]]]:
+    """A database on a server, and what makes it read-only or not."""
+    if request.param == "mysql":
+        with private_mariadb() as port:
+            yield (
+                StorageUrl(f"mysql://worker@127.0.0.1:{port}/db"),
+                lambda on: ask(port, f"SET GLOBAL read_only = {on:d}"),
+            )
+        return
+    url = request.getfixturevalue("postgresql")
+    name = sa.make_url(url.reveal()).database
+    with engine_of(url) as engine:
+
+        def switch(on) -> None:
+            with engine.begin() as connection:
+                connection.exec_driver_sql("SET TRANSACTION READ WRITE")
+                connection.exec_driver_sql(
+                    f"ALTER DATABASE {name} SET default_transaction_read_only = {on}"
+                )
+
+        yield url, switch
+
+
+def test_connections_to_a_server_that_takes_no_writes_are_not_kept(switched) -> None:
+    url, switch = switched
+    with open_database(url, create=True):
+        pass
+    switch(True)
+    with open_database(url) as database:
+        slots = Slots(database.engine, "study")
+        with pytest.raises(DBAPIError, match="read-only") as caught:
+            slots.grow(["cyclic"])
+        assert is_outage(caught.value)
+        switch(False)  # a session of PostgreSQL stays as it began
+        slots.grow(["cyclic"])
+        require_writable(database)
+
+
+def test_a_server_that_takes_no_writes_from_the_start_is_refused(switched) -> None:
+    url, switch = switched
+    with open_database(url, create=True):
+        pass
+    switch(True)
+    with (
+        open_database(url) as database,
+        pytest.raises(StorageError, match=r"read-only .*; the URL must name a server and a role"),
+    ):
+        require_writable(database)
 
 
 def test_under_optunas_wrapper_the_cause_decides(far_url, cable) -> None:

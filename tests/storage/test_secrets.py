@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -59,6 +60,29 @@ def test_what_is_wrong_with_a_server_is_told_apart_in_one_line(port) -> None:
     for caught in (password, database, closed, host):
         assert "canary" not in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("server", "option"),
+    [
+        ("url", "timeout=canary"),
+        ("postgresql", "auth_token=canary"),
+        ("mysql", "auth_token=canary"),
+        ("mysql", "read_timeout=canary"),
+        ("mysql", "charset=canary"),
+    ],
+)
+def test_options_that_a_driver_cannot_use_are_told_in_one_line(server, option, request) -> None:
+    there = request.getfixturevalue(server)
+    if there.file is not None:
+        there.file.touch()
+    with (
+        pytest.raises(StorageError) as caught,
+        open_database(StorageUrl(f"{there.reveal()}?{option}")),
+    ):
+        pass
+    assert str(caught.value).startswith(f"{there}?***: ")
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_what_is_wrong_with_a_mysql_server_is_told_apart(mysql) -> None:

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 import torch
+from resolver import FAILING, UNKNOWN
 
 from clrsearch import service
 from clrsearch.errors import ClrsearchError
@@ -221,4 +224,77 @@ def test_an_outage_that_outlasts_patience_is_told_and_gone_on_after(
         # as if the lease's 15 seconds were over
         connection.exec_driver_sql("UPDATE clrsearch_slots SET expires = 1")
     service.work("mine", device="cpu", task_dir=task_dir)
+    require_whole(task_dir, trials=2)
+
+
+def test_an_outage_of_names_is_waited_out(
+    named_url, resolver, postgresql, cable, task_dir, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("CLRSEARCH_STORAGE", postgresql.reveal())
+    begin(postgresql, task_dir, trials=2)
+
+    def work() -> None:
+        service.work(
+            "mine",
+            storage=named_url,
+            device="cpu",
+            task_dir=task_dir,
+            checkpoint_dir=tmp_path / "checkpoints",
+            checkpoint_seconds=0.0,
+        )
+
+    with ThreadPoolExecutor() as pool:
+        working = pool.submit(work)
+        wait_for(lambda: [record for record in records(postgresql) if record.epoch >= 2])
+        for fault in (UNKNOWN, FAILING):
+            resolver.fault, resolver.failed = fault, 0
+            cable.cut()
+            wait_for(lambda: working.done() or resolver.failed >= 2)
+            cable.join()
+            resolver.fault = None
+        working.result(PATIENCE)
+    require_whole(task_dir, trials=2)
+
+
+def test_a_server_that_is_read_only_for_a_while_is_waited_out(
+    postgresql, task_dir, tmp_path, monkeypatch
+) -> None:
+    """By the workers and their parent, which has one to replace meanwhile."""
+    gate = tmp_path / "gate"
+    monkeypatch.setenv("CLRSEARCH_TEST_GATE", str(gate))
+    monkeypatch.setenv("CLRSEARCH_STORAGE", postgresql.reveal())
+    begin(postgresql, task_dir, task="tiny.py:Gated", trials=2)
+    running = command(
+        *("run", "--task", "tiny.py:Gated", "--name", "mine", "--trials", "2", "--no-confirm"),
+        *("--set", "pruner=none", "--workers", "2", "--checkpoint-seconds", "0"),
+        *("--checkpoint-dir", str(tmp_path / "checkpoints")),
+        cwd=task_dir,
+    )
+    wait_for(lambda: [record.epoch >= 4 for record in records(postgresql)] == [True, True])
+    with sa.create_engine(postgresql.reveal()).connect() as connection:
+        name = connection.engine.url.database
+        others = f"datname = '{name}' AND pid <> pg_backend_pid()"
+
+        def ask(statement) -> int:
+            connection.exec_driver_sql("COMMIT")
+            connection.exec_driver_sql("BEGIN READ WRITE")
+            found = connection.exec_driver_sql(statement)
+            value = found.scalar() if found.returns_rows else 0
+            connection.exec_driver_sql("COMMIT")
+            return value
+
+        refused = f"SELECT xact_rollback FROM pg_stat_database WHERE datname = '{name}'"
+        ask(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        ask(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {others}")
+        victim = children(running)[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: victim not in children(running))
+        so_far = ask(refused)
+        wait_for(lambda: ask(refused) >= so_far + 10)
+        assert running.poll() is None
+        assert len(children(running)) == 1
+        ask(f"ALTER DATABASE {name} SET default_transaction_read_only = off")
+    gate.touch()
+    _, errors = running.communicate(timeout=PATIENCE)
+    assert (running.returncode, errors) == (0, "")
     require_whole(task_dir, trials=2)
