@@ -104,7 +104,7 @@ def refused(clrsearch, monkeypatch, url, task_dir):
         (["run", "--task", "tiny.py:OtherMetric"], "the task measures no 'accuracy'"),
         (["run", "--set", "metric=speed", "--task", "tiny.py:Tiny"], "measures no 'speed'"),
         (["run", "--device", "tpu9"], "the device 'tpu9' cannot be used"),
-        (["run", "--storage", "studies.db"], "did you mean sqlite:///studies.db?"),
+        (["run", "--storage", "studies.db"], "not a database URL: write sqlite:///FILE"),
         (["run", "--storage", "sqlite:////no/such/folder/s.db"], "the folder /no/such/folder of"),
         (["best", "digits"], "no studies at sqlite:///"),
         (["worker", "digits"], "no studies at sqlite:///"),
