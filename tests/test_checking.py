@@ -9,6 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
+from identities import writer
 
 from clrsearch import service
 from clrsearch.search import ConfirmPlan, Study, StudyPlan
@@ -132,7 +133,7 @@ def leave(root: Path, name: str, *trials: int) -> Path:
     """A study's folder as killed workers leave it."""
     checkpoints = Checkpoints(root / name)
     for trial in trials:
-        checkpoints.save(trial, {"w": torch.ones(1000)}, confirm=lambda: True)
+        checkpoints.save(writer(trial), {"w": torch.ones(1000)}, confirm=lambda: True)
     checkpoints.sign("gone:1")
     return root / name
 

@@ -1,17 +1,18 @@
 """Runs traces on tasks; knows nothing of Optuna or of the search."""
 
-from clrsearch.training.checkpoint import Checkpoints, Needed, needless
+from clrsearch.training.checkpoint import Checkpoints, Identity, Needed, needless
 from clrsearch.training.loop import OwnRun
 from clrsearch.training.making import RunMaker, run_maker
 from clrsearch.training.probe import probe
 from clrsearch.training.ramp import Ramp, ramp
-from clrsearch.training.run import Diverged, Epoch, Interrupted, Run
+from clrsearch.training.run import Diverged, Epoch, Interrupted, Run, Unrestorable
 from clrsearch.training.sequential import SequentialRun, TaskData, warm_up
 
 __all__ = [
     "Checkpoints",
     "Diverged",
     "Epoch",
+    "Identity",
     "Interrupted",
     "Needed",
     "OwnRun",
@@ -20,6 +21,7 @@ __all__ = [
     "RunMaker",
     "SequentialRun",
     "TaskData",
+    "Unrestorable",
     "needless",
     "probe",
     "ramp",

@@ -19,7 +19,14 @@ from clrsearch.tasks import Loop, TaskFacts, as_script, describe, task_code
 from clrsearch.training.contract import numbers_of
 from clrsearch.training.optimizer import has_gradients, require_optimizer, require_same
 from clrsearch.training.playback import TraceScheduler
-from clrsearch.training.run import Diverged, Epoch, Interrupted
+from clrsearch.training.run import (
+    Diverged,
+    Epoch,
+    Interrupted,
+    Unrestorable,
+    counted,
+    restoring,
+)
 from clrsearch.training.seeding import derive, seed_everything
 
 _NO_SCHEDULER = (
@@ -156,16 +163,15 @@ class OwnRun:
             )
         self._kept = objects
         if self._saved is not None and self._saved.keys() != objects.keys():
-            self._saved, self._done = None, 0
+            named = " and ".join(", ".join(names) for names in (self._saved, objects))
+            self._end(Unrestorable(f"run.checkpoint() names other objects than it did: {named}"))
 
     def epochs(self) -> Iterator[int]:
         """The epochs that are left to train, from 0 on; each begins with its own random seed."""
         scheduler = self._known_scheduler()
         self._begun = True
         if self._saved is not None:
-            self._require(bool(self._kept), "run.checkpoint() was not called as it was before")
-            for name, each in self._kept.items():
-                each.load_state_dict(self._saved[name])
+            self._bring_back(self._saved)
             self._saved = None
         while self._done < self.total_epochs:
             self._require(
@@ -179,6 +185,16 @@ class OwnRun:
             seed_everything(derive(*self._seed, "epoch", self._done + 1))
             self._under_way = True
             yield self._done
+
+    def _bring_back(self, states: Mapping[str, Any]) -> None:
+        try:
+            with restoring():
+                if not self._kept:
+                    raise Unrestorable("run.checkpoint() was not called as it was before")
+                for name, each in self._kept.items():
+                    each.load_state_dict(states[name])
+        except Unrestorable as error:
+            self._end(error)
 
     def report(self, /, *unnamed: object, **metrics: Any) -> None:
         """The validation metrics at the end of an epoch: numbers or scalar tensors.
@@ -366,9 +382,10 @@ class LoopRun:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Run.restore`; the objects are brought back when the loop names them."""
-        self._own._saved = state["objects"]
-        self._own._done = self.epoch = state["epoch"]
-        self.seconds = state["seconds"]
+        with restoring():
+            self._own._saved = dict(state["objects"])
+            self._own._done = self.epoch = counted(state["epoch"], self._own.total_epochs)
+            self.seconds = float(state["seconds"])
 
 
 def misstepped(seen: int, optimizer: int, expected: int, *, first: bool) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,6 +35,37 @@ class Interrupted(BaseException):
     """
 
 
+class Unrestorable(Exception):
+    """A run cannot go on from its checkpoint, and is spoilt; the message says why."""
+
+
+@contextmanager
+def restoring() -> Iterator[None]:
+    """A block that reads a state: a wrong one may raise anything at all there.
+
+    Raises:
+        Unrestorable: it did.
+    """
+    try:
+        yield
+    except Unrestorable:
+        raise
+    except Exception as error:
+        said = next(iter(str(error).splitlines()), "")
+        raise Unrestorable(f"it does not fit: {type(error).__name__}: {said}") from error
+
+
+def counted(number: Any, most: int) -> int:
+    """How many epochs or steps a state says to have behind it, of ``most``.
+
+    Raises:
+        ValueError: it is no such number.
+    """
+    if not isinstance(number, int) or not 0 <= number <= most:
+        raise ValueError(f"{number!r} of {most} epochs or steps")
+    return number
+
+
 class Run(Protocol):
     """One training of a task under one trace from one seed.
 
@@ -53,6 +85,7 @@ class Run(Protocol):
             Diverged: within the epoch in which the loss stopped being finite.
             Interrupted: between two batches.
             TaskError: the task broke its contract.
+            Unrestorable: before the first epoch, of a loop that is restored only there.
         """
 
     def test(self) -> dict[str, float]:
@@ -68,5 +101,5 @@ class Run(Protocol):
         """Go on from what :meth:`state` gave.
 
         Raises:
-            KeyError, RuntimeError, ValueError: it is another model's state; this run is spoilt.
+            Unrestorable: it is another model's state, or none at all.
         """

@@ -27,7 +27,7 @@ from clrsearch.training.data import Batches, batches
 from clrsearch.training.optimizer import require_same
 from clrsearch.training.playback import Player
 from clrsearch.training.precision import Precision, compute_in
-from clrsearch.training.run import Diverged, Epoch, Interrupted
+from clrsearch.training.run import Diverged, Epoch, Interrupted, counted, restoring
 from clrsearch.training.seeding import (
     derive,
     random_state,
@@ -170,13 +170,15 @@ class SequentialRun:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Run.restore`."""
-        self._model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self._step = state["epoch"], state["step"]
-        self.seconds = state["seconds"]
-        self._loss = state["loss"]
-        if state["random"] is not None:
-            restore_random_state(state["random"], self._device)
+        with restoring():
+            self._model.load_state_dict(state["model"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self.epoch = counted(state["epoch"], self._epochs)
+            self._step = counted(state["step"], self._steps)
+            self.seconds = float(state["seconds"])
+            self._loss.copy_(state["loss"])
+            if state["random"] is not None:
+                restore_random_state(state["random"], self._device)
 
     def _train(self, epoch: int) -> float:
         """Train one epoch and return its mean loss, not finite as soon as it was seen not to be."""

@@ -9,7 +9,7 @@ from typing import Any
 from clrsearch.errors import StorageError, TaskError
 from clrsearch.search import Record, Study, hopeless
 from clrsearch.storage import DATABASE_ERRORS, Patience, Slot, SlotState
-from clrsearch.training import Checkpoints, Diverged, Epoch, Interrupted, Run
+from clrsearch.training import Checkpoints, Diverged, Epoch, Identity, Interrupted, Run
 from clrsearch.worker.lease import Lease
 from clrsearch.worker.outbox import Outbox
 
@@ -36,7 +36,7 @@ class Attempt:
         run: Run,
         checkpoints: Checkpoints,
         *,
-        trial: int,
+        identity: Identity,
         stored: Mapping[int, float],
         rates: Sequence[float],
         rivals: Callable[[], list[Record]] | None,
@@ -52,7 +52,8 @@ class Attempt:
         self._study = study
         self._slot = slot
         self._lease = lease
-        self._trial = trial
+        self._identity = identity
+        self._trial = identity.trial
         self._run = run
         self._checkpoints = checkpoints
         self._rates = rates
@@ -72,6 +73,7 @@ class Attempt:
         Raises:
             Interrupted: the run was, or the slot has been lost; :meth:`leave` tells which.
             TrialEnded: nothing is left to do.
+            Unrestorable: the run cannot go on from its checkpoint after all.
             StorageError: a checkpoint cannot be written.
             SQLAlchemyError, StorageInternalError: an error of the database that does not pass, or
                 an outage that outlasts patience.
@@ -143,7 +145,7 @@ class Attempt:
         state = self._run.state()
         if state is None:
             return
-        if not self._checkpoints.save(self._trial, state, confirm=self._lease.fresh):
+        if not self._checkpoints.save(self._identity, state, confirm=self._lease.fresh):
             return
         self._saved_at = time.monotonic()
         try:

@@ -16,7 +16,16 @@ from clrsearch.errors import StorageError, StudyStopped, TaskError, TaskRaised
 from clrsearch.schedules import Trace, Value
 from clrsearch.search import Record, Study, suggest
 from clrsearch.storage import DATABASE_ERRORS, PATIENCE_SECONDS, Patience, Slot, SlotState
-from clrsearch.training import Checkpoints, Interrupted, Needed, Run, RunMaker, needless
+from clrsearch.training import (
+    Checkpoints,
+    Identity,
+    Interrupted,
+    Needed,
+    Run,
+    RunMaker,
+    Unrestorable,
+    needless,
+)
 from clrsearch.worker.attempt import Attempt, TrialEnded
 from clrsearch.worker.claims import Claims
 from clrsearch.worker.folder import SharedFolder
@@ -34,11 +43,15 @@ FRESH_SECONDS = 2.0  # how old the history may be that a pruning decision sees
 class Begun:
     """A slot's running trial: its trace, and the values stored by earlier attempts at it."""
 
-    number: int
-    params: Mapping[str, Value]
+    identity: Identity
     played: Trace
     values: Mapping[int, float]
     is_new: bool
+
+    @property
+    def number(self) -> int:
+        """The trial's number."""
+        return self.identity.trial
 
 
 class Worker:
@@ -120,7 +133,6 @@ class Worker:
     def _fill(self, slot: Slot) -> None:
         """Bring a claimed slot to an end, or hand it back."""
         trial: Begun | None = None
-        attempt: Attempt | None = None
         lease = Lease(
             self._study.slots, slot, patience=self._patience.seconds, on_trouble=self._trouble
         )
@@ -129,13 +141,8 @@ class Worker:
                 trial = self._patience(partial(self._take_up, slot))
                 if trial is None:
                     return
-                attempt = self._attempt(slot, lease, trial)
-                attempt.train()
-            except Interrupted:
-                if attempt is not None:
-                    attempt.leave()
-                self._hand_back(slot)
-            except TrialEnded:
+                self._train(slot, lease, trial)
+            except (Interrupted, TrialEnded):
                 self._hand_back(slot)
             except TaskError as error:
                 if trial is not None and lease.settle(self._sleep):
@@ -149,6 +156,27 @@ class Worker:
         if ended.state != "running":
             self._interruption.count()
             self._on_end(ended)
+
+    def _train(self, slot: Slot, lease: Lease, trial: Begun) -> None:
+        """Train and tell the trial, from its checkpoint, or from its beginning if that is no use.
+
+        Where it is interrupted, how far it came is saved.
+        """
+        for make in (self._resumed, self._run):
+            try:
+                attempt = self._attempt(slot, lease, make(slot, lease, trial), trial)
+                try:
+                    attempt.train()
+                except Interrupted:
+                    attempt.leave()
+                    raise
+                return
+            except Unrestorable as error:
+                path = self._checkpoints.path(trial.number)
+                self._on_note(
+                    f"trial {trial.number} begins again: its checkpoint {path} cannot be used: "
+                    f"{error}"
+                )
 
     def _clean_up(self) -> None:
         """Remove what workers left that were killed between two writes."""
@@ -197,20 +225,28 @@ class Worker:
             if not running:
                 study.discard(number)
             raise Interrupted
-        return Begun(number=number, params=params, played=played, values=values, is_new=not running)
+        identity = Identity(
+            study=study.uuid,
+            trial=number,
+            family=slot.family,
+            params=params,
+            attempt=slot.attempt,
+        )
+        return Begun(identity=identity, played=played, values=values, is_new=not running)
 
-    def _attempt(self, slot: Slot, lease: Lease, trial: Begun) -> Attempt:
+    def _attempt(self, slot: Slot, lease: Lease, run: Run, trial: Begun) -> Attempt:
         ends = trial.played.at_epoch_ends(self._study.facts.steps_per_epoch)
+        prunable = self._prunable(slot, trial.identity.params)
         return Attempt(
             self._study,
             slot,
             lease,
-            self._run(slot, lease, trial),
+            run,
             self._checkpoints,
-            trial=trial.number,
+            identity=trial.identity,
             stored=trial.values,
             rates=ends.rates[0].tolist(),
-            rivals=partial(self._family, slot) if self._prunable(slot, trial.params) else None,
+            rivals=partial(self._family, slot) if prunable else None,
             checkpoint_seconds=self._checkpoint_seconds,
             patience=self._patience,
             sleep=self._sleep,
@@ -218,31 +254,31 @@ class Worker:
         )
 
     def _run(self, slot: Slot, lease: Lease, trial: Begun) -> Run:
-        """A run of the trial, from its checkpoint where there is one that fits."""
+        """A run of the trial from its beginning."""
+        return self._make_run(
+            trial.played,
+            seed=self._study.plan.seed,
+            seed_index=slot.seed_index,
+            interrupted=lambda: self._interruption.asked or lease.lost,
+        )
 
-        def make() -> Run:
-            return self._make_run(
-                trial.played,
-                seed=self._study.plan.seed,
-                seed_index=slot.seed_index,
-                interrupted=lambda: self._interruption.asked or lease.lost,
-            )
+    def _resumed(self, slot: Slot, lease: Lease, trial: Begun) -> Run:
+        """A run of the trial from its checkpoint, or from its beginning where none was written.
 
-        run = make()
-        state = None if trial.is_new else self._checkpoints.load(trial.number, self._device)
-        if state is None:
-            if slot.checkpoint is not None:
-                self._on_note(
-                    f"trial {trial.number} begins again: the checkpoint of its epoch "
-                    f"{slot.checkpoint} is not in {self._checkpoints.folder}, or cannot be read"
-                )
+        Raises:
+            Unrestorable: there is a checkpoint that cannot be gone on from, or it is not to be had.
+        """
+        run = self._run(slot, lease, trial)
+        if trial.is_new:
             return run
-        try:
+        state = self._checkpoints.load(trial.identity, self._device)
+        if state is not None:
             run.restore(state)
-        except (KeyError, RuntimeError, TypeError, ValueError):  # of a task that was another then
-            return make()
-        reported = all(epoch in trial.values for epoch in range(1, run.epoch + 1))
-        return run if reported else make()
+        elif slot.checkpoint is not None:
+            raise Unrestorable(f"it is missing (it was saved at epoch {slot.checkpoint})")
+        if any(epoch not in trial.values for epoch in range(1, run.epoch + 1)):
+            raise Unrestorable("it is ahead of the values in the database")
+        return run
 
     def _propose(self, slot: Slot) -> Mapping[str, Value]:
         if slot.finalist is not None:

@@ -14,7 +14,7 @@ from torch.optim import SGD, AdamW
 from clrsearch.errors import TaskError
 from clrsearch.schedules import Cyclic, Trace, trace
 from clrsearch.tasks import load_task
-from clrsearch.training import Diverged, Interrupted, probe
+from clrsearch.training import Diverged, Interrupted, Unrestorable, probe
 from clrsearch.training.loop import LoopRun, misstepped, studied
 from clrsearch.training.playback import TraceScheduler
 
@@ -244,6 +244,37 @@ def test_one_that_names_its_parts_before_it_asks_for_the_scheduler_goes_on_too(r
     second = run("checkpoint_first", played=played)
     second.restore(torch.load(states[3], weights_only=True))
     assert curve(second) == {4: whole[4]}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objects": None},
+        {"objects": {}},
+        {"objects": {"model": {}, "optimizer": {}}},
+        {"objects": {"model": "a text", "optimizer": 1}},
+        {"objects": {"model": {"weight": torch.zeros(9, 9)}, "optimizer": {}}},
+        {"objects": {"network": {}, "optimizer": {}}},
+        {"epoch": 9},
+        {"epoch": "1"},
+        {"seconds": "long"},
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_not_gone_on_from(run, changes) -> None:
+    state = {"epoch": 1, "seconds": 1.0, "objects": {"model": {}, "optimizer": {}}} | changes
+    second = run()
+    with pytest.raises(Unrestorable, match=r"does not fit|names other objects than it did"):
+        second.restore(state)
+        second.train(lambda epoch: pytest.fail("it was trained"))
+
+
+def test_a_loop_that_no_longer_names_its_parts_is_not_gone_on_with(run, monkeypatch) -> None:
+    monkeypatch.setenv("CLRSEARCH_TEST_GATE", "unused")
+    second = run("unsaved")
+    second.restore({"epoch": 1, "seconds": 1.0, "objects": {"model": {}}})
+    with pytest.raises(Unrestorable, match=r"run.checkpoint\(\) was not called as it was before"):
+        second.train(lambda epoch: True)
 
 
 def test_a_trial_that_is_ended_is_so_whatever_the_loop_says_of_it(run) -> None:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from identities import reader, writer
 
 from clrsearch.schedules import Cyclic, trace
 from clrsearch.tasks import load_task
-from clrsearch.training import Checkpoints, Interrupted, SequentialRun, TaskData, probe
+from clrsearch.training import (
+    Checkpoints,
+    Interrupted,
+    SequentialRun,
+    TaskData,
+    Unrestorable,
+    probe,
+)
 
 CPU = torch.device("cpu")
 
@@ -49,10 +57,10 @@ def test_from_the_end_of_any_epoch(make, tmp_path) -> None:
         first = make()
         for _ in range(done):
             first.next_epoch()
-        assert checkpoints.save(7, first.state(), confirm=lambda: True)
+        assert checkpoints.save(writer(7), first.state(), confirm=lambda: True)
         torch.manual_seed(99)  # another process's generators are anywhere
         second = make()
-        second.restore(checkpoints.load(7, CPU))
+        second.restore(checkpoints.load(reader(7), CPU))
         assert [second.next_epoch() for _ in range(done, 4)] == expected[done:]
         assert torch.equal(weights(second), weights(undisturbed))
 
@@ -70,10 +78,10 @@ def test_from_between_any_two_batches(make, tmp_path) -> None:
                 found.append(first.next_epoch())
         state = first.state()
         seen.add(state["step"])
-        checkpoints.save(7, state, confirm=lambda: True)
+        checkpoints.save(writer(7), state, confirm=lambda: True)
         torch.manual_seed(99)
         second = make()
-        second.restore(checkpoints.load(7, CPU))
+        second.restore(checkpoints.load(reader(7), CPU))
         found += [second.next_epoch() for _ in range(len(found), 4)]
         assert found == expected
         assert torch.equal(weights(second), weights(undisturbed))
@@ -93,8 +101,43 @@ def test_the_seconds_add_up(make) -> None:
     assert second.seconds > first.seconds
 
 
-def test_another_models_state_is_refused(make) -> None:
-    state = make().state()
-    state["model"] = {"0.weight": torch.zeros(7, 7)}
-    with pytest.raises(RuntimeError):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"0.weight": torch.zeros(7, 7)}},
+        {"model": {}},
+        {"model": "a text"},
+        {"model": None},
+        {"optimizer": {}},
+        {"optimizer": {"state": {}, "param_groups": [{"params": [0] * 9}]}},
+        {"optimizer": [1, 2]},
+        {"epoch": "3"},
+        {"epoch": 2.0},
+        {"epoch": -1},
+        {"epoch": 5},
+        {"epoch": None},
+        {"step": 5},
+        {"step": -1},
+        {"step": [1]},
+        {"seconds": "long"},
+        {"seconds": None},
+        {"loss": torch.zeros(3)},
+        {"loss": None},
+        {"random": {}},
+        {"random": "a text"},
+        {"random": {"torch": torch.zeros(3), "numpy": (), "python": ()}},
+    ],
+    ids=str,
+)
+def test_a_state_of_another_shape_or_type_is_refused(make, changes) -> None:
+    state = make().state() | changes
+    with pytest.raises(Unrestorable, match="it does not fit: "):
         make().restore(state)
+
+
+def test_a_state_that_lacks_something_is_refused(make) -> None:
+    for name in make().state():
+        state = make().state()
+        del state[name]
+        with pytest.raises(Unrestorable, match=f"it does not fit: KeyError: '{name}'"):
+            make().restore(state)

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from identities import writer
 
 from clrsearch import service
 from clrsearch.search import ConfirmPlan, Study, StudyPlan
@@ -99,12 +100,12 @@ def test_what_is_needed_is_asked_for_after_the_folder_was_read(tmp_path) -> None
     for worker in ("a:1", "b:1"):
         checkpoints.sign(worker)
     for trial in (1, 2, 12):
-        checkpoints.save(trial, {}, confirm=lambda: True)
+        checkpoints.save(writer(trial), {}, confirm=lambda: True)
     (tmp_path / "trial-2.77.tmp").touch()
     (tmp_path / "notes.txt").touch()
 
     def needed() -> Needed:
-        checkpoints.save(3, {}, confirm=lambda: True)  # begun meanwhile
+        checkpoints.save(writer(3), {}, confirm=lambda: True)  # begun meanwhile
         checkpoints.sign("c:1")
         return Needed(trials=[1, 12], workers=["b:1"])
 
@@ -143,8 +144,9 @@ def test_what_was_saved_elsewhere_begins_again_and_says_so(
         out, errors = found.communicate(timeout=PATIENCE)
     assert found.returncode == 0
     (line,) = errors.splitlines()
-    assert line.startswith("clrsearch: trial 0 begins again: the checkpoint of its epoch ")
-    assert f" is not in {tmp_path / 'here' / study.uuid}, or cannot be read" in line
+    path = tmp_path / "here" / study.uuid / "trial-0.pt"
+    begins = f"clrsearch: trial 0 begins again: its checkpoint {path} cannot be used: it is missing"
+    assert line.startswith(f"{begins} (it was saved at epoch ")
     (record,) = service.show("mine").snapshot.records
     assert (record.number, record.state, record.drift) == (0, "complete", 0.0)
     assert list(record.values) == list(range(1, 9))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from types import MappingProxyType
+
 import pytest
 import sqlalchemy as sa
 import torch
+from identities import writer
 
 from clrsearch.errors import StudyStopped
 from clrsearch.schedules import trace
@@ -12,12 +16,13 @@ from clrsearch.search import Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
 from clrsearch.storage.slots import _slots as table
 from clrsearch.tasks import load_task
-from clrsearch.training import Checkpoints, SequentialRun, TaskData, probe, run_maker
+from clrsearch.training import Checkpoints, Identity, SequentialRun, TaskData, probe, run_maker
 from clrsearch.worker import claims
 from clrsearch.worker.lease import Lease
 from clrsearch.worker.loop import Worker, keeps_failing
 
 CPU = torch.device("cpu")
+LOOP = {"task": "loops.py:train", "epochs": 4, "metric": "error", "direction": "minimize"}
 
 
 @pytest.fixture
@@ -28,10 +33,19 @@ def begin(url, task_dir, tmp_path):
         def make(name="Tiny", *, study="mine", **keys):
             plan = StudyPlan(**({"task": f"tiny.py:{name}", "trials": 12} | keys))
             loaded = load_task(plan.task, options=plan.options, folder=task_dir)
-            facts = probe(loaded, epochs=plan.epochs, device=CPU)
+            facts = probe(
+                loaded,
+                epochs=plan.epochs,
+                metric=plan.metric,
+                direction=plan.direction,
+                device=CPU,
+            )
             made = Study.create(database, study, plan, facts, {"clrsearch": "0"})
             make_run, checkpoints = run_maker(loaded.task, facts, CPU), Checkpoints(tmp_path)
-            return made, Worker(made, make_run, CPU, checkpoints, name="w", checkpoint_seconds=10.0)
+            worker = Worker(made, make_run, CPU, checkpoints, name="w", checkpoint_seconds=10.0)
+            worker.notes = []
+            worker._on_note = worker.notes.append
+            return made, worker
 
         yield make
 
@@ -182,6 +196,44 @@ def begin_and_leave(study, values) -> int:
     return number
 
 
+def identity(study, number, changes=MappingProxyType({})) -> Identity:
+    """That of the checkpoints which :func:`begin_and_leave`'s worker could have left."""
+    record = study.trial(number)
+    given = {"study": study.uuid, "family": record.family, "params": record.params, "attempt": 1}
+    return Identity(**({"trial": number} | given | dict(changes)))
+
+
+def begin_and_save(study, task_dir, folder, changes=MappingProxyType({})):
+    """As :func:`begin_and_leave`, with a checkpoint of the first epoch: what comes out, the run."""
+    number = begin_and_leave(study, {})
+    expected = undisturbed(study, task_dir, study.trial(number))
+    task = load_task("tiny.py:Noisy", folder=task_dir).task
+    played = study.trace("cyclic", study.trial(number).params)
+    data = TaskData(task, study.facts.batch_size, CPU)
+    run = SequentialRun(task, study.facts, data, played, seed=0, device=CPU)
+    run.next_epoch()
+    study.report(number, {1: expected[1]})
+    checkpoints = Checkpoints(folder)
+    name = identity(study, number, changes)
+    checkpoints.save(name, run.state(), confirm=lambda: True)
+    if name.trial != number:
+        checkpoints.path(name.trial).rename(checkpoints.path(number))
+    return number, expected, run
+
+
+def require_begun_again(study, worker, number, expected, folder, says) -> None:
+    """The trial is complete as if undisturbed, it was told once why, and nothing is left."""
+    (record,) = study.history.records()
+    assert (record.number, record.state, record.drift) == (number, "complete", 0.0)
+    assert record.values == expected
+    assert record.seconds < 1000.0
+    (note,) = worker.notes
+    path = folder / f"trial-{number}.pt"
+    assert note.startswith(f"trial {number} begins again: its checkpoint {path} cannot be used: ")
+    assert says in note
+    assert list(folder.glob("*.pt")) == []
+
+
 def test_a_trial_that_was_begun_is_gone_on_with_under_its_number(begin, task_dir) -> None:
     study, worker = begin("Noisy", trials=1)
     number = begin_and_leave(study, {})
@@ -218,43 +270,124 @@ def test_a_checkpoint_is_what_is_gone_on_from(begin, task_dir, tmp_path) -> None
     run = SequentialRun(task, study.facts, data, played, seed=0, device=CPU)
     run.next_epoch(), run.next_epoch()
     run.seconds = 1000.0
-    Checkpoints(tmp_path).save(number, run.state(), confirm=lambda: True)
+    Checkpoints(tmp_path).save(identity(study, number), run.state(), confirm=lambda: True)
     worker.work()
     (record,) = study.history.records()
     assert record.values == expected
     assert record.seconds > 1000.0
     assert list(tmp_path.glob("*.pt")) == []
+    assert worker.notes == []
 
 
-@pytest.mark.parametrize("spoilt", ["another model", "ahead of the values", "torn"])
-def test_a_checkpoint_that_does_not_fit_is_left_aside(begin, task_dir, tmp_path, spoilt) -> None:
+def spoil_by(change):
+    """A way to spoil a file: the function that makes its bytes others."""
+    return lambda path: path.write_bytes(change(path.read_bytes()))
+
+
+def torn_inside(state) -> dict:
+    """Every entry of a state is another type's."""
+    return {name: [name] for name in state}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (spoil_by(lambda whole: whole[:2000]), "it is damaged (its checksum"),
+        (spoil_by(lambda whole: whole[:-1] + bytes([whole[-1] ^ 1])), "it is damaged (its chec"),
+        (spoil_by(lambda whole: b""), "it is damaged, or written by an earlier version"),
+        (lambda path: (path.unlink(), path.mkdir()), "it cannot be read: Is a directory"),
+        (lambda path: torch.save({"epoch": 1}, path), "or written by an earlier version"),
+    ],
+)
+def test_a_damaged_checkpoint_is_told_and_the_trial_begins_again(
+    begin, task_dir, tmp_path, spoil, says
+) -> None:
     study, worker = begin("Noisy", trials=1)
-    number = begin_and_leave(study, {})
-    expected = undisturbed(study, task_dir, study.trial(number))
-    name = "Tiny" if spoilt == "another model" else "Noisy"
-    task = load_task(f"tiny.py:{name}", folder=task_dir).task
-    played = study.trace("cyclic", study.trial(number).params)
-    data = TaskData(task, study.facts.batch_size, CPU)
-    run = SequentialRun(task, study.facts, data, played, seed=0, device=CPU)
-    run.next_epoch()
-    if spoilt != "ahead of the values":
-        study.report(number, {1: expected[1]})
-    Checkpoints(tmp_path).save(number, run.state(), confirm=lambda: True)
-    if spoilt == "torn":
-        path = tmp_path / f"trial-{number}.pt"
-        path.write_bytes(path.read_bytes()[:2000])
+    number, expected, _ = begin_and_save(study, task_dir, tmp_path)
+    spoil(tmp_path / f"trial-{number}.pt")
+    worker._checkpoint_seconds = 0.0
+    worker.work()
+    require_begun_again(study, worker, number, expected, tmp_path, says)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"study": "another"}, "it belongs to another trial (study: another)"),
+        ({"trial": 7}, "it belongs to another trial (trial: 7)"),
+        ({"family": "step"}, "it belongs to another trial (family: step)"),
+        ({"params": {}}, "it belongs to another trial (params: {})"),
+        ({"attempt": 5}, "it is of attempt 5, and this is attempt 2"),
+    ],
+)
+def test_another_trials_checkpoint_is_told_and_the_trial_begins_again(
+    begin, task_dir, tmp_path, changes, says
+) -> None:
+    study, worker = begin("Noisy", trials=1)
+    number, expected, _ = begin_and_save(study, task_dir, tmp_path, changes)
+    worker.work()
+    require_begun_again(study, worker, number, expected, tmp_path, says)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (torn_inside, "it does not fit: TypeError"),
+        (lambda state: state | {"model": {}}, "it does not fit: RuntimeError"),
+        (lambda state: state | {"step": 99}, "it does not fit: ValueError"),
+        (lambda state: {}, "it does not fit: KeyError"),
+        (lambda state: state | {"epoch": 3}, "ahead of the values in the database"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_told_and_the_trial_begins_again(
+    begin, task_dir, tmp_path, change, says
+) -> None:
+    study, worker = begin("Noisy", trials=1)
+    number, expected, run = begin_and_save(study, task_dir, tmp_path)
+    name = identity(study, number)
+    Checkpoints(tmp_path).save(name, change(run.state()), confirm=lambda: True)
+    worker.work()
+    require_begun_again(study, worker, number, expected, tmp_path, says)
+
+
+def test_a_loop_whose_parts_do_not_fit_begins_again(begin, task_dir, tmp_path) -> None:
+    study, worker = begin(**LOOP, trials=1)
+    number = begin_and_leave(study, {1: 0.5})
+    state = {"epoch": 1, "seconds": 1.0, "objects": {"model": {}, "optimizer": {}}}
+    Checkpoints(tmp_path).save(identity(study, number), state, confirm=lambda: True)
     worker.work()
     (record,) = study.history.records()
-    assert record.values == expected
+    assert (record.number, record.state, len(record.values)) == (number, "complete", 4)
+    (note,) = worker.notes
+    path = tmp_path / f"trial-{number}.pt"
+    assert note.startswith(f"trial {number} begins again: its checkpoint {path} cannot be used: ")
+    assert "it does not fit: RuntimeError: Error(s) in loading state_dict" in note
+
+
+def test_a_checkpoint_folder_that_is_removed_under_a_worker_is_made_anew(begin, tmp_path) -> None:
+    study, worker = begin(trials=3, pruner="none")
+    folder = tmp_path / "gone"
+    worker._checkpoints.folder = folder
+    worker._checkpoint_seconds = 0.0
+    report = study.report
+
+    def remove_and_report(trial, values):
+        shutil.rmtree(folder, ignore_errors=True)
+        return report(trial, values)
+
+    study.report = remove_and_report
+    worker.work()
+    assert study.slots.counts() == {SlotState.COMPLETE: 3}
+    assert worker.notes == []
 
 
 def test_checkpoints_are_written_so_far_apart(begin, tmp_path, monkeypatch) -> None:
     saved = []
     save = Checkpoints.save
 
-    def note(self, trial, state, *, confirm):
-        saved.append((trial, state["epoch"]))
-        return save(self, trial, state, confirm=confirm)
+    def note(self, whose, state, *, confirm):
+        saved.append((whose.trial, state["epoch"]))
+        return save(self, whose, state, confirm=confirm)
 
     monkeypatch.setattr(Checkpoints, "save", note)
     _, worker = begin(trials=2, pruner="none")
@@ -292,8 +425,10 @@ def test_what_was_killed_between_the_trials_end_and_the_slots_is_tidied(
     slot = study.slots.claim("gone")
     number = study.begin(slot, study.space.first("cyclic")[0], {"worker": "gone", "device": "cpu"})
     study.slots.bind(slot, number)
-    Checkpoints(tmp_path).save(number, {}, confirm=lambda: True)
-    Checkpoints(tmp_path).save(7, {}, confirm=lambda: True)  # of a trial whose slot has ended
+    Checkpoints(tmp_path).save(writer(number), {}, confirm=lambda: True)
+    Checkpoints(tmp_path).save(
+        writer(7), {}, confirm=lambda: True
+    )  # of a trial whose slot has ended
     if end == "complete":
         study.complete(number, 0.5, {})
     else:

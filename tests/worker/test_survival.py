@@ -23,6 +23,7 @@ from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
+from clrsearch.training.checkpoint import read
 
 PATIENCE = 300.0  # seconds for what takes a few on an idle machine
 ALONE = ConfirmPlan(enabled=False)  # the search alone
@@ -138,7 +139,7 @@ def test_workers_do_not_survive_the_run_that_started_them(
         slots = Study(database, "mine").slots
         assert (slots.counts(), slots.claims()) == ({SlotState.OPEN: 1}, [])
     (path,) = url.file.with_name("studies-checkpoints").glob("*/*.pt")
-    assert 2 <= torch.load(path, weights_only=True)["epoch"] < 8
+    assert 2 <= torch.load(read(path)[1], weights_only=True)["epoch"] < 8
     (log,) = url.file.with_name("studies-checkpoints").glob("*/logs/*.log")
     assert log.read_text() == ""
 
@@ -150,9 +151,18 @@ def began(url) -> bool:
     return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("number", "damaged"),
+    [
+        (signal.SIGTERM, False),
+        (signal.SIGUSR2, False),
+        (signal.SIGINT, False),
+        (signal.SIGHUP, False),
+        (signal.SIGTERM, True),
+    ],
+)
 def test_who_is_asked_to_leave_saves_and_opens_the_slot_at_once(
-    url, task_dir, tmp_path, monkeypatch, number
+    url, task_dir, tmp_path, monkeypatch, number, damaged
 ) -> None:
     gate = tmp_path / "gate"
     monkeypatch.setenv("CLRSEARCH_TEST_GATE", str(gate))
@@ -168,11 +178,17 @@ def test_who_is_asked_to_leave_saves_and_opens_the_slot_at_once(
     with open_database(url) as database:
         assert Study(database, "mine").slots.counts() == {SlotState.OPEN: 1}
     (path,) = url.file.with_name("studies-checkpoints").glob("*/*.pt")
-    state = torch.load(path, weights_only=True)
-    assert 2 <= state["epoch"] < 8
+    identity, content = read(path)
+    assert 2 <= torch.load(content, weights_only=True)["epoch"] < 8
     (before,) = records(url)
     assert before.state == "running"
-    service.work("mine", device="cpu", task_dir=task_dir)
+    assert (identity.params, identity.attempt) == (before.params, 1)
+    notes = []
+    if damaged:
+        path.write_bytes(path.read_bytes()[:-40])
+    service.work("mine", device="cpu", task_dir=task_dir, on_note=notes.append)
+    reason = f"its checkpoint {path} cannot be used: it is damaged (its checksum does not match)"
+    assert notes == ([f"trial 0 begins again: {reason}"] if damaged else [])
     require_whole(task_dir, trials=1)
     assert not path.exists()
 
