@@ -8,12 +8,32 @@ ClrsearchError
 ├── StorageError         the database cannot be reached, read or written
 ├── StudyError           a study or trial is unknown, or not in the state the call needs
 │   └── PlanMismatch     a study of this name was asked to do something else
-└── StudyStopped         the task failed again and again, so every worker left
+├── StudyStopped         the task failed again and again, so every worker left
+└── FailsHere            trials kept failing in one process, or on one machine, so it left
 """
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the commands that train end with."""
+
+    DONE = 0
+    ERROR = 2
+    """That another process would meet as well."""
+    STOPPED = 3
+    """The study was stopped, for its task fails again and again."""
+    FAILS_HERE = 4
+    """Trials kept failing here; a fresh process, or another machine, may do better."""
+    INTERRUPTED = 130
 
 
 class ClrsearchError(Exception):
     """The root of every error this package raises on purpose."""
+
+    exit_code = ExitCode.ERROR
 
 
 class PlanError(ClrsearchError):
@@ -51,6 +71,14 @@ class PlanMismatch(StudyError):
 class StudyStopped(ClrsearchError):
     """The task failed again and again; ``traceback`` is that of the last failure."""
 
+    exit_code = ExitCode.STOPPED
+
     def __init__(self, message: str, traceback: str) -> None:
         super().__init__(message)
         self.traceback = traceback
+
+
+class FailsHere(ClrsearchError):
+    """Trials kept failing in one process, or on one machine; others may be healthy."""
+
+    exit_code = ExitCode.FAILS_HERE

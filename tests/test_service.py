@@ -19,6 +19,7 @@ import torch
 from clrsearch import service
 from clrsearch.errors import (
     ClrsearchError,
+    FailsHere,
     PlanError,
     PlanMismatch,
     StorageError,
@@ -147,7 +148,7 @@ def test_a_mended_task_begins_anew_where_nothing_but_failures_would_be_lost(
     copied = tmp_path / "mine.py"
     text = (task_dir / "tiny.py").read_text()
     copied.write_text(text)
-    with pytest.raises(StudyStopped):
+    with pytest.raises(FailsHere):
         work_here(tmp_path, "mine", task="mine.py:FailsLater")
     copied.write_text(text.replace('raise KeyError("no such column")', "pass"))
     result = run(tmp_path, task="mine.py:FailsLater", trials=3)
@@ -177,8 +178,9 @@ def test_a_task_that_keeps_failing_stops_the_study_and_shows_why(url, task_dir) 
         run(task_dir, task="tiny.py:FailsLater", trials=30, name="failing")
     assert 'raise KeyError("no such column")' in caught.value.traceback
     shown = service.show("failing").snapshot
-    assert len(shown.records) == 3
-    with pytest.raises(StudyError, match=r"no complete trial yet: 0 complete, .* 1 failed of 30"):
+    assert [record.slot for record in shown.records] == [0, 1, 2]
+    assert len({record.worker for record in shown.records}) == 2
+    with pytest.raises(StudyError, match=r"no complete trial yet: 0 complete, .* 0 failed of 30"):
         service.best("failing")
 
 

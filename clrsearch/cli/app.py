@@ -58,7 +58,7 @@ def takes(words: Sequence[str], option: str) -> bool:
 
 
 def main() -> None:
-    """The entry point: an error of ours is one line on stderr, and exit code 2."""
+    """The entry point: an error of ours is one line on stderr, and its exit code."""
     from clrsearch.errors import ClrsearchError
 
     try:
@@ -68,4 +68,4 @@ def main() -> None:
         from clrsearch.cli.output import print_error
 
         print_error(error)
-        sys.exit(2)
+        sys.exit(error.exit_code)

@@ -216,31 +216,26 @@ def worker(
     """Join a study: work on it until no trial is left, or up to a limit."""
     from clrsearch import service
     from clrsearch.cli import output
-    from clrsearch.errors import StudyStopped
 
-    try:
-        service.work(
-            name,
-            storage=storage_option(storage, storage_file),
-            device=device,
-            task_dir=task_dir,
-            data_dir=data_dir,
-            checkpoint_dir=checkpoint_dir,
-            checkpoint_seconds=checkpoint_seconds,
-            storage_patience=storage_patience,
-            allow_drift=allow_drift,
-            max_minutes=max_minutes,
-            max_trials=max_trials,
-            idle_wait=idle_wait,
-            worker=worker_name,
-            ends_with_parent=ends_with_parent,
-            on_end=output.print_trial,
-            on_wait=output.print_wait,
-            on_note=output.print_note,
-        )
-    except StudyStopped as stopped:
-        output.print_error(stopped)
-        raise typer.Exit(3) from stopped  # launchers do not replace a worker that ends with 3
+    service.work(
+        name,
+        storage=storage_option(storage, storage_file),
+        device=device,
+        task_dir=task_dir,
+        data_dir=data_dir,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_seconds=checkpoint_seconds,
+        storage_patience=storage_patience,
+        allow_drift=allow_drift,
+        max_minutes=max_minutes,
+        max_trials=max_trials,
+        idle_wait=idle_wait,
+        worker=worker_name,
+        ends_with_parent=ends_with_parent,
+        on_end=output.print_trial,
+        on_wait=output.print_wait,
+        on_note=output.print_note,
+    )
 
 
 def range_test(
@@ -310,7 +305,8 @@ def chosen_watch(*, json: bool) -> Watch:
 def print_ended(result: Result, *, json: bool) -> None:
     """Print what a study has come to; exit with 130 if it was interrupted."""
     from clrsearch.cli import output
+    from clrsearch.errors import ExitCode
 
     output.print_result(result, json=json)
     if result.interrupted:
-        raise typer.Exit(130)
+        raise typer.Exit(ExitCode.INTERRUPTED)

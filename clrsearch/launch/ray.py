@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from clrsearch.causes import complaint
-from clrsearch.errors import ClrsearchError, PlanError
+from clrsearch.errors import ClrsearchError, ExitCode, PlanError
 from clrsearch.launch.launcher import Command, how_it_ended
 
-LAST_WORDS = (0, 2, 3)  # no slot is left; an error that another would meet too; a stopped study
+LAST_WORDS = (ExitCode.DONE, ExitCode.ERROR, ExitCode.STOPPED)  # another would say the same
 CONNECT_SECONDS = 10.0  # Ray itself would try for minutes
 _PR_SET_PDEATHSIG = 1
 

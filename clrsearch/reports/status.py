@@ -24,7 +24,7 @@ from clrsearch.reports.snapshot import ENDS
 from clrsearch.reports.tables import plain_table
 from clrsearch.reports.terminal import one_line
 from clrsearch.search import Record, Study
-from clrsearch.storage import Claim, SlotState, budget, unfinished
+from clrsearch.storage import Claim, SlotState, budget, host_of, unfinished
 
 RECENT = 20  # trials that the pace is the mean of
 FEWEST = 3  # below that it is not known
@@ -54,7 +54,7 @@ class Holder:
     @property
     def host(self) -> str:
         """The machine it runs on."""
-        return self.worker.partition(":")[0]
+        return host_of(self.worker)
 
     @property
     def pid(self) -> int | None:

@@ -20,6 +20,7 @@ from clrsearch.storage.slots import (
     Slots,
     SlotState,
     budget,
+    host_of,
     slot_owners,
     unfinished,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "cause",
     "condition",
     "has_studies",
+    "host_of",
     "is_outage",
     "make_roles",
     "open_database",

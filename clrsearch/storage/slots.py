@@ -53,7 +53,7 @@ _slots = sa.Table(
     sa.Column("seed_index", sa.Integer),  # ... on which seed
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("trial", sa.Integer),
-    sa.Column("worker", sa.String(255)),
+    sa.Column("worker", sa.String(255)),  # its holder; where it is open, who failed it last
     sa.Column("attempt", sa.Integer, nullable=False),  # how often it was claimed
     sa.Column("losses", sa.Integer, nullable=False, server_default="0"),  # since the checkpoint
     sa.Column("expires", sa.Double),  # epoch seconds of the database's clock
@@ -133,6 +133,11 @@ class Claim:
     def expired(self) -> bool:
         """Whether the lease has run out."""
         return self.age > LEASE_SECONDS
+
+
+def host_of(worker: str) -> str:
+    """The machine in a worker's name, which begins with it."""
+    return worker.partition(":")[0]
 
 
 def create_slot_table(engine: sa.Engine) -> None:
@@ -247,14 +252,18 @@ class Slots:
 
         A slot that is held in the worker's name already is one that it claimed just before the
         connection broke, so that it never heard of it: that one comes first. Then come slots whose
-        trial has begun and was interrupted, before those that have not begun.
+        trial has begun and was interrupted, before those that have not begun. Of these, slots whose
+        last trial failed on the worker's machine come after the others, and those whose last trial
+        failed in its own hands are the last.
         """
         claimed, opened = (_slots.c.state == state for state in (SlotState.CLAIMED, SlotState.OPEN))
         mine = sa.and_(claimed, _slots.c.worker == worker)
         first = (
             sa.select(_slots)
             .where(self._ours, sa.or_(mine, opened))
-            .order_by(sa.case((claimed, 0), (_BEGUN, 1), else_=2), _slots.c.number)
+            .order_by(
+                sa.case((claimed, 0), (_BEGUN, 1), else_=2), _reluctance(worker), _slots.c.number
+            )
             .limit(1)
         )
         while True:
@@ -349,10 +358,12 @@ class Slots:
     def hand_back(self, slot: Slot, *, anew: bool = False) -> bool:
         """Open the slot again; False where the claim no longer stands.
 
-        ``anew`` is for another trial: what was noted of the last one is forgotten.
+        ``anew`` is for another trial, for the last one has failed: what was noted of that is
+        forgotten, but not who failed it.
         """
         opened = {"state": SlotState.OPEN, "worker": None, "expires": None}
-        return self._update(slot, **opened, **(_ANEW if anew else {}))
+        failed = {**_ANEW, "worker": slot.worker}
+        return self._update(slot, **opened | (failed if anew else {}))
 
     def _update(self, slot: Slot, **values: object) -> bool:
         held = (
@@ -436,3 +447,10 @@ class Slots:
         """Remove all of them."""
         with self._engine.begin() as connection:
             connection.execute(_slots.delete().where(self._ours))
+
+
+def _reluctance(worker: str) -> sa.ColumnElement[int]:
+    """How little an open slot is for a worker: another process or machine is to try it first."""
+    failed_by = _slots.c.worker
+    here = failed_by.startswith(f"{host_of(worker)}:", autoescape=True)
+    return sa.case((failed_by == worker, 2), (here, 1), else_=0)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from clrsearch.causes import shortened
-from clrsearch.errors import StorageError, StudyStopped, TaskError, TaskRaised
+from clrsearch.errors import FailsHere, StorageError, StudyStopped, TaskError
 from clrsearch.schedules import Trace, Value
 from clrsearch.search import Record, Study, suggest
 from clrsearch.storage import DATABASE_ERRORS, PATIENCE_SECONDS, Patience, Slot, SlotState
@@ -28,12 +28,12 @@ from clrsearch.training import (
 )
 from clrsearch.worker.attempt import Attempt, TrialEnded
 from clrsearch.worker.claims import Claims
+from clrsearch.worker.failures import keeps_failing, reason_to_leave, told
 from clrsearch.worker.folder import SharedFolder
 from clrsearch.worker.lease import Lease
 from clrsearch.worker.losses import why_given_up
 from clrsearch.worker.signals import Interruption
 
-FAILURES = 3  # in a row, with no trial complete, stop the study
 LONGEST_CURVES = 3000  # numbers of up to 20 characters
 LONGEST_TRACEBACK = 10_000  # characters: MySQL keeps 64 kB
 FRESH_SECONDS = 2.0  # how old the history may be that a pruning decision sees
@@ -95,6 +95,7 @@ class Worker:
         self._folder = SharedFolder(study.slots, checkpoints, name, on_note)
         self._patience = Patience(patience, sleep=self._sleep, on_wait=self._trouble)
         self._claims = Claims(study.slots, name, patience=self._patience, sleep=self._sleep)
+        self._failures: list[TaskError] = []  # of this worker's latest trials
 
     def work(self) -> bool:
         """Work until no slot is left to claim, or until a signal or a limit of the process.
@@ -104,6 +105,7 @@ class Worker:
 
         Raises:
             StudyStopped: the task's code fails again and again.
+            FailsHere: it does in this process, and slots are left to others.
             StorageError: a checkpoint cannot be written.
             SQLAlchemyError, StorageInternalError: an error of the database that does not pass, or
                 an outage that outlasts patience.
@@ -113,6 +115,9 @@ class Worker:
                 stopped = self._patience(lambda: self._study.stopped)
                 if stopped is not None:
                     raise StudyStopped(f"{self._study.name} was stopped: its task fails", stopped)
+                reason = reason_to_leave(self._failures)
+                if reason is not None and self._patience(self._study.slots.unfinished):
+                    raise FailsHere(reason)
                 slot = self._claims.next(stay=self._patience(self._confirms))
                 if slot is None:
                     self._patience(self._clean_up)
@@ -147,15 +152,22 @@ class Worker:
             except TaskError as error:
                 if trial is not None and lease.settle(self._sleep):
                     self._patience(partial(self._failed, slot, trial.number, error))
+                    self._failures.append(error)
             except (StorageError, *DATABASE_ERRORS):
                 self._hand_back(slot)
                 raise
-        if trial is None:
+        if trial is not None:
+            self._note_end(trial.number)
+
+    def _note_end(self, trial: int) -> None:
+        """Tell of a trial, and count it, if it has ended."""
+        ended = self._patience(partial(self._study.trial, trial))
+        if ended.state == "running":
             return
-        ended = self._patience(partial(self._study.trial, trial.number))
-        if ended.state != "running":
-            self._interruption.count()
-            self._on_end(ended)
+        if ended.state != "failed":
+            self._failures.clear()
+        self._interruption.count()
+        self._on_end(ended)
 
     def _train(self, slot: Slot, lease: Lease, trial: Begun) -> None:
         """Train and tell the trial, from its checkpoint, or from its beginning if that is no use.
@@ -319,8 +331,7 @@ class Worker:
     def _failed(self, slot: Slot, trial: int, error: TaskError, *, retry: bool = True) -> None:
         """Store the traceback; open the slot for another try, or use it up."""
         study = self._study
-        told = (isinstance(error, TaskRaised) and error.traceback) or str(error)
-        traceback = shortened(told, LONGEST_TRACEBACK)
+        traceback = shortened(told(error), LONGEST_TRACEBACK)
         records = study.history.records()
         failures = sum(r.slot == slot.number and r.state == "failed" for r in records)
         final = not retry or failures >= study.plan.retries
@@ -329,8 +340,8 @@ class Worker:
             study.slots.finish(slot, SlotState.FAILED)
         else:
             study.slots.hand_back(slot, anew=True)
-        records = study.history.records()
-        if keeps_failing(records):
+        live = [claim.worker for claim in study.slots.claims() if not claim.expired]
+        if keeps_failing(study.history.records(), live):
             study.stop(traceback)
         self._checkpoints.remove(trial)
 
@@ -350,14 +361,3 @@ def epoch_ends(ends: Trace) -> dict[str, Any]:
         return {}
     momenta = {} if ends.momenta is None else {"momenta": ends.momenta.tolist()}
     return {"rates": ends.rates.tolist(), **momenta}
-
-
-def keeps_failing(records: list[Record]) -> bool:
-    """Whether the latest trials to end all failed and none of the study has completed."""
-    ended = sorted((each.ended, each.number, each) for each in records if each.ended is not None)
-    latest = [record for _, _, record in ended[-FAILURES:]]
-    return (
-        len(latest) == FAILURES
-        and all(record.state == "failed" for record in latest)
-        and all(record.state != "complete" for record in records)
-    )

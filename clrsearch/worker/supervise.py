@@ -10,16 +10,17 @@ from contextlib import contextmanager
 
 from clrsearch import proposals
 from clrsearch.causes import complaint
-from clrsearch.errors import ClrsearchError, StudyStopped
+from clrsearch.errors import ClrsearchError, ExitCode, FailsHere, StudyStopped
 from clrsearch.launch import Command, Ended, Launcher
 from clrsearch.search import Study
 from clrsearch.storage import Patience, Tolerance
 from clrsearch.worker.names import worker_name
 
 POLL_SECONDS = 0.5
-LEFT_IN_ORDER = (0, 3)  # no slot is left; the study was stopped
-NOT_REPLACED = (*LEFT_IN_ORDER, 2)  # 2: an error that another worker would meet as well
+LEFT_IN_ORDER = (ExitCode.DONE, ExitCode.STOPPED)
+NOT_REPLACED = (*LEFT_IN_ORDER, ExitCode.ERROR)
 EARLY_DEATHS = 5  # in a row, before a slot was claimed, and a worker's post is given up
+FAILING_ENDS = 3  # in a row, without a trial that did not fail, and it is given up as well
 
 
 class Supervisor:
@@ -48,21 +49,23 @@ class Supervisor:
         self._tolerance = Tolerance(patience)
         self._names: list[str] = []  # of all that were ever started, as the launcher counts them
         self._post_of: list[int] = []
-        self._early = [0] * len(posts)
+        self._fruitless = [0] * len(posts)  # how many workers in a row there
         self._lost: list[Ended] = []  # whose slots are not released yet
-        self._complaints: list[Ended] = []
+        self._complaints: dict[int, Ended] = {}  # of the posts' last workers
         self._told: set[int] = set()  # exit codes
         self._interrupted = False
 
     def watch(self) -> bool:
         """Start the workers and watch until all have left; whether they were told to.
 
-        A worker that is killed or crashes is replaced, and its slot is open at once. Ctrl-C,
-        SIGTERM and SIGHUP ask the workers to leave; a second Ctrl-C or SIGTERM ends them.
+        A worker that is killed or crashes is replaced, and its slot is open at once; so is one that
+        left because trials failed there. Ctrl-C, SIGTERM and SIGHUP ask the workers to leave; a
+        second Ctrl-C or SIGTERM ends them.
 
         Raises:
             StudyStopped: the task's code failed again and again.
             ClrsearchError: slots are left because workers gave up; with the last one's complaint.
+            FailsHere: that is because trials kept failing here.
             SQLAlchemyError, StorageInternalError: an error of the database that does not pass, or
                 an outage that outlasts patience.
         """
@@ -88,7 +91,9 @@ class Supervisor:
             )
         left = self._patience(lambda: sum(each.slots.unfinished() for each in stages))
         if self._complaints and left and not self._interrupted:
-            raise ClrsearchError(self._why(left, self._complaints[-1]))
+            *_, last = self._complaints.values()
+            kind = FailsHere if last.code == ExitCode.FAILS_HERE else ClrsearchError
+            raise kind(self._why(left, last))
         return self._interrupted
 
     def _interrupt(self) -> None:
@@ -115,18 +120,23 @@ class Supervisor:
         """Take note of who has left, release what they held, and replace whom it makes sense to."""
         for ended in self._launcher.poll():
             self._lost.append(ended)
+            post = self._post_of[ended.index]
+            self._complaints.pop(post, None)
             if ended.code not in LEFT_IN_ORDER:
-                self._complaints.append(ended)
+                self._complaints[post] = ended
         with self._tolerance():
             while self._lost:
                 ended = self._lost[0]
-                held = sum(self._release(each, ended) for each in self._study.stages())
+                name, stages = self._names[ended.index], self._study.stages()
+                successful = any(_had_success(each, name) for each in stages)
+                held = sum(self._release(each, ended) for each in stages)
                 del self._lost[0]
                 post = self._post_of[ended.index]
-                self._early[post] = 0 if held else self._early[post] + 1
+                self._fruitless[post] = 0 if successful or held else self._fruitless[post] + 1
                 self._tell(ended)
+                most = FAILING_ENDS if ended.code == ExitCode.FAILS_HERE else EARLY_DEATHS
                 wanted = not self._interrupted and ended.code not in NOT_REPLACED
-                if wanted and self._early[post] < EARLY_DEATHS:
+                if wanted and self._fruitless[post] < most:
                     self._hire([post])
             self._on_change()
 
@@ -147,9 +157,10 @@ class Supervisor:
         self._on_note(f"a worker {ended.how}{_last_words(ended)}; its output is in {ended.log}")
 
     def _why(self, left: int, ended: Ended) -> str:
-        how = f"{ended.how}{_last_words(ended)}"
-        again = proposals.again()
-        return f"{left} trials are left, and the last worker {how}: {again} goes on"
+        words, again = _last_words(ended), proposals.again()
+        if ended.code == ExitCode.FAILS_HERE:
+            return f"{left} trials are left, and they kept failing here{words}: {again} goes on"
+        return f"{left} trials are left, and the last worker {ended.how}{words}: {again} goes on"
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -178,6 +189,13 @@ class Supervisor:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _had_success(stage: Study, worker: str) -> bool:
+    """Whether a trial has ended in the worker's hands, and has not failed."""
+    records = stage.history.records()
+    ends = [each.state for each in records if each.worker == worker]
+    return any(end not in ("running", "failed") for end in ends)
 
 
 def _last_words(ended: Ended) -> str:

@@ -113,6 +113,19 @@ def test_a_run_that_was_cancelled_is_open_again_when_it_is_asked_for(slots) -> N
     assert (runs.claim("w").finalist, runs.claim("v").seed_index) == (3, 3)
 
 
+def test_a_failed_slot_is_for_another_machine_first_then_for_another_process(slots) -> None:
+    slots.hand_back(slots.claim("one:1:a"), anew=True)
+    slots.hand_back(slots.claim("one:1:b"), anew=True)  # not slot 0, which failed on its machine
+    assert slots.claim("one:1:a").number == 2
+    elsewhere = slots.claim("two:1:a")
+    assert elsewhere.number == 0
+    slots.hand_back(elsewhere, anew=True)
+    last = slots.claim("two:1:a")
+    assert last.number == 1
+    slots.finish(last, SlotState.COMPLETE)
+    assert slots.claim("two:1:a").number == 0
+
+
 def test_a_claim_whose_answer_was_lost_is_found_by_the_next(slots) -> None:
     unheard = slots.claim("w")
     again = slots.claim("w")

@@ -163,7 +163,7 @@ def test_a_run_shows_it_nowhere(port, task_dir, tmp_path, given) -> None:
     )
     lines, environments = watch(running)
     out, errors = running.communicate()
-    assert running.returncode == 2
+    assert running.returncode == 3
     assert "no such column" in errors
     assert "worker" in lines.decode()
     for canary in CANARIES:

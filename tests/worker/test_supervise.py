@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from clrsearch.errors import ClrsearchError, StudyStopped
+from clrsearch.errors import ClrsearchError, FailsHere, StudyStopped
 from clrsearch.launch import Command, LocalLauncher
 from clrsearch.search import Study
 from clrsearch.storage import SlotState, open_database
@@ -139,6 +139,31 @@ def test_an_error_that_another_would_meet_as_well_is_told_at_once(study) -> None
     with pytest.raises(ClrsearchError, match=r"ended with code 2 \(no room\): run again"):
         supervisor(study, program).watch()
     assert len(started) == 1
+
+
+def test_who_leaves_for_its_failures_is_replaced_until_none_has_had_success(study) -> None:
+    program = "import sys; print('clrsearch: bad luck', file=sys.stderr); sys.exit(4)"
+    said = r"^3 trials are left, and the workers here kept failing \(bad luck\): clrsearch status"
+    with pytest.raises(FailsHere, match=said):
+        supervisor(study, program).watch()
+    assert len(started) == 3
+
+
+def test_a_success_in_between_lets_it_be_replaced_again(study) -> None:
+    program = CLAIM.replace(
+        "        slots.finish(slot, SlotState.COMPLETE)\n",
+        "        study = Study(database, 'mine')\n"
+        "        first = study.space.first('cyclic')[0]\n"
+        "        trial = study.begin(slot, first, {'worker': name, 'device': 'cpu'})\n"
+        "        if slot.number == 1: study.complete(trial, 0.5, {})\n"
+        "        else: study.fail(trial, {'error': 'no luck', 'final': True})\n"
+        "        slots.finish(slot, SlotState.COMPLETE)\n"
+        "        sys.exit(4)\n",
+    )
+    study.grow(6)
+    with pytest.raises(FailsHere, match="1 trials are left"):
+        supervisor(study, program).watch()
+    assert len(started) == 5  # a failure, a success, three failures
 
 
 def test_a_stopped_study_is_told_with_its_traceback(study) -> None:
