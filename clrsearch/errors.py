@@ -21,6 +21,8 @@ class ExitCode(IntEnum):
     """What the commands that train end with."""
 
     DONE = 0
+    INCOMPLETE = 1
+    """The study has ended without a result, or with trials that failed for good."""
     ERROR = 2
     """That another process would meet as well."""
     STOPPED = 3

@@ -102,9 +102,7 @@ def _print_next_steps(result: Result) -> None:
     say(f"Saved in {result.storage}")
     if result.interrupted:
         say(f"Interrupted: {proposals.again()} goes on.")
-    elif now.leader is None:
-        say(f"No trial completed: {proposals.command('show', now.name)} lists them.")
-    else:
+    elif now.leader is not None:
         steps = {
             "Keep this code": f"{proposals.command('best', now.name)} > schedule.py",
             "Run the leader again": proposals.command("replay", now.name, now.leader.number),
@@ -128,7 +126,7 @@ def print_wait(cause: str) -> None:
 
 
 def print_note(text: str) -> None:
-    """A worker's line for what it has noticed, and goes on in spite of."""
+    """A line for what is amiss, though no error."""
     say(f"clrsearch: {text}", error=True)
 
 

@@ -303,10 +303,13 @@ def chosen_watch(*, json: bool) -> Watch:
 
 
 def print_ended(result: Result, *, json: bool) -> None:
-    """Print what a study has come to; exit with 130 if it was interrupted."""
+    """Print what a study has come to; exit with its code if that is not all that was asked for."""
     from clrsearch.cli import output
     from clrsearch.errors import ExitCode
 
     output.print_result(result, json=json)
     if result.interrupted:
         raise typer.Exit(ExitCode.INTERRUPTED)
+    if result.shortfall is not None:
+        output.print_note(result.shortfall)
+        raise typer.Exit(ExitCode.INCOMPLETE)

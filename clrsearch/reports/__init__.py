@@ -12,6 +12,7 @@ from clrsearch.reports.pictures import (
     picture_of_scores,
 )
 from clrsearch.reports.sentence import verdict_sentence
+from clrsearch.reports.shortfall import shortfall
 from clrsearch.reports.snapshot import Snapshot, snapshot
 from clrsearch.reports.source import source_code
 from clrsearch.reports.status import (
@@ -75,6 +76,7 @@ __all__ = [
     "schedule_line",
     "schedule_values",
     "schedules_figure",
+    "shortfall",
     "snapshot",
     "source_code",
     "status_advice",

@@ -7,6 +7,7 @@ import json
 from datetime import timedelta
 from typing import Any
 
+from clrsearch.reports.confirmed import Confirmed
 from clrsearch.reports.snapshot import ENDS, Snapshot
 from clrsearch.schedules import Schedule, Value
 from clrsearch.search import GROUPS, Record
@@ -50,9 +51,9 @@ def schedule_values(found: Schedule) -> dict[str, Value]:
     return {name: value for name, value in shown.items() if value is not None}
 
 
-def ends(snapshot: Snapshot) -> str:
+def ends(counted: Snapshot | Confirmed) -> str:
     """How the slots that are used up ended."""
-    return ", ".join(f"{snapshot.slots[end]} {end}" for end in ENDS)
+    return ", ".join(f"{counted.slots.get(end, 0)} {end}" for end in ENDS)
 
 
 def duration(seconds: float) -> str:

@@ -45,13 +45,16 @@ def delete(
 def retry(name: str, *, storage: Storage = None) -> int:
     """Give each failed slot of a study another try with the same parameters; how many there were.
 
+    Those of its confirmation as well.
+
     Raises:
         StudyError: there is no such study.
     """
     with open_database(storage_url(storage)) as database:
-        study = Study(database, name)
-        study.stop(None)
-        return study.slots.retry()
+        stages = Study(database, name).stages()
+        for each in stages:
+            each.stop(None)
+        return sum(each.slots.retry() for each in stages)
 
 
 def cancel(name: str, *, storage: Storage = None) -> int:

@@ -19,7 +19,7 @@ from clrsearch.launch import (
     SlurmSubmitter,
     Submitter,
 )
-from clrsearch.reports import Snapshot, snapshot
+from clrsearch.reports import Snapshot, shortfall, snapshot
 from clrsearch.search import Study
 from clrsearch.service.drift import load_same
 from clrsearch.service.place import (
@@ -125,8 +125,10 @@ def launch_local(
                 on_change=on_change,
                 on_note=on_note,
             )
+            now = Patience(workers.storage_patience)(lambda: snapshot(study))
             return Result(
-                snapshot=Patience(workers.storage_patience)(lambda: snapshot(study)),
+                snapshot=now,
+                shortfall=shortfall(study, now),
                 storage=ready.url,
                 task_dir=ready.task_dir,
                 interrupted=interrupted,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from clrsearch import proposals
 from clrsearch.errors import PlanError, PlanMismatch
-from clrsearch.reports import Snapshot, snapshot
+from clrsearch.reports import Snapshot, shortfall, snapshot
 from clrsearch.search import RangeTest, Study, StudyPlan, build_space, differences, exists
 from clrsearch.service.drift import Code, load_code, refuse_drift, versions
 from clrsearch.service.place import (
@@ -48,9 +48,13 @@ from clrsearch.tasks import LoadedTask
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What :func:`run` leaves: the study as it now is, and whether it was interrupted."""
+    """What :func:`run` leaves: the study as it now is, and whether it was interrupted.
+
+    ``shortfall`` says in one line what an ended study has failed to bring; None if nothing.
+    """
 
     snapshot: Snapshot
+    shortfall: str | None
     storage: StorageUrl
     task_dir: Path
     interrupted: bool
@@ -144,8 +148,10 @@ def run(
             on_change=on_change,
             on_note=on_note,
         )
+        now = Patience(storage_patience)(lambda: snapshot(study))
         return Result(
-            snapshot=Patience(storage_patience)(lambda: snapshot(study)),
+            snapshot=now,
+            shortfall=shortfall(study, now),
             storage=url,
             task_dir=folder,
             interrupted=interrupted,

@@ -478,6 +478,7 @@ def test_a_failed_slot_that_is_retried_gets_one_more_try(begin, task_dir) -> Non
     assert [record.state for record in study.history.records()] == ["failed"] * 2
     assert study.slots.retry() == 1
     mended = load_task("tiny.py:Tiny", folder=task_dir).task
+    _, worker = begin("FailsLater", trials=1)
     worker._make_run = run_maker(mended, study.facts, CPU)
     worker.work()
     records = study.history.records()

@@ -1,0 +1,77 @@
+"""What an ended study has failed to bring, and what to do about it, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from clrsearch import proposals
+from clrsearch.reports import words
+from clrsearch.reports.snapshot import Snapshot
+from clrsearch.reports.status import failures
+from clrsearch.search import Study
+from clrsearch.storage import SlotState, unfinished
+
+RATES = ("lr", "max_lr", "scale")
+"""What the parameter is called that a family's rates rise and fall with."""
+
+
+def shortfall(study: Study, now: Snapshot) -> str | None:
+    """What is missing from a study and its confirmation; None where nothing is, or they go on."""
+    if unfinished(now.slots):
+        return None
+    status, retry = (proposals.command(each, now.name) for each in ("status", "retry"))
+    if now.leader is None:
+        if now.done and now.slots.get(SlotState.DIVERGED, 0) == now.done:
+            return _too_high(study, now)
+        return (
+            f"{now.name} has no result, for no trial completed: {words.ends(now)}. "
+            f"{status} tells what failed"
+        )
+    found = now.confirmed
+    failed_runs = 0 if found is None else found.slots.get(SlotState.FAILED, 0)
+    if found is not None and found.total and not found.left and found.verdict is None:
+        again = f". {retry} lets the failed ones run again" if failed_runs else ""
+        return (
+            f"the confirmation of {now.name} has no result: its runs ended {words.ends(found)}"
+            f"{_cause(now)}{again}"
+        )
+    failed = now.slots.get(SlotState.FAILED, 0) + failed_runs
+    if failed:
+        trials = "1 trial" if failed == 1 else f"{failed} trials"
+        return (
+            f"{trials} of {now.name} failed for good{_cause(now)}: {status} tells more, "
+            f"{retry} gives them another try"
+        )
+    return None
+
+
+def _cause(now: Snapshot) -> str:
+    """The most frequent cause of failures, the confirmation's included."""
+    runs = now.confirmed.runs if now.confirmed else ()
+    causes = failures([*now.records, *runs])
+    return f" ({causes[0].cause})" if causes else ""
+
+
+def _too_high(study: Study, now: Snapshot) -> str:
+    tried = [
+        float(record.params[key])
+        for record in now.records
+        for key in RATES[:2]
+        if key in record.params
+    ]
+    rates = f" at rates from {words.number(min(tried))} up" if tried else ""
+    settings = " ".join(f"--set {proposals.quoted(each)}" for each in _lower_bounds(study))
+    another = proposals.again(name=f"{now.name}-2") or proposals.command("run")
+    return (
+        f"{now.name} has no result, for every trial diverged{rates}. Lower the bounds: add "
+        f"{settings} to {another}"
+    )
+
+
+def _lower_bounds(study: Study) -> Iterator[str]:
+    """Bounds on each family's rates that end where those of the study begin."""
+    for family, space in study.space.families.items():
+        for key in RATES:
+            if key in space:
+                low = float(space[key].domain.extremes[0])
+                yield f"bounds.{family}.{key}=[{low / 100:.2g}, {low:.2g}]"
