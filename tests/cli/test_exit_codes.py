@@ -37,7 +37,9 @@ def fail(study, slots=1) -> None:
         slot = study.slots.claim("w")
         params = study.space.first("cyclic")[0]
         trial = study.begin(slot, params, {"worker": "w", "device": "cpu"})
-        study.fail(trial, {"error": "Traceback:\nKeyError: 'x'", "final": True})
+        study.fail(
+            trial, {"error": "Traceback (most recent call last):\nKeyError: 'x'", "final": True}
+        )
         study.slots.finish(slot, SlotState.FAILED)
 
 

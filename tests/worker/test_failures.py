@@ -77,8 +77,8 @@ def test_a_machine_that_falls_sick_uses_no_slot_up(url, task_dir, monkeypatch) -
     assert ended.returncode == 4
     assert ended.stderr.splitlines()[-1] == (
         "clrsearch: 18 trials are left, and the workers here kept failing (2 trials in a row "
-        "failed in this process, the last with RuntimeError while training epoch 1: the device is "
-        "broken): clrsearch status mine tells what failed"
+        "failed in this process, the last with RuntimeError: the device is broken (sick.py:13)): "
+        "clrsearch status mine tells what failed"
     )
     assert counts(url) == {SlotState.COMPLETE: 2, SlotState.OPEN: 18}
     records = service.show("mine").snapshot.records
@@ -96,6 +96,6 @@ def test_a_worker_says_in_one_line_why_it_leaves(clrsearch, url, task_dir, monke
     code, _, errors = clrsearch("worker", "mine", "--device", "cpu")
     assert (code, errors) == (
         4,
-        "clrsearch: 2 trials in a row failed in this process, the last with RuntimeError while "
-        "training epoch 1: the device is broken\n",
+        "clrsearch: 2 trials in a row failed in this process, the last with RuntimeError: the "
+        "device is broken (sick.py:13)\n",
     )
