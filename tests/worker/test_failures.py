@@ -75,10 +75,15 @@ def test_a_machine_that_falls_sick_uses_no_slot_up(url, task_dir, monkeypatch) -
         check=False,
     )
     assert ended.returncode == 4
-    assert ended.stderr.splitlines()[-1] == (
-        "clrsearch: 18 trials are left, and the workers here kept failing (2 trials in a row "
-        "failed in this process, the last with RuntimeError: the device is broken (sick.py:13)): "
-        "clrsearch status mine tells what failed"
+    reason = (
+        "2 trials in a row failed in this process, the last with RuntimeError: the device is "
+        "broken (sick.py:13)"
+    )
+    told, last = (line for line in ended.stderr.splitlines() if line.startswith("clrsearch: "))
+    assert told.startswith(f"clrsearch: a worker ended with code 4 ({reason}); its output is in /")
+    assert last == (
+        f"clrsearch: 18 trials are left, and they kept failing here ({reason}): "
+        "clrsearch launch local mine --workers 1 goes on"
     )
     assert counts(url) == {SlotState.COMPLETE: 2, SlotState.OPEN: 18}
     records = service.show("mine").snapshot.records

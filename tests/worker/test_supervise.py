@@ -134,7 +134,8 @@ def test_who_dies_before_it_works_is_given_up(study) -> None:
 
 def test_an_error_that_another_would_meet_as_well_is_told_at_once(study) -> None:
     program = "import sys; print('clrsearch: no room', file=sys.stderr); sys.exit(2)"
-    with pytest.raises(ClrsearchError, match=r"ended with code 2 \(no room\): run again"):
+    said = r"ended with code 2 \(no room\): the same call goes on"
+    with pytest.raises(ClrsearchError, match=said):
         supervisor(study, program).watch()
     assert len(started) == 1
 
