@@ -158,9 +158,17 @@ def test_a_script_of_sixty_lines_becomes_searchable_by_changing_few(
 ) -> None:
     before, after = ((task_dir / f"script_{which}.py").read_text() for which in ("before", "after"))
     assert len(before.splitlines()) == 61
-    changes = [line for line in difflib.ndiff(before.splitlines(), after.splitlines())]
-    assert sum(line.startswith("+ ") for line in changes) <= 6
-    assert sum(line.startswith("- ") for line in changes) <= 6
+    changes = [
+        line
+        for line in difflib.ndiff(before.splitlines(), after.splitlines())
+        if line.startswith(("+ ", "- ")) and line[2:].strip()
+    ]
+    assert sum(line.startswith("+ ") for line in changes) == 7
+    assert sum(line.startswith("- ") for line in changes) == 5
+    readme = (task_dir.parent.parent / "README.md").read_text()
+    for script, name in ((before, "main()"), (after, "main(run)")):
+        end = script[script.index("    optimizer = ") :]
+        assert f"```python\ndef {name}:\n    ...\n{end}```" in readme
     monkeypatch.chdir(task_dir)
     told = ("--epochs", "4", "--set", "metric=accuracy", "--set", "direction=maximize")
     run = ("run", "--task", "script_after.py:main", "--trials", "3", "--workers", "1", *told)
@@ -169,3 +177,44 @@ def test_a_script_of_sixty_lines_becomes_searchable_by_changing_few(
     now = service.show("script_after").snapshot
     assert now.done == 3
     assert now.leader.value > 0.5
+
+
+def test_the_changed_script_still_runs_by_itself(url, task_dir, tmp_path) -> None:
+    command = [sys.executable, str(task_dir / "script_after.py"), "--width", "8"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    told = [line for line in done.stdout.splitlines() if "/12: accuracy 0." in line]
+    assert [line.split("/")[0] for line in told] == [f"epoch {epoch}" for epoch in range(1, 13)]
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+    command[-2] = "--depth"
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("unrecognized arguments: --depth 8")
+
+
+def test_a_script_that_needs_arguments_is_given_some(
+    clrsearch, url, task_dir, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.chdir(task_dir)
+    told = (*TOLD, "--trials", "2", "--workers", "1", "--no-confirm")
+    run = ("run", "--task", "argued.py:train", *told)
+    code, _, errors = clrsearch(*run)
+    assert code == 2
+    usage, missing, last = errors.splitlines()
+    assert usage == "usage: argued.py [-h] --data DATA [--lr LR]"
+    assert missing == "argued.py: error: the following arguments are required: --data"
+    assert last.startswith("clrsearch: a command-line argument was missing or wrong while running")
+    assert "--set 'args=" in last
+    assert not url.file.exists()
+    given = ("--set", """args="--data 'my file' --lr 0.002\"""")
+    code, _, errors = clrsearch(*run, *given)
+    assert (code, errors) == (0, "")
+    assert service.show("argued").snapshot.done == 2
+    with open_database(url) as database:
+        study = Study(database, "argued")
+        assert study.plan.args == "--data 'my file' --lr 0.002"
+        assert study.facts.own_rate == 0.002
+    assert service.replay("argued", 0, device="cpu").matches
+    code, _, errors = clrsearch(*run, "--set", "args=--data other")
+    assert code == 2
+    assert "args is \"--data 'my file' --lr 0.002\" there and '--data other' here" in errors

@@ -29,6 +29,7 @@ def source_code(
     plan, facts = study.plan, study.facts
     schedule = study.space.build(record.family, record.params)
     options = [f"{name}={value}" for name, value in plan.options.items()]
+    options += plan.arguments
     scores = {} if record.value is None else {facts.metric: record.value, **record.metrics}
     standing = verdict and next(s for s in verdict.standings if s.trial == record.number)
     multipliers = study.space.multipliers_of(record.params)

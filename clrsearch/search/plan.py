@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,8 +20,9 @@ from pydantic import (
     StrictInt,
     StrictStr,
     ValidationError,
+    field_validator,
 )
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from clrsearch.errors import PlanError
 from clrsearch.schedules import FAMILIES
@@ -61,6 +63,7 @@ class StudyPlan(BaseModel):
     optimizer to a factor on its rates, or to the ends of the range in which that is searched. With
     ``range_test`` the rates are searched within what a range test finds.
     ``precision`` is in what numbers the model computes, see :mod:`clrsearch.training.precision`.
+    ``args`` is the command line that the task's file finds, as one would type it in a shell.
     ``manual`` are the rates of the family of that name. ``trials`` counts slots: the retry of a
     failed trial does not use up another.
     """
@@ -81,11 +84,26 @@ class StudyPlan(BaseModel):
     stepsize: Literal["whole-cycles", "integers"] = "whole-cycles"
     precision: Literal["float32", "bf16"] = "float32"
     retries: int = Field(default=1, ge=0)
+    args: StrictStr | None = None
     options: Mapping[str, Scalar] = Field(default_factory=dict)
     bounds: Mapping[str, Mapping[str, Bound]] = Field(default_factory=dict)
     groups: Mapping[str, Number | tuple[Number, Number]] = Field(default_factory=dict)
     manual: StrictStr | tuple[tuple[Number | tuple[Number, Number], Number], ...] | None = None
     confirm: ConfirmPlan = ConfirmPlan()
+
+    @field_validator("args")
+    @classmethod
+    def _is_a_command_line(cls, args: str | None) -> str | None:
+        try:
+            shlex.split(args or "")
+        except ValueError as error:
+            raise PydanticCustomError("args", "every quote must be closed") from error
+        return args
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """``args``, split as a shell does."""
+        return tuple(shlex.split(self.args or ""))
 
     def family_of(self, slot: int) -> str:
         """The family that a slot is for: round robin, with every tenth for the baseline."""

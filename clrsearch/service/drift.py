@@ -45,6 +45,7 @@ def load_code(
         task=load_task(
             plan.task,
             options=plan.options,
+            arguments=plan.arguments,
             folder=task_folder(task_dir),
             data_dir=data_folder(data_dir),
         ),
@@ -64,7 +65,7 @@ def load_rate_of(plan: StudyPlan, task_dir: Path | None) -> LoadedRate | None:
     """
     if not isinstance(plan.manual, str):
         return None
-    return load_rate(plan.manual, folder=task_folder(task_dir))
+    return load_rate(plan.manual, arguments=plan.arguments, folder=task_folder(task_dir))
 
 
 def bind_rate(study: Study, family: str, task_dir: Path | None) -> None:

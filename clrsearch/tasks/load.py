@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -32,8 +33,11 @@ BUILT_IN: Mapping[str, str] = {
 """The tasks that ship with the package, by their short names."""
 
 
-_contents: dict[ModuleType, tuple[Path, bytes]] = {}
-"""The files that have been executed, as they were then."""
+USAGE_ERROR = 2
+"""The exit code of argparse, and of most others, for a command line that is not as it must be."""
+
+_contents: dict[ModuleType, tuple[Path, bytes, tuple[str, ...]]] = {}
+"""The files that have been executed, as they were then, with the arguments that they found."""
 
 
 class LoadedTask(NamedTuple):
@@ -54,6 +58,7 @@ def load_task(
     name: str,
     *,
     options: Mapping[str, Any] | None = None,
+    arguments: tuple[str, ...] = (),
     folder: Path,
     data_dir: Path | None = None,
 ) -> LoadedTask:
@@ -61,7 +66,8 @@ def load_task(
 
     What lies in it can be imported, but hides no installed module: it goes last on ``sys.path``.
 
-    ``data_dir`` is where it finds its data, if it reads some from the disk.
+    ``arguments`` are what it finds on its command line, while it is imported and, if it is a loop,
+    run. ``data_dir`` is where it finds its data, if it reads some from the disk.
 
     Raises:
         TaskError: no such file, module or name in it, not a task, or an unknown option.
@@ -70,14 +76,21 @@ def load_task(
     place, _, attribute = BUILT_IN.get(name, name).partition(":")
     if not attribute:
         raise TaskError(_what_is_meant(name))
-    module = _load(folder, place)
+    module = _load(folder, place, arguments)
     if not hasattr(module, attribute):
         defined = [key for key, value in vars(module).items() if _is_task(value)]
         listed = f"; its tasks: {', '.join(defined)}" if defined else " and defines no task"
         raise TaskError(f"{place} has no {attribute}{listed}")
     found = getattr(module, attribute)
     if isinstance(found, FunctionType):
-        loop = Loop(name=name, function=found, options=options or {}, data_dir=data_dir or Path())
+        _require_one_argument(name, found)
+        loop = Loop(
+            name=name,
+            function=found,
+            options=options or {},
+            arguments=arguments,
+            data_dir=data_dir or Path(),
+        )
         return LoadedTask(loop, _source(module))
     if not _is_task(found):
         raise TaskError(
@@ -85,18 +98,18 @@ def load_task(
             "function train(run)"
         )
     _require_attributes(name, found)
-    with task_code(f"constructing {name}"):
+    with as_script(place, arguments), task_code(f"constructing {name}"):
         task = found(options)
     if data_dir is not None:
         task.data_dir = data_dir
     return LoadedTask(task, _source(module))
 
 
-def load_rate(name: str, *, folder: Path) -> LoadedRate:
+def load_rate(name: str, *, arguments: tuple[str, ...] = (), folder: Path) -> LoadedRate:
     """The function of a step and the steps per epoch that ``name`` stands for.
 
-    A ``file.py`` is looked for in ``folder``. What the function raises when it is called becomes a
-    :class:`TaskRaised` that names the step.
+    ``arguments`` and ``folder`` are as for :func:`load_task`. What the function raises when it is
+    called becomes a :class:`TaskRaised` that names the step.
 
     Raises:
         TaskError: no such file, module or name in it, or it cannot be called.
@@ -110,7 +123,7 @@ def load_rate(name: str, *, folder: Path) -> LoadedRate:
             f"{name}: the schedule's code will import this function, and no file can be imported "
             "whose name has other characters than letters, digits and _"
         )
-    module = _load(folder, place)
+    module = _load(folder, place, arguments)
     found = getattr(module, attribute, None)
     if not callable(found):
         raise TaskError(f"{place} has no function {attribute}")
@@ -126,22 +139,30 @@ def load_rate(name: str, *, folder: Path) -> LoadedRate:
 def task_code(doing: str) -> Iterator[None]:
     """Around a call into a task's own code: what it raises becomes a :class:`TaskRaised`.
 
-    ``doing`` completes the sentence "KeyError while ...: 'x'". So does what ends a process.
+    ``doing`` completes the sentence "KeyError while ...: 'x'". So does what ends a process, unless
+    that is argparse, which has said by then what it misses.
     """
     try:
         yield
     except ClrsearchError:
         raise
-    except (Exception, SystemExit) as error:
+    except SystemExit as error:
+        if error.code != USAGE_ERROR:
+            raise TaskRaised(f"SystemExit while {doing}: {error}", _own_traceback(error)) from error
+        raise TaskError(
+            f"a command-line argument was missing or wrong while {doing}: "
+            "--set 'args=\"--name value\"' gives the script its command line"
+        ) from error
+    except Exception as error:
         message = f"{type(error).__name__} while {doing}: {error}"
         raise TaskRaised(message, _own_traceback(error)) from error
 
 
 @contextmanager
-def as_script(place: str) -> Iterator[None]:
-    """While the block lasts, a command line without arguments: scripts often read theirs."""
+def as_script(place: str, arguments: tuple[str, ...]) -> Iterator[None]:
+    """While the block lasts, the command line of a script: many read theirs."""
     before = sys.argv
-    sys.argv = [place]
+    sys.argv = [place, *arguments]
     try:
         yield
     finally:
@@ -173,8 +194,10 @@ def _what_is_meant(name: str) -> str:
     ).replace(") Your", "). Your")
 
 
-def _load(folder: Path, place: str) -> ModuleType:
-    return _load_file(folder, place) if place.endswith(".py") else _load_module(folder, place)
+def _load(folder: Path, place: str, arguments: tuple[str, ...]) -> ModuleType:
+    if place.endswith(".py"):
+        return _load_file(folder, place, arguments)
+    return _load_module(folder, place, arguments)
 
 
 def _source(module: ModuleType) -> str:
@@ -182,7 +205,7 @@ def _source(module: ModuleType) -> str:
     return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
 
 
-def _load_file(folder: Path, place: str) -> ModuleType:
+def _load_file(folder: Path, place: str, arguments: tuple[str, ...]) -> ModuleType:
     if Path(place).is_absolute() or ".." in Path(place).parts:
         raise TaskError(
             f"{place}: a file is named from the folder that it lies in or below, "
@@ -194,20 +217,20 @@ def _load_file(folder: Path, place: str) -> ModuleType:
     module_name = f"clrsearch_task_{path.stem}"
     content = path.read_bytes()
     there = sys.modules.get(module_name)
-    if there is not None and _contents.get(there) == (path, content):
+    if there is not None and _contents.get(there) == (path, content, arguments):
         return there  # the task and a function may lie in one file, which is executed once
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     _make_importable(path.parent)
     sys.modules[module_name] = module
-    with as_script(place), task_code(f"importing {path.name}"):
+    with as_script(place, arguments), task_code(f"importing {path.name}"):
         spec.loader.exec_module(module)
-    _contents[module] = path, content
+    _contents[module] = path, content, arguments
     return module
 
 
-def _load_module(folder: Path, name: str) -> ModuleType:
+def _load_module(folder: Path, name: str, arguments: tuple[str, ...]) -> ModuleType:
     _make_importable(folder)
     try:
         found = importlib.util.find_spec(name)
@@ -215,7 +238,7 @@ def _load_module(folder: Path, name: str) -> ModuleType:
         found = None
     if found is None:
         raise TaskError(f"no module {name} can be imported; a file is written file.py:NAME")
-    with task_code(f"importing {name}"):
+    with as_script(name, arguments), task_code(f"importing {name}"):
         return importlib.import_module(name)
 
 
@@ -241,6 +264,16 @@ def _require_attributes(name: str, task: type[Task]) -> None:
         value = getattr(task, key)
         if not isinstance(value, int) or value < 1:
             raise TaskError(f"{name}: {key} must be a positive whole number, not {value!r}")
+
+
+def _require_one_argument(name: str, function: FunctionType) -> None:
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        raise TaskError(
+            f"{name}{inspect.signature(function)} cannot be called with the run alone, as a loop "
+            f"is: {error}"
+        ) from error
 
 
 def _is_task(value: object) -> bool:

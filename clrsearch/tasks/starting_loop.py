@@ -8,6 +8,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
+import clrsearch
+
 
 def data() -> list[TensorDataset]:
     """Training, validation and test data."""
@@ -59,3 +61,9 @@ def train(run) -> None:
 
     # Only the final proof on fresh seeds calls this; leave it out if there is no test split.
     run.test(lambda: measure(model, test, run.device))
+
+
+if __name__ == "__main__":
+    # Runs by itself: one training at the optimizer's own rate, or under the schedule that
+    # clrsearch best has printed, dry_run(train, epochs=12, scheduler=make_scheduler).
+    clrsearch.dry_run(train, epochs=12)

@@ -130,13 +130,14 @@ class Task(ABC):
 class Loop:
     """A training loop of the user's own: a function ``train(run)``, and the options of the study.
 
-    ``name`` is how it was named, ``data_dir`` where data lies on this machine. What it is given
-    says :class:`clrsearch.training.loop.OwnRun`.
+    ``name`` is how it was named, ``arguments`` what it finds on its command line, ``data_dir``
+    where data lies on this machine. What it is given says :class:`clrsearch.training.OwnRun`.
     """
 
     name: str
     function: Callable[[Any], object]
     options: Mapping[str, Any]
+    arguments: tuple[str, ...] = ()
     data_dir: Path = Path()
 
     def download(self) -> None:

@@ -340,7 +340,8 @@ class LoopRun:
         self._on_epoch = on_epoch
         self._since = time.perf_counter()
         try:
-            with as_script(self._loop.name), task_code(f"running {self._loop.name}"):
+            script, _, _ = self._loop.name.partition(":")
+            with as_script(script, self._loop.arguments), task_code(f"running {self._loop.name}"):
                 self._loop.function(own)
         except StopRun:
             pass

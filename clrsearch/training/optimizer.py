@@ -6,10 +6,11 @@ import inspect
 import math
 from dataclasses import dataclass
 
+import numpy as np
 from torch.optim import Optimizer
 
 from clrsearch.errors import TaskError
-from clrsearch.schedules import Momentum, momentum_of
+from clrsearch.schedules import Momentum, Trace, momentum_of
 from clrsearch.tasks import TaskFacts
 
 RATIO_TOLERANCE = 1e-9  # relative, of the groups' rates to the first one's
@@ -85,6 +86,12 @@ def has_gradients(optimizer: Optimizer) -> bool:
     return any(
         weight.grad is not None for group in optimizer.param_groups for weight in group["params"]
     )
+
+
+def own_trace(optimizer: Optimizer) -> Trace:
+    """The optimizer's own rates, which stay as they are; (groups, 1)."""
+    rates = [[float(group["lr"])] for group in optimizer.param_groups]
+    return Trace(rates=np.array(rates), momenta=None)
 
 
 def describe_optimizer(optimizer: Optimizer) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch.optim import Optimizer
 
@@ -20,7 +19,7 @@ from clrsearch.schedules import Trace
 from clrsearch.tasks import Direction, LoadedTask, Loop, TaskFacts, task_code
 from clrsearch.training.contract import build
 from clrsearch.training.loop import Course, LoopRun
-from clrsearch.training.optimizer import OptimizerFacts, has_gradients, optimizer_facts
+from clrsearch.training.optimizer import OptimizerFacts, has_gradients, optimizer_facts, own_trace
 from clrsearch.training.precision import Precision, compute_in
 from clrsearch.training.run import Diverged, Epoch, Interrupted
 from clrsearch.training.seeding import derive, seed_everything
@@ -129,8 +128,7 @@ def _probe_loop(
 
     def own_rates(optimizer: Optimizer, steps: int) -> Trace:
         named.append((optimizer_facts(optimizer), steps))
-        rates = [[float(group["lr"])] for group in optimizer.param_groups]
-        return Trace(rates=np.array(rates), momenta=None)
+        return own_trace(optimizer)
 
     def note(epoch: Epoch) -> bool:
         reported.append(epoch)

@@ -120,3 +120,17 @@ def test_a_part_of_a_key_may_be_quoted_as_in_toml() -> None:
     assert plan.bounds == {"cyclic": {"mode": "triangular"}}
     with pytest.raises(PlanError, match="is no key"):
         load_plan(None, {"groups.layer 0": 1})
+
+
+def test_a_command_line_is_split_as_a_shell_does() -> None:
+    plan = load_plan(None, {"args": "--data 'my file' --width=64"})
+    assert plan.arguments == ("--data", "my file", "--width=64")
+    assert load_plan(None).arguments == ()
+    with pytest.raises(PlanError, match=r"args: every quote must be closed, not \"--data 'x\""):
+        load_plan(None, {"args": "--data 'x"})
+
+
+def test_a_plan_that_was_stored_without_a_command_line_has_none() -> None:
+    stored = load_plan(None).model_dump(mode="json")
+    del stored["args"]
+    assert differences(StudyPlan.model_validate(stored), load_plan(None)) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 
 import pytest
 
@@ -47,6 +48,8 @@ def test_options_are_the_tasks_fields(tmp_path) -> None:
         ("tiny.py:Incomplete", {}, "does not say its metric, direction"),
         ("careless.py:NoMethods", {}, "does not define loss, measure, model, optimizer"),
         ("careless.py:MetricList", {}, r"metric must be a text, not \('error',\)"),
+        ("argued.py:takes_nothing", {}, r"takes_nothing\(\) cannot be called with the run alone"),
+        ("argued.py:takes_two", {}, r"takes_two\(run, other\) cannot be called with the run alone"),
         ("tiny.py:WrongDirection", {}, "direction is minimize or maximize, not 'minimise'"),
         ("tiny.py:NoEpochs", {}, "epochs must be a positive whole number, not 0"),
         ("tiny.py:Tiny", {"optimiser": "adam"}, "options.optimiser: is unknown.*: optimizer"),
@@ -76,3 +79,23 @@ def test_an_exception_inside_comes_with_the_users_own_traceback(
     assert frames
     assert str(task_dir) in frames[0]
     assert len(frames) == 1
+
+
+def test_a_file_finds_the_arguments_of_its_study(task_dir) -> None:
+    before = sys.argv
+    for arguments in ((), ("--data", "x"), ("--data", "y z")):
+        found = load_task("argued.py:Argued", arguments=arguments, folder=task_dir).task
+        assert found.constructed_with == list(arguments)
+        assert list(arguments) == sys.modules[type(found).__module__].IMPORTED_WITH
+    assert sys.argv is before
+
+
+def test_so_does_a_module(tmp_path, monkeypatch) -> None:
+    (tmp_path / "argued_module.py").write_text(
+        "import sys\nfound = sys.argv\ndef train(run): ...\n"
+    )
+    loop = load_task("argued_module:train", arguments=("--data", "x"), folder=tmp_path).task
+    assert loop.arguments == ("--data", "x")
+    assert sys.modules["argued_module"].found == ["argued_module", "--data", "x"]
+    del sys.modules["argued_module"]
+    sys.path.remove(str(tmp_path))

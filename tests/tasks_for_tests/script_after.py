@@ -6,11 +6,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
+import clrsearch
 
-def splits():
+
+def splits(device):
     images, labels = load_digits(return_X_y=True)
-    images = torch.tensor(images, dtype=torch.float32) / 16
-    labels = torch.tensor(labels)
+    images = torch.tensor(images, dtype=torch.float32, device=device) / 16
+    labels = torch.tensor(labels, device=device)
     return (
         TensorDataset(images[:1000], labels[:1000]),
         TensorDataset(images[1000:1400], labels[1000:1400]),
@@ -22,11 +24,11 @@ def build(width):
 
 
 @torch.no_grad()
-def evaluate(model, data, device):
+def evaluate(model, data):
     model.eval()
     right = 0
     for images, labels in DataLoader(data, batch_size=200):
-        right += (model(images.to(device)).argmax(1).cpu() == labels).sum().item()
+        right += (model(images).argmax(1) == labels).sum().item()
     return right / len(data)
 
 
@@ -39,7 +41,7 @@ def main(run):
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
-    train_data, valid_data = splits()
+    train_data, valid_data = splits(device)
     loader = DataLoader(train_data, args.batch_size, shuffle=True)
     model = build(args.width).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr)
@@ -49,14 +51,14 @@ def main(run):
         model.train()
         for images, labels in loader:
             optimizer.zero_grad()
-            loss = cross_entropy(model(images.to(device)), labels.to(device))
+            loss = cross_entropy(model(images), labels)
             loss.backward()
             optimizer.step()
             scheduler.step()
-        accuracy = evaluate(model, valid_data, device)
-        print(f"epoch {epoch + 1}: loss {loss.item():.3f}, accuracy {accuracy:.3f}")
+        accuracy = evaluate(model, valid_data)
+        print(f"epoch {epoch + 1}: {accuracy:.3f}")
         run.report(accuracy=accuracy)
 
 
 if __name__ == "__main__":
-    main()
+    clrsearch.dry_run(main, epochs=12)

@@ -128,7 +128,7 @@ def test_what_a_loop_does_not_tell_is_asked_for(load, missing) -> None:
         ("reports_a_dict", r"run.report\(\) takes names: run.report\(accuracy=0.9\)"),
         ("reports_nan_at_once", "own learning rate, error was not finite in epoch 1"),
         ("breaks_off_at_once", "returned after 1 of 4 epochs"),
-        ("needs_arguments", "SystemExit while running loops.py:needs_arguments: 2"),
+        ("needs_arguments", "argument was missing or wrong while running loops.py:needs_arg"),
     ],
 )
 def test_what_the_first_epoch_shows_is_refused_before_anything_is_stored(load, name, says) -> None:

@@ -1,0 +1,116 @@
+"""A training loop run once by itself: no study, no database, its own schedule."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim import SGD, Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from clrsearch.errors import PlanError, TaskError, TaskRaised
+from clrsearch.schedules import Trace, momentum_of
+from clrsearch.tasks import Loop, describe
+from clrsearch.training.device import find_device
+from clrsearch.training.loop import Course, LoopRun, OwnRun
+from clrsearch.training.optimizer import own_trace
+from clrsearch.training.run import Epoch
+
+MakeScheduler = Callable[[Optimizer, int], LRScheduler]
+
+
+def dry_run(
+    main: Callable[[OwnRun], object],
+    *,
+    epochs: int,
+    scheduler: MakeScheduler | None = None,
+    device: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> None:
+    """Run a training loop once, as a trial runs it, and print what it reports.
+
+        if __name__ == "__main__":
+            clrsearch.dry_run(main, epochs=12)
+
+    ``scheduler(optimizer, steps_per_epoch)`` returns any scheduler of torch's that is stepped after
+    each step of the optimizer, such as the ``make_scheduler`` that ``clrsearch best`` prints;
+    without one the optimizer's own rates stay as they are. Nothing is stored, and the script keeps
+    its command line. ``run.test`` is measured at the end.
+
+    Raises:
+        TaskError: the loop breaks the contract, in a way that would stop a study too.
+    """
+    if not isinstance(epochs, int) or epochs < 1:
+        raise PlanError(f"epochs is {describe(epochs)}, and must be a positive whole number")
+    script, *arguments = sys.argv
+    loop = Loop(
+        name=f"{Path(script).name}:{getattr(main, '__name__', 'main')}",
+        function=main,
+        options=options or {},
+        arguments=tuple(arguments),
+    )
+
+    def schedule(optimizer: Optimizer, steps: int) -> Trace:
+        if scheduler is None:
+            return own_trace(optimizer)
+        return recorded(scheduler, optimizer, steps_per_epoch=steps, horizon=epochs * steps)
+
+    course = Course(epochs=epochs, metric=None, schedule=schedule)
+    run = LoopRun(loop, course, seed=0, tests=True, device=find_device(device))
+    try:
+        run.train(lambda epoch: _show(epoch, epochs))
+    except TaskError as error:
+        own = error.__cause__
+        if own is not None and (isinstance(error, TaskRaised) or isinstance(own, SystemExit)):
+            raise own from None  # as if the script had called its loop by itself
+        raise
+    if tested := run.test():
+        print(f"test: {_listed(tested)}", flush=True)
+
+
+def recorded(
+    make: MakeScheduler, optimizer: Optimizer, *, steps_per_epoch: int, horizon: int
+) -> Trace:
+    """What a scheduler of torch's does to the rates and momenta of an optimizer like this one.
+
+    Raises:
+        TaskError: it is none, or none that is stepped without a metric.
+    """
+    kind = momentum_of(optimizer)
+    groups = [
+        {"params": [torch.zeros(1, requires_grad=True)]}
+        | {key: group[key] for key in ("name", "lr", "momentum", "betas") if key in group}
+        for group in optimizer.param_groups
+    ]
+    stand_in: Optimizer = Adam(groups) if kind == "betas" else SGD(groups)
+    stand_in.defaults = dict(optimizer.defaults)  # in which torch's classes look for a momentum
+    found: Any = make(stand_in, steps_per_epoch)
+    if not isinstance(found, LRScheduler) or isinstance(found, ReduceLROnPlateau):
+        raise TaskError(
+            f"scheduler(optimizer, steps_per_epoch) returned {describe(found)}, and must return a "
+            "torch scheduler whose step() needs no metric"
+        )
+    rates, momenta = np.empty((2, len(groups), horizon))
+    for step in range(horizon):
+        for index, group in enumerate(stand_in.param_groups):
+            rates[index, step] = group["lr"]
+            momenta[index, step] = (
+                group["betas"][0] if kind == "betas" else group.get("momentum", 0)
+            )
+        stand_in.step()
+        if step + 1 < horizon:
+            found.step()
+    return Trace(rates=rates, momenta=momenta if momenta.any() else None)
+
+
+def _show(epoch: Epoch, epochs: int) -> bool:
+    print(f"epoch {epoch.number}/{epochs}: {_listed(epoch.metrics)}", flush=True)
+    return True
+
+
+def _listed(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.5g}" for name, value in metrics.items())
