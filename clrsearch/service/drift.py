@@ -14,9 +14,24 @@ from clrsearch.errors import PlanMismatch
 from clrsearch.schedules import Manual, RateFunction
 from clrsearch.search import Study, StudyPlan
 from clrsearch.service.place import data_folder, task_folder
-from clrsearch.tasks import LoadedRate, LoadedTask, load_rate, load_task, task_code
+from clrsearch.tasks import (
+    LoadedRate,
+    LoadedTask,
+    load_rate,
+    load_task,
+    rate_source,
+    task_code,
+    task_source,
+)
 
 RATE_SOURCE = "rate source"
+
+
+class Sources(NamedTuple):
+    """The hashes of the source files that a plan names: of the task, and of a rate function."""
+
+    task: str
+    rate: str | None
 
 
 class Code(NamedTuple):
@@ -29,6 +44,25 @@ class Code(NamedTuple):
     def rate_function(self) -> RateFunction | None:
         """The function, if the plan names one."""
         return None if self.rate is None else self.rate.function
+
+    @property
+    def sources(self) -> Sources:
+        """The hashes of what was loaded."""
+        return Sources(self.task.source, None if self.rate is None else self.rate.source)
+
+
+def sources_of(plan: StudyPlan, task_dir: Path | None) -> Sources:
+    """The sources that a plan names as they are here; nothing of them is executed.
+
+    Raises:
+        TaskError: one of them is not there.
+    """
+    folder = task_folder(task_dir)
+    manual = plan.manual
+    return Sources(
+        task=task_source(plan.task, folder=folder),
+        rate=rate_source(manual, folder=folder) if isinstance(manual, str) else None,
+    )
 
 
 def load_code(
@@ -75,14 +109,16 @@ def bind_rate(study: Study, family: str, task_dir: Path | None) -> None:
         TaskError: it does not load.
         PlanMismatch: its source is not the one that the study was made with.
     """
-    rate = load_rate_of(study.plan, task_dir) if family == Manual.family else None
-    if rate is not None:
-        if rate.source != study.versions[RATE_SOURCE]:
-            raise PlanMismatch(
-                f"the source of {study.plan.manual} has changed since {study.name} was made: what "
-                "it gives now is not what its trials were trained with"
-            )
-        study.bind(rate.function)
+    manual = study.plan.manual
+    if family != Manual.family or not isinstance(manual, str):
+        return
+    folder = task_folder(task_dir)
+    if rate_source(manual, folder=folder) != study.versions.get(RATE_SOURCE):
+        raise PlanMismatch(
+            f"the source of {manual} has changed since {study.name} was made: what it gives now is "
+            "not what its trials were trained with"
+        )
+    study.bind(load_rate(manual, arguments=study.plan.arguments, folder=folder).function)
 
 
 def versions(folder: Path, rate: LoadedRate | None = None) -> dict[str, str]:
@@ -111,27 +147,29 @@ def load_same(
     Raises:
         StudyError: its source or a package is not the one that the study was made with.
     """
-    code = load_code(study.plan, task_dir, data_dir)
     if not allow_drift:
-        refuse_drift(study, code)
+        refuse_drift(study, sources_of(study.plan, task_dir))
+    code = load_code(study.plan, task_dir, data_dir)
     if code.rate_function is not None:
         study.bind(code.rate_function)
     return code.task
 
 
-def refuse_drift(study: Study, code: Code) -> None:
+def refuse_drift(study: Study, sources: Sources) -> None:
     """Refuse code that is not the code that the study was made with.
+
+    What a study names may be written by whoever works on it: it is checked before it is loaded.
 
     Raises:
         PlanMismatch: naming what differs.
     """
     found = []
-    if code.task.source != study.facts.source:
+    if sources.task != study.facts.source:
         found.append(f"the source of {study.plan.task} has changed")
-    if code.rate is not None and code.rate.source != study.versions[RATE_SOURCE]:
+    if sources.rate is not None and sources.rate != study.versions.get(RATE_SOURCE):
         found.append(f"the source of {study.plan.manual} has changed")
     for package in ("clrsearch", "torch"):
-        there, here = study.versions[package], importlib.metadata.version(package)
+        there, here = study.versions.get(package, "unknown"), importlib.metadata.version(package)
         if there.partition("+")[0] != here.partition("+")[0]:  # not the build: +cpu or +cu128
             found.append(f"{package} was {there} and is {here}")
     if found:

@@ -15,7 +15,7 @@ from clrsearch import proposals
 from clrsearch.errors import PlanError, PlanMismatch
 from clrsearch.reports import Snapshot, shortfall, snapshot
 from clrsearch.search import RangeTest, Study, StudyPlan, build_space, differences, exists
-from clrsearch.service.drift import Code, load_code, refuse_drift, versions
+from clrsearch.service.drift import Code, load_code, refuse_drift, sources_of, versions
 from clrsearch.service.place import (
     Storage,
     checkpoint_folder,
@@ -43,7 +43,6 @@ from clrsearch.storage import (
     quiet_optuna,
     require_place,
 )
-from clrsearch.tasks import LoadedTask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +104,10 @@ def run(
     url = storage_url(storage)
     folder = task_folder(task_dir)
     require_place(url, create=True)
+    goes_on = _goes_on(url, name, plan, folder, allow_drift=allow_drift)
     code = load_code(plan, folder, data_dir, download=download)
     facts = tested = None
-    if not _goes_on(url, name, code.task):
+    if not goes_on:
         facts = probe_task(code.task, plan, device)
         build_space(plan, facts, code.rate_function)  # refuses what cannot be searched
     devices = worker_devices(device, workers, slots=plan.trials)
@@ -167,8 +167,14 @@ def _left(study: Study) -> int:
     return sum(each.slots.unfinished() for each in wanted_stages(study))
 
 
-def _goes_on(url: StorageUrl, name: str, loaded: LoadedTask) -> bool:
-    """Whether there is a study to go on with: not if it only failed and its task has changed."""
+def _goes_on(
+    url: StorageUrl, name: str, plan: StudyPlan, folder: Path, *, allow_drift: bool
+) -> bool:
+    """Whether there is a study to go on with: not if it only failed and its task has changed.
+
+    A plan that is the study's own may have been read from it: its code is not loaded yet.
+    """
+    sources = sources_of(plan, folder)
     if not has_studies(url):
         return False
     with open_database(url) as database:
@@ -176,7 +182,11 @@ def _goes_on(url: StorageUrl, name: str, loaded: LoadedTask) -> bool:
             return False
         study = Study(database, name)
         only_failed = all(record.state == "failed" for record in study.history.records())
-        return loaded.source == study.facts.source or not only_failed or study.slots.live() > 0
+        if sources.task != study.facts.source and only_failed and not study.slots.live():
+            return False
+        if not allow_drift and not differences(study.plan, plan):
+            refuse_drift(study, sources)
+        return True
 
 
 def _join(study: Study, plan: StudyPlan, code: Code, *, allow_drift: bool) -> None:
@@ -196,7 +206,7 @@ def _join(study: Study, plan: StudyPlan, code: Code, *, allow_drift: bool) -> No
             f"{another} begins another, {proposals.command('delete', study.name)} removes this one"
         )
     if not allow_drift:
-        refuse_drift(study, code)
+        refuse_drift(study, code.sources)
     if code.rate_function is not None:
         study.bind(code.rate_function)
     study.grow(plan.trials if "trials" in plan.model_fields_set else study.plan.trials)

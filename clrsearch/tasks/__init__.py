@@ -1,6 +1,7 @@
 """What is trained: the contract of a task, its facts, and how it is found by name."""
 
 from clrsearch.tasks.describe import describe
+from clrsearch.tasks.find import rate_source, task_source
 from clrsearch.tasks.load import (
     LoadedRate,
     LoadedTask,
@@ -23,5 +24,7 @@ __all__ = [
     "describe",
     "load_rate",
     "load_task",
+    "rate_source",
     "task_code",
+    "task_source",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -12,30 +10,21 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from clrsearch.errors import ClrsearchError, TaskError, TaskRaised
 from clrsearch.tasks.describe import describe
+from clrsearch.tasks.find import find, make_importable, of_rate, of_task, source
 from clrsearch.tasks.task import Direction, Loop, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BUILT_IN: Mapping[str, str] = {
-    "digits": "clrsearch.tasks.digits:Digits",
-    "cifar10": "clrsearch.tasks.images:Cifar10",
-    "cifar100": "clrsearch.tasks.images:Cifar100",
-    "mnist": "clrsearch.tasks.images:Mnist",
-    "fashion-mnist": "clrsearch.tasks.images:FashionMnist",
-    "image-folder": "clrsearch.tasks.images:ImageFolder",
-}
-"""The tasks that ship with the package, by their short names."""
-
-
 USAGE_ERROR = 2
 """The exit code of argparse, and of most others, for a command line that is not as it must be."""
 
+_FUNCTIONS = (FunctionType, BuiltinFunctionType, type)
 _contents: dict[ModuleType, tuple[Path, bytes, tuple[str, ...]]] = {}
 """The files that have been executed, as they were then, with the arguments that they found."""
 
@@ -73,9 +62,7 @@ def load_task(
         TaskError: no such file, module or name in it, not a task, or an unknown option.
         TaskRaised: the task's code raised while it was imported or constructed.
     """
-    place, _, attribute = BUILT_IN.get(name, name).partition(":")
-    if not attribute:
-        raise TaskError(_what_is_meant(name))
+    place, attribute = of_task(name)
     module = _load(folder, place, arguments)
     if not hasattr(module, attribute):
         defined = [key for key, value in vars(module).items() if _is_task(value)]
@@ -83,6 +70,7 @@ def load_task(
         raise TaskError(f"{place} has no {attribute}{listed}")
     found = getattr(module, attribute)
     if isinstance(found, FunctionType):
+        _require_own(name, module, found)
         _require_one_argument(name, found)
         loop = Loop(
             name=name,
@@ -115,18 +103,12 @@ def load_rate(name: str, *, arguments: tuple[str, ...] = (), folder: Path) -> Lo
         TaskError: no such file, module or name in it, or it cannot be called.
         TaskRaised: the file raised while it was imported.
     """
-    place, _, attribute = name.partition(":")
-    if not attribute:
-        raise TaskError(f"{name}: a function is written package.module:NAME or file.py:NAME")
-    if place.endswith(".py") and not Path(place).stem.isidentifier():
-        raise TaskError(
-            f"{name}: the schedule's code will import this function, and no file can be imported "
-            "whose name has other characters than letters, digits and _"
-        )
+    place, attribute = of_rate(name)
     module = _load(folder, place, arguments)
     found = getattr(module, attribute, None)
     if not callable(found):
         raise TaskError(f"{place} has no function {attribute}")
+    _require_own(name, module, found)
 
     def rate(step: int, steps_per_epoch: int) -> Any:
         with task_code(f"calling {name} at step {step}"):
@@ -183,17 +165,6 @@ def _own_traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, frame))
 
 
-def _what_is_meant(name: str) -> str:
-    if name.endswith(".py"):
-        return f"task {name}: say which class of the file, {name}:NAME"
-    near = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return (
-        f"no built-in task {name} (there is {', '.join(BUILT_IN)}){hint} "
-        "Your own is written package.module:NAME or file.py:NAME"
-    ).replace(") Your", "). Your")
-
-
 def _load(folder: Path, place: str, arguments: tuple[str, ...]) -> ModuleType:
     if place.endswith(".py"):
         return _load_file(folder, place, arguments)
@@ -202,18 +173,11 @@ def _load(folder: Path, place: str, arguments: tuple[str, ...]) -> ModuleType:
 
 def _source(module: ModuleType) -> str:
     assert module.__file__ is not None
-    return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
+    return source(Path(module.__file__))
 
 
 def _load_file(folder: Path, place: str, arguments: tuple[str, ...]) -> ModuleType:
-    if Path(place).is_absolute() or ".." in Path(place).parts:
-        raise TaskError(
-            f"{place}: a file is named from the folder that it lies in or below, "
-            "for a worker must find it wherever its own copy is"
-        )
-    path = (folder / place).resolve()
-    if not path.is_file():
-        raise TaskError(f"no such file: {path} (--task-dir says where a worker finds it)")
+    path = find(folder, place)
     module_name = f"clrsearch_task_{path.stem}"
     content = path.read_bytes()
     there = sys.modules.get(module_name)
@@ -222,7 +186,7 @@ def _load_file(folder: Path, place: str, arguments: tuple[str, ...]) -> ModuleTy
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    _make_importable(path.parent)
+    make_importable(path.parent)
     sys.modules[module_name] = module
     with as_script(place, arguments), task_code(f"importing {path.name}"):
         spec.loader.exec_module(module)
@@ -231,22 +195,15 @@ def _load_file(folder: Path, place: str, arguments: tuple[str, ...]) -> ModuleTy
 
 
 def _load_module(folder: Path, name: str, arguments: tuple[str, ...]) -> ModuleType:
-    _make_importable(folder)
-    try:
-        found = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        found = None
-    if found is None:
-        raise TaskError(f"no module {name} can be imported; a file is written file.py:NAME")
+    find(folder, name)
     with as_script(name, arguments), task_code(f"importing {name}"):
         return importlib.import_module(name)
 
 
-def _make_importable(folder: Path) -> None:
-    """Let what lies in a folder be imported where nothing else has the name."""
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
-        importlib.invalidate_caches()  # of files that are newer than the process
+def _require_own(name: str, module: ModuleType, found: object) -> None:
+    """Refuse a function that another module defines: the hash of this one says nothing of it."""
+    if isinstance(found, _FUNCTIONS) and found.__module__ != module.__name__:
+        raise TaskError(f"{name} is defined in {found.__module__}: name it from there")
 
 
 def _require_attributes(name: str, task: type[Task]) -> None:

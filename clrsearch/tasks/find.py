@@ -1,0 +1,122 @@
+"""Where a task or a function lies, from its name alone: nothing of it is executed."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from clrsearch.errors import TaskError
+
+BUILT_IN: Mapping[str, str] = {
+    "digits": "clrsearch.tasks.digits:Digits",
+    "cifar10": "clrsearch.tasks.images:Cifar10",
+    "cifar100": "clrsearch.tasks.images:Cifar100",
+    "mnist": "clrsearch.tasks.images:Mnist",
+    "fashion-mnist": "clrsearch.tasks.images:FashionMnist",
+    "image-folder": "clrsearch.tasks.images:ImageFolder",
+}
+"""The tasks that ship with the package, by their short names."""
+
+
+def task_source(name: str, *, folder: Path) -> str:
+    """A hash of the source file that :func:`load_task` would load; nothing of it is executed.
+
+    Raises:
+        TaskError: there is no such file or module.
+    """
+    return source(find(folder, of_task(name)[0]))
+
+
+def rate_source(name: str, *, folder: Path) -> str:
+    """The same for :func:`load_rate`."""
+    return source(find(folder, of_rate(name)[0]))
+
+
+def source(path: Path) -> str:
+    """A hash of a source file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def of_task(name: str) -> tuple[str, str]:
+    """The file or module of a task, and the name in it."""
+    place, _, attribute = BUILT_IN.get(name, name).partition(":")
+    if not attribute:
+        raise TaskError(_what_is_meant(name))
+    return place, attribute
+
+
+def of_rate(name: str) -> tuple[str, str]:
+    """The file or module of a function for rates, and the name in it."""
+    place, _, attribute = name.partition(":")
+    if not attribute:
+        raise TaskError(f"{name}: a function is written package.module:NAME or file.py:NAME")
+    if place.endswith(".py") and not Path(place).stem.isidentifier():
+        raise TaskError(
+            f"{name}: the schedule's code will import this function, and no file can be imported "
+            "whose name has other characters than letters, digits and _"
+        )
+    return place, attribute
+
+
+def find(folder: Path, place: str) -> Path:
+    """The source file of a module, or a file of the folder.
+
+    Raises:
+        TaskError: there is none, or it is none of the user's.
+    """
+    return _find_file(folder, place) if place.endswith(".py") else _find_module(folder, place)
+
+
+def make_importable(folder: Path) -> None:
+    """Let what lies in a folder be imported where nothing else has the name."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+        importlib.invalidate_caches()  # of files that are newer than the process
+
+
+def _find_file(folder: Path, place: str) -> Path:
+    if Path(place).is_absolute() or ".." in Path(place).parts:
+        raise TaskError(
+            f"{place}: a file is named from the folder that it lies in or below, "
+            "for a worker must find it wherever its own copy is"
+        )
+    path = (folder / place).resolve()
+    if not path.is_file():
+        raise TaskError(f"no such file: {path} (--task-dir says where a worker finds it)")
+    return path
+
+
+def _find_module(folder: Path, name: str) -> Path:
+    """The source file of a module; neither it nor the packages around it are imported."""
+    if name.partition(".")[0] in sys.stdlib_module_names:
+        raise TaskError(f"{name} is a module of Python's own, which defines no task and no rates")
+    make_importable(folder)
+    spec, parent, path = None, "", None
+    for part in name.split("."):
+        parent = f"{parent}.{part}" if parent else part
+        finders = (finder.find_spec(parent, path) for finder in sys.meta_path)
+        spec = next((found for found in finders if found is not None), None)
+        path = None if spec is None else spec.submodule_search_locations
+        if path is None and parent != name:
+            spec = None
+            break
+    if spec is None:
+        raise TaskError(f"no module {name} can be imported; a file is written file.py:NAME")
+    if spec.origin is None or not spec.origin.endswith(".py"):
+        raise TaskError(f"the module {name} has no source file that could be compared")
+    return Path(spec.origin)
+
+
+def _what_is_meant(name: str) -> str:
+    if name.endswith(".py"):
+        return f"task {name}: say which class of the file, {name}:NAME"
+    near = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return (
+        f"no built-in task {name} (there is {', '.join(BUILT_IN)}){hint} "
+        "Your own is written package.module:NAME or file.py:NAME"
+    ).replace(") Your", "). Your")
