@@ -55,7 +55,7 @@ def test_pieces_compete_with_the_families_as_they_are_written_first(url, task_di
 
 
 def test_a_function_is_loaded_by_every_worker_and_never_from_the_database(
-    url, task_dir, tmp_path, monkeypatch
+    url, task_dir, tmp_path, monkeypatch, capsys
 ) -> None:
     result = run(
         task_dir,
@@ -71,7 +71,8 @@ def test_a_function_is_loaded_by_every_worker_and_never_from_the_database(
     assert "from tiny import hand_written" in best.code
     shown = service.show("mine", 0, task_dir=task_dir)
     assert shown.rates == (0.05, 0.01, 0.01, 0.01)
-    values = json.loads(output.best_text(best, "json"))["values"]
+    output.print_best(best, "json")
+    values = json.loads(capsys.readouterr().out)["values"]
     assert values["rates"] == "tiny.py:hand_written"
 
     monkeypatch.chdir(tmp_path)
@@ -150,7 +151,8 @@ def test_a_groups_factor_is_searched_beside_every_family(url, task_dir, capsys) 
     leader = next(ln for ln in capsys.readouterr().out.splitlines() if ln.startswith("leader"))
     assert f", groups.head {factor:.4g}" in leader
     assert best.multipliers == {"head": factor}
-    assert json.loads(output.best_text(best, "json"))["groups"] == {"head": factor}
+    output.print_best(best, "json")
+    assert json.loads(capsys.readouterr().out)["groups"] == {"head": factor}
     for body, head in played(best.code, [{"lr": 0.5}, {"lr": 5.0}]):
         assert head == pytest.approx(10 * factor * body, rel=1e-12)
     assert service.replay("mine", best.trial.number, device="cpu", task_dir=task_dir).matches
