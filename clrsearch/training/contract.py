@@ -128,7 +128,7 @@ def loss_of(task: Task, output: Any, targets: Any) -> Tensor:
     if not loss.requires_grad and torch.is_grad_enabled():
         raise TaskError(
             "loss() returned a tensor without a gradient, and must compute it from the model's "
-            "output, without detach() or no_grad()"
+            "output, without detach() or no_grad(), where not all parameters are frozen"
         )
     return loss
 

@@ -179,6 +179,11 @@ class DetachedLoss(Tiny):
         return mse_loss(output, target).detach()
 
 
+class Frozen(Tiny):
+    def model(self):
+        return super().model().requires_grad_(False)
+
+
 class NoLoss(Tiny):
     def loss(self, output, target):
         mse_loss(output, target)

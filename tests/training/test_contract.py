@@ -93,8 +93,9 @@ CPU = torch.device("cpu")
         (
             "DetachedLoss",
             "loss() returned a tensor without a gradient, and must compute it from the model's "
-            "output, without detach() or no_grad()",
+            "output, without detach() or no_grad(), where not all parameters are frozen",
         ),
+        ("Frozen", "loss() returned a tensor without a gradient"),
         ("NoLoss", "loss() returned None, and must return a scalar tensor"),
         ("NoMeasure", "measure() returned None, and must return a dict of metrics by name"),
         ("MeasureList", "measure() returned a list of 1, and must return a dict of metrics"),
