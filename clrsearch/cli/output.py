@@ -31,6 +31,7 @@ from clrsearch.reports import (
     say,
     schedule_line,
     schedule_values,
+    settling,
     status_advice,
     status_json,
     status_table,
@@ -106,6 +107,7 @@ def _print_next_steps(result: Result) -> None:
         steps = {
             "Keep this code": f"{proposals.command('best', now.name)} > schedule.py",
             "Run the leader again": proposals.command("replay", now.name, now.leader.number),
+            "Settle who is best": settling(now),
             "Search on": proposals.again(trials=now.total + 50),
             "Begin another study": proposals.again(name=f"{now.name}-2"),
             "See all trials": proposals.command("dashboard", now.name),

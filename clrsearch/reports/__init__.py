@@ -11,7 +11,7 @@ from clrsearch.reports.pictures import (
     picture_of_range_test,
     picture_of_scores,
 )
-from clrsearch.reports.sentence import verdict_sentence
+from clrsearch.reports.sentence import settling, verdict_sentence
 from clrsearch.reports.shortfall import shortfall
 from clrsearch.reports.snapshot import Snapshot, snapshot
 from clrsearch.reports.source import source_code
@@ -76,6 +76,7 @@ __all__ = [
     "schedule_line",
     "schedule_values",
     "schedules_figure",
+    "settling",
     "shortfall",
     "snapshot",
     "source_code",

@@ -12,7 +12,9 @@ def verdict_sentence(now: Snapshot) -> str:
     if now.confirmed is not None and now.verdict is not None:
         left = now.confirmed.left
         more = f" {left} of {now.confirmed.total} runs are left." if left else ""
-        return f"{now.verdict.sentence}{more}"
+        command = settling(now)
+        runs = f" {command} runs as many seeds." if command else ""
+        return f"{now.verdict.sentence}{runs}{more}"
     if now.leader is None:
         return "No trial is complete yet, so there is no schedule to use."
     leads = (
@@ -25,3 +27,11 @@ def verdict_sentence(now: Snapshot) -> str:
         return f"{leads} {done} of {now.confirmed.total} runs on fresh seeds are done."
     command = proposals.command("confirm", now.name)
     return f"{leads} {command} tells whether it is better than its rivals."
+
+
+def settling(now: Snapshot) -> str | None:
+    """The command that runs as many seeds as may settle who is best; None if that is settled."""
+    verdict = now.verdict
+    if verdict is None or verdict.winner is not None or verdict.seeds_needed is None:
+        return None
+    return proposals.command("confirm", now.name, seeds=verdict.seeds_needed)

@@ -26,6 +26,7 @@ LEVEL = 0.05
 POWER = 0.8
 UNEQUAL = 0.01  # as improbable a ratio of two variances, and the pooled one is not used
 MOST_SEEDS = 1000  # more of them are not proposed
+FEWEST_SEEDS = 3  # that tell something
 
 Matrix = NDArray[np.float64]
 
@@ -60,7 +61,8 @@ class Verdict:
     ``winner`` is their family where they are all of one, which is best then, else None. ``chosen``
     is the trial to use. ``possible`` is the largest
     advantage over one of the undecided that the leader may still have, in the metric's units;
-    ``seeds_needed`` how many seeds would settle the closest of them, None if that is too many.
+    ``seeds_needed`` how many seeds would settle the closest of them, None if that is too many
+    or there is nothing to settle.
     """
 
     standings: tuple[Standing, ...]
@@ -234,8 +236,10 @@ def _deviation(table: Matrix) -> float:
 def _what_is_open(table: Matrix, kept: Sequence[int]) -> tuple[float | None, int | None]:
     """The largest difference still possible among the undecided, and the seeds that settle one."""
     seeds = table.shape[1]
-    if len(kept) < 2 or seeds < 2:
+    if len(kept) < 2:
         return None, None
+    if seeds < 2:
+        return None, FEWEST_SEEDS
     largest, fewest = 0.0, math.inf
     for rival in kept[1:]:
         difference = table[rival] - table[0]
@@ -300,7 +304,7 @@ def _sentence(
     if seeds < 2:
         return (
             f"{leader} leads, but one seed tells nothing of how far chance goes: "
-            "confirm with at least 3 seeds."
+            f"confirm with at least {FEWEST_SEEDS} seeds."
         )
     gone = sum(each.diverged > 0 for each in standings)
     beaten = len(standings) - len(undecided) - gone

@@ -231,6 +231,8 @@ def test_more_seeds_are_asked_for_than_there_have_been() -> None:
 def test_one_seed_pretends_nothing() -> None:
     found = verdict([[1.0], [2.0]])
     assert "one seed tells nothing" in found.sentence
+    assert found.sentence.endswith("confirm with at least 3 seeds.")
+    assert (found.possible, found.seeds_needed) == (None, 3)
     assert [(each.low, each.high, each.p) for each in found.standings] == [(None,) * 3] * 2
 
 
