@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
 from clrsearch import proposals
 from clrsearch.cli import change, cluster, look, pages, working
+
+_WrongUsage: Any = typer.BadParameter.__base__  # what typer raises, and has no name of its own for
 
 app = typer.Typer(
     name="clrsearch",
@@ -57,13 +60,29 @@ def takes(words: Sequence[str], option: str) -> bool:
     return any(option in each.opts for each in found.params)
 
 
+def _print_wrong_usage(error: Any) -> None:
+    """One line on stderr; of a command without its subcommand, its help."""
+    said = error.format_message()
+    if said.startswith("Usage:"):
+        print(said, file=sys.stderr)
+    elif said:
+        said = " ".join(said.split())
+        print(f"clrsearch: {said.rstrip('.')} ({error.ctx.command_path} --help)", file=sys.stderr)
+
+
 def main() -> None:
     """The entry point: an error of ours is one line on stderr, and its exit code."""
     from clrsearch.errors import ClrsearchError
 
     try:
         with proposals.command_line(sys.argv[1:], takes):
-            app()
+            sys.exit(app(standalone_mode=False))
+    except _WrongUsage as error:
+        _print_wrong_usage(error)
+        sys.exit(2)
+    except typer.Abort:
+        print("clrsearch: aborted", file=sys.stderr)
+        sys.exit(1)
     except ClrsearchError as error:
         from clrsearch.cli.output import print_error
 

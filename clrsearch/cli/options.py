@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,13 +80,17 @@ CheckpointDirOption = Annotated[
 CheckpointSecondsOption = Annotated[
     float,
     typer.Option(
-        "--checkpoint-seconds", min=0, help="At least so long between two checkpoints of a trial."
+        "--checkpoint-seconds",
+        min=0,
+        help="At least so long between two checkpoints of a trial.",
     ),
 ]
 PatienceOption = Annotated[
     float,
     typer.Option(
-        "--storage-patience", min=0, help="How long to wait for a lost database, in seconds."
+        "--storage-patience",
+        min=0,
+        help="How long to wait for a lost database, in seconds.",
     ),
 ]
 DriftOption = Annotated[
@@ -97,15 +102,21 @@ DriftOption = Annotated[
 ]
 MaxMinutesOption = Annotated[
     float | None,
-    typer.Option("--max-minutes", help="Then a worker saves, gives its trial back and leaves."),
+    typer.Option(
+        "--max-minutes",
+        min=0,
+        help="Then a worker saves, gives its trial back and leaves.",
+    ),
 ]
 MaxTrialsOption = Annotated[
-    int | None, typer.Option("--max-trials", help="A worker leaves when it has ended so many.")
+    int | None,
+    typer.Option("--max-trials", min=1, help="A worker leaves when it has ended so many."),
 ]
 IdleWaitOption = Annotated[
     float | None,
     typer.Option(
         "--idle-wait",
+        min=0,
         metavar="SECONDS",
         help="How long a worker stays for trials that are added when none is left.",
     ),
@@ -147,11 +158,11 @@ RangeTestOption = Annotated[
 
 
 def _picture_file(path: Path | None) -> Path | None:
-    """Refuse a wrong ending before anything is computed."""
-    from clrsearch.reports import require_ending
+    """Refuse what no picture can be written to before anything is computed."""
+    from clrsearch.reports import require_picture
 
     if path is not None:
-        require_ending(path)
+        require_picture(path)
     return path
 
 
@@ -198,7 +209,10 @@ def tested_study(
         PlanError: options are given with a study's name, or the file is not as it must be.
     """
     from clrsearch.errors import PlanError
+    from clrsearch.search import refuse_task
 
+    if study is not None and study.partition(":")[0].endswith(".py"):
+        refuse_task(study)
     if study is None or study.endswith(".toml"):
         file = None if study is None else Path(study)
         plan = asked_plan(file, given, changes, no_confirm=False)
@@ -257,8 +271,8 @@ def assignments(texts: list[str]) -> dict[str, Any]:
     found = {}
     for text in texts:
         key, equals, value = text.partition("=")
-        if not equals:
-            raise PlanError(f"--set {text}: KEY=VALUE is wanted")
+        if not equals or not key.strip() or "\n" in text:
+            raise PlanError(f"--set {shlex.quote(text)}: KEY=VALUE is wanted")
         try:
             found[key.strip()] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError as error:

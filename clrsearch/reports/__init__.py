@@ -1,6 +1,6 @@
 """Reads a finished or running study and shows it."""
 
-from clrsearch.reports.draw import require_ending, save, to_plotly
+from clrsearch.reports.draw import require_picture, require_place, save, to_plotly
 from clrsearch.reports.figure import Figure
 from clrsearch.reports.figures import ScheduleCurve, schedules_figure
 from clrsearch.reports.live import Lines, LiveView, Watch
@@ -69,7 +69,8 @@ __all__ = [
     "read_page",
     "read_status",
     "render_page",
-    "require_ending",
+    "require_picture",
+    "require_place",
     "result_table",
     "save",
     "say",

@@ -63,14 +63,27 @@ PAGE = """<!DOCTYPE html>
 """
 
 
-def require_ending(path: Path) -> None:
-    """Refuse a file that no figure can be written to by its name.
+def require_picture(path: Path) -> None:
+    """Refuse a file that no figure can be written to.
 
     Raises:
-        PlanError: the ending is not one of :data:`ENDINGS`.
+        PlanError: the ending is not one of :data:`ENDINGS`, or see :func:`require_place`.
     """
     if path.suffix.lower() not in ENDINGS:
         raise PlanError(f"{path}: the name of a figure must end in .html, .png or .svg")
+    require_place(path)
+
+
+def require_place(path: Path) -> None:
+    """Refuse a file that cannot lie where it is to be written.
+
+    Raises:
+        PlanError: it is a folder, or its folder is not there.
+    """
+    if path.is_dir():
+        raise PlanError(f"{path} is a folder: name a file")
+    if not path.parent.is_dir():
+        raise PlanError(f"{path} cannot be written: there is no folder {path.parent}")
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -81,7 +94,7 @@ def save(figure: Figure, path: Path) -> None:
     Raises:
         PlanError: the ending is none of these, or the file cannot be written.
     """
-    require_ending(path)
+    require_picture(path)
     ending = path.suffix.lower()
     content = _page(figure) if ending == ".html" else picture(figure, ending.removeprefix("."))
     try:

@@ -7,6 +7,7 @@ from clrsearch.schedules.code import SourceFile, assignment, check, opening, pre
 from clrsearch.schedules.constant import Constant
 from clrsearch.schedules.cosine import Cosine, CosineRestarts
 from clrsearch.schedules.cyclic import SCALE_FUNCTIONS, Cyclic
+from clrsearch.schedules.fields import LARGEST_RATE
 from clrsearch.schedules.linear import Linear, Polynomial
 from clrsearch.schedules.manual import Manual
 from clrsearch.schedules.onecycle import OneCycle
@@ -55,6 +56,7 @@ FAMILIES: Mapping[str, type[Schedule]] = MappingProxyType(
 
 __all__ = [
     "FAMILIES",
+    "LARGEST_RATE",
     "SCALE_FUNCTIONS",
     "Choice",
     "Constant",

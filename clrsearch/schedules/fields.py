@@ -7,15 +7,20 @@ from collections.abc import Sequence
 
 from clrsearch.errors import ScheduleError
 
+LARGEST_RATE = 1e15
+"""No rate is larger, so that its product with a group's factor can be computed in float32."""
+
 
 def require_rate(name: str, value: float, *, zero: bool = False) -> None:
-    """Refuse a learning rate that is not a positive finite number; ``zero`` allows 0 as well.
+    """Refuse a learning rate that is not positive, or beyond 1e15; ``zero`` allows 0 as well.
 
     Raises:
         ScheduleError: naming the field.
     """
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
         raise ScheduleError(f"{name} must be {'0 or more' if zero else 'positive'}, not {value}")
+    if value > LARGEST_RATE:
+        raise ScheduleError(f"{name} must be at most {LARGEST_RATE:g}, not {value}")
 
 
 def require_steps(name: str, value: float, *, zero: bool = False, whole: bool = False) -> None:

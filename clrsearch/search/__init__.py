@@ -5,7 +5,15 @@ from clrsearch.search.consistency import Misfit, misfits
 from clrsearch.search.history import History, Record, best_first, leader
 from clrsearch.search.importance import LEAST as LEAST_FOR_IMPORTANCES
 from clrsearch.search.importance import importances
-from clrsearch.search.plan import ConfirmPlan, StudyPlan, differences, load_plan, nearest, settings
+from clrsearch.search.plan import (
+    ConfirmPlan,
+    StudyPlan,
+    differences,
+    load_plan,
+    nearest,
+    refuse_task,
+    settings,
+)
 from clrsearch.search.pruner import hopeless
 from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
 from clrsearch.search.sampler import quiet, suggest
@@ -51,6 +59,7 @@ __all__ = [
     "padded",
     "quiet",
     "read_range_test",
+    "refuse_task",
     "searches",
     "settings",
     "smoothed",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 import shlex
 import tomllib
@@ -26,7 +27,10 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from clrsearch.errors import PlanError
 from clrsearch.schedules import FAMILIES
+from clrsearch.tasks import BUILT_IN
 
+BASELINE = "constant"
+LARGEST_FILE = 1_000_000  # bytes of a study file
 BASELINE_EVERY = 10
 """One slot in so many goes to the baseline."""
 
@@ -44,6 +48,16 @@ _WANTED = {
     "manual": 'neither a list of [EPOCHS, RATE] nor "file.py:NAME"',
 }
 """What a reader is told in place of a union's alternatives."""
+_DEPTH = {"bounds": 3, "options": 2, "groups": 2, "manual": 1}  # parts of the key of such a value
+_TYPES = {
+    "too_short": "must not be empty",
+    "int_type": "must be a whole number",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text",
+    "tuple_type": "must be a list",
+}
+_TABLES = ("mapping_type", "dict_type", "model_type")
+"""Pydantic's kinds of errors in TOML's words."""
 
 
 class ConfirmPlan(BaseModel):
@@ -52,8 +66,8 @@ class ConfirmPlan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool = True
-    top: int = Field(default=3, ge=1)
-    seeds: int = Field(default=5, ge=1)
+    top: StrictInt = Field(default=3, ge=1)
+    seeds: StrictInt = Field(default=5, ge=1)
 
 
 class StudyPlan(BaseModel):
@@ -71,19 +85,19 @@ class StudyPlan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: str = "digits"
-    epochs: int | None = Field(default=None, ge=1)
-    batch_size: int | None = Field(default=None, ge=1)
+    epochs: StrictInt | None = Field(default=None, ge=1)
+    batch_size: StrictInt | None = Field(default=None, ge=1)
     metric: str | None = None
     direction: Literal["minimize", "maximize"] | None = None
-    trials: int = Field(default=100, ge=1)
+    trials: StrictInt = Field(default=100, ge=1)
     families: tuple[str, ...] = Field(default=("cyclic",), min_length=1)
-    baseline: str = "constant"
+    baseline: str = BASELINE
     range_test: StrictBool = False
-    seed: int = Field(default=0, ge=0)
+    seed: StrictInt = Field(default=0, ge=0)
     pruner: Literal["lenient", "none"] = "lenient"
     stepsize: Literal["whole-cycles", "integers"] = "whole-cycles"
     precision: Literal["float32", "bf16"] = "float32"
-    retries: int = Field(default=1, ge=0)
+    retries: StrictInt = Field(default=1, ge=0)
     args: StrictStr | None = None
     options: Mapping[str, Scalar] = Field(default_factory=dict)
     bounds: Mapping[str, Mapping[str, Bound]] = Field(default_factory=dict)
@@ -142,15 +156,58 @@ def load_plan(path: Path | None, changes: Mapping[str, Any] | None = None) -> St
         plan = StudyPlan.model_validate(content)
     except ValidationError as error:
         raise PlanError(_explain(error.errors()[0], path)) from error
-    for family in plan.searched:
-        if family not in FAMILIES:
-            raise PlanError(f"no family {family!r}{nearest(family, FAMILIES)}")
-    for family in plan.bounds:
+    _require_families(plan)
+    _require_bounds(plan)
+    return plan
+
+
+def refuse_task(text: str) -> None:
+    """Refuse a task where a study file is wanted.
+
+    Raises:
+        PlanError: it says how a task is named.
+    """
+    place, colon, attribute = text.partition(":")
+    if text in BUILT_IN or (colon and place and attribute.isidentifier()):
+        raise PlanError(f"{text} is a task, not a study file: write --task {text}")
+    if text.endswith(".py"):
+        raise PlanError(f"{text} is no study file; a task in it is named by --task {text}:NAME")
+
+
+def _require_families(plan: StudyPlan) -> None:
+    if plan.baseline == "none":
+        raise PlanError(
+            "baseline: every study has one, which takes every tenth trial; "
+            f"it is {BASELINE!r} unless another family is named"
+        )
+    for key, families in (("families", plan.families), ("baseline", (plan.baseline,))):
+        for family in families:
+            if family not in FAMILIES:
+                raise PlanError(f"{key}: no family {family!r}{nearest(family, FAMILIES)}")
+            if families.count(family) > 1:
+                raise PlanError(f"{key}: {family} is named {families.count(family)} times")
+
+
+def _require_bounds(plan: StudyPlan) -> None:
+    """Refuse what no task could be searched within."""
+    given: list[tuple[str, object]] = []
+    given += [(f"groups.{name}", each) for name, each in plan.groups.items()]
+    for family, bounds in plan.bounds.items():
         if family not in plan.searched:
             raise PlanError(
                 f"bounds.{family}: not a family of this study{nearest(family, plan.searched)}"
             )
-    return plan
+        given += [(f"bounds.{family}.{name}", each) for name, each in bounds.items()]
+    for key, bound in given:
+        values = bound if isinstance(bound, tuple) else (bound,)
+        if not values:
+            raise PlanError(f"{key}: no value is given")
+        for value in values:
+            if isinstance(value, float) and not math.isfinite(value):
+                raise PlanError(f"{key}: {value} is not a finite number")
+        number = not isinstance(values[0], str | bool)
+        if number and len(values) == 2 and values[0] == values[1]:
+            raise PlanError(f"{key}: both ends are {values[0]}; to fix it, write {key}={values[0]}")
 
 
 def settings(plan: StudyPlan) -> list[str]:
@@ -199,12 +256,21 @@ def _shown(value: object) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.suffix == ".py" or not path.exists():
+        refuse_task(str(path))
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise PlanError(f"{path} is no study file: it holds more than {LARGEST_FILE} bytes")
+        return tomllib.loads(content.decode("utf-8-sig"))  # editors of Windows begin with a mark
     except FileNotFoundError:
         raise PlanError(f"no such study file: {path}{_toml_files_near(path)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"the study file {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise PlanError(f"the study file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise PlanError(f"{path} is not UTF-8 text: see line {line}") from error
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"{path} is not valid TOML: {error}") from error
 
@@ -232,7 +298,9 @@ def _parts(key: str) -> list[str]:
     try:
         found: Any = tomllib.loads(f"{key} = 0")
     except tomllib.TOMLDecodeError as error:
-        raise PlanError(f"{key} is no key: {error}") from error
+        raise PlanError(
+            f"{key!r} is no key of a study; a key is written like bounds.cyclic.max_lr"
+        ) from error
     parts = []
     while isinstance(found, dict):
         ((part, found),) = found.items()
@@ -245,7 +313,12 @@ def _explain(error: ErrorDetails, path: Path | None) -> str:
     key = ".".join(str(part) for part in error["loc"] if not str(part).startswith("function-"))
     if error["type"] == "extra_forbidden":
         return f"{where}unknown key {key}{nearest(key, StudyPlan.model_fields)}"
+    if error["type"] in _TABLES:
+        return f"{where}{key}: must be a table, not {error['input']!r}"
     top = str(error["loc"][0])
     if top in _WANTED:
-        return f"{where}{top}: {error['input']!r} is {_WANTED[top]}"
+        value = ".".join(map(str, error["loc"][: _DEPTH[top]]))
+        return f"{where}{value}: {error['input']!r} is {_WANTED[top]}"
+    if error["type"] in _TYPES:
+        return f"{where}{key}: {_TYPES[error['type']]}, not {error['input']!r}"
     return f"{where}{key}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from clrsearch.errors import PlanError, ScheduleError
 from clrsearch.schedules import (
     FAMILIES,
+    LARGEST_RATE,
     Choice,
     Manual,
     Parameter,
@@ -21,12 +24,13 @@ from clrsearch.schedules import (
     Value,
     settings_near,
 )
-from clrsearch.search.plan import Bound, StudyPlan, nearest
+from clrsearch.search.plan import BASELINE, Bound, StudyPlan, nearest
 from clrsearch.search.rangetest import RangeTest
 from clrsearch.tasks import TaskFacts
 
 GROUPS = "groups."
 """In front of a group's name, in the name of the factor on its rates."""
+MORE_EPOCHS = 20  # are tried, to say how many a family needs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +107,8 @@ def build_space(
         try:
             own = FAMILIES[family].space(setting)
         except ScheduleError as error:
-            raise PlanError(f"{family} does not fit: {error}") from error
+            ways_out = _ways_out(family, plan, setting)
+            raise PlanError(f"{family} does not fit: {error}{ways_out}") from error
         space = _narrow_all(family, own, plan.bounds.get(family, {}), facts)
         for params in _corners(space):
             try:
@@ -114,6 +119,29 @@ def build_space(
                 ) from error
         families[family] = {**space, **multipliers}
     return StudySpace(setting=setting, families=families, multipliers=multipliers)
+
+
+def _ways_out(family: str, plan: StudyPlan, setting: Setting) -> str:
+    """What to do where a family needs more epochs, after a full stop; nothing for other misfits."""
+    more = range(setting.epochs + 1, setting.epochs + MORE_EPOCHS)
+    enough = next((each for each in more if _fits(family, replace(setting, epochs=each))), None)
+    if enough is None:
+        return ""
+    if family in plan.families:
+        one, *others = (each for each in FAMILIES if each != BASELINE and _fits(each, setting))
+        instead = f"search what fits, --set {shlex.quote(f'families={json.dumps([one])}')}"
+        instead += f"; so do {', '.join(others)}"
+    else:
+        instead = f"compare with --set baseline={BASELINE}"
+    return f". Train longer, --epochs {enough} or more, or {instead}"
+
+
+def _fits(family: str, setting: Setting) -> bool:
+    try:
+        FAMILIES[family].space(setting)
+    except ScheduleError:
+        return False
+    return True
 
 
 def _multipliers(plan: StudyPlan, facts: TaskFacts) -> Space:
@@ -178,6 +206,8 @@ def _narrow_range(key: str, domain: Range, values: tuple[object, ...]) -> Range:
     low, high = numbers[0], numbers[-1]
     if low > high:
         raise PlanError(f"{key}: the lower end {low} is above the upper end {high}")
+    if high > LARGEST_RATE:
+        raise PlanError(f"{key}: must be at most {LARGEST_RATE:g}, not {high:g}")
     if domain.integer and not all(float(number).is_integer() for number in numbers):
         raise PlanError(f"{key}: whole numbers are wanted, not {_listed(values)}")
     if domain.integer and (low < domain.low or high > domain.high):

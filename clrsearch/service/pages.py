@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from clrsearch.errors import PlanError
-from clrsearch.reports import Page, read_page, render_page
+from clrsearch.reports import Page, read_page, render_page, require_place
 from clrsearch.schedules import Manual
 from clrsearch.search import Study
 from clrsearch.service.drift import bind_rate
@@ -49,6 +49,7 @@ def report(
     """
     if to.suffix.lower() != ".html":
         raise PlanError(f"{to}: the name of a report must end in .html")
+    require_place(to)
     patience = Patience(
         storage_patience if watch else 0.0, on_wait=lambda error: on_wait(cause(error))
     )

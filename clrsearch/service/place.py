@@ -7,7 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
-from clrsearch.errors import StorageError
+from clrsearch.errors import PlanError, StorageError
 from clrsearch.search import Study, StudyPlan
 from clrsearch.storage import (
     FILE_VARIABLE,
@@ -66,10 +66,16 @@ def checkpoint_root(url: StorageUrl, given: Path | None) -> Path:
 
     That is the folder given, else that of ``CLRSEARCH_CHECKPOINT_DIR``, else one beside a SQLite
     file, else one in the user's data folder.
+
+    Raises:
+        StorageError: it is no folder.
     """
     variable = os.environ.get(CHECKPOINT_VARIABLE)
     if given is not None or variable:
-        return (given or Path(str(variable))).absolute()
+        folder = (given or Path(str(variable))).absolute()
+        if folder.exists() and not folder.is_dir():
+            raise StorageError(f"{folder} is no folder: --checkpoint-dir names one")
+        return folder
     if url.file is not None:
         return beside(url.file)
     return platformdirs.user_data_path("clrsearch", appauthor=False) / "checkpoints"
@@ -81,8 +87,15 @@ def beside(file: Path) -> Path:
 
 
 def task_folder(given: Path | None) -> Path:
-    """Where the files of a task lie: in the folder given, else in the current one."""
-    return (given or Path.cwd()).absolute()
+    """Where the files of a task lie: in the folder given, else in the current one.
+
+    Raises:
+        PlanError: there is no such folder.
+    """
+    folder = (given or Path.cwd()).absolute()
+    if not folder.is_dir():
+        raise PlanError(f"--task-dir {folder}: there is no such folder")
+    return folder
 
 
 def data_folder(given: Path | None) -> Path:

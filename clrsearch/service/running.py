@@ -19,6 +19,7 @@ from clrsearch.service.drift import Code, load_code, refuse_drift, sources_of, v
 from clrsearch.service.place import (
     Storage,
     checkpoint_folder,
+    checkpoint_root,
     default_name,
     named_data_folder,
     storage_url,
@@ -104,6 +105,7 @@ def run(
     url = storage_url(storage)
     folder = task_folder(task_dir)
     require_place(url, create=True)
+    checkpoint_root(url, checkpoint_dir)  # refuses what is no folder
     goes_on = _goes_on(url, name, plan, folder, allow_drift=allow_drift)
     code = load_code(plan, folder, data_dir, download=download)
     facts = tested = None

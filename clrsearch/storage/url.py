@@ -83,7 +83,7 @@ class StorageUrl:
         """
         path = path.absolute()
         try:
-            lines = path.read_text(encoding="utf-8").split()
+            lines = path.read_text(encoding="utf-8-sig").split()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not a text"
             if ":/" in str(path) or _DSN.search(str(path)):

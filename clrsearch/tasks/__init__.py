@@ -1,7 +1,7 @@
 """What is trained: the contract of a task, its facts, and how it is found by name."""
 
 from clrsearch.tasks.describe import describe
-from clrsearch.tasks.find import rate_source, task_source
+from clrsearch.tasks.find import BUILT_IN, rate_source, task_source
 from clrsearch.tasks.load import (
     LoadedRate,
     LoadedTask,
@@ -13,6 +13,7 @@ from clrsearch.tasks.load import (
 from clrsearch.tasks.task import Direction, Loop, Splits, Task, TaskFacts
 
 __all__ = [
+    "BUILT_IN",
     "Direction",
     "LoadedRate",
     "LoadedTask",

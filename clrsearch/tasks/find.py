@@ -44,7 +44,7 @@ def source(path: Path) -> str:
 def of_task(name: str) -> tuple[str, str]:
     """The file or module of a task, and the name in it."""
     place, _, attribute = BUILT_IN.get(name, name).partition(":")
-    if not attribute:
+    if not place or not attribute:
         raise TaskError(_what_is_meant(name))
     return place, attribute
 
@@ -112,11 +112,12 @@ def _find_module(folder: Path, name: str) -> Path:
 
 
 def _what_is_meant(name: str) -> str:
-    if name.endswith(".py"):
-        return f"task {name}: say which class of the file, {name}:NAME"
+    file = name.removesuffix(":")
+    if file.endswith(".py"):
+        return f"task {name}: say which class or function of the file, {file}:NAME"
     near = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
     return (
-        f"no built-in task {name} (there is {', '.join(BUILT_IN)}){hint} "
+        f"no built-in task {name or repr(name)} (there is {', '.join(BUILT_IN)}){hint} "
         "Your own is written package.module:NAME or file.py:NAME"
     ).replace(") Your", "). Your")

@@ -10,6 +10,8 @@ import torch
 
 from clrsearch.errors import PlanError
 
+DEVICES = ("cuda", "mps", "cpu")
+
 
 def find_device(name: str | None) -> torch.device:
     """The device that was named, else cuda, else mps, else cpu.
@@ -21,6 +23,8 @@ def find_device(name: str | None) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if name.partition(":")[0] not in DEVICES:
+        raise PlanError(f"the device {name!r} cannot be used: name cuda, cuda:1, mps or cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import shlex
 import subprocess
 import sys
 
@@ -30,6 +32,77 @@ def refused(clrsearch, monkeypatch, url, task_dir):
         (["run", "--trials", "0"], "trials: input should be greater than or equal to 1, not 0"),
         (["run", "--workers", "0"], "workers must be at least 1, not 0"),
         (["run", "--epochs", "3"], "cyclic does not fit: a cycle takes at least 4 epochs"),
+        (
+            ["run", "mine.py:Mine"],
+            "mine.py:Mine is a task, not a study file: write --task mine.py:",
+        ),
+        (["compare", "tiny.py:Tiny"], "is a task, not a study file: write --task tiny.py:Tiny"),
+        (["range-test", "tiny.py:Tiny"], "is a task, not a study file: write --task tiny.py:Tiny"),
+        (["run", "tiny.py"], "tiny.py is no study file; a task in it is named by --task tiny.py:"),
+        (["run", "digits"], "digits is a task, not a study file: write --task digits"),
+        (["run", "package.module:Mine"], "write --task package.module:Mine"),
+        (["run", "--task", "tiny.py:"], "say which class or function of the file, tiny.py:NAME"),
+        (["run", "--task", ""], "no built-in task '' (there is digits"),
+        (["run", "--task", ":Mine"], "no built-in task :Mine (there is digits"),
+        (["run", "."], "the study file . cannot be read: Is a directory"),
+        (["run", "/dev/zero"], "/dev/zero is no study file: it holds more than 1000000 bytes"),
+        (
+            ["run", "--set", "bounds.cyclic.max_lr=[nan, 1]"],
+            "bounds.cyclic.max_lr: nan is not a finite number",
+        ),
+        (
+            ["run", "--set", "bounds.cyclic.max_lr=[0.1, inf]"],
+            "bounds.cyclic.max_lr: inf is not a finite number",
+        ),
+        (
+            ["run", "--set", "bounds.cyclic.max_lr=[0.1, 1e300]"],
+            "bounds.cyclic.max_lr: must be at most 1e+15, not 1e+300",
+        ),
+        (
+            ["run", "--set", "bounds.cyclic.base_ratio=1e14", "--set", "bounds.cyclic.max_lr=1e6"],
+            "bounds.cyclic: these bounds allow wrong values: base_lr must be at most 1e+15, not 1e",
+        ),
+        (
+            ["run", "--task", "tiny.py:Headed", "--set", "groups.head=[1, 1e300]"],
+            "groups.head: must be at most 1e+15, not 1e+300",
+        ),
+        (
+            ["run", "--set", "bounds.cyclic.max_lr=[0.1, 0.1]"],
+            "both ends are 0.1; to fix it, write bounds.cyclic.max_lr=0.1",
+        ),
+        (["run", "--set", "bounds.cyclic.mode=[]"], "bounds.cyclic.mode: no value is given"),
+        (["run", "--set", "bounds.cyclic=1"], "bounds.cyclic: must be a table, not 1"),
+        (["run", "--set", "confirm=3"], "confirm: must be a table, not 3"),
+        (["run", "--set", "families=[]"], "families: must not be empty"),
+        (["run", "--set", "families=cyclic"], "families: must be a list, not 'cyclic'"),
+        (["run", "--set", 'families=["cyclic", "cyclic"]'], "families: cyclic is named 2 times"),
+        (["run", "--set", "baseline=none"], "baseline: every study has one"),
+        (["run", "--set", "baseline=cyklic"], "baseline: no family 'cyklic'; did you mean cyclic"),
+        (["run", "--set", "trials=true"], "trials: must be a whole number, not True"),
+        (["run", "--set", "seed=1.5"], "seed: must be a whole number, not 1.5"),
+        (["run", "--set", "task=3"], "task: must be a text, not 3"),
+        (["run", "--set", "range_test=1"], "range_test: must be true or false, not 1"),
+        (["run", "--set", "=3"], "--set =3: KEY=VALUE is wanted"),
+        (["run", "--set", ""], "--set '': KEY=VALUE is wanted"),
+        (["run", "--set", "seed=3\nepochs=4"], ": KEY=VALUE is wanted"),
+        (["run", "--set", "a..b=3"], "'a..b' is no key of a study; a key is written like bounds."),
+        (["run", "--set", "trials=1", "--set", "trials.x=3"], "trials.x: trials is not a table"),
+        (["run", "--epochs", "0"], "epochs: input should be greater than or equal to 1, not 0"),
+        (["run", "--device", "gpu"], "the device 'gpu' cannot be used: name cuda, cuda:1, mps or"),
+        (["run", "--device", "meta"], "the device 'meta' cannot be used: name cuda, cuda:1, mps"),
+        (["run", "--device", ""], "the device '' cannot be used: name cuda, cuda:1, mps or cpu"),
+        (["run", "--device", "cuda:99"], "the device 'cuda:99' cannot be used: "),
+        (["run", "--workers", "-1"], "workers must be at least 1, not -1"),
+        (["run", "--task-dir", "none"], "none: there is no such folder"),
+        (["range-test", "--task-dir", "tiny.py"], "tiny.py: there is no such folder"),
+        (["run", "--checkpoint-dir", "tiny.py"], "tiny.py is no folder: --checkpoint-dir names"),
+        (
+            ["preview", "cyclic", "-o", "no/such.png"],
+            "no/such.png cannot be written: there is no f",
+        ),
+        (["range-test", "-o", "no/such.png"], "no/such.png cannot be written: there is no folder"),
+        (["report", "x", "-o", "no/such.html"], "no/such.html cannot be written: there is no fol"),
+        (["preview", "cyclic", "--epochs", "3"], "--epochs 4 or more"),
         (["run", "--set", "trails=3"], "unknown key trails; did you mean trials"),
         (
             ["run", "--set", "bounds.cyclic.max_lr=[1,2"],
@@ -86,7 +159,7 @@ def refused(clrsearch, monkeypatch, url, task_dir):
         ),
         (
             ["run", "--task", "tiny.py:Headed", "--set", "groups.head=fast"],
-            "groups: 'fast' is neither a number nor the two ends of a range",
+            "groups.head: 'fast' is neither a number nor the two ends of a range",
         ),
         (
             ["run", "--set", "options.optimizer=lion"],
@@ -128,15 +201,45 @@ def test_momentum_bounds_for_an_optimizer_without_momentum(refused) -> None:
     [
         ("trials = ", "is not valid TOML"),
         ("trails = 3\n", "unknown key trails; did you mean trials"),
-        ('trials = "many"\n', "trials: "),
+        ('trials = "many"\n', "trials: must be a whole number, not 'many'"),
+        ('trials = "3"\n', "trials: must be a whole number, not '3'"),
+        ("\ufefftrials = 0\n", "trials: input should be greater than or equal to 1"),
+        ("trials = 3 # \x00\n", "is not valid TOML"),
+        ("bounds = 3\n", "bounds: must be a table, not 3"),
+        ("options = {optimizer = [1]}\n", "options.optimizer: [1] is neither a number"),
+        ("[study]\ntrials = 3\n", "unknown key study"),
+        ("#" * 1_000_001, "it holds more than 1000000 bytes"),
     ],
 )
 def test_a_wrong_study_file(text, message, refused, tmp_path) -> None:
-    (tmp_path / "mine.toml").write_text(text)
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
     errors = refused("run", str(tmp_path / "mine.toml"))
     assert "mine.toml" in errors
     assert message in errors
     assert errors.count("\n") == 1
+
+
+def test_a_study_file_that_is_no_text_or_a_folder(refused, tmp_path) -> None:
+    (tmp_path / "mine.toml").write_bytes(b'trials = 3\nmetric = "\xff"\n')
+    (tmp_path / "folder.toml").mkdir()
+    errors = refused("run", str(tmp_path / "mine.toml"))
+    assert errors.endswith("mine.toml is not UTF-8 text: see line 2\n")
+    errors = refused("run", str(tmp_path / "folder.toml"))
+    assert errors.endswith("folder.toml cannot be read: Is a directory\n")
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path, clrsearch, monkeypatch, task_dir) -> None:
+    monkeypatch.delenv("CLRSEARCH_STORAGE", raising=False)
+    for name, text in (
+        ("mine.py", (task_dir / "tiny.py").read_text()),
+        ("mine.toml", 'task = "mine.py:Tiny"\ntrials = 1\n'),
+        ("url", f"sqlite:///{tmp_path / 'studies.db'}\n"),
+    ):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    options = ("--no-confirm", "--storage-file", str(tmp_path / "url"))
+    code, out, errors = clrsearch("run", str(tmp_path / "mine.toml"), *options)
+    assert (code, errors) == (0, "")
+    assert "1 of 1 trials done" in out
 
 
 @pytest.mark.parametrize(
@@ -167,11 +270,78 @@ def test_a_file_that_is_no_database_is_left_alone(clrsearch, url) -> None:
     assert url.file.read_text() == "notes " * 100
 
 
-def test_a_usage_error_exits_with_2_too(clrsearch) -> None:
-    code, out, errors = clrsearch("run", "--trials", "many")
-    assert (code, out) == (2, "")
-    assert "Invalid value for '--trials'" in errors
-    assert "Traceback" not in errors
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--trials", "many"], "Invalid value for '--trials': "),
+        (["run", "--checkpoint-seconds", "nan"], "Invalid value for '--checkpoint-seconds': "),
+        (["worker", "x", "--max-minutes", "-1"], "Invalid value for '--max-minutes': "),
+        (["worker", "x", "--max-trials", "0"], "Invalid value for '--max-trials': "),
+        (["worker", "x", "--idle-wait", "-1"], "Invalid value for '--idle-wait': "),
+        (["run", "--trails", "3"], "No such option: --trails"),
+        (["replay", "x"], "Missing argument 'TRIAL' (clrsearch replay --help)"),
+        (["plot", "x", "curves"], "Missing option '--output' / '-o' (clrsearch plot --help)"),
+        (["run", "a.toml", "b.toml"], "unexpected extra argument"),
+        (["launch", "local", "x", "--workers", "0"], "(clrsearch launch local --help)"),
+        (["begin"], "No such command 'begin' (clrsearch --help)"),
+    ],
+)
+def test_a_usage_error_is_one_line_too(arguments, message, refused) -> None:
+    errors = refused(*arguments)
+    assert errors.startswith("clrsearch: ")
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [[], ["db"], ["launch"]])
+def test_a_command_without_its_subcommand_shows_its_help(command, refused) -> None:
+    assert refused(*command).startswith("Usage: clrsearch ")
+
+
+def test_who_is_asked_and_says_no_changes_nothing(clrsearch, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    code, _, errors = clrsearch("db", "upgrade")
+    assert (code, errors) == (1, "clrsearch: aborted\n")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "arguments", "ways_out"),
+    [
+        (
+            "3",
+            [],
+            "cyclic does not fit: a cycle takes at least 4 epochs, for stepsizes are 2 to 10; "
+            "there are 3. Train longer, --epochs 4 or more, or search what fits, "
+            "--set 'families=[\"onecycle\"]'; so do cosine, cosine_restarts, linear, polynomial, "
+            "step, multistep, exponential, wsd",
+        ),
+        (
+            "1",
+            ["--set", 'families=["step"]'],
+            "step does not fit: a drop needs an epoch before it and one behind it, so at least 2 "
+            "epochs; there is 1. Train longer, --epochs 2 or more, or search what fits, "
+            "--set 'families=[\"onecycle\"]'; so do cosine, linear, polynomial, exponential, wsd",
+        ),
+        (
+            "3",
+            ["--set", 'families=["linear"]', "--set", "baseline=cyclic"],
+            "Train longer, --epochs 4 or more, or compare with --set baseline=constant",
+        ),
+    ],
+)
+def test_too_few_epochs_come_with_ways_out(epochs, arguments, ways_out, refused) -> None:
+    errors = refused("run", "--epochs", epochs, *arguments)
+    assert errors.strip().endswith(ways_out)
+
+
+def test_a_way_out_of_too_few_epochs_leads_out(task_dir, url, clrsearch, monkeypatch) -> None:
+    monkeypatch.chdir(task_dir)
+    words = ["run", "--task", "tiny.py:Tiny", "--trials", "1", "--no-confirm", "--epochs", "3"]
+    _, _, errors = clrsearch(*words)
+    option = errors.partition("search what fits, ")[2].partition(";")[0]
+    code, out, errors = clrsearch(*words, *shlex.split(option))
+    assert (code, errors) == (0, "")
+    assert "onecycle" in out
 
 
 def test_help_costs_neither_torch_nor_optuna() -> None:

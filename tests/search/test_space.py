@@ -77,7 +77,7 @@ def test_the_first_settings_stay_inside_the_bounds() -> None:
         ("cyclic.max_lr", [1.0, 0.1], "bounds.cyclic.max_lr: the lower end 1.0 is above"),
         ("cyclic.max_lr", [0.0, 0.1], "bounds.cyclic.max_lr: must be positive"),
         ("cyclic.max_lr", [0.1, 0.2, 0.3], "bounds.cyclic.max_lr: one number or two"),
-        ("cyclic.max_lr", [], "bounds.cyclic.max_lr: one number or two"),
+        ("cyclic.max_lr", [], "bounds.cyclic.max_lr: no value is given"),
         ("cyclic.max_lr", "high", "bounds.cyclic.max_lr: one number or two are wanted, not 'high'"),
         ("cyclic.max_lr", True, "bounds.cyclic.max_lr: one number or two"),
         ("cyclic.max_lr", [0.1, float("nan")], "bounds.cyclic.max_lr: "),

@@ -32,7 +32,7 @@ def test_options_are_the_tasks_fields(tmp_path) -> None:
     ("name", "options", "message"),
     [
         ("digitz", {}, "no built-in task digitz .* did you mean digits"),
-        ("tiny.py", {}, "say which class of the file, tiny.py:NAME"),
+        ("tiny.py", {}, "say which class or function of the file, tiny.py:NAME"),
         ("/abs/mine.py:Tiny", {}, "/abs/mine.py: a file is named from the folder"),
         ("../mine.py:Tiny", {}, "../mine.py: a file is named from the folder"),
         ("missing.py:Tiny", {}, "no such file: .*missing.py"),
