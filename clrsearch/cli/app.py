@@ -20,6 +20,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},  # its commands have them too
 )
 db = typer.Typer(help="Keep the database in order.", no_args_is_help=True)
 

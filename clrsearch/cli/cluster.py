@@ -14,7 +14,7 @@ from clrsearch.cli.options import (
     DeviceOption,
     DriftOption,
     IdleWaitOption,
-    JsonOption,
+    JsonLinesOption,
     MaxMinutesOption,
     MaxTrialsOption,
     NameArgument,
@@ -61,7 +61,7 @@ def local(
     checkpoint_dir: CheckpointDirOption = None,
     checkpoint_seconds: CheckpointSecondsOption = 10,
     allow_drift: DriftOption = False,
-    json: JsonOption = False,
+    json: JsonLinesOption = False,
 ) -> None:
     """Processes of this machine, watched until they leave."""
     from clrsearch import service

@@ -13,6 +13,7 @@ from clrsearch.cli.options import (
     CheckpointDirOption,
     DataDirOption,
     DeviceOption,
+    JsonLinesOption,
     JsonOption,
     NameArgument,
     OutputOption,
@@ -132,7 +133,7 @@ def plot(
 def list_studies(
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
-    json: JsonOption = False,
+    json: JsonLinesOption = False,
 ) -> None:
     """List the studies."""
     from clrsearch import service
@@ -152,7 +153,7 @@ def status(
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
     storage_patience: PatienceOption = 600,
-    json: JsonOption = False,
+    json: JsonLinesOption = False,
 ) -> None:
     """Show how a study stands: its workers, the time left, what failed."""
     from clrsearch import service
@@ -187,7 +188,7 @@ def show(
     task_dir: TaskDirOption = None,
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
-    json: JsonOption = False,
+    json: JsonLinesOption = False,
 ) -> None:
     """Show a study's trials, or one of them epoch by epoch."""
     from clrsearch import service

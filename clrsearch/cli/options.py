@@ -122,6 +122,9 @@ IdleWaitOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
+JsonLinesOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON Lines, one object per line, for other programs.")
+]
 StudyFileArgument = Annotated[
     Path | None,
     typer.Argument(metavar="FILE", help="A study in TOML. Default: the task digits."),

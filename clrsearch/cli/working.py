@@ -15,6 +15,7 @@ from clrsearch.cli.options import (
     DriftOption,
     EpochsOption,
     IdleWaitOption,
+    JsonLinesOption,
     JsonOption,
     MaxMinutesOption,
     MaxTrialsOption,
@@ -66,7 +67,7 @@ def run(
     checkpoint_dir: CheckpointDirOption = None,
     checkpoint_seconds: CheckpointSecondsOption = 10,
     allow_drift: DriftOption = False,
-    json: JsonOption = False,
+    json: JsonLinesOption = False,
 ) -> None:
     """Search a schedule, or go on with a search.
 
@@ -113,7 +114,7 @@ def compare(
     checkpoint_dir: CheckpointDirOption = None,
     checkpoint_seconds: CheckpointSecondsOption = 10,
     allow_drift: DriftOption = False,
-    json: JsonOption = False,
+    json: JsonLinesOption = False,
 ) -> None:
     """Search all families with as many trials each, and confirm the best of each.
 
@@ -171,7 +172,7 @@ def confirm(
     checkpoint_dir: CheckpointDirOption = None,
     checkpoint_seconds: CheckpointSecondsOption = 10,
     allow_drift: DriftOption = False,
-    json: JsonOption = False,
+    json: JsonLinesOption = False,
 ) -> None:
     """Run the best of a finished search again on fresh seeds, and choose by these.
 

@@ -145,7 +145,7 @@ class Cyclic:
         if epochs < 2 * SHORTEST:
             raise ScheduleError(
                 f"a cycle takes at least {2 * SHORTEST} epochs, "
-                f"for stepsizes are {SHORTEST} to {LONGEST}; there are {epochs}"
+                f"for stepsizes are {SHORTEST} to {LONGEST}; the run has {epochs}"
             )
         if setting.stepsize == "whole-cycles":
             fewest, most = math.ceil(epochs / (2 * LONGEST)), epochs // (2 * SHORTEST)

@@ -51,6 +51,7 @@ _WANTED = {
 _DEPTH = {"bounds": 3, "options": 2, "groups": 2, "manual": 1}  # parts of the key of such a value
 _TYPES = {
     "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
     "int_type": "must be a whole number",
     "bool_type": "must be true or false",
     "string_type": "must be a text",
@@ -65,7 +66,7 @@ class ConfirmPlan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    enabled: bool = True
+    enabled: StrictBool = True
     top: StrictInt = Field(default=3, ge=1)
     seeds: StrictInt = Field(default=5, ge=1)
 
@@ -87,7 +88,7 @@ class StudyPlan(BaseModel):
     task: str = "digits"
     epochs: StrictInt | None = Field(default=None, ge=1)
     batch_size: StrictInt | None = Field(default=None, ge=1)
-    metric: str | None = None
+    metric: str | None = Field(default=None, min_length=1)
     direction: Literal["minimize", "maximize"] | None = None
     trials: StrictInt = Field(default=100, ge=1)
     families: tuple[str, ...] = Field(default=("cyclic",), min_length=1)
@@ -312,7 +313,9 @@ def _explain(error: ErrorDetails, path: Path | None) -> str:
     where = f"{path}: " if path else ""
     key = ".".join(str(part) for part in error["loc"] if not str(part).startswith("function-"))
     if error["type"] == "extra_forbidden":
-        return f"{where}unknown key {key}{nearest(key, StudyPlan.model_fields)}"
+        inside = {"confirm": [f"confirm.{name}" for name in ConfirmPlan.model_fields]}
+        known = inside.get(key.partition(".")[0], StudyPlan.model_fields)
+        return f"{where}unknown key {key}{nearest(key, known)}"
     if error["type"] in _TABLES:
         return f"{where}{key}: must be a table, not {error['input']!r}"
     top = str(error["loc"][0])

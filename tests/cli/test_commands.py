@@ -166,7 +166,7 @@ def test_delete_asks_first(study, clrsearch, monkeypatch) -> None:
     assert (code, out, errors) == (2, "", "clrsearch: no study mien; did you mean mine?\n")
     code, _, errors = clrsearch("delete", "mine")
     assert code == 1
-    assert "Aborted" in errors
+    assert errors.endswith("clrsearch: aborted\n")
     assert service.list_studies()
     code, out, _ = clrsearch("delete", "mine", "--yes")
     assert (code, out) == (0, "removed mine\n")

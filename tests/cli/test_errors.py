@@ -78,6 +78,9 @@ def refused(clrsearch, monkeypatch, url, task_dir):
         (["run", "--set", 'families=["cyclic", "cyclic"]'], "families: cyclic is named 2 times"),
         (["run", "--set", "baseline=none"], "baseline: every study has one"),
         (["run", "--set", "baseline=cyklic"], "baseline: no family 'cyklic'; did you mean cyclic"),
+        (["run", "--set", "metric="], "metric: must not be empty"),
+        (["run", "--set", "confirm.enabled=3"], "confirm.enabled: must be true or false, not 3"),
+        (["run", "--set", "confirm.sedes=3"], "confirm.sedes; did you mean confirm.seeds"),
         (["run", "--set", "trials=true"], "trials: must be a whole number, not True"),
         (["run", "--set", "seed=1.5"], "seed: must be a whole number, not 1.5"),
         (["run", "--set", "task=3"], "task: must be a text, not 3"),
@@ -293,6 +296,19 @@ def test_a_usage_error_is_one_line_too(arguments, message, refused) -> None:
     assert errors.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", [[], ["run"], ["db"], ["db", "check"], ["launch", "slurm"]])
+def test_help_is_asked_for_shortly_too(command, clrsearch) -> None:
+    code, out, errors = clrsearch(*command, "-h")
+    assert (code, errors) == (0, "")
+    assert out.startswith(" ".join(["Usage: clrsearch", *command, "["]))
+
+
+@pytest.mark.parametrize("command", ["run", "compare", "confirm", "list", "status", "show"])
+def test_help_says_where_json_means_json_lines(command, clrsearch) -> None:
+    _, out, _ = clrsearch(command, "--help")
+    assert "Print JSON Lines, one object per line" in " ".join(out.split())
+
+
 @pytest.mark.parametrize("command", [[], ["db"], ["launch"]])
 def test_a_command_without_its_subcommand_shows_its_help(command, refused) -> None:
     assert refused(*command).startswith("Usage: clrsearch ")
@@ -311,7 +327,7 @@ def test_who_is_asked_and_says_no_changes_nothing(clrsearch, monkeypatch) -> Non
             "3",
             [],
             "cyclic does not fit: a cycle takes at least 4 epochs, for stepsizes are 2 to 10; "
-            "there are 3. Train longer, --epochs 4 or more, or search what fits, "
+            "the run has 3. Train longer, --epochs 4 or more, or search what fits, "
             "--set 'families=[\"onecycle\"]'; so do cosine, cosine_restarts, linear, polynomial, "
             "step, multistep, exponential, wsd",
         ),
