@@ -14,6 +14,7 @@ from clrsearch.storage.engine import cause, optuna_storage, require_version, sto
 from clrsearch.storage.outage import DATABASE_ERRORS
 from clrsearch.storage.place import require_place
 from clrsearch.storage.slots import add_missing_columns, create_slot_table
+from clrsearch.storage.sqlite import SqliteFile
 from clrsearch.storage.url import StorageUrl
 
 
@@ -39,7 +40,7 @@ def upgrade(url: StorageUrl) -> Upgraded:
     """
     require_place(url)
     with storage_errors(url):
-        storage = optuna_storage(url)
+        storage = optuna_storage(url, SqliteFile.of(url))
         try:
             require_version(url, storage, or_older=True)
             before = storage.get_current_version()

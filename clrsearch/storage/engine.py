@@ -26,18 +26,14 @@ from clrsearch.storage.outage import (
 )
 from clrsearch.storage.place import require_place
 from clrsearch.storage.slots import create_slot_table, has_slot_table, missing_columns
+from clrsearch.storage.sqlite import SqliteFile
 from clrsearch.storage.url import StorageUrl
-
-BUSY_SECONDS = 60  # how long a writer waits for SQLite's one write lock
 
 # One connection per worker, whatever its threads do: a stock PostgreSQL serves 97. It is not tried
 # before each use, which would cost a tenth of every call: a broken one is an outage, and those are
 # waited out.
 _SERVER = {"pool_size": 1, "max_overflow": 0}
 _OPTIONS: Mapping[str, dict[str, Any]] = {
-    # The driver opens every write with BEGIN IMMEDIATE, so that two writers queue for the lock and
-    # neither reads what the other is about to change.
-    "sqlite": {"connect_args": {"timeout": BUSY_SECONDS, "isolation_level": "IMMEDIATE"}},
     "postgresql": {
         **_SERVER,
         "pool_recycle": 1800,
@@ -60,10 +56,6 @@ _OPTIONS: Mapping[str, dict[str, Any]] = {
 # A host that vanishes within a transaction leaves a session that holds its locks, of which Optuna
 # takes one on the whole study: the server is told to end a session that has gone silent.
 _SESSION: dict[str, tuple[str, ...]] = {
-    "sqlite": (
-        "PRAGMA journal_mode=WAL",  # readers never wait for the writer
-        "PRAGMA synchronous=NORMAL",  # safe against a killed process under WAL
-    ),
     "postgresql": (
         "SET idle_in_transaction_session_timeout = '20s'",
         "SET tcp_keepalives_idle = 10",
@@ -73,6 +65,8 @@ _SESSION: dict[str, tuple[str, ...]] = {
     ),
     "mysql": ("SET SESSION wait_timeout = 60",),
 }
+
+_READ_ONLY_FILE = "the file or its folder is read-only here"
 
 # What PostgreSQL, and MySQL for a database, a table, a column, an action, call a missing privilege.
 _DENIED = {"42501", 1044, 1142, 1143, 1227}
@@ -93,6 +87,7 @@ def open_database(
 ) -> Iterator[Database]:
     """The database at ``url`` while the block lasts; its tables are made where ``create`` asks.
 
+    A SQLite file that cannot be written to is only read, and not opened where ``create`` asks.
     With ``patience`` an outage is waited out before it is open, but not a host that is unknown at
     the first connection: its name is more likely wrong. Every error of the database within the
     block leaves it as a :class:`StorageError`.
@@ -104,16 +99,32 @@ def open_database(
     patience = patience or Patience(0.0)
     with storage_errors(url):
         with _option_errors(url):
-            there = url.file is not None or patience(partial(_has_tables, url))
+            file = _file(url, create=create)
+            writable = file is not None and not file.read_only
+            there = writable or patience(partial(_has_tables, url, file))
             if not there and not create:
                 begin = proposals.command("run")
                 raise StorageError(f"no studies at {url}: {begin} makes the tables")
-            database = patience(partial(_open, url, make_tables=not there))
+            database = patience(partial(_open, url, file, make_tables=not there))
         try:
             yield database
         finally:
             database.optuna.remove_session()
             database.engine.dispose()
+
+
+def _file(url: StorageUrl, *, create: bool) -> SqliteFile | None:
+    """The file of a SQLite database; ``create`` makes an empty one where there is none.
+
+    Raises:
+        StorageError: with ``create``: it cannot be written to.
+    """
+    if create and url.file is not None and not url.file.exists():
+        url.file.touch()
+    file = SqliteFile.of(url)
+    if create and file is not None and file.read_only:
+        raise StorageError(f"{url}: {_READ_ONLY_FILE}")
+    return file
 
 
 @contextmanager
@@ -160,6 +171,8 @@ def _remedy(url: StorageUrl, error: BaseException) -> str:
     if is_read_only(error):
         return "; the URL must name a server and a role that may write"
     refused = getattr(root(error), "orig", None)
+    if url.file is not None:
+        return f"; {_READ_ONLY_FILE}" if "readonly database" in str(refused) else ""
     code = getattr(refused, "sqlstate", None) or next(iter(getattr(refused, "args", ())), None)
     if code in _DENIED:
         return f"; the role {url.user} may not do that: give the URL of one that may"
@@ -184,11 +197,11 @@ def _made_by_another(error: BaseException) -> bool:
     wait=wait_random(0.05, 0.3),
     reraise=True,
 )
-def _open(url: StorageUrl, *, make_tables: bool) -> Database:
+def _open(url: StorageUrl, file: SqliteFile | None, *, make_tables: bool) -> Database:
     if make_tables:
         _make_tables(url)
     try:
-        storage = optuna_storage(url)
+        storage = optuna_storage(url, file)
     except DatabaseError as error:
         if "file is not a database" in str(error):
             raise StorageError(f"{url.file} is not a SQLite database") from error
@@ -196,7 +209,8 @@ def _open(url: StorageUrl, *, make_tables: bool) -> Database:
     engine = storage.engine
     try:
         require_version(url, storage)
-        sqlalchemy.event.listen(engine, "connect", partial(_begin_session, url.dialect))
+        begin = partial(_begin_session, url.dialect) if file is None else file.begin_session
+        sqlalchemy.event.listen(engine, "connect", begin)
         sqlalchemy.event.listen(engine, "handle_error", _leave_if_read_only)
         engine.dispose()  # the connection that looked at the version was not set up
         create_slot_table(engine)
@@ -211,20 +225,28 @@ def _open(url: StorageUrl, *, make_tables: bool) -> Database:
     return Database(url=url, optuna=storage, engine=engine)
 
 
-def optuna_storage(url: StorageUrl, **options: Any) -> RDBStorage:
+def optuna_storage(url: StorageUrl, file: SqliteFile | None = None, **options: Any) -> RDBStorage:
     """Optuna's storage at ``url``, whatever the version of its schema.
 
-    ``options`` are laid over those of its engine.
+    ``file`` is that of a SQLite database. ``options`` are laid over those of its engine.
 
     Raises:
         SQLAlchemyError, StorageInternalError: the database's errors.
     """
     template = url.reveal().replace("{", "{{").replace("}", "}}")  # Optuna calls str.format on it
     storage = RDBStorage(
-        template, engine_kwargs=_OPTIONS[url.dialect] | options, skip_compatibility_check=True
+        template,
+        engine_kwargs=_options(url, file) | options,
+        skip_compatibility_check=True,
     )
     storage.url = str(url)  # what is pickled or shown of it has no password
+    if file is not None:
+        sqlalchemy.event.listen(storage.engine, "checkout", file.check)
     return storage
+
+
+def _options(url: StorageUrl, file: SqliteFile | None) -> dict[str, Any]:
+    return {"creator": file.connect} if file is not None else _OPTIONS[url.dialect]
 
 
 def _make_tables(url: StorageUrl) -> None:
@@ -250,22 +272,21 @@ def has_studies(url: StorageUrl) -> bool:
         return _has_tables(url)
 
 
-def _has_tables(url: StorageUrl) -> bool:
-    """Whether a server has our tables: the first connection of a command."""
+def _has_tables(url: StorageUrl, file: SqliteFile | None = None) -> bool:
+    """Whether there are our tables: the first connection of a command."""
     try:
-        return has_slot_table(plain_engine(url))
+        return has_slot_table(plain_engine(url, file))
     except DATABASE_ERRORS as error:
         if is_unknown_host(error):  # a typo, and no outage yet
             raise explained(url, error) from error
         raise
 
 
-def plain_engine(url: StorageUrl) -> sqlalchemy.Engine:
+def plain_engine(url: StorageUrl, file: SqliteFile | None = None) -> sqlalchemy.Engine:
     """An engine for a few statements: it keeps no connection open, and Optuna makes no tables."""
-    options = _OPTIONS[url.dialect]["connect_args"]
-    return sqlalchemy.create_engine(
-        url.reveal(), poolclass=sqlalchemy.NullPool, connect_args=options
-    )
+    options = _options(url, file)
+    kept = {key: options[key] for key in ("connect_args", "creator") if key in options}
+    return sqlalchemy.create_engine(url.reveal(), poolclass=sqlalchemy.NullPool, **kept)
 
 
 def require_version(url: StorageUrl, storage: RDBStorage, *, or_older: bool = False) -> None:
