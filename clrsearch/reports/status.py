@@ -289,6 +289,7 @@ def _holders(status: Status) -> RenderableType:
         table.add_column(Text(column), justify="right" if right else "left", no_wrap=True)
     for holder in sorted(status.holders, key=lambda holder: holder.silent):
         heard = _time(round(holder.age))
+        silent = f"silent for {heard}" if holder.age > 0 else "silent"  # the clock was set back
         table.add_row(
             Text(holder.host),
             "" if holder.pid is None else str(holder.pid),
@@ -296,7 +297,7 @@ def _holders(status: Status) -> RenderableType:
             "" if holder.trial is None else str(holder.trial),
             f"{holder.epoch}/{status.epochs}",
             "" if holder.value is None else words.number(holder.value),
-            Text(f"silent for {heard}", style="yellow") if holder.silent else f"{heard} ago",
+            Text(silent, style="yellow") if holder.silent else f"{heard} ago",
         )
     return table
 

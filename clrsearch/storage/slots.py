@@ -114,7 +114,8 @@ class Slot:
 class Claim:
     """A claimed slot as others see it.
 
-    ``expires`` is in epoch seconds of the database's clock, ``age`` the seconds since the renewal.
+    ``expires`` is in epoch seconds of the database's clock, ``age`` the seconds since the renewal,
+    which are negative where the clock was set back since.
     """
 
     number: int
@@ -131,8 +132,8 @@ class Claim:
 
     @property
     def expired(self) -> bool:
-        """Whether the lease has run out."""
-        return self.age > LEASE_SECONDS
+        """Whether the lease has run out, or ends later than any can: the clock was set back."""
+        return abs(self.age) > LEASE_SECONDS
 
 
 def host_of(worker: str) -> str:
@@ -277,7 +278,9 @@ class Slots:
 
     def take_over(self, claim: Claim, worker: str) -> Slot | None:
         """The slot of a worker that was lost; None where its lease has not run out after all."""
-        lost = sa.and_(_slots.c.state == SlotState.CLAIMED, _slots.c.expires < database_clock)
+        past = _slots.c.expires < database_clock
+        impossible = _slots.c.expires > database_clock + 2 * LEASE_SECONDS  # as Claim.expired
+        lost = sa.and_(_slots.c.state == SlotState.CLAIMED, sa.or_(past, impossible))
         return self._swap(claim, worker, lost, losses=claim.losses + 1)
 
     def _swap(

@@ -45,9 +45,9 @@ def slots(database):
     return found
 
 
-def expire(slots, number) -> None:
-    """As if the worker had been silent for a day."""
-    day = sa.update(table).values(expires=table.c.expires - 86_400)
+def expire(slots, number, days=1) -> None:
+    """As if the worker had been silent for a day, or the clock had been set forward by one."""
+    day = sa.update(table).values(expires=table.c.expires - days * 86_400)
     with slots._engine.begin() as connection:
         assert connection.execute(day.where(table.c.number == number)).rowcount == 1
 
@@ -131,6 +131,30 @@ def test_a_claim_whose_answer_was_lost_is_found_by_the_next(slots) -> None:
     again = slots.claim("w")
     assert (again.number, again.attempt) == (unheard.number, unheard.attempt + 1)
     assert slots.claim("v").number == 1
+
+
+def test_a_lease_that_ends_later_than_any_can_has_expired(slots) -> None:
+    lost = slots.claim("w")
+    expire(slots, 0, days=-1)  # as if the clock had been set back by a day
+    (seen,) = slots.claims()
+    assert seen.age < -86_000
+    assert (seen.expired, slots.live()) == (True, 0)
+    assert slots.renew(lost)  # it lives: all is as it should be again
+    (renewed,) = slots.claims()
+    assert (renewed.expired, slots.live()) == (False, 1)
+    assert slots.take_over(renewed, "v") is None
+    expire(slots, 0, days=-1)
+    taken = slots.take_over(slots.claims()[0], "v")
+    assert (taken.number, taken.losses) == (0, 1)
+    assert not slots.renew(lost)
+
+
+def test_a_lease_that_ends_a_little_later_than_it_can_stands(slots) -> None:
+    slots.claim("w")
+    expire(slots, 0, days=-10 / 86_400)  # a clock that is adjusted by seconds
+    (seen,) = slots.claims()
+    assert not seen.expired
+    assert slots.take_over(seen, "v") is None
 
 
 def test_only_an_expired_lease_is_taken_over_and_its_former_holder_fenced(slots) -> None:

@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
+import sqlalchemy as sa
 
 from clrsearch.storage import Patience, Slots, open_database
 from clrsearch.storage import slots as slots_module
@@ -83,6 +84,35 @@ def test_a_silent_workers_slot_is_taken_over_after_a_lease(url) -> None:
             taken = claims_of(slots).next()
         assert time.monotonic() - began >= LEASE
         assert (taken.number, taken.attempt, taken.losses) == (silent.number, 2, 1)
+
+
+def set_clock(slots, seconds) -> None:
+    """As if the database's clock had been set forward, or back, since the leases were renewed."""
+    moved = sa.update(slots_module._slots).values(expires=slots_module._slots.c.expires - seconds)
+    with slots._engine.begin() as connection:
+        connection.execute(moved)
+
+
+def test_a_clock_that_was_set_back_leaves_no_slot_behind(url) -> None:
+    with opened(url) as slots:
+        silent, living = slots.claim("silent"), slots.claim("living")
+        set_clock(slots, -3600)
+        with renewing(slots, living):
+            taken = claims_of(slots).next()
+        assert (taken.number, taken.losses) == (silent.number, 1)
+        assert slots.renew(living)
+
+
+@pytest.mark.parametrize("seconds", [3600, -3600])
+def test_nobody_who_lives_looks_dead_when_the_clock_is_set(url, seconds) -> None:
+    with opened(url) as slots:
+        claims, held = claims_of(slots), [slots.claim("a"), slots.claim("b")]
+        set_clock(slots, seconds)
+        assert all(claim.expired for claim in slots.claims())
+        assert not any(claims._silent(claim) for claim in slots.claims())
+        time.sleep(2 * LEASE)
+        assert all(slots.renew(slot) for slot in held)
+        assert not any(claims._silent(claim) for claim in slots.claims())
 
 
 def test_a_slot_that_opens_meanwhile_is_claimed(url) -> None:

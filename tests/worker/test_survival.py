@@ -193,6 +193,22 @@ def test_who_is_asked_to_leave_saves_and_opens_the_slot_at_once(
     assert not path.exists()
 
 
+def test_whose_database_is_deleted_leaves_and_makes_no_other(
+    url, task_dir, tmp_path, monkeypatch
+) -> None:
+    gate = tmp_path / "gate"
+    monkeypatch.setenv("CLRSEARCH_TEST_GATE", str(gate))
+    begin(url, task_dir, task="tiny.py:Gated", trials=3)
+    worker = command("worker", "mine", cwd=task_dir)
+    wait_for(lambda: [record for record in records(url) if record.epoch >= 2])
+    url.file.unlink()
+    gate.touch()
+    _, errors = worker.communicate(timeout=PATIENCE)
+    assert worker.returncode == 2
+    assert errors == f"clrsearch: {url}: the file was deleted or moved while it was open\n"
+    assert not url.file.exists()
+
+
 @pytest.mark.parametrize("seconds", [0.0, 2.0])
 def test_an_outage_loses_nothing(
     far_url, postgresql, cable, task_dir, monkeypatch, seconds
