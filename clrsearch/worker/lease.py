@@ -29,7 +29,7 @@ class Lease:
     ) -> None:
         """``patience`` is how long an outage may last, in seconds.
 
-        ``on_trouble`` is called with the error at which one begins.
+        ``on_trouble`` is called with the error at which one begins, and with none that stays.
         """
         self.lost = False
         self._slots = slots
@@ -66,7 +66,7 @@ class Lease:
 
     def doubt(self, error: BaseException) -> None:
         """Note an error of the database: nothing is known until the next renewal."""
-        if self._trouble is None:
+        if self._trouble is None and is_outage(error):
             self._on_trouble(error)
         since = self._trouble[1] if self._trouble else time.monotonic()
         self._trouble = error, since
