@@ -329,11 +329,15 @@ class Worker:
         return traces.number(slot.family, params) not in traces.first(slot.family)
 
     def _failed(self, slot: Slot, trial: int, error: TaskError, *, retry: bool = True) -> None:
-        """Store the traceback; open the slot for another try, or use it up."""
+        """Store the traceback; open the slot for another try, or use it up.
+
+        It can be called again after an error of the database: this failure counts once, whether it
+        has been stored already or not.
+        """
         study = self._study
         traceback = shortened(told(error), LONGEST_TRACEBACK)
-        records = study.history.records()
-        failures = sum(r.slot == slot.number and r.state == "failed" for r in records)
+        earlier = [each for each in study.history.records() if each.number != trial]
+        failures = sum(each.slot == slot.number and each.state == "failed" for each in earlier)
         final = not retry or failures >= study.plan.retries
         study.fail(trial, {"error": traceback, "final": final})
         if final:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+import threading
 from types import MappingProxyType
 
 import pytest
@@ -13,7 +15,7 @@ from identities import writer
 from clrsearch.errors import FailsHere, StudyStopped, TaskError
 from clrsearch.schedules import trace
 from clrsearch.search import Study, StudyPlan
-from clrsearch.storage import SlotState, open_database
+from clrsearch.storage import SlotState, engine, open_database
 from clrsearch.storage.slots import _slots as table
 from clrsearch.tasks import load_task
 from clrsearch.training import Checkpoints, Identity, SequentialRun, TaskData, probe, run_maker
@@ -167,6 +169,49 @@ def test_without_retries_each_failure_uses_its_slot_up(begin) -> None:
     study, worker = begin("FailsLater", retries=0, trials=2)
     worker.work()
     assert study.slots.counts() == {SlotState.FAILED: 2}
+
+
+@pytest.mark.parametrize("final", ["false", "true"])
+def test_a_connection_that_breaks_within_a_failure_neither_loses_nor_adds_a_retry(
+    far_url, cable, task_dir, tmp_path, monkeypatch, final
+) -> None:
+    """Before each statement from the one that stores the failure to the one after the slot's."""
+    # what the server does not hear of holds its locks no longer than that
+    impatient = "SET idle_in_transaction_session_timeout = '1s'"
+    monkeypatch.setitem(engine._SESSION, "postgresql", (impatient,))
+    loaded = load_task("tiny.py:FailsLater", folder=task_dir)
+    plan = StudyPlan(task="tiny.py:FailsLater", trials=1)
+    facts = probe(loaded, device=CPU)
+    make_run = run_maker(loaded.task, facts, CPU)
+    with open_database(far_url, create=True) as database:
+        seen: list[str] = []
+
+        def execute(connection, cursor, statement, parameters, *_) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                return  # a lease's
+            if seen or f'"final": {final}' in str(parameters):
+                seen.append(statement)
+                if len(seen) == breaks_at:
+                    cable.cut()
+
+        sa.event.listen(database.engine, "before_cursor_execute", execute)
+        for breaks_at in itertools.count(1):
+            study = Study.create(database, f"study {breaks_at}", plan, facts, {"clrsearch": "0"})
+            seen.clear()
+            Worker(
+                study,
+                make_run,
+                CPU,
+                Checkpoints(tmp_path),
+                name="w",
+                checkpoint_seconds=10.0,
+                on_wait=lambda error: cable.join(),
+            ).work()
+            ends = [(each.state, each.final) for each in study.history.records()]
+            assert ends == [("failed", False), ("failed", True)], breaks_at
+            assert study.slots.counts() == {SlotState.FAILED: 1}
+            if any("UPDATE clrsearch_slots" in each for each in seen[: breaks_at - 1]):
+                break
 
 
 def test_a_failed_trial_leaves_no_checkpoint(begin, tmp_path) -> None:
