@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.message import Message
 
 import pytest
 import sqlalchemy as sa
@@ -49,6 +50,15 @@ class Client:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read()
+
+    def headers(self, path: str, **headers: str) -> Message:
+        request = urllib.request.Request(self.root + path, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.headers
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.headers
 
     def detail(self, study: int) -> dict:
         status, content = self.open(f"/api/studies/{study}")
@@ -130,6 +140,59 @@ def test_a_trial_is_found_by_its_artifact_alone(url, task_dir) -> None:
         assert client.open(f"/artifacts/{number}/1/1-2")[0] == 200
         for missing in ("1-3", "1", "ff-2"):
             assert client.open(f"/artifacts/{number}/1/{missing}")[0] >= 400
+
+
+def plant(study: int, trial: int, artifact: str) -> None:
+    """Store an artifact of a type that browsers run, at each place where one may be."""
+    meta = {"artifact_id": artifact, "filename": "x.html", "mimetype": "text/html"}
+    stored = json.dumps({**meta, "encoding": None})
+    with open_database(service.storage_url(None)) as database:
+        for key in (f"artifacts:{artifact}", f"dashboard:artifacts:{trial}:{artifact}"):
+            database.optuna.set_study_system_attr(study, key, stored)
+        with database.engine.begin() as connection:  # a trial that has ended takes none
+            connection.execute(
+                sa.text(
+                    "INSERT INTO trial_system_attributes (trial_id, key, value_json) "
+                    "VALUES (:trial, :key, :value)"
+                ),
+                {"trial": trial, "key": f"artifacts:{artifact}", "value": json.dumps(stored)},
+            )
+
+
+@pytest.mark.parametrize("artifact", ["1-1", "1-2", "01-2", "ABC"])
+def test_an_artifact_that_somebody_has_planted_is_not_served(url, task_dir, artifact) -> None:
+    number = work(task_dir, trials=2)
+    plant(number, 1, artifact)
+    with serving() as client:
+        trial, *_ = client.detail(number)["trials"]
+        assert [each["filename"] for each in trial["artifacts"]] == [
+            "learning-rate.png",
+            "schedule.py",
+        ]
+        assert client.detail(number)["artifacts"] == []
+        assert client.open(f"/artifacts/{number}/{artifact}")[0] == 404
+        ours = artifact in ("1-1", "1-2")
+        assert client.open(f"/artifacts/{number}/1/{artifact}")[0] == (200 if ours else 404)
+        assert client.headers(f"/artifacts/{number}/1/1-1")["Content-Type"] == "image/png"
+        assert client.headers(f"/artifacts/{number}/1/1-2")["Content-Type"] == "text/x-python"
+
+
+def test_every_answer_tells_the_browser_what_it_may_do(url, task_dir) -> None:
+    number = work(task_dir, trials=2)
+    picture, code = (f"/artifacts/{number}/1/1-{end}" for end in (1, 2))
+    pages = ("/dashboard", "/static/bundle.js", f"/api/studies/{number}", "/none", "/artifacts/1/f")
+    with serving() as client:
+        for path in (picture, code, *pages):
+            headers = client.headers(path)
+            assert headers["X-Content-Type-Options"] == "nosniff"
+            assert not [each for each in headers if each.startswith("Access-Control")]
+            (policy,) = headers.get_all("Content-Security-Policy")
+            assert "frame-ancestors 'none'" in policy
+            assert ("sandbox" in policy) == path.startswith("/artifacts/")
+            assert ("script-src 'self' 'unsafe-eval';" in policy) != ("sandbox" in policy)
+        assert client.headers(code)["Content-Disposition"] == "attachment"
+        assert client.headers(picture)["Content-Disposition"] is None
+        assert client.headers("/", Host="evil.example")["X-Content-Type-Options"] == "nosniff"
 
 
 def test_the_page_of_a_study_is_its_own(url, task_dir) -> None:

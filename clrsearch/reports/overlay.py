@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Container, Mapping
@@ -42,6 +43,9 @@ _ARTIFACTS = {
     "2": (SNIPPET, "schedule.py", "text/x-python"),
 }
 """By the end of an artifact's id, which may hold hexadecimal digits and dashes only."""
+_ARTIFACT_ID = re.compile(f"[1-9a-f][0-9a-f]{{0,14}}-({'|'.join(_ARTIFACTS)})")
+_PLANTED = (ARTIFACTS_ATTR_PREFIX, f"dashboard:{ARTIFACTS_ATTR_PREFIX}")
+"""What is stored of artifacts is none of ours, and its type may be one that a browser runs."""
 
 
 @dataclass(slots=True)
@@ -170,18 +174,18 @@ class Overlay(_CachedStorage):
         """
         found = super().get_all_trials(study_id, deepcopy=deepcopy, states=states)
         for trial in found:
-            trial._system_attrs.update(_artifacts_of(trial))
+            trial._system_attrs = _with_artifacts(trial)
             for name in CURVES:
                 trial.user_attrs.pop(name, None)
         return found
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
-        """Those that are stored, and the artifacts; none where there is no such trial."""
+        """Those that are stored, with our artifacts only; none where there is no such trial."""
         try:
             trial = self.get_trial(trial_id)
         except KeyError:
             return {}
-        return {**trial._system_attrs, **_artifacts_of(trial)}
+        return _with_artifacts(trial)
 
     def _forget_if_another(self, study: FrozenStudy) -> None:
         """Keep no trials of a deleted study whose id another one has got: SQLite gives it again."""
@@ -195,7 +199,7 @@ class Overlay(_CachedStorage):
         extra = self._extras.attributes(study_id)
         if NOTE in stored:
             extra = {key: each for key, each in extra.items() if "note" not in key.split(":")[1]}
-        return {**extra, **stored}
+        return {**extra, **_without_artifacts(stored)}
 
 
 class Artifacts:
@@ -210,9 +214,9 @@ class Artifacts:
         Raises:
             ArtifactNotFound: there is none of this id.
         """
-        trial, _, end = artifact_id.partition("-")
-        if end not in _ARTIFACTS:
+        if not _ARTIFACT_ID.fullmatch(artifact_id):
             raise ArtifactNotFound(f"no artifact {artifact_id}")
+        trial, _, end = artifact_id.partition("-")
         return io.BytesIO(self._extras.artifact(int(trial, 16), _ARTIFACTS[end][0]))
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
@@ -230,6 +234,14 @@ class Artifacts:
             PermissionError: always.
         """
         raise PermissionError("nothing is removed here")
+
+
+def _without_artifacts(stored: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: each for key, each in stored.items() if not key.startswith(_PLANTED)}
+
+
+def _with_artifacts(trial: FrozenTrial) -> dict[str, Any]:
+    return {**_without_artifacts(trial._system_attrs), **_artifacts_of(trial)}
 
 
 def _artifacts_of(trial: FrozenTrial) -> dict[str, str]:

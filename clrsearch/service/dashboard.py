@@ -34,6 +34,13 @@ PORTS = 65536
 LOOPBACK = frozenset({"127.0.0.1", "localhost"})
 _STUDY = re.compile(r"/api/studies/(\d+)")
 _NOTE = re.compile(r"/api/studies/\d+(/\d+)?/note")
+_POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; style-src 'self' data: 'unsafe-inline'; "
+    "script-src 'self' 'unsafe-eval'; frame-src 'none'; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+"""What the dashboard's pages need and no more; its parallel coordinates compile WebGL code."""
+_POLICY_OF_ARTIFACTS = "default-src 'none'; frame-ancestors 'none'; sandbox"
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -104,6 +111,9 @@ def dashboard(
 class Guard:
     """An application before which what would change a study is refused, and other hosts' pages.
 
+    Whoever may write to the database chooses notes, figures and names: no answer can run a script
+    that is not the dashboard's own, and no page of another site can read one.
+
     The dashboard can delete and rename studies and end trials of its own accord, which our slots
     would know nothing of. ``hosts`` are the names by which it may be asked for, None for any: a
     page of another site that has its own name point to this machine is not answered.
@@ -127,6 +137,7 @@ class Guard:
     ) -> Iterable[bytes]:
         environ.setdefault("HTTP_ACCEPT_ENCODING", "")  # which optuna-dashboard counts on
         path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
+        start_response = _guarded(start_response, path)
         host = re.sub(r":\d+$", "", environ.get("HTTP_HOST", ""))
         if self._hosts is not None and host not in self._hosts:
             return _refuse(start_response, f"this page is not at {host}")
@@ -139,6 +150,29 @@ class Guard:
         elif found := _STUDY.match(path):
             self._renew(int(found[1]))
         return self._application(environ, start_response)
+
+
+def _guarded(start_response: Callable[..., Any], path: str) -> Callable[..., Any]:
+    """The same with headers that tell a browser what it may do with the answer."""
+    is_artifact = path.startswith("/artifacts/")
+    ours = {
+        "Content-Security-Policy": _POLICY_OF_ARTIFACTS if is_artifact else _POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+    }
+
+    def start(status: str, headers: list[tuple[str, str]], *exception: Any) -> Any:
+        kept = [
+            (name, each)
+            for name, each in headers
+            if name not in ours and not name.startswith("Access-Control-")
+        ]
+        added = list(ours.items())
+        if is_artifact and ("Content-Type", "image/png") not in headers:
+            added.append(("Content-Disposition", "attachment"))
+        return start_response(status, kept + added, *exception)
+
+    return start
 
 
 def _refuse(start_response: Callable[..., Any], reason: str) -> list[bytes]:
