@@ -99,6 +99,38 @@ def test_what_a_killed_worker_left_is_noted_with_who_mends_it(done, check, task_
     assert [each["state"] for each in found] == ["ok", "ok"]
 
 
+def test_checkpoints_that_no_worker_can_go_on_from_are_noted(
+    done, check, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("CLRSEARCH_CHECKPOINT_DIR", str(tmp_path))
+    done.grow(8)
+    checkpoints = Checkpoints(tmp_path / done.uuid)
+    numbers = []
+    for index in range(4):
+        slot = done.slots.claim(f"here:{index}")
+        params = done.space.first("cyclic")[0]
+        numbers.append(done.begin(slot, params, {"worker": "w", "device": "cpu"}))
+        done.slots.bind(slot, numbers[-1])
+        whose = writer(numbers[-1], study=done.uuid, params=params)
+        checkpoints.save(whose, {"w": torch.ones(9)}, confirm=lambda: True)
+    _, damaged, swapped, gone = (checkpoints.path(number) for number in numbers)
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    gone.replace(swapped)
+    code, found = check()
+    assert code == 0
+    assert [(each["says"], each["remedy"]) for each in found if each["state"] == "note"] == [
+        (
+            f"the checkpoint {damaged} cannot be used: it is damaged (its checksum does not match)",
+            f"trial {numbers[1]} begins again when a worker takes it up",
+        ),
+        (
+            f"the checkpoint {swapped} cannot be used: it belongs to another trial "
+            f"(trial: {numbers[3]})",
+            f"trial {numbers[2]} begins again when a worker takes it up",
+        ),
+    ]
+
+
 def test_a_study_that_cannot_be_read_is_named_and_the_others_are_checked(
     done, check, clrsearch
 ) -> None:

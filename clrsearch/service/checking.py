@@ -32,6 +32,7 @@ BY_HAND = (
 def check_database(*, storage: Storage = None) -> list[Finding]:
     """Look at each study and its confirmation: whether slots, trials and values fit together.
 
+    So are the checkpoints of running trials, as far as they lie where this machine keeps them.
     Nothing is changed.
 
     Raises:
@@ -50,6 +51,7 @@ def check_database(*, storage: Storage = None) -> list[Finding]:
                 findings.append(Finding(what=name, state="wrong", says=str(error)))
                 continue
             findings += _check(study)
+            findings += _check_checkpoints(study, checkpoint_root(url, None) / study.uuid)
             owners.discard(study.uuid)
     if others:
         says = f"{len(others)} studies that clrsearch did not make; they are left alone"
@@ -102,6 +104,36 @@ def _check(study: Study) -> Iterator[Finding]:
             says=f"trials {', '.join(drifted)}: an epoch came out differently when it was repeated",
             remedy="machines or packages that compute differently; clrsearch replay shows how far",
         )
+
+
+def _check_checkpoints(study: Study, folder: Path) -> Iterator[Finding]:
+    """Which running trials have a checkpoint here that no worker can go on from."""
+    from clrsearch.training import Identity, Unrestorable, checkpoint_path, read_checkpoint
+    from clrsearch.training.run import restoring
+
+    for record in study.history.records():
+        if record.state != "running":
+            continue
+        path = checkpoint_path(folder, record.number)
+        try:
+            found, _ = read_checkpoint(path)
+            with restoring():
+                Identity(
+                    study=study.uuid,
+                    trial=record.number,
+                    family=record.family,
+                    params=record.params,
+                    attempt=found.attempt + 1,
+                ).require(found)
+        except FileNotFoundError:
+            continue
+        except Unrestorable as error:
+            yield Finding(
+                what=study.name,
+                state="note",
+                says=f"the checkpoint {path} cannot be used: {error}",
+                remedy=f"trial {record.number} begins again when a worker takes it up",
+            )
 
 
 def _remedy(study: Study, misfit: Misfit) -> str:

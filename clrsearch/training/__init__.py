@@ -1,6 +1,13 @@
 """Runs traces on tasks; knows nothing of Optuna or of the search."""
 
-from clrsearch.training.checkpoint import Checkpoints, Identity, Needed, needless
+from clrsearch.training.checkpoint import (
+    Checkpoints,
+    Identity,
+    Needed,
+    checkpoint_path,
+    needless,
+    read_checkpoint,
+)
 from clrsearch.training.loop import OwnRun
 from clrsearch.training.making import RunMaker, run_maker
 from clrsearch.training.probe import probe
@@ -22,9 +29,11 @@ __all__ = [
     "SequentialRun",
     "TaskData",
     "Unrestorable",
+    "checkpoint_path",
     "needless",
     "probe",
     "ramp",
+    "read_checkpoint",
     "run_maker",
     "warm_up",
 ]

@@ -131,7 +131,7 @@ class Checkpoints:
             Unrestorable: the file is damaged, or not of an earlier attempt at this trial.
         """
         try:
-            found, content = read(self.path(identity.trial))
+            found, content = read_checkpoint(self.path(identity.trial))
         except FileNotFoundError:
             return None
         with restoring():
@@ -173,10 +173,15 @@ class Checkpoints:
 
     def path(self, trial: int) -> Path:
         """Where the trial's checkpoint lies."""
-        return self.folder / f"trial-{trial:d}.pt"
+        return checkpoint_path(self.folder, trial)
 
 
-def read(path: Path) -> tuple[Identity, io.BytesIO]:
+def checkpoint_path(folder: Path, trial: int) -> Path:
+    """Where the checkpoint of a trial lies in its study's folder."""
+    return folder / f"trial-{trial:d}.pt"
+
+
+def read_checkpoint(path: Path) -> tuple[Identity, io.BytesIO]:
     """Whose checkpoint a file is, and what ``torch.load`` takes; its checksum has been compared.
 
     Raises:

@@ -22,8 +22,7 @@ from clrsearch.errors import ClrsearchError
 from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
-from clrsearch.training import probe
-from clrsearch.training.checkpoint import read
+from clrsearch.training import probe, read_checkpoint
 
 PATIENCE = 300.0  # seconds for what takes a few on an idle machine
 ALONE = ConfirmPlan(enabled=False)  # the search alone
@@ -139,7 +138,7 @@ def test_workers_do_not_survive_the_run_that_started_them(
         slots = Study(database, "mine").slots
         assert (slots.counts(), slots.claims()) == ({SlotState.OPEN: 1}, [])
     (path,) = url.file.with_name("studies-checkpoints").glob("*/*.pt")
-    assert 2 <= torch.load(read(path)[1], weights_only=True)["epoch"] < 8
+    assert 2 <= torch.load(read_checkpoint(path)[1], weights_only=True)["epoch"] < 8
     (log,) = url.file.with_name("studies-checkpoints").glob("*/logs/*.log")
     assert log.read_text() == ""
 
@@ -178,7 +177,7 @@ def test_who_is_asked_to_leave_saves_and_opens_the_slot_at_once(
     with open_database(url) as database:
         assert Study(database, "mine").slots.counts() == {SlotState.OPEN: 1}
     (path,) = url.file.with_name("studies-checkpoints").glob("*/*.pt")
-    identity, content = read(path)
+    identity, content = read_checkpoint(path)
     assert 2 <= torch.load(content, weights_only=True)["epoch"] < 8
     (before,) = records(url)
     assert before.state == "running"
