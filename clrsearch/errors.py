@@ -29,6 +29,8 @@ class ExitCode(IntEnum):
     """The study was stopped, for its task fails again and again."""
     FAILS_HERE = 4
     """Trials kept failing here; a fresh process, or another machine, may do better."""
+    HUNG = 5
+    """The task made no progress for too long, so that its process was ended."""
     INTERRUPTED = 130
 
 

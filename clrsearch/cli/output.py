@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json as json_format
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import tomli_w
 from rich.console import RenderableType
 
 from clrsearch import proposals
-from clrsearch.errors import ClrsearchError
+from clrsearch.errors import ClrsearchError, ExitCode
 from clrsearch.reports import (
     Figure,
     Page,
@@ -130,6 +131,12 @@ def print_wait(cause: str) -> None:
 def print_note(text: str) -> None:
     """A line for what is amiss, though no error."""
     say(f"clrsearch: {text}", error=True)
+
+
+def end_hung(reason: str) -> NoReturn:
+    """The last line of a worker whose task hangs; no more of its code is run."""
+    print_note(f"{reason}: its process is ended, and its trial left to others")
+    os._exit(ExitCode.HUNG)
 
 
 def print_retried(name: str, opened: int) -> None:

@@ -236,6 +236,7 @@ def worker(
         on_end=output.print_trial,
         on_wait=output.print_wait,
         on_note=output.print_note,
+        on_hang=output.end_hung,
     )
 
 

@@ -68,6 +68,7 @@ def work(
     on_end: Callable[[Record, Study], None] = lambda record, study: None,
     on_wait: Callable[[str], None] = lambda cause: None,
     on_note: Callable[[str], None] = lambda text: None,
+    on_hang: Callable[[str], None] | None = None,
 ) -> None:
     """Work on a study in this process until no slot is left; see :func:`run` for the options.
 
@@ -76,7 +77,8 @@ def work(
     seconds, in case that some are added. With ``ends_with_parent`` it leaves when its standard
     input ends, of which a parent process holds the other end. ``on_wait`` is called with the cause
     of each outage of the database that it waits out, ``on_note`` with what is amiss otherwise: a
-    checkpoint folder that other workers do not share.
+    checkpoint folder that other workers do not share. Where a step never ends, ``on_hang`` is to
+    end the process: it is called with the reason, from another thread.
 
     Raises:
         StudyError: there is no such study, or the task's source or a package is not the one that it
@@ -119,6 +121,7 @@ def work(
                 on_end=lambda record: on_end(record, each),
                 on_wait=waits,
                 on_note=on_note,
+                on_hang=on_hang,
             ).work()
 
         if not work_on(study):

@@ -12,6 +12,7 @@ from clrsearch.storage import DATABASE_ERRORS, Patience, Slot, SlotState
 from clrsearch.training import Checkpoints, Diverged, Epoch, Identity, Interrupted, Run
 from clrsearch.worker.lease import Lease
 from clrsearch.worker.outbox import Outbox
+from clrsearch.worker.watchdog import Watchdog
 
 SETTLE_SECONDS = 0.2  # between two looks whether an outage is over
 REPORT_SECONDS = 0.5  # between two reports at least; a live view looks as often
@@ -43,6 +44,7 @@ class Attempt:
         checkpoint_seconds: float,
         patience: Patience,
         sleep: Callable[[float], None],
+        watchdog: Watchdog,
         on_save: Callable[[], None],
     ) -> None:
         """``stored`` are the values of earlier attempts, ``rates`` those at the epochs' ends.
@@ -61,6 +63,7 @@ class Attempt:
         self._checkpoint_seconds = checkpoint_seconds
         self._patience = patience
         self._sleep = sleep
+        self._watchdog = watchdog
         self._on_save = on_save
         self._outbox = Outbox(stored, self._report)
         self._saved_at = time.monotonic()
@@ -79,7 +82,8 @@ class Attempt:
                 an outage that outlasts patience.
         """
         try:
-            self._run.train(self._finish)
+            with self._watchdog.watching():
+                self._run.train(self._finish)
         except Diverged as diverged:
             self._tell(SlotState.DIVERGED, {}, diverged=str(diverged))
             return
@@ -90,11 +94,12 @@ class Attempt:
         """Report an epoch, and save; whether the trial goes on."""
         facts = self._study.facts
         self._last = epoch
-        new = self._outbox.put(epoch.number, epoch.metrics[facts.metric])
-        if self._post(apart=REPORT_SECONDS):
-            self._pruned = new and self._hopeless()
-            if not self._pruned and epoch.number < facts.epochs:
-                self._save_in_time()
+        with self._watchdog.after_epoch():
+            new = self._outbox.put(epoch.number, epoch.metrics[facts.metric])
+            if self._post(apart=REPORT_SECONDS):
+                self._pruned = new and self._hopeless()
+                if not self._pruned and epoch.number < facts.epochs:
+                    self._save_in_time()
         return not self._pruned
 
     def leave(self) -> None:
@@ -163,7 +168,8 @@ class Attempt:
         if self._outbox.drift:
             attributes["drift"] = self._outbox.drift
         if end == SlotState.COMPLETE and study.stage == "confirm":
-            attributes["test"] = self._run.test()
+            with self._watchdog.watching():
+                attributes["test"] = self._run.test()
         if end == SlotState.COMPLETE:
             value = self._outbox.values[study.facts.epochs]
             self._patience(lambda: study.complete(trial, value, attributes))

@@ -71,6 +71,10 @@ class Lease:
         since = self._trouble[1] if self._trouble else time.monotonic()
         self._trouble = error, since
 
+    def abandon(self) -> None:
+        """Renew it no more: this process is about to end."""
+        self._done.set()
+
     def __enter__(self) -> Lease:
         self._thread.start()
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from clrsearch.causes import shortened
-from clrsearch.errors import FailsHere, StorageError, StudyStopped, TaskError
+from clrsearch.errors import ExitCode, FailsHere, StorageError, StudyStopped, TaskError
 from clrsearch.schedules import Trace, Value
 from clrsearch.search import Record, Study, suggest
 from clrsearch.storage import DATABASE_ERRORS, PATIENCE_SECONDS, Patience, Slot, SlotState
@@ -31,8 +31,9 @@ from clrsearch.worker.claims import Claims
 from clrsearch.worker.failures import keeps_failing, reason_to_leave, told
 from clrsearch.worker.folder import SharedFolder
 from clrsearch.worker.lease import Lease
-from clrsearch.worker.losses import why_given_up
+from clrsearch.worker.losses import release, why_given_up
 from clrsearch.worker.signals import Interruption
+from clrsearch.worker.watchdog import Watchdog
 
 LONGEST_CURVES = 3000  # numbers of up to 20 characters
 LONGEST_TRACEBACK = 10_000  # characters: MySQL keeps 64 kB
@@ -71,6 +72,7 @@ class Worker:
         on_end: Callable[[Record], None] = lambda record: None,
         on_wait: Callable[[BaseException], None] = lambda error: None,
         on_note: Callable[[str], None] = lambda text: None,
+        on_hang: Callable[[str], None] | None = None,
     ) -> None:
         """``make_run`` makes the runs of the study's task on ``device``.
 
@@ -79,7 +81,8 @@ class Worker:
         ``interruption`` knows the limits of the process, which may work on several studies.
         ``on_end`` is called with the record of each trial that this worker ends, ``on_wait`` with
         an error of the database that it begins to wait out, ``on_note`` with what else there is to
-        say.
+        say. ``on_hang`` is to end the process: it is called, from another thread, when the task's
+        code has made no progress for too long and the slot is open again. Without it nobody looks.
         """
         self._study = study
         self._make_run = make_run
@@ -96,6 +99,9 @@ class Worker:
         self._patience = Patience(patience, sleep=self._sleep, on_wait=self._trouble)
         self._claims = Claims(study.slots, name, patience=self._patience, sleep=self._sleep)
         self._failures: list[TaskError] = []  # of this worker's latest trials
+        self._on_hang = on_hang
+        self._watchdog = Watchdog(self._interruption.noticed, self._hung)
+        self._lease: Lease | None = None  # of the slot that it holds
 
     def work(self) -> bool:
         """Work until no slot is left to claim, or until a signal or a limit of the process.
@@ -110,7 +116,12 @@ class Worker:
             SQLAlchemyError, StorageInternalError: an error of the database that does not pass, or
                 an outage that outlasts patience.
         """
-        with self._interruption.listening(), self._folder, suppress(Interrupted):
+        with ExitStack() as stack:
+            stack.enter_context(self._interruption.listening())
+            stack.enter_context(self._folder)
+            if self._on_hang is not None:
+                stack.enter_context(self._watchdog)
+            stack.enter_context(suppress(Interrupted))
             while not self._interruption.asked:
                 stopped = self._patience(lambda: self._study.stopped)
                 if stopped is not None:
@@ -141,6 +152,8 @@ class Worker:
         lease = Lease(
             self._study.slots, slot, patience=self._patience.seconds, on_trouble=self._trouble
         )
+        self._lease = lease
+        self._watchdog.begin()
         with lease:
             try:
                 trial = self._patience(partial(self._take_up, slot))
@@ -176,7 +189,9 @@ class Worker:
         """
         for make in (self._resumed, self._run):
             try:
-                attempt = self._attempt(slot, lease, make(slot, lease, trial), trial)
+                with self._watchdog.watching():
+                    run = make(slot, lease, trial)
+                attempt = self._attempt(slot, lease, run, trial)
                 try:
                     attempt.train()
                 except Interrupted:
@@ -201,6 +216,14 @@ class Worker:
         """Open the slot at once; where the database is away, its lease will run out."""
         with suppress(*DATABASE_ERRORS):
             self._study.slots.hand_back(slot)
+
+    def _hung(self, reason: str) -> None:
+        """In the watchdog's thread: leave the slot to others, as a worker that was lost does."""
+        assert self._lease is not None and self._on_hang is not None
+        self._lease.abandon()
+        with suppress(*DATABASE_ERRORS):  # where the database is away, the lease runs out
+            release(self._study, self._name, ExitCode.HUNG)
+        self._on_hang(reason)
 
     def _take_up(self, slot: Slot) -> Begun | None:
         """The slot's trial: begun already, a failed one's again, or new; None where it has ended.
@@ -262,16 +285,22 @@ class Worker:
             checkpoint_seconds=self._checkpoint_seconds,
             patience=self._patience,
             sleep=self._sleep,
+            watchdog=self._watchdog,
             on_save=self._folder.look,
         )
 
     def _run(self, slot: Slot, lease: Lease, trial: Begun) -> Run:
         """A run of the trial from its beginning."""
+
+        def interrupted() -> bool:
+            self._watchdog.progress()
+            return self._interruption.asked or lease.lost
+
         return self._make_run(
             trial.played,
             seed=self._study.plan.seed,
             seed_index=slot.seed_index,
-            interrupted=lambda: self._interruption.asked or lease.lost,
+            interrupted=interrupted,
         )
 
     def _resumed(self, slot: Slot, lease: Lease, trial: Begun) -> Run:

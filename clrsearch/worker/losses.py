@@ -6,12 +6,14 @@ import signal
 from collections import Counter
 from collections.abc import Sequence
 
+from clrsearch.errors import ExitCode
 from clrsearch.launch import how_it_ended
+from clrsearch.search import Study
 
 LOSSES = 5  # of workers without a new checkpoint fail a trial
 CRASHES = 2  # of a process by itself, which nothing outside can have caused, do so too
 KILLED = -9  # SIGKILL
-FROM_OUTSIDE = (KILLED, -signal.SIGTERM, -signal.SIGINT, -1)  # and SIGHUP
+FROM_OUTSIDE = (KILLED, -signal.SIGTERM, -signal.SIGINT, -1, ExitCode.HUNG)  # -1: SIGHUP
 
 
 def why_given_up(losses: int, codes: Sequence[int]) -> str | None:
@@ -22,7 +24,7 @@ def why_given_up(losses: int, codes: Sequence[int]) -> str | None:
     crashes = [code for code in codes if code not in FROM_OUTSIDE]
     if losses < LOSSES and len(crashes) < CRASHES:
         return None
-    ends = [f"{count} {how}" for how, count in Counter(map(how_it_ended, codes)).items()]
+    ends = [f"{count} {how}" for how, count in Counter(map(_how, codes)).items()]
     unwatched = losses - len(codes)
     if unwatched > 0:
         ends.append(f"how {unwatched if codes else 'they'} ended is not known")
@@ -31,3 +33,18 @@ def why_given_up(losses: int, codes: Sequence[int]) -> str | None:
         f"{losses} workers were lost with this trial, and none left a new checkpoint: "
         f"{', '.join(ends)}{memory}"
     )
+
+
+def release(stage: Study, worker: str, code: int) -> int:
+    """Open the slots that a lost worker still held; how many there were.
+
+    At their trials it is noted how it ended.
+    """
+    for claim in stage.slots.claims():
+        if claim.worker == worker and claim.trial is not None:
+            stage.note_loss(claim.trial, worker, code, claim.checkpoint)
+    return stage.slots.release(worker)
+
+
+def _how(code: int) -> str:
+    return "made no progress" if code == ExitCode.HUNG else how_it_ended(code)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from clrsearch.training.run import Interrupted
@@ -32,6 +33,8 @@ class Interruption:
     def __init__(self, *, seconds: float | None = None, trials: int | None = None) -> None:
         """``seconds`` is how long it may stay from now on, ``trials`` how many it may end."""
         self._told = self._ctrl_c = False
+        self._arrivals: socket.socket | None = None
+        self._arrived: list[int] = []
         self._end = None if seconds is None else time.monotonic() + seconds
         self._trials_left = trials
 
@@ -40,6 +43,15 @@ class Interruption:
         """Whether it is to leave now."""
         late = self._end is not None and time.monotonic() >= self._end
         return self._told or late or self._trials_left == 0
+
+    def noticed(self) -> bool:
+        """The same for another thread, while the main thread is held up and handles no signal."""
+        if self._arrivals is not None:
+            with suppress(OSError):  # nothing has arrived, or nobody listens any more
+                self._arrived += self._arrivals.recv(1024)
+        if self._arrived.count(signal.SIGINT) > 1:
+            os._exit(128 + signal.SIGINT)
+        return self.asked or any(number in SIGNALS for number in self._arrived)
 
     def ask(self) -> None:
         """Let it leave."""
@@ -77,10 +89,26 @@ class Interruption:
             number: signal.signal(number, self._handle) for number in SIGNALS if _heeded(number)
         }
         try:
-            yield
+            with self._arriving():
+                yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    @contextmanager
+    def _arriving(self) -> Iterator[None]:
+        """Have the numbers of signals written into a socket as they arrive, by C code."""
+        reading, writing = socket.socketpair()
+        with reading, writing:
+            for each in (reading, writing):
+                each.setblocking(False)
+            self._arrivals = reading
+            before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+            try:
+                yield
+            finally:
+                signal.set_wakeup_fd(before)
+                self._arrivals = None
 
     def sleep(self, seconds: float) -> None:
         """Sleep, but not on.
@@ -102,6 +130,16 @@ class Interruption:
                 os._exit(128 + number)
             self._ctrl_c = True
         self.ask()
+
+
+def _stop_writing() -> None:
+    """In a forked process: its signals are its own, and it has inherited the parent's socket."""
+    with suppress(ValueError):  # forked by another thread than the main one
+        signal.set_wakeup_fd(-1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_stop_writing)
 
 
 def _heeded(number: int) -> bool:

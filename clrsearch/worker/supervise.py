@@ -14,6 +14,7 @@ from clrsearch.errors import ClrsearchError, ExitCode, FailsHere, StudyStopped
 from clrsearch.launch import Command, Ended, Launcher
 from clrsearch.search import Study
 from clrsearch.storage import Patience, Tolerance
+from clrsearch.worker.losses import release
 from clrsearch.worker.names import worker_name
 
 POLL_SECONDS = 0.5
@@ -132,7 +133,9 @@ class Supervisor:
                 held = sum(self._release(each, ended) for each in stages)
                 del self._lost[0]
                 post = self._post_of[ended.index]
-                self._fruitless[post] = 0 if successful or held else self._fruitless[post] + 1
+                hung = ended.code == ExitCode.HUNG  # and has opened its slot itself
+                fruitful = successful or held or hung
+                self._fruitless[post] = 0 if fruitful else self._fruitless[post] + 1
                 self._tell(ended)
                 most = FAILING_ENDS if ended.code == ExitCode.FAILS_HERE else EARLY_DEATHS
                 wanted = not self._interrupted and ended.code not in NOT_REPLACED
@@ -141,13 +144,11 @@ class Supervisor:
             self._on_change()
 
     def _release(self, stage: Study, ended: Ended) -> int:
-        """Open what a worker still held, and note at its trials how it was lost."""
+        """Open what a worker still held; how it was lost is noted unless it was told to leave."""
         name = self._names[ended.index]
-        if not self._interrupted:
-            for claim in stage.slots.claims():
-                if claim.worker == name and claim.trial is not None:
-                    stage.note_loss(claim.trial, name, ended.code, claim.checkpoint)
-        return stage.slots.release(name)
+        if self._interrupted:
+            return stage.slots.release(name)
+        return release(stage, name, ended.code)
 
     def _tell(self, ended: Ended) -> None:
         """Say how a worker was lost, once for each way."""
