@@ -192,9 +192,12 @@ def test_without_sbatch_nothing_is_submitted(clrsearch, server, task_dir, tmp_pa
     ("options", "message"),
     [
         (["slurm", "--sbatch", "account"], "--sbatch account: KEY=VALUE is wanted"),
-        (["slurm", "--max-trials", "0"], "max_trials must be above 0, not 0"),
+        (["slurm", "--max-trials", "0"], "Invalid value for '--max-trials'"),
         (["ray", "--address", "10.0.0.7:6379"], "token authentication is on: set RAY_AUTH_MODE"),
-        (["ray", "--task-dir", "/no/such/folder"], "no such file: /no/such/folder/tiny.py"),
+        (
+            ["ray", "--task-dir", "/no/such/folder"],
+            "--task-dir /no/such/folder: there is no such folder",
+        ),
     ],
 )
 def test_bad_options_are_refused(

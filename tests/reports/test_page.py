@@ -226,7 +226,7 @@ def test_a_watch_that_is_interrupted_promises_nothing(
 
 def test_a_report_that_cannot_be_written(url, task_dir, tmp_path) -> None:
     begin(task_dir)
-    with pytest.raises(PlanError, match=r"none.report\.html cannot be written: No such file"):
+    with pytest.raises(PlanError, match=r"none.report\.html cannot be written: there is no folder"):
         service.report("mine", tmp_path / "none" / "report.html")
     with pytest.raises(PlanError, match=r"report\.pdf: the name of a report must end in \.html"):
         service.report("mine", tmp_path / "report.pdf")
