@@ -139,9 +139,11 @@ def list_studies(
     from clrsearch import service
     from clrsearch.cli import output
 
-    output.print_list(
-        service.list_studies(storage=storage_option(storage, storage_file)), json=json
+    unreadable: list[str] = []
+    studies = service.list_studies(
+        storage=storage_option(storage, storage_file), on_unreadable=unreadable.append
     )
+    output.print_list(studies, unreadable, json=json)
 
 
 def status(

@@ -185,15 +185,17 @@ def print_best(found: Best, format: str) -> None:
     say(*text.removesuffix("\n").split("\n"))
 
 
-def print_list(snapshots: Sequence[Snapshot], *, json: bool) -> None:
-    """The table of ``clrsearch list``."""
+def print_list(snapshots: Sequence[Snapshot], unreadable: Sequence[str], *, json: bool) -> None:
+    """The table of ``clrsearch list``, and on stderr a line for each study that is not in it."""
     if json:
         for each in snapshots:
             say(json_format.dumps(_summary(each, None)))
     elif snapshots:
         _print_table(list_table(snapshots))
-    else:
+    elif not unreadable:
         say(f"no studies yet: {proposals.command('run')} begins one")
+    for why in unreadable:
+        print_note(why)
 
 
 def print_status(status: Status, *, json: bool) -> None:

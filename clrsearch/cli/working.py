@@ -79,7 +79,7 @@ def run(
     watch_work(
         asked_plan(study_file, given, changes, no_confirm=no_confirm),
         json=json,
-        name=name or (study_file.stem if study_file else None),
+        name=study_file.stem if name is None and study_file else name,
         storage=storage_option(storage, storage_file),
         workers=workers,
         device=device,
@@ -128,7 +128,8 @@ def compare(
     plan = asked_plan(study_file, given, changes, no_confirm=no_confirm)
     folder = task_folder(study_file, task_dir)
     database = storage_option(storage, storage_file)
-    name = name or f"{study_file.stem if study_file else service.default_name(plan)}-compare"
+    if name is None:
+        name = f"{study_file.stem if study_file else service.default_name(plan)}-compare"
     comparison = service.comparison(
         plan,
         name=name,

@@ -31,7 +31,7 @@ from clrsearch.reports.pictures import picture_of_schedules, picture_of_trials
 from clrsearch.reports.snapshot import Snapshot, snapshot
 from clrsearch.reports.source import source_code
 from clrsearch.search import ATTRIBUTE, CURVES, Record, Study, best_first, quiet
-from clrsearch.storage import Database, place_of
+from clrsearch.storage import Database, StudyRow, place_of, study_rows
 
 RENEW_SECONDS = 10.0  # that a note and figures are shown for before they are looked at again
 OVERLAID = 5  # schedules in a figure, and the baseline's
@@ -87,7 +87,7 @@ class Extras:
             shown = self._shown.get(study_id)
             if shown is not None and time.monotonic() - shown.made < RENEW_SECONDS:
                 return
-            with suppress(StudyError):  # one that clrsearch did not make
+            with suppress(StudyError, ScheduleError):  # not ours, or it cannot be read
                 study = self._open(study_id, name)
                 now = snapshot(study)
                 state = _state(now)
@@ -139,6 +139,7 @@ class Overlay(_CachedStorage):
 
     def __init__(self, database: Database, extras: Extras) -> None:
         super().__init__(database.optuna)
+        self._engine = database.engine
         self._extras = extras
         self._uuids: dict[int, object] = {}
 
@@ -152,7 +153,10 @@ class Overlay(_CachedStorage):
 
     def get_all_studies(self) -> list[FrozenStudy]:
         """The studies, those that have been looked at with note and figures."""
-        found = super().get_all_studies()
+        try:
+            found = super().get_all_studies()
+        except ValueError:  # what is stored of one of them is no JSON
+            found = [self._read(row) for row in study_rows(self._engine, ATTRIBUTE)]
         for study in found:
             self._forget_if_another(study)
             study.system_attrs = self._laid_over(study._study_id, study.system_attrs)
@@ -187,9 +191,22 @@ class Overlay(_CachedStorage):
             return {}
         return _with_artifacts(trial)
 
+    def _read(self, row: StudyRow) -> FrozenStudy:
+        """A study by itself; without attributes where these are damaged."""
+        attributes: list[dict[str, Any]] = []
+        for read in (self._backend.get_study_user_attrs, self._backend.get_study_system_attrs):
+            try:
+                attributes.append(read(row.id))
+            except ValueError:
+                attributes.append({})
+        user, system = attributes
+        directions = self._backend.get_study_directions(row.id)
+        return FrozenStudy(row.name, None, user, system, row.id, directions=directions)
+
     def _forget_if_another(self, study: FrozenStudy) -> None:
         """Keep no trials of a deleted study whose id another one has got: SQLite gives it again."""
-        ours = study.user_attrs.get(ATTRIBUTE, {}).get("uuid")
+        stored = study.user_attrs.get(ATTRIBUTE)
+        ours = stored.get("uuid") if isinstance(stored, dict) else None
         if self._uuids.setdefault(study._study_id, ours) != ours:
             self._uuids[study._study_id] = ours
             with self._lock:

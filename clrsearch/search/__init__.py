@@ -5,6 +5,13 @@ from clrsearch.search.consistency import Misfit, misfits
 from clrsearch.search.history import History, Record, best_first, leader
 from clrsearch.search.importance import LEAST as LEAST_FOR_IMPORTANCES
 from clrsearch.search.importance import importances
+from clrsearch.search.names import (
+    exists,
+    remove_unreadable,
+    require_name,
+    searches,
+    study_names,
+)
 from clrsearch.search.plan import (
     ConfirmPlan,
     StudyPlan,
@@ -18,14 +25,8 @@ from clrsearch.search.pruner import hopeless
 from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
 from clrsearch.search.sampler import quiet, suggest
 from clrsearch.search.space import GROUPS, StudySpace, build_space
-from clrsearch.search.study import (
-    ATTRIBUTE,
-    CURVES,
-    Study,
-    exists,
-    searches,
-    study_names,
-)
+from clrsearch.search.stored import ATTRIBUTE
+from clrsearch.search.study import CURVES, Study
 from clrsearch.search.traces import one_each
 
 __all__ = [
@@ -60,6 +61,8 @@ __all__ = [
     "quiet",
     "read_range_test",
     "refuse_task",
+    "remove_unreadable",
+    "require_name",
     "searches",
     "settings",
     "smoothed",

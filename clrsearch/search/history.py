@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 from optuna.trial import TrialState
+from pydantic import BaseModel, ValidationError
 
 from clrsearch.schedules import Value
+from clrsearch.search.stored import ROW_ERRORS, unreadable
 from clrsearch.storage import Details, Reported, Trials
 
 OVERLAP = 1000
@@ -85,8 +87,10 @@ class Record:
 class History:
     """A study's records, kept up to date by reading what has changed."""
 
-    def __init__(self, trials: Trials) -> None:
+    def __init__(self, trials: Trials, study: str) -> None:
+        """``study`` is the name of theirs, for errors."""
         self._trials = trials
+        self._study = study
         self._records: dict[int, Record] = {}  # by the trials' ids
         self._left_out: set[int] = set()  # discarded, or none that a worker of ours has begun
         self._first_open = 0  # no trial before this one changes any more
@@ -135,13 +139,13 @@ class History:
         now = time.monotonic()
         states = self._trials.states(self._first_open)
         changed = {trial for trial, state in states.items() if self._is_news(trial, state)}
-        details = self._trials.details(changed)
+        details = self._details(changed)
         rows = self._trials.values_since(self._last_value - OVERLAP)
         latest = _by_trial(rows)
         arrived = latest if self._first_open == 0 else _by_trial(self._trials.values(changed))
         for trial, found in details.items():
             if "slot" in found.attributes and DISCARDED not in found.attributes:
-                self._records[trial] = to_record(found, arrived.get(trial, {}))
+                self._records[trial] = self._record(found, arrived.get(trial, {}))
             else:
                 self._left_out.add(trial)
                 self._records.pop(trial, None)
@@ -151,6 +155,21 @@ class History:
         self._last_value = max((each.row for each in rows), default=self._last_value)
         self._read_at = now
         self._list()
+
+    def _details(self, trials: set[int]) -> dict[int, Details]:
+        try:
+            return self._trials.details(trials)
+        except ROW_ERRORS as error:
+            raise unreadable(self._study, f"one of its trials: {error}") from error
+
+    def _record(self, found: Details, values: dict[int, float]) -> Record:
+        try:
+            return to_record(found, values)
+        except ROW_ERRORS as error:
+            first = error.errors()[0] if isinstance(error, ValidationError) else None
+            where = "" if first is None else f"{'.'.join(map(str, first['loc']))}: "
+            why = f"{where}{error if first is None else first['msg']}"
+            raise unreadable(self._study, f"trial {found.number}: {why}") from error
 
     def _is_news(self, trial: int, state: TrialState) -> bool:
         if trial in self._left_out:
@@ -180,30 +199,57 @@ def _by_trial(reported: Iterable[Reported]) -> dict[int, dict[int, float]]:
     return values
 
 
+class _End(BaseModel):
+    """What is stored of how a trial ended."""
+
+    metrics: dict[str, float] = {}
+    seconds: float = 0.0
+    drift: float = 0.0
+    error: str = ""
+    final: bool = False
+    test: dict[str, float] = {}
+
+
+class _Stored(BaseModel):
+    """The attributes of a trial that one of our workers has begun."""
+
+    slot: int
+    family: str
+    worker: str
+    device: str
+    finalist: int | None = None
+    seed_index: int = 0
+    end: _End = _End()
+
+
 def to_record(details: Details, values: dict[int, float]) -> Record:
-    """The record of a trial that one of our workers has begun."""
-    attributes = details.attributes
-    family = attributes["family"]
-    assert details.started is not None  # ours are born running
-    end: Mapping[str, Any] = attributes.get(END, {})
+    """The record of a trial that one of our workers has begun.
+
+    Raises:
+        ValueError: what is stored of it is damaged.
+    """
+    stored = _Stored.model_validate(details.attributes)
+    if details.started is None:
+        raise ValueError("it has not been started")
+    end, prefix = stored.end, f"{stored.family}."
     return Record(
         number=details.number,
-        slot=attributes["slot"],
-        family=family,
-        params={name.removeprefix(f"{family}."): value for name, value in details.params.items()},
+        slot=stored.slot,
+        family=stored.family,
+        params={name.removeprefix(prefix): value for name, value in details.params.items()},
         state=_STATES[details.state],
         diverged=any(violation > 0 for violation in details.constraints.values()),
         values=values,
-        metrics=end.get("metrics", {}),
-        worker=attributes["worker"],
-        device=attributes["device"],
-        seconds=end.get("seconds", 0.0),
-        drift=end.get("drift", 0.0),
-        error=end.get("error", ""),
-        final=end.get("final", False),
-        finalist=attributes.get("finalist"),
-        seed_index=attributes.get("seed_index", 0),
-        test=end.get("test", {}),
+        metrics=end.metrics,
+        worker=stored.worker,
+        device=stored.device,
+        seconds=end.seconds,
+        drift=end.drift,
+        error=end.error,
+        final=end.final,
+        finalist=stored.finalist,
+        seed_index=stored.seed_index,
+        test=end.test,
         started=details.started,
         ended=details.ended,
     )

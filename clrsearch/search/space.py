@@ -46,7 +46,10 @@ class StudySpace:
 
     def build(self, family: str, params: Mapping[str, Value]) -> Schedule:
         """The schedule of a family that the searched ``params`` stand for."""
-        return FAMILIES[family].build(params, self.setting)
+        try:
+            return FAMILIES[family].build(params, self.setting)
+        except (LookupError, TypeError) as error:
+            raise ScheduleError(f"no schedule {family} of {dict(params)}: {error}") from error
 
     def first(self, family: str) -> tuple[Mapping[str, Value], ...]:
         """The settings of a family that are tried before anything is sampled.

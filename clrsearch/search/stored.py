@@ -16,6 +16,13 @@ from clrsearch.tasks import TaskFacts
 Stage = Literal["search", "confirm"]
 
 
+ATTRIBUTE = "clrsearch"
+"""The key of what is stored of a study that clrsearch made."""
+
+ROW_ERRORS = (AttributeError, LookupError, TypeError, ValueError)
+"""What it raises to read a row that is damaged, or was written by others."""
+
+
 class Link(BaseModel):
     """The search that a confirmation belongs to."""
 
@@ -66,4 +73,5 @@ def unreadable(name: str, why: object, attribute: Any = None) -> StudyError:
     versions = attribute.get("versions") if isinstance(attribute, dict) else None
     version = versions.get("clrsearch") if isinstance(versions, dict) else None
     made = f" (made by clrsearch {version})" if version else ""
-    return StudyError(f"the study {name} cannot be read: {why}{made}")
+    said = f"{type(why).__name__}: {why}" if isinstance(why, LookupError) else why
+    return StudyError(f"the study {name} cannot be read: {said}{made}")

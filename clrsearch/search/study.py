@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -16,15 +15,15 @@ from optuna.storages import BaseStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
-from clrsearch import proposals
-from clrsearch.errors import StudyError
+from clrsearch.errors import PlanError, StudyError
 from clrsearch.schedules import RateFunction, Trace, Value, trace
 from clrsearch.search.history import DISCARDED, END, History, Record
+from clrsearch.search.names import searches, unknown
 from clrsearch.search.plan import ConfirmPlan, StudyPlan
 from clrsearch.search.rangetest import RangeTest
 from clrsearch.search.sampler import distributions
 from clrsearch.search.space import StudySpace, build_space
-from clrsearch.search.stored import Stage, read_stored, unreadable
+from clrsearch.search.stored import ATTRIBUTE, ROW_ERRORS, Stage, read_stored, unreadable
 from clrsearch.search.traces import Traces
 from clrsearch.storage import UNFINISHED, Database, Slot, Slots, Trials
 from clrsearch.tasks import TaskFacts
@@ -32,7 +31,6 @@ from clrsearch.tasks import TaskFacts
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-ATTRIBUTE = "clrsearch"
 CONFIRMATION = ".confirm"  # at the end of the name
 FINALIST = "finalist:"  # before the number of the trial
 STOPPED = "clrsearch:stopped"
@@ -68,7 +66,7 @@ class Study:
         try:
             self._id = self._storage.get_study_id_from_name(name)
         except KeyError:
-            raise StudyError(_unknown(name, searches(database))) from None
+            raise StudyError(unknown(name, searches(database))) from None
         try:
             attribute = self._storage.get_study_user_attrs(self._id).get(ATTRIBUTE)
         except ValueError as error:  # no JSON
@@ -89,10 +87,13 @@ class Study:
         except ValueError as error:  # of a state that there is not
             raise unreadable(name, error, attribute) from error
         self.plan = stored.plan.model_copy(update={"trials": max(stored.plan.trials, total)})
-        self.space: StudySpace = build_space(self.plan, self.facts, tested=self.range_test)
+        try:
+            self.space: StudySpace = build_space(self.plan, self.facts, tested=self.range_test)
+        except (PlanError, *ROW_ERRORS) as error:
+            raise unreadable(name, error, attribute) from error
         self.traces = Traces(self.space, self.facts)
         self._trials = Trials(database.engine, self._id, unread=CURVES)
-        self.history = History(self._trials)
+        self.history = History(self._trials, name)
         self._trial_ids: dict[int, int] = {}
         self._rate_function: RateFunction | None = None
         self._sibling: Study | None = None  # opened once: it keeps the runs that it has read
@@ -223,7 +224,10 @@ class Study:
             study_id = self._storage.get_study_id_from_name(name)
         except KeyError:
             return False
-        attribute = self._storage.get_study_user_attrs(study_id).get(ATTRIBUTE)
+        try:
+            attribute = self._storage.get_study_user_attrs(study_id).get(ATTRIBUTE)
+        except ValueError as error:  # no JSON
+            raise unreadable(name, error) from error
         if not isinstance(attribute, dict) or attribute.get("stage") != "confirm":
             return False
         link = attribute.get("confirms")
@@ -287,11 +291,14 @@ class Study:
     def finalists(self) -> dict[int, Finalist]:
         """Of a confirmation: what is run again, by the numbers of the search's trials."""
         attributes = self._storage.get_study_user_attrs(self._id)
-        return {
-            int(key.removeprefix(FINALIST)): Finalist(**value)
-            for key, value in attributes.items()
-            if key.startswith(FINALIST)
-        }
+        try:
+            return {
+                int(key.removeprefix(FINALIST)): Finalist(**value)
+                for key, value in attributes.items()
+                if key.startswith(FINALIST)
+            }
+        except ROW_ERRORS as error:
+            raise unreadable(self.name, error) from error
 
     def trace(self, family: str, params: Mapping[str, Value]) -> Trace:
         """What a trial with these parameters plays to the optimizer, over the whole horizon."""
@@ -473,31 +480,6 @@ class Study:
         self._storage.delete_study(self._id)
 
 
-def searches(database: Database) -> list[str]:
-    """The names of the studies that clrsearch made, oldest first; not of their confirmations."""
-    found = get_storage(database.optuna).get_all_studies()
-    return [
-        each.study_name
-        for each in found
-        if ATTRIBUTE in each.user_attrs
-        and each.user_attrs[ATTRIBUTE].get("stage", "search") == "search"
-    ]
-
-
-def study_names(database: Database) -> tuple[list[str], list[str]]:
-    """The names of all studies, oldest first: those that clrsearch made, and the others."""
-    ours: list[str] = []
-    others: list[str] = []
-    for each in get_storage(database.optuna).get_all_studies():
-        (ours if ATTRIBUTE in each.user_attrs else others).append(each.study_name)
-    return ours, others
-
-
-def exists(database: Database, name: str) -> bool:
-    """Whether clrsearch has made a study of this name."""
-    return name in searches(database)
-
-
 def _appears(storage: BaseStorage, study_id: int) -> bool:
     """Whether the study's maker writes its plan within a few seconds."""
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -515,11 +497,3 @@ def _half_made(storage: BaseStorage, study_id: int, direction: StudyDirection) -
         and storage.get_study_directions(study_id) == [direction]
         and not storage.get_study_user_attrs(study_id)
     )
-
-
-def _unknown(name: str, names: list[str]) -> str:
-    if not names:
-        return f"no study {name}: there are none yet; {proposals.command('run')} begins one"
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"; did you mean {', '.join(near)}?" if near else f"; there is {', '.join(names[-10:])}"
-    return f"no study {name}{hint}"

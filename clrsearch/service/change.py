@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from clrsearch.errors import StudyError
-from clrsearch.search import Study
+from clrsearch.search import Study, exists, remove_unreadable
 from clrsearch.service.place import Storage, checkpoint_folder, storage_url
 from clrsearch.storage import (
     MadeRole,
@@ -26,12 +26,22 @@ def delete(
 ) -> None:
     """Remove a study with all of its trials; ``before`` is called when it may be removed.
 
+    One that cannot be read is removed too, but for its slots and checkpoints: what says which they
+    are cannot be trusted.
+
     Raises:
         StudyError: there is no such study, or workers are busy with it.
     """
     url = storage_url(storage)
     with open_database(url) as database:
-        study = Study(database, name)
+        try:
+            study = Study(database, name)
+        except StudyError:
+            if not exists(database, name):
+                raise
+            before()
+            remove_unreadable(database, name)
+            return
         live = sum(each.slots.live() for each in study.stages())
         if live:
             raise StudyError(f"workers are busy with {live} of {name}'s trials: stop them first")

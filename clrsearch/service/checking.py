@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from clrsearch import proposals
-from clrsearch.errors import ClrsearchError, StorageError
+from clrsearch.errors import StorageError, StudyError
 from clrsearch.search import Misfit, Study, misfits, study_names
 from clrsearch.service.doctor import Finding
 from clrsearch.service.place import (
@@ -47,12 +47,11 @@ def check_database(*, storage: Storage = None) -> list[Finding]:
         for name in ours:
             try:
                 study = Study(database, name)
-            except ClrsearchError as error:
+                owners.discard(study.uuid)
+                findings += list(_check(study))
+                findings += _check_checkpoints(study, checkpoint_root(url, None) / study.uuid)
+            except StudyError as error:
                 findings.append(Finding(what=name, state="wrong", says=str(error)))
-                continue
-            findings += _check(study)
-            findings += _check_checkpoints(study, checkpoint_root(url, None) / study.uuid)
-            owners.discard(study.uuid)
     if others:
         says = f"{len(others)} studies that clrsearch did not make; they are left alone"
         findings.append(Finding(what="others", state="ok", says=says))

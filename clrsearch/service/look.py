@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from clrsearch import proposals
-from clrsearch.errors import StudyError
+from clrsearch.errors import ScheduleError, StudyError
 from clrsearch.reports import (
     Figure,
     Snapshot,
@@ -132,13 +132,24 @@ def chosen(study: Study) -> tuple[Record, Verdict | None]:
     return now.recommended, now.verdict
 
 
-def list_studies(*, storage: Storage = None) -> list[Snapshot]:
-    """Every study in the database, oldest first; none where there is no database yet."""
+def list_studies(
+    *, storage: Storage = None, on_unreadable: Callable[[str], None] = lambda why: None
+) -> list[Snapshot]:
+    """Every study in the database, oldest first; none where there is no database yet.
+
+    ``on_unreadable`` is called with what there is to say of one whose rows are damaged.
+    """
     url = storage_url(storage)
     if not has_studies(url):
         return []
     with open_database(url) as database:
-        return [snapshot(Study(database, name)) for name in searches(database)]
+        found = []
+        for name in searches(database):
+            try:
+                found.append(snapshot(Study(database, name)))
+            except (StudyError, ScheduleError) as error:
+                on_unreadable(str(error))
+        return found
 
 
 def status(

@@ -14,7 +14,15 @@ from pathlib import Path
 from clrsearch import proposals
 from clrsearch.errors import PlanError, PlanMismatch
 from clrsearch.reports import Snapshot, shortfall, snapshot
-from clrsearch.search import RangeTest, Study, StudyPlan, build_space, differences, exists
+from clrsearch.search import (
+    RangeTest,
+    Study,
+    StudyPlan,
+    build_space,
+    differences,
+    exists,
+    require_name,
+)
 from clrsearch.service.drift import Code, load_code, refuse_drift, sources_of, versions
 from clrsearch.service.place import (
     Storage,
@@ -101,12 +109,14 @@ def run(
     quiet_optuna()
     if workers is not None and workers < 1:
         raise PlanError(f"workers must be at least 1, not {workers}")
-    name = name or default_name(plan)
+    name = default_name(plan) if name is None else name
     url = storage_url(storage)
     folder = task_folder(task_dir)
     require_place(url, create=True)
     checkpoint_root(url, checkpoint_dir)  # refuses what is no folder
     goes_on = _goes_on(url, name, plan, folder, allow_drift=allow_drift)
+    if not goes_on:
+        require_name(name)
     code = load_code(plan, folder, data_dir, download=download)
     facts = tested = None
     if not goes_on:

@@ -24,7 +24,7 @@ from clrsearch.storage.slots import (
     slot_owners,
     unfinished,
 )
-from clrsearch.storage.trials import Details, Reported, Trials, place_of
+from clrsearch.storage.trials import Details, Reported, StudyRow, Trials, place_of, study_rows
 from clrsearch.storage.url import FILE_VARIABLE, STORAGE_VARIABLE, StorageUrl
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "SlotState",
     "Slots",
     "StorageUrl",
+    "StudyRow",
     "Tolerance",
     "Trials",
     "Upgraded",
@@ -62,6 +63,7 @@ __all__ = [
     "require_place",
     "require_writable",
     "slot_owners",
+    "study_rows",
     "unfinished",
     "upgrade",
 ]

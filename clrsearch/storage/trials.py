@@ -55,6 +55,14 @@ class Reported(NamedTuple):
     value: float
 
 
+class StudyRow(NamedTuple):
+    """A study, and the text of an attribute of it; None where it has none."""
+
+    id: int
+    name: str
+    text: str | None
+
+
 class Trials:
     """The trials of one study."""
 
@@ -193,6 +201,23 @@ _FINITE = (
 def _distribution(text: str) -> BaseDistribution:
     """A distribution by its JSON, of which a study has a few."""
     return json_to_distribution(text)
+
+
+def study_rows(engine: sa.Engine, key: str) -> list[StudyRow]:
+    """All studies, oldest first, each with the text of one of its user attributes as it is stored.
+
+    Optuna would read all attributes of all studies, and none of them where one is damaged.
+    """
+    studies = models.StudyModel.__table__
+    attributes = models.StudyUserAttributeModel.__table__
+    ours = sa.and_(attributes.c.study_id == studies.c.study_id, attributes.c.key == key)
+    query = (
+        sa.select(studies.c.study_id, studies.c.study_name, attributes.c.value_json)
+        .select_from(studies.outerjoin(attributes, ours))
+        .order_by(studies.c.study_id)
+    )
+    with engine.connect() as connection:
+        return [StudyRow(*row) for row in connection.execute(query)]
 
 
 def place_of(engine: sa.Engine, trial_id: int) -> tuple[str, int, int] | None:

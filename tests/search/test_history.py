@@ -42,7 +42,7 @@ def begin(study, **attributes):
 
 def other_look(study) -> History:
     """A history of another process, which has read nothing yet."""
-    return History(Trials(study.database.engine, study._id, unread=CURVES))
+    return History(Trials(study.database.engine, study._id, unread=CURVES), study.name)
 
 
 def test_it_follows_what_happens_as_one_that_begins_anew_sees_it(study) -> None:
