@@ -161,10 +161,9 @@ def test_no_name_and_no_text_of_a_row_commands_the_terminal(rows, clrsearch) -> 
         ("show", name, "0"),
         ("status", name),
         ("best", name),
-        ("best", "nothing"),
+        ("best", "zzzzzz"),
         ("retry", name),
         ("db", "check"),
-        ("confirm", name, "--task-dir", "nowhere"),
         ("plot", name, "scores", "-o", "x.png"),
         ("delete", name, "--yes"),
     ):
