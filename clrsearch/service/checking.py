@@ -97,11 +97,12 @@ def _check(study: Study) -> Iterator[Finding]:
         )
     drifted = [str(record.number) for record in records if record.drift]
     if drifted:
+        replay = proposals.command("replay", study.name, drifted[0])
         yield Finding(
             what=study.name,
             state="note",
             says=f"trials {', '.join(drifted)}: an epoch came out differently when it was repeated",
-            remedy="machines or packages that compute differently; clrsearch replay shows how far",
+            remedy=f"machines or packages that compute differently; {replay} shows how far",
         )
 
 
