@@ -39,6 +39,17 @@ def command_line(words: Sequence[str], takes: Takes) -> Iterator[None]:
         _here = before
 
 
+def told(*options: str) -> tuple[list[str], list[str]] | None:
+    """The words of this process's command line, if any, and which of some options it takes.
+
+    That is what a process needs that speaks in this one's place.
+    """
+    if _here is None:
+        return None
+    words = list(_here.words)
+    return words, [option for option in options if _here.takes(words, option)]
+
+
 def carry(option: str, value: object) -> None:
     """Give an option of this process, ``--storage``, to the commands that it proposes.
 

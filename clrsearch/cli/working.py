@@ -150,6 +150,7 @@ def compare(
         device=device,
         task_dir=folder,
         data_dir=data_dir,
+        download=download,
         checkpoint_dir=checkpoint_dir,
         checkpoint_seconds=checkpoint_seconds,
         storage_patience=storage_patience,

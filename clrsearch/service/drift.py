@@ -20,7 +20,6 @@ from clrsearch.tasks import (
     load_rate,
     load_task,
     rate_source,
-    task_code,
     task_source,
 )
 
@@ -45,11 +44,6 @@ class Code(NamedTuple):
         """The function, if the plan names one."""
         return None if self.rate is None else self.rate.function
 
-    @property
-    def sources(self) -> Sources:
-        """The hashes of what was loaded."""
-        return Sources(self.task.source, None if self.rate is None else self.rate.source)
-
 
 def sources_of(plan: StudyPlan, task_dir: Path | None) -> Sources:
     """The sources that a plan names as they are here; nothing of them is executed.
@@ -65,17 +59,15 @@ def sources_of(plan: StudyPlan, task_dir: Path | None) -> Sources:
     )
 
 
-def load_code(
-    plan: StudyPlan, task_dir: Path | None, data_dir: Path | None, *, download: bool = False
-) -> Code:
+def load_code(plan: StudyPlan, task_dir: Path | None, data_dir: Path | None) -> Code:
     """The code that a plan names; files are looked for in ``task_dir``, or the current folder.
 
-    The task finds its data in ``data_dir``, or in the usual folder; ``download`` has it fetched.
+    The task finds its data in ``data_dir``, or in the usual folder.
 
     Raises:
-        TaskError: something of it does not load, or there is nothing that can be fetched.
+        TaskError: something of it does not load.
     """
-    code = Code(
+    return Code(
         task=load_task(
             plan.task,
             options=plan.options,
@@ -85,10 +77,6 @@ def load_code(
         ),
         rate=load_rate_of(plan, task_dir),
     )
-    if download:
-        with task_code("downloading the data"):
-            code.task.task.download()
-    return code
 
 
 def load_rate_of(plan: StudyPlan, task_dir: Path | None) -> LoadedRate | None:
@@ -121,10 +109,11 @@ def bind_rate(study: Study, family: str, task_dir: Path | None) -> None:
     study.bind(load_rate(manual, arguments=study.plan.arguments, folder=folder).function)
 
 
-def versions(folder: Path, rate: LoadedRate | None = None) -> dict[str, str]:
+def versions(folder: Path, rate: str | None = None) -> dict[str, str]:
     """What a study is made with: packages, Python, and the git commit of ``folder`` if any.
 
-    The hash of the ``rate`` function's source is beside them; that of the task is among the facts.
+    ``rate``, the hash of a rate function's source, is beside them; that of the task is among the
+    facts.
     """
     packages = ("clrsearch", "torch", "optuna", "numpy")
     found = {package: importlib.metadata.version(package) for package in packages}
@@ -135,7 +124,7 @@ def versions(folder: Path, rate: LoadedRate | None = None) -> dict[str, str]:
         if git.returncode == 0:
             found["commit"] = git.stdout.strip()
     if rate is not None:
-        found[RATE_SOURCE] = rate.source
+        found[RATE_SOURCE] = rate
     return found
 
 

@@ -21,7 +21,7 @@ from clrsearch.launch import (
 )
 from clrsearch.reports import Snapshot, shortfall, snapshot
 from clrsearch.search import Study
-from clrsearch.service.drift import load_same
+from clrsearch.service.drift import refuse_drift, sources_of
 from clrsearch.service.place import (
     Storage,
     checkpoint_folder,
@@ -31,6 +31,7 @@ from clrsearch.service.place import (
 )
 from clrsearch.service.plans import run_command
 from clrsearch.service.running import Result
+from clrsearch.service.tryout import Tryout
 from clrsearch.service.working import (
     CHECKPOINT_SECONDS,
     require_limits,
@@ -264,7 +265,10 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
     folder = task_folder(workers.task_dir)
     with open_database(url) as database:
         study = Study(database, name)
-        load_same(study, folder, workers.data_dir, allow_drift=workers.allow_drift)
+        if not workers.allow_drift:
+            refuse_drift(study, sources_of(study.plan, folder))
+        with Tryout(study.plan, device=workers.device, task_dir=folder, data_dir=workers.data_dir):
+            pass  # it loads
         left = slots_left(study)
         more = run_command(study, study.plan.trials + 50)
         checkpoints = checkpoint_folder(url, study, workers.checkpoint_dir).parent

@@ -10,11 +10,9 @@ from clrsearch import proposals
 from clrsearch.errors import PlanError, ScheduleError, StudyError
 from clrsearch.schedules import FAMILIES, Manual, Setting
 from clrsearch.search import ConfirmPlan, Study, StudyPlan, exists, settings
-from clrsearch.service.drift import load_code
 from clrsearch.service.place import Storage, storage_url
-from clrsearch.service.testing import probe_task
+from clrsearch.service.tryout import Tryout
 from clrsearch.storage import has_studies, open_database
-from clrsearch.tasks import LoadedTask, Loop
 
 MANY = 1000  # steps per epoch
 FEW = 5  # trials of a family, below which its best says little of it
@@ -48,14 +46,16 @@ def comparison(
         TaskError: the task does not load.
     """
     notes = []
-    task = load_code(plan, task_dir, data_dir, download=download).task
     families = plan.families
     there = None if name is None else _families_of(name, storage)
     if "families" not in plan.model_fields_set and there is not None:
         families = there
     elif "families" not in plan.model_fields_set:
         offered = [each for each in FAMILIES if each != Manual.family]
-        reasons = _misfits(offered, plan, task, device)
+        with Tryout(
+            plan, device=device, task_dir=task_dir, data_dir=data_dir, download=download
+        ) as tryout:
+            reasons = _misfits(offered, plan, tryout)
         by_hand = () if plan.manual is None else (Manual.family,)
         families = (*(each for each in offered if each not in reasons), *by_hand)
         notes += [f"left out: {each} ({reason})" for each, reason in reasons.items()]
@@ -81,25 +81,19 @@ def _families_of(name: str, storage: Storage) -> tuple[str, ...] | None:
         return Study(database, name).plan.families if exists(database, name) else None
 
 
-def _misfits(
-    families: Sequence[str], plan: StudyPlan, task: LoadedTask, device: str | None
-) -> dict[str, str]:
+def _misfits(families: Sequence[str], plan: StudyPlan, tryout: Tryout) -> dict[str, str]:
     """Why families do not fit the task's horizon, by name.
 
     The task is only tried out for its number of steps where that matters: what fits epochs of one
     step fits longer ones.
     """
-    epochs = plan.epochs
+    epochs = plan.epochs or tryout.epochs
     if epochs is None:
-        epochs = (
-            probe_task(task, plan, device).epochs  # which says that a loop needs them given
-            if isinstance(task.task, Loop)
-            else task.task.epochs
-        )
+        epochs = tryout.facts.epochs  # which says that a loop needs them given
     shortest = {each: reason for each in families if (reason := _misfit(each, epochs, 1))}
     if all(_misfit(each, epochs, MANY) for each in shortest):
         return shortest
-    steps = probe_task(task, plan, device).steps_per_epoch
+    steps = tryout.facts.steps_per_epoch
     return {each: reason for each in families if (reason := _misfit(each, epochs, steps))}
 
 

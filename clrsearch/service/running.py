@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,16 +15,8 @@ from pathlib import Path
 from clrsearch import proposals
 from clrsearch.errors import PlanError, PlanMismatch
 from clrsearch.reports import Snapshot, shortfall, snapshot
-from clrsearch.search import (
-    RangeTest,
-    Study,
-    StudyPlan,
-    build_space,
-    differences,
-    exists,
-    require_name,
-)
-from clrsearch.service.drift import Code, load_code, refuse_drift, sources_of, versions
+from clrsearch.search import RangeTest, Study, StudyPlan, differences, exists, require_name
+from clrsearch.service.drift import refuse_drift, sources_of, versions
 from clrsearch.service.place import (
     Storage,
     checkpoint_folder,
@@ -33,7 +26,8 @@ from clrsearch.service.place import (
     storage_url,
     task_folder,
 )
-from clrsearch.service.testing import probe_task, show_range_test, test_task
+from clrsearch.service.testing import show_range_test
+from clrsearch.service.tryout import Tryout
 from clrsearch.service.working import (
     CHECKPOINT_SECONDS,
     begin_confirmation,
@@ -45,6 +39,7 @@ from clrsearch.service.working import (
 )
 from clrsearch.storage import (
     PATIENCE_SECONDS,
+    Database,
     Patience,
     StorageUrl,
     has_studies,
@@ -103,8 +98,6 @@ def run(
         ClrsearchError: the plan, the task or the storage is not as it must be; nothing is written.
         StudyStopped: the task's code failed again and again.
     """
-    from clrsearch.training.device import worker_devices
-
     began = time.monotonic()
     quiet_optuna()
     if workers is not None and workers < 1:
@@ -114,31 +107,27 @@ def run(
     folder = task_folder(task_dir)
     require_place(url, create=True)
     checkpoint_root(url, checkpoint_dir)  # refuses what is no folder
-    goes_on = _goes_on(url, name, plan, folder, allow_drift=allow_drift)
-    if not goes_on:
+    new = not _goes_on(url, name, plan, folder, allow_drift=allow_drift)
+    if new:
         require_name(name)
-    code = load_code(plan, folder, data_dir, download=download)
-    facts = tested = None
-    if not goes_on:
-        facts = probe_task(code.task, plan, device)
-        build_space(plan, facts, code.rate_function)  # refuses what cannot be searched
-    devices = worker_devices(device, workers, slots=plan.trials)
-    require_room(url, len(devices))
-    if facts is not None and plan.range_test:
-        on_range_test(None)
-        tested = test_task(code.task, facts, plan, device)
-        on_range_test(tested)
-    with open_database(url, create=True) as database:
-        if facts is not None:
-            if exists(database, name):
-                Study(database, name).delete()  # nothing but failures of an earlier source
-            made_with = versions(folder, code.rate)
-            study = Study.create(database, name, plan, facts, made_with, range_test=tested)
-            if tested is not None and study.range_test is not None:
-                show_range_test(study)
-        else:
+    with ExitStack() as opened:
+        with Tryout(
+            plan, device=device, task_dir=folder, data_dir=data_dir, download=download
+        ) as tryout:
+            if new:
+                tryout.require_space(tryout.facts)
+            devices = tryout.devices(workers, slots=plan.trials)
+            require_room(url, len(devices))
+            tested = None
+            if new and plan.range_test:
+                on_range_test(None)
+                tested = tryout.range_test(tryout.facts)
+                on_range_test(tested)
+            database = opened.enter_context(open_database(url, create=True))
+            if new:
+                _begin(database, name, plan, tryout, folder, tested)
             study = Study(database, name)
-        _join(study, plan, code, allow_drift=allow_drift)
+            _join(study, plan, tryout, allow_drift=allow_drift)
         finished = _left(study) == 0
         checkpoints = checkpoint_folder(url, study, checkpoint_dir)
         options = worker_options(
@@ -179,6 +168,23 @@ def _left(study: Study) -> int:
     return sum(each.slots.unfinished() for each in wanted_stages(study))
 
 
+def _begin(
+    database: Database,
+    name: str,
+    plan: StudyPlan,
+    tryout: Tryout,
+    folder: Path,
+    tested: RangeTest | None,
+) -> None:
+    """Make the study; one that only failed, with an earlier source, makes way."""
+    if exists(database, name):
+        Study(database, name).delete()
+    made_with = versions(folder, tryout.sources.rate)
+    study = Study.create(database, name, plan, tryout.facts, made_with, range_test=tested)
+    if tested is not None and study.range_test is not None:
+        show_range_test(study)
+
+
 def _goes_on(
     url: StorageUrl, name: str, plan: StudyPlan, folder: Path, *, allow_drift: bool
 ) -> bool:
@@ -201,10 +207,10 @@ def _goes_on(
         return True
 
 
-def _join(study: Study, plan: StudyPlan, code: Code, *, allow_drift: bool) -> None:
+def _join(study: Study, plan: StudyPlan, tryout: Tryout, *, allow_drift: bool) -> None:
     """Add slots where more are asked for; refuse a plan that asks for another study."""
     # what is wrong is told as such, not as another plan
-    build_space(plan, study.facts, code.rate_function, study.range_test)
+    tryout.require_space(study.facts, study.range_test)
     different = differences(study.plan, plan)
     fewer = "trials" in plan.model_fields_set and plan.trials < study.plan.trials
     if fewer:
@@ -218,9 +224,10 @@ def _join(study: Study, plan: StudyPlan, code: Code, *, allow_drift: bool) -> No
             f"{another} begins another, {proposals.command('delete', study.name)} removes this one"
         )
     if not allow_drift:
-        refuse_drift(study, code.sources)
-    if code.rate_function is not None:
-        study.bind(code.rate_function)
+        refuse_drift(study, tryout.sources)
+    rate_function = tryout.rate_function(study.facts)
+    if rate_function is not None:
+        study.bind(rate_function)
     study.grow(plan.trials if "trials" in plan.model_fields_set else study.plan.trials)
     if "confirm" in plan.model_fields_set:
         if plan.confirm != study.plan.confirm:

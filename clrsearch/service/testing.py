@@ -6,13 +6,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from clrsearch.errors import PlanError
 from clrsearch.reports import picture_of_range_test, to_plotly
-from clrsearch.search import RangeTest, Study, StudyPlan, read_range_test
-from clrsearch.service.drift import load_code, load_same
+from clrsearch.search import RangeTest, Study, StudyPlan
+from clrsearch.service.drift import refuse_drift, sources_of
 from clrsearch.service.place import Storage, storage_url
+from clrsearch.service.tryout import Tryout
 from clrsearch.storage import open_database
-from clrsearch.tasks import LoadedTask, Loop, TaskFacts
+from clrsearch.tasks import TaskFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,18 +47,21 @@ def range_test(
             study.
     """
     if isinstance(study, StudyPlan):
-        code = load_code(study, task_dir, data_dir)
-        facts = probe_task(code.task, study, device)
-        began = time.monotonic()
-        found = test_task(code.task, facts, study, device)
+        with Tryout(study, device=device, task_dir=task_dir, data_dir=data_dir) as tryout:
+            facts = tryout.facts
+            began = time.monotonic()
+            found = tryout.range_test(facts)
         seconds = time.monotonic() - began
         return Tested(study=None, task=study.task, facts=facts, test=found, seconds=seconds)
     with open_database(storage_url(storage)) as database:
         there = Study(database, study)
         began = time.monotonic()
         if there.range_test is None:
-            task = load_same(there, task_dir, data_dir, allow_drift=allow_drift)
-            there.keep_range_test(test_task(task, there.facts, there.plan, device))
+            plan = there.plan
+            if not allow_drift:
+                refuse_drift(there, sources_of(plan, task_dir))
+            with Tryout(plan, device=device, task_dir=task_dir, data_dir=data_dir) as tryout:
+                there.keep_range_test(tryout.range_test(there.facts))
             show_range_test(there)
         assert there.range_test is not None
         return Tested(
@@ -68,49 +71,6 @@ def range_test(
             test=there.range_test,
             seconds=time.monotonic() - began,
         )
-
-
-def probe_task(task: LoadedTask, plan: StudyPlan, device: str | None) -> TaskFacts:
-    """The facts of a task under a plan's epochs, batch size, metric and direction."""
-    from clrsearch.training import probe
-    from clrsearch.training.device import find_device, one_thread
-
-    chosen = find_device(device)
-    with one_thread(chosen):
-        return probe(
-            task,
-            epochs=plan.epochs,
-            batch_size=plan.batch_size,
-            metric=plan.metric,
-            direction=plan.direction,
-            device=chosen,
-            precision=plan.precision,
-        )
-
-
-def test_task(task: LoadedTask, facts: TaskFacts, plan: StudyPlan, device: str | None) -> RangeTest:
-    """Train a task for a few steps at rising rates, and read the bounds off its losses.
-
-    The seed and the precision are the plan's.
-
-    Raises:
-        PlanError: it is a loop of the user's own, whose steps are not ours to take.
-    """
-    from clrsearch.training import TaskData, ramp
-    from clrsearch.training.device import find_device, one_thread
-
-    if isinstance(task.task, Loop) or facts.batch_size is None:
-        raise PlanError(
-            "a range test steps through the batches by itself, which a loop of your own does not "
-            "let it: give the bounds, --set 'bounds.cyclic.max_lr=[1e-3, 1]', or write a Task"
-        )
-    chosen = find_device(device)
-    with one_thread(chosen):
-        data = TaskData(task.task, facts.batch_size, chosen)
-        losses = ramp(
-            task.task, facts, data, seed=plan.seed, device=chosen, precision=plan.precision
-        )
-    return read_range_test(losses.rates, losses.training, losses.validation)
 
 
 def show_range_test(study: Study) -> None:

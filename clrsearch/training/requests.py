@@ -1,0 +1,143 @@
+"""A task loaded and tried in this process for another one, which may then outlive it.
+
+``python -m clrsearch.training.requests`` reads requests from its standard input and answers them on
+its standard output, a line of JSON each. It ends with its parent: when the input does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from clrsearch import proposals
+from clrsearch.errors import ClrsearchError, TaskRaised
+from clrsearch.schedules import Manual
+from clrsearch.tasks import LoadedRate, LoadedTask, Loop, TaskFacts, load_rate, load_task, task_code
+from clrsearch.training.device import find_device, one_thread, worker_devices
+from clrsearch.training.probe import probe
+from clrsearch.training.ramp import ramp
+from clrsearch.training.sequential import TaskData
+
+GRACE_SECONDS = 5.0  # for what runs when the parent has ended
+
+
+class Requests:
+    """What a parent may ask for: a method each, with JSON for its arguments and its result."""
+
+    _task: LoadedTask
+    _rate: LoadedRate | None
+
+    def load(
+        self,
+        *,
+        task: str,
+        options: Mapping[str, Any],
+        arguments: Sequence[str],
+        rate: str | None,
+        folder: str,
+        data_dir: str,
+        download: bool,
+    ) -> dict[str, Any]:
+        """Load the task, and a function for rates by hand: what they are made of."""
+        given, place = tuple(arguments), Path(folder)
+        self._task = load_task(
+            task, options=options, arguments=given, folder=place, data_dir=Path(data_dir)
+        )
+        self._rate = None if rate is None else load_rate(rate, arguments=given, folder=place)
+        if download:
+            with task_code("downloading the data"):
+                self._task.task.download()
+        loaded = self._task.task
+        return {
+            "source": self._task.source,
+            "rate_source": None if self._rate is None else self._rate.source,
+            "epochs": None if isinstance(loaded, Loop) else loaded.epochs,
+        }
+
+    def facts(self, *, device: str | None, **plan: Any) -> dict[str, Any]:
+        """The task's facts under a plan's ``epochs``, ``batch_size`` and so on."""
+        chosen = find_device(device)
+        with one_thread(chosen):
+            return probe(self._task, device=chosen, **plan).model_dump(mode="json")
+
+    def rates(self, *, name: str, epochs: int, steps_per_epoch: int) -> list[float]:
+        """What the function for rates by hand gives at each step."""
+        assert self._rate is not None
+        schedule = Manual(
+            rates=name,
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
+            function=self._rate.function,
+        )
+        written, _ = schedule.at(np.arange(epochs * steps_per_epoch, dtype=np.float64))
+        return [float(rate) for rate in written]
+
+    def ramp(
+        self, *, facts: Mapping[str, Any], device: str | None, seed: int, precision: Any
+    ) -> dict[str, Any]:
+        """The losses of the task at rising rates."""
+        task, known, chosen = self._task.task, TaskFacts.model_validate(facts), find_device(device)
+        assert not isinstance(task, Loop) and known.batch_size is not None
+        with one_thread(chosen):
+            data = TaskData(task, known.batch_size, chosen)
+            return asdict(ramp(task, known, data, seed=seed, device=chosen, precision=precision))
+
+    def devices(self, *, device: str | None, workers: int | None, slots: int) -> list[str]:
+        """A device for each worker."""
+        return worker_devices(device, workers, slots=slots)
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    lines: SimpleQueue[str] = SimpleQueue()
+    asked, answers = os.dup(0), os.fdopen(os.dup(1), "w")
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)  # nothing that runs here reads a request
+    os.dup2(2, 1)  # nor does it print an answer
+    os.close(empty)
+
+    def listen() -> None:
+        with os.fdopen(asked) as stream:
+            for line in stream:
+                lines.put(line)
+        lines.put("")
+        time.sleep(GRACE_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=listen, name="parent", daemon=True).start()
+    words, options = json.loads(lines.get()) or (None, ())
+    with ExitStack() as speaking:
+        if words is not None:
+            takes = lambda _, option: option in options  # noqa: E731
+            speaking.enter_context(proposals.command_line(words, takes))
+        requests = Requests()
+        while line := lines.get():
+            print(json.dumps(_answer(requests, *json.loads(line))), file=answers, flush=True)
+
+
+def _answer(requests: Requests, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return {"result": getattr(requests, name)(**arguments)}
+    except ClrsearchError as error:
+        said = [str(error)]
+        if isinstance(error, TaskRaised):
+            said.append(error.traceback)
+        return {"error": type(error).__name__, "arguments": said}
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:  # so is the parent, which has more to say
+        sys.exit(130)
