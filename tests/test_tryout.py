@@ -98,9 +98,9 @@ def test_errors_come_out_as_they_were_raised(folder) -> None:
     ):
         _ = there.facts
     keys = {"families": ("manual",), "baseline": "manual", "manual": "mine.py:falling"}
-    with tryout(folder, "tiny.py:Tiny", **keys) as there:
-        with pytest.raises(PlanError, match=r"manual does not fit: .*not 0 as at step 3"):
-            there.require_space(there.facts)
+    message = r"manual does not fit: .*not 0 as at step 3"
+    with tryout(folder, "tiny.py:Tiny", **keys) as there, pytest.raises(PlanError, match=message):
+        there.require_space(there.facts)
 
 
 def command(*arguments: str, cwd) -> subprocess.Popen[str]:

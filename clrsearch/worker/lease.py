@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,8 @@ RETRY_SECONDS = 1.0  # to the next try after a renewal that the database did not
 class Lease:
     """A claimed slot, renewed in the background while the block lasts, whatever the database does.
 
-    ``lost`` becomes true when another worker has taken the slot, and stays so.
+    ``lost`` becomes true when another worker has taken the slot, and stays so. Where memory or
+    threads run out, so that nothing renews it, whoever asks for it is told: nobody waits in vain.
     """
 
     def __init__(
@@ -38,8 +40,8 @@ class Lease:
         self._on_trouble = on_trouble
         self._renewed_at = time.monotonic()
         self._trouble: tuple[BaseException, float] | None = None  # with when it began
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name=f"lease-{slot.number}", daemon=True)
+        self._failure: BaseException | None = None
+        self._begun, self._done, self._ended = (threading.Event() for _ in range(3))
 
     def fresh(self) -> bool:
         """Whether the claim stood a moment ago, so that this worker may write for the slot.
@@ -49,7 +51,10 @@ class Lease:
         Raises:
             SQLAlchemyError, StorageInternalError: the database has been away for longer than there
                 is patience, or its error is none that passes.
+            MemoryError: or whatever else ended the thread.
         """
+        if self._failure is not None:
+            raise self._failure
         trouble = self._trouble
         if trouble is not None:
             error, since = trouble
@@ -76,7 +81,10 @@ class Lease:
         self._done.set()
 
     def __enter__(self) -> Lease:
-        self._thread.start()
+        # not Thread.start(): it waits for ever for a thread that finds no memory to begin with
+        _thread.start_new_thread(self._keep, ())
+        if not self._begun.wait(LEASE_SECONDS):
+            raise MemoryError("no thread could be started that renews the lease of a slot")
         return self
 
     def __exit__(
@@ -86,13 +94,19 @@ class Lease:
         traceback: TracebackType | None,
     ) -> None:
         self._done.set()
-        self._thread.join()
+        self._ended.wait()
 
     def _keep(self) -> None:
-        while not self.lost:
-            if self._done.wait(RETRY_SECONDS if self._trouble else LEASE_SECONDS / RENEWALS):
-                return
-            self._renew()
+        self._begun.set()
+        try:
+            while not self.lost:
+                if self._done.wait(RETRY_SECONDS if self._trouble else LEASE_SECONDS / RENEWALS):
+                    return
+                self._renew()
+        except BaseException as failure:
+            self._failure = failure
+        finally:
+            self._ended.set()
 
     def _renew(self) -> None:
         began = time.monotonic()

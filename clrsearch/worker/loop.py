@@ -166,7 +166,7 @@ class Worker:
                 if trial is not None and lease.settle(self._sleep):
                     self._patience(partial(self._failed, slot, trial.number, error))
                     self._failures.append(error)
-            except (StorageError, *DATABASE_ERRORS):
+            except (StorageError, MemoryError, *DATABASE_ERRORS):
                 self._hand_back(slot)
                 raise
         if trial is not None:
