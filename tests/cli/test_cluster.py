@@ -46,7 +46,7 @@ def worker(task_dir, tmp_path, *others: str) -> str:
     """The command line of a worker, as a shell takes it."""
     return shlex.join(
         [
-            *(sys.executable, "-m", "clrsearch", "worker", "mine", *others),
+            *(sys.executable, "-P", "-u", "-m", "clrsearch", "worker", "mine", *others),
             *("--task-dir", str(task_dir), "--checkpoint-dir", str(tmp_path)),
             *("--checkpoint-seconds", "10", "--storage-patience", "600"),
         ]
