@@ -163,3 +163,16 @@ def test_on_the_command_line(clrsearch, tmp_path, url) -> None:
 def test_a_long_preview_has_up_to_forty_rows(clrsearch, url) -> None:
     _, out, _ = clrsearch("preview", "linear", "--epochs", "300")
     assert len(out.splitlines()[3:]) == 39
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "rates"),
+    [
+        (100_000_000_000, None, "10,000,000,000,000"),
+        (None, 10**15, "20,000,000,000,000,000"),
+        (1000, 60_000, "60,000,000"),
+    ],
+)
+def test_a_length_that_no_memory_holds_is_refused(epochs, steps, rates) -> None:
+    with pytest.raises(PlanError, match=f"^epochs: .* {rates} learning rates; at most 50,000,000"):
+        service.preview(["cyclic"], epochs=epochs, steps_per_epoch=steps)

@@ -10,9 +10,10 @@ import shlex
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -21,6 +22,7 @@ from pydantic import (
     StrictInt,
     StrictStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -33,6 +35,8 @@ BASELINE = "constant"
 LARGEST_FILE = 1_000_000  # bytes of a study file
 BASELINE_EVERY = 10
 """One slot in so many goes to the baseline."""
+STORED = "stored"
+"""The context of the validation of a plan that is stored: it may be larger than a new one."""
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")  # a key that TOML takes without quotes
 
@@ -40,6 +44,13 @@ Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
 Bound = Scalar | tuple[Scalar, ...]
 """One value fixes a parameter, two numbers are the ends of its range, strings are its choices."""
 Number = StrictInt | StrictFloat
+
+MOST_TRIALS = 100_000
+MOST_EPOCHS = 1_000_000
+MOST_FINALISTS = 100
+MOST_SEEDS = 1000
+MOST_RETRIES = 100
+MOST_SAMPLES = 10_000_000  # of a batch
 
 _WANTED = {
     "bounds": "neither a number, a text, true or false, nor a list",
@@ -61,14 +72,25 @@ _TABLES = ("mapping_type", "dict_type", "model_type")
 """Pydantic's kinds of errors in TOML's words."""
 
 
+def at_most(most: int) -> AfterValidator:
+    """A new plan's upper limit: beyond it there is a slip of the pen, not a study."""
+
+    def check(value: int, info: ValidationInfo) -> int:
+        if value > most and info.context != STORED:
+            raise PydanticCustomError("at_most", "at most {most}", {"most": f"{most:,}"})
+        return value
+
+    return AfterValidator(check)
+
+
 class ConfirmPlan(BaseModel):
     """Whether and how the best are run again on fresh seeds: ``top`` besides the baseline."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: StrictBool = True
-    top: StrictInt = Field(default=3, ge=1)
-    seeds: StrictInt = Field(default=5, ge=1)
+    top: Annotated[StrictInt, at_most(MOST_FINALISTS)] = Field(default=3, ge=1)
+    seeds: Annotated[StrictInt, at_most(MOST_SEEDS)] = Field(default=5, ge=1)
 
 
 class StudyPlan(BaseModel):
@@ -86,11 +108,11 @@ class StudyPlan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: str = "digits"
-    epochs: StrictInt | None = Field(default=None, ge=1)
-    batch_size: StrictInt | None = Field(default=None, ge=1)
+    epochs: Annotated[StrictInt, at_most(MOST_EPOCHS)] | None = Field(default=None, ge=1)
+    batch_size: Annotated[StrictInt, at_most(MOST_SAMPLES)] | None = Field(default=None, ge=1)
     metric: str | None = Field(default=None, min_length=1)
     direction: Literal["minimize", "maximize"] | None = None
-    trials: StrictInt = Field(default=100, ge=1)
+    trials: Annotated[StrictInt, at_most(MOST_TRIALS)] = Field(default=100, ge=1)
     families: tuple[str, ...] = Field(default=("cyclic",), min_length=1)
     baseline: str = BASELINE
     range_test: StrictBool = False
@@ -98,7 +120,7 @@ class StudyPlan(BaseModel):
     pruner: Literal["lenient", "none"] = "lenient"
     stepsize: Literal["whole-cycles", "integers"] = "whole-cycles"
     precision: Literal["float32", "bf16"] = "float32"
-    retries: StrictInt = Field(default=1, ge=0)
+    retries: Annotated[StrictInt, at_most(MOST_RETRIES)] = Field(default=1, ge=0)
     args: StrictStr | None = None
     options: Mapping[str, Scalar] = Field(default_factory=dict)
     bounds: Mapping[str, Mapping[str, Bound]] = Field(default_factory=dict)
@@ -120,21 +142,18 @@ class StudyPlan(BaseModel):
         """``args``, split as a shell does."""
         return tuple(shlex.split(self.args or ""))
 
-    def family_of(self, slot: int) -> str:
-        """The family that a slot is for: round robin, with every tenth for the baseline."""
+    def family_of(self, slot: int, first: int = BASELINE_EVERY - 1) -> str:
+        """The family that a slot is for: round robin, with one in ten for the baseline.
+
+        Of the first ten slots that is the one of the number ``first``, then every tenth.
+        """
         if self.baseline in self.families:
             return self.families[slot % len(self.families)]
-        if slot % BASELINE_EVERY == BASELINE_EVERY - 1:
+        tens, rest = divmod(slot, BASELINE_EVERY)
+        if slot == first or (tens and rest == BASELINE_EVERY - 1):
             return self.baseline
-        return self.families[(slot - slot // BASELINE_EVERY) % len(self.families)]
-
-    def rank_of(self, slot: int) -> int:
-        """How many earlier slots are for the same family."""
-        if self.baseline in self.families:
-            return slot // len(self.families)
-        if slot % BASELINE_EVERY == BASELINE_EVERY - 1:
-            return slot // BASELINE_EVERY
-        return (slot - slot // BASELINE_EVERY) // len(self.families)
+        baselines = tens or int(slot > first)  # before this one
+        return self.families[(slot - baselines) % len(self.families)]
 
     @property
     def searched(self) -> tuple[str, ...]:

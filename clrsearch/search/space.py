@@ -31,6 +31,8 @@ from clrsearch.tasks import TaskFacts
 GROUPS = "groups."
 """In front of a group's name, in the name of the factor on its rates."""
 MORE_EPOCHS = 20  # are tried, to say how many a family needs
+MOST_RATES = 50_000_000
+"""In a trace, of all groups: 400 MB, and a few times that while it is computed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,21 @@ class StudySpace:
         return tuple(
             ratio * factors.get(name, 1.0)
             for name, ratio in zip(facts.groups, facts.ratios, strict=True)
+        )
+
+
+def require_size(facts: TaskFacts) -> None:
+    """Refuse a length of training whose traces would not fit into memory.
+
+    Raises:
+        PlanError: naming the length.
+    """
+    groups = len(facts.ratios)
+    if facts.horizon * groups > MOST_RATES:
+        of = "" if groups == 1 else f" for {groups} parameter groups"
+        raise PlanError(
+            f"epochs: {facts.epochs:,} epochs of {facts.steps_per_epoch:,} steps{of} are "
+            f"{facts.horizon * groups:,} learning rates; at most {MOST_RATES:,} are possible"
         )
 
 

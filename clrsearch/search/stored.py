@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clrsearch.errors import StudyError
-from clrsearch.search.plan import StudyPlan
+from clrsearch.search.plan import STORED, StudyPlan
 from clrsearch.search.rangetest import RangeTest
 from clrsearch.tasks import TaskFacts
 
@@ -59,7 +59,7 @@ def read_stored(name: str, attribute: Any) -> Stored:
         StudyError: it is damaged, or of another version; naming the key.
     """
     try:
-        return Stored.model_validate(attribute)
+        return Stored.model_validate(attribute, context=STORED)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

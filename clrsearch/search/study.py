@@ -19,7 +19,7 @@ from clrsearch.errors import PlanError, StudyError
 from clrsearch.schedules import RateFunction, Trace, Value, trace
 from clrsearch.search.history import DISCARDED, END, History, Record
 from clrsearch.search.names import searches, unknown
-from clrsearch.search.plan import ConfirmPlan, StudyPlan
+from clrsearch.search.plan import BASELINE_EVERY, ConfirmPlan, StudyPlan
 from clrsearch.search.rangetest import RangeTest
 from clrsearch.search.sampler import distributions
 from clrsearch.search.space import StudySpace, build_space
@@ -182,10 +182,17 @@ class Study:
         save_plotly_graph_object(there, figure, graph_object_id=name)
 
     def grow(self, trials: int) -> None:
-        """Make it so many slots, if it has fewer."""
+        """Make it so many slots, if it has fewer.
+
+        The baseline has one of them, unless there is only one.
+        """
         if trials > self.plan.trials:
             self.plan = self.plan.model_copy(update={"trials": trials})
-        self.slots.grow([self.plan.family_of(slot) for slot in range(self.plan.trials)])
+        plan = self.plan
+        first = self.slots.first_of(plan.baseline)
+        if first is None:
+            first = min(plan.trials, BASELINE_EVERY) - 1 or BASELINE_EVERY - 1
+        self.slots.grow([plan.family_of(slot, first) for slot in range(plan.trials)])
 
     def plan_confirmation(self, confirm: ConfirmPlan) -> None:
         """Change how the best will be confirmed."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from clrsearch import proposals
 from clrsearch.errors import PlanError, ScheduleError, StudyError
 from clrsearch.schedules import FAMILIES, Manual, Setting
-from clrsearch.search import ConfirmPlan, Study, StudyPlan, exists, settings
+from clrsearch.search import Study, StudyPlan, exists, load_plan, settings
 from clrsearch.service.place import Storage, storage_url
 from clrsearch.service.tryout import Tryout
 from clrsearch.storage import has_studies, open_database
@@ -119,8 +119,11 @@ def confirmation_plan(name: str, *, top: int, seeds: int, storage: Storage = Non
     """The plan of a finished study, with which its best are confirmed.
 
     Raises:
+        PlanError: ``top`` or ``seeds`` is out of range.
         StudyError: there is no such study, it is unfinished, or no trial of it is complete.
     """
+    wanted = {"confirm.enabled": True, "confirm.top": top, "confirm.seeds": seeds}
+    asked = load_plan(None, wanted)
     with open_database(storage_url(storage)) as database:
         study = Study(database, name)
         left = study.slots.unfinished()
@@ -132,6 +135,4 @@ def confirmation_plan(name: str, *, top: int, seeds: int, storage: Storage = Non
             )
         if all(record.state != "complete" for record in study.history.records()):
             raise StudyError(f"no trial of {name} is complete: there is nothing to confirm")
-        return study.plan.model_copy(
-            update={"confirm": ConfirmPlan(enabled=True, top=top, seeds=seeds)}
-        )
+        return study.plan.model_copy(update={"confirm": asked.confirm})

@@ -18,6 +18,7 @@ from clrsearch.search import (
     build_space,
     load_plan,
     nearest,
+    require_size,
     searches,
 )
 from clrsearch.service.drift import bind_rate, load_rate_of
@@ -104,13 +105,11 @@ def preview(
     for length in lengths:
         epochs, steps_per_epoch = length
     epochs, steps_per_epoch = epochs or EPOCHS, steps_per_epoch or STEPS_PER_EPOCH
+    facts = _facts(epochs, steps_per_epoch)
+    require_size(facts)
     given = dict(values or {})
     plan = load_plan(None, {key: given.pop(key) for key in PLAN_KEYS if key in given})
-    sources = {
-        name: _Family(name, plan, _facts(epochs, steps_per_epoch), task_dir)
-        for name in names
-        if name in FAMILIES
-    }
+    sources = {name: _Family(name, plan, facts, task_dir) for name in names if name in FAMILIES}
     for key in given:
         if not any(source.key(key) for source in sources.values()):
             known = [name for source in sources.values() for name in source.names]

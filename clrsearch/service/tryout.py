@@ -14,7 +14,7 @@ from clrsearch import errors, proposals
 from clrsearch.errors import ClrsearchError, PlanError, ScheduleError, TaskError
 from clrsearch.launch import INTERPRETER, how_it_ended
 from clrsearch.schedules import Manual, RateFunction
-from clrsearch.search import RangeTest, StudyPlan, build_space, read_range_test
+from clrsearch.search import RangeTest, StudyPlan, build_space, read_range_test, require_size
 from clrsearch.service.drift import Sources
 from clrsearch.service.place import data_folder, task_folder
 from clrsearch.tasks import TaskFacts
@@ -99,10 +99,16 @@ class Tryout:
 
     @cached_property
     def facts(self) -> TaskFacts:
-        """The task's facts under the plan: it is tried out for them."""
+        """The task's facts under the plan: it is tried out for them.
+
+        Raises:
+            PlanError: its traces would not fit into memory.
+        """
         keys = {"epochs", "batch_size", "metric", "direction", "precision"}
         given = self._plan.model_dump(mode="json", include=keys)
-        return TaskFacts.model_validate(self._ask("facts", device=self._device, **given))
+        facts = TaskFacts.model_validate(self._ask("facts", device=self._device, **given))
+        require_size(facts)
+        return facts
 
     def require_space(self, facts: TaskFacts, range_test: RangeTest | None = None) -> None:
         """Refuse a plan of which nothing can be searched for a task with such facts.

@@ -30,6 +30,9 @@ def refused(clrsearch, monkeypatch, url, task_dir):
     [
         (["run", "missing.toml"], "no such study file: missing.toml"),
         (["run", "--trials", "0"], "trials: input should be greater than or equal to 1, not 0"),
+        (["run", "--trials", "1000000000000"], "trials: at most 100,000, not 1000000000000"),
+        (["run", "--epochs", "100000000000"], "epochs: at most 1,000,000, not 100000000000"),
+        (["preview", "cyclic", "--epochs", "100000000000"], "epochs: 100,000,000,000 epochs of"),
         (["run", "--workers", "0"], "workers must be at least 1, not 0"),
         (["run", "--epochs", "3"], "cyclic does not fit: a cycle takes at least 4 epochs"),
         (

@@ -70,6 +70,13 @@ def test_growing_adds_only_what_is_missing(slots) -> None:
     assert slots.counts() == {SlotState.CLAIMED: 1, SlotState.OPEN: 3}
 
 
+def test_many_slots_are_added_in_batches(slots) -> None:
+    slots.grow(["cyclic", "cyclic", "constant"] + ["cyclic"] * 2500)
+    assert list(slots.states()) == list(range(2503))
+    assert (slots.first_of("constant"), slots.first_of("linear")) == (2, None)
+    assert [slots.rank(slots.claim(f"w{index}")) for index in range(4)] == [0, 1, 0, 2]
+
+
 def test_an_end_uses_the_slot_up(slots) -> None:
     slot = slots.claim("w")
     assert slots.bind(slot, 7)

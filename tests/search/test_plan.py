@@ -99,7 +99,33 @@ def test_the_baseline_takes_every_tenth_slot() -> None:
     plan = StudyPlan(trials=40)
     families = [plan.family_of(slot) for slot in range(40)]
     assert [slot for slot in range(40) if families[slot] == "constant"] == [9, 19, 29, 39]
-    assert [plan.rank_of(slot) for slot in (0, 8, 9, 10, 19, 20)] == [0, 8, 0, 9, 1, 18]
+
+
+def test_the_baselines_first_slot_may_come_earlier_and_budgets_stay_equal() -> None:
+    plan = StudyPlan(families=("cyclic", "linear", "cosine"))
+    found = [plan.family_of(slot, 4) for slot in range(22)]
+    assert [slot for slot in range(22) if found[slot] == "constant"] == [4, 19]
+    assert found[:8] == [*plan.families, "cyclic", "constant", "linear", "cosine", "cyclic"]
+    assert Counter(found) == {"cyclic": 7, "linear": 7, "cosine": 6, "constant": 2}
+
+
+@pytest.mark.parametrize(
+    ("key", "most"),
+    [
+        ("trials", 100_000),
+        ("epochs", 1_000_000),
+        ("batch_size", 10_000_000),
+        ("retries", 100),
+        ("confirm.top", 100),
+        ("confirm.seeds", 1000),
+    ],
+)
+def test_numbers_that_are_slips_of_the_pen_are_refused(key, most) -> None:
+    load_plan(None, {key: most})
+    for wrong in (most + 1, 10**12):
+        with pytest.raises(PlanError) as refused:
+            load_plan(None, {key: wrong})
+        assert str(refused.value) == f"{key}: at most {most:,}, not {wrong!r}"
 
 
 def test_families_take_turns() -> None:

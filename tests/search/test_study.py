@@ -278,3 +278,51 @@ def test_after_cancel_what_has_begun_is_left_and_nothing_else(study) -> None:
     assert not earlier.cancelled
     study.confirm([study.trial(0)], seeds=1)
     assert confirmation.slots.counts() == {SlotState.OPEN: 1}
+
+
+def families(study) -> str:
+    """The first letters of the slots' families: B for the baseline's."""
+    query = "SELECT family FROM clrsearch_slots ORDER BY number"
+    with study.database.engine.connect() as connection:
+        found = list(connection.exec_driver_sql(query).scalars())
+    return "".join("B" if each == "constant" else each[0] for each in found)
+
+
+@pytest.mark.parametrize(
+    ("trials", "then", "slots"),
+    [
+        (1, 1, "c"),
+        (2, 2, "cB"),
+        (6, 6, "clclcB"),
+        (1, 4, "clcB"),
+        (6, 12, "clclcBlclclc"),
+        (9, 21, "clclclclBclclclclclBc"),
+        (10, 12, "clclclclcBlc"),
+    ],
+)
+def test_a_short_study_has_a_baseline_and_grows_evenly(url, facts, trials, then, slots) -> None:
+    plan = StudyPlan(task="tiny.py:Tiny", trials=trials, families=("cyclic", "linear"))
+    with open_database(url, create=True) as database:
+        study = Study.create(database, "mine", plan, facts, {})
+        assert families(study) == slots[:trials]
+        Study(database, "mine").grow(then)
+        assert families(study) == slots
+
+
+@pytest.mark.parametrize(("then", "slots"), [(6, "clclcl"), (8, "clclclcB"), (12, "clclclclcBlc")])
+def test_a_short_study_of_an_earlier_version_keeps_its_slots(url, facts, then, slots) -> None:
+    plan = StudyPlan(task="tiny.py:Tiny", trials=6, families=("cyclic", "linear"))
+    with open_database(url, create=True) as database:
+        study = Study.create(database, "mine", plan, facts, {})
+        study.slots.delete()
+        study.slots.grow(["cyclic", "linear"] * 3)
+        Study(database, "mine").grow(then)
+        assert families(study) == slots
+
+
+def test_a_stored_study_may_be_larger_than_a_new_one(study) -> None:
+    stored = study._storage.get_study_user_attrs(study._id)["clrsearch"]
+    plan = stored["plan"] | {"trials": 200_000, "confirm": stored["plan"]["confirm"] | {"top": 999}}
+    study._storage.set_study_user_attr(study._id, "clrsearch", stored | {"plan": plan})
+    opened = Study(study.database, "mine").plan
+    assert (opened.trials, opened.confirm.top) == (200_000, 999)
