@@ -117,7 +117,7 @@ def test_one_that_saves_nothing_begins_again(url, task_dir, tmp_path, monkeypatc
 
 def test_the_hopeless_are_pruned(url, task_dir) -> None:
     alone = ConfirmPlan(enabled=False)
-    begin(url, task_dir, "train", trials=40, confirm=alone, pruner="lenient")
+    begin(url, task_dir, "train", trials=40, confirm=alone, pruner="lenient", seed=3)
     service.work("mine", device="cpu", task_dir=task_dir)
     records = service.show("mine").snapshot.records
     pruned = [record for record in records if record.state == "pruned" and not record.diverged]
