@@ -140,7 +140,7 @@ def plan() -> StudyPlan:
 
 @pytest.fixture
 def clrsearch(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Run a command line in this process: exit code, stdout and stderr."""
 
@@ -151,7 +151,7 @@ def clrsearch(
             cli.main()
         except SystemExit as leaving:
             code = leaving.code
-        printed = capsys.readouterr()
+        printed = capfd.readouterr()
         return code if isinstance(code, int) else 0, printed.out, printed.err
 
     return run
