@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -75,6 +76,11 @@ def main() -> None:
     """The entry point: an error of ours is one line on stderr, and its exit code."""
     from clrsearch.errors import ClrsearchError
 
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        print("clrsearch: the current folder has been removed: go to another", file=sys.stderr)
+        sys.exit(2)
     try:
         with proposals.command_line(sys.argv[1:], takes):
             sys.exit(app(standalone_mode=False))

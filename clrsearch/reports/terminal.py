@@ -6,6 +6,7 @@ what follows. They are written out, ESC as ``\\x1b``.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -14,6 +15,8 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
+
+from clrsearch.errors import StorageError
 
 _COMMANDS = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\xad\\u061c\\u180e\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f"
@@ -57,5 +60,16 @@ class Terminal(Console):
 
 
 def say(*lines: str, error: bool = False) -> None:
-    """Print lines, to stderr if they are of an ``error`` or beside the point."""
-    print("\n".join(map(one_line, lines)), file=sys.stderr if error else sys.stdout, flush=True)
+    """Print lines, to stderr if they are of an ``error`` or beside the point.
+
+    Raises:
+        StorageError: the disk behind it is full, or something alike.
+    """
+    file = sys.stderr if error else sys.stdout
+    try:
+        print("\n".join(map(one_line, lines)), file=file, flush=True)
+    except BrokenPipeError:
+        raise  # whoever read it has seen enough
+    except OSError as problem:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())  # what is left is not tried again
+        raise StorageError(f"the output cannot be written: {problem.strerror}") from problem

@@ -10,6 +10,7 @@ import shlex
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -223,11 +224,19 @@ def _require_bounds(plan: StudyPlan) -> None:
         if not values:
             raise PlanError(f"{key}: no value is given")
         for value in values:
-            if isinstance(value, float) and not math.isfinite(value):
-                raise PlanError(f"{key}: {value} is not a finite number")
+            if not _is_finite(value):
+                raise PlanError(f"{key}: {shorten(str(value), 40)} is not a finite number")
         number = not isinstance(values[0], str | bool)
         if number and len(values) == 2 and values[0] == values[1]:
             raise PlanError(f"{key}: both ends are {values[0]}; to fix it, write {key}={values[0]}")
+
+
+def _is_finite(value: object) -> bool:
+    """Whether it is no number, or one that a float can hold."""
+    try:
+        return not isinstance(value, int | float) or math.isfinite(value)
+    except OverflowError:  # of a whole number
+        return False
 
 
 def settings(plan: StudyPlan) -> list[str]:

@@ -43,6 +43,7 @@ from clrsearch.storage import (
     Patience,
     StorageUrl,
     has_studies,
+    make_folder,
     open_database,
     quiet_optuna,
     require_place,
@@ -106,7 +107,7 @@ def run(
     url = storage_url(storage)
     folder = task_folder(task_dir)
     require_place(url, create=True)
-    checkpoint_root(url, checkpoint_dir)  # refuses what is no folder
+    root = checkpoint_root(url, checkpoint_dir)
     new = not _goes_on(url, name, plan, folder, allow_drift=allow_drift)
     if new:
         require_name(name)
@@ -123,6 +124,7 @@ def run(
                 on_range_test(None)
                 tested = tryout.range_test(tryout.facts)
                 on_range_test(tested)
+            make_folder(root)
             database = opened.enter_context(open_database(url, create=True))
             if new:
                 _begin(database, name, plan, tryout, folder, tested)

@@ -32,6 +32,7 @@ from clrsearch.storage import (
     Patience,
     StorageUrl,
     cause,
+    make_folder,
     open_database,
     quiet_optuna,
     require_writable,
@@ -174,13 +175,7 @@ def watch_workers(
     for each in study.stages():
         each.stop(None)
     logs = checkpoints / LOGS
-    try:
-        logs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"the checkpoint folder {checkpoints} cannot be written to: {error.strerror}; "
-            "--checkpoint-dir names another"
-        ) from error
+    make_folder(logs)
     interrupted = Supervisor(
         study,
         LocalLauncher(logs),

@@ -10,7 +10,7 @@ from clrsearch.storage.outage import (
     Tolerance,
     is_outage,
 )
-from clrsearch.storage.place import require_place
+from clrsearch.storage.place import make_folder, require_place
 from clrsearch.storage.roles import MadeRole, Role, make_roles
 from clrsearch.storage.slots import (
     LEASE_SECONDS,
@@ -56,6 +56,7 @@ __all__ = [
     "has_studies",
     "host_of",
     "is_outage",
+    "make_folder",
     "make_roles",
     "open_database",
     "place_of",

@@ -1,8 +1,9 @@
-"""Whether a SQLite file may lie where it is said to."""
+"""Whether a SQLite file, or a folder of checkpoints, may lie where it is said to."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from clrsearch import proposals
@@ -46,6 +47,23 @@ def require_place(url: StorageUrl, *, create: bool = False) -> None:
             f"{url.file} lies on a network file system ({kind}), where SQLite's locks do not hold: "
             "keep studies on a local disk, or in PostgreSQL (postgresql://USER@HOST/DATABASE)"
         )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of checkpoints, or one in it, where it is missing.
+
+    Raises:
+        StorageError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StorageError(
+            f"the checkpoint folder {folder} cannot be written to: {error.strerror}; "
+            "--checkpoint-dir names another"
+        ) from error
 
 
 def file_system(folder: Path, mounts: str) -> str | None:

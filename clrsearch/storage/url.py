@@ -70,8 +70,19 @@ class StorageUrl:
 
     @classmethod
     def default(cls) -> StorageUrl:
-        """One SQLite file in the platform's folder for user data, which is made if missing."""
-        folder = platformdirs.user_data_path("clrsearch", appauthor=False, ensure_exists=True)
+        """One SQLite file in the platform's folder for user data, which is made if missing.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
+        folder = platformdirs.user_data_path("clrsearch", appauthor=False)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"your data folder {folder} cannot be made: {error.strerror}; --storage or "
+                f"{STORAGE_VARIABLE} names a database elsewhere"
+            ) from error
         return cls(f"sqlite:///{folder / 'studies.db'}")
 
     @classmethod

@@ -13,7 +13,6 @@ import os
 import pickle
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from urllib.parse import quote
 import torch
 
 from clrsearch.errors import StorageError, TaskError
+from clrsearch.storage import make_folder
 from clrsearch.training.run import Unrestorable, restoring
 
 _SIGN = "worker-"  # in front of a worker's name
@@ -75,15 +75,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise StorageError(
-                f"the checkpoint folder {folder} cannot be written to: {error.strerror}; "
-                "--checkpoint-dir names another"
-            ) from error
+        make_folder(folder)
 
     def save(
         self, identity: Identity, state: Mapping[str, Any], *, confirm: Callable[[], bool]
