@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,6 +77,9 @@ def main() -> None:
     """The entry point: an error of ours is one line on stderr, and its exit code."""
     from clrsearch.errors import ClrsearchError
 
+    # what is written to a stream that is closed would go to another
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
         Path.cwd()
     except FileNotFoundError:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -270,6 +270,7 @@ def assignments(texts: list[str]) -> dict[str, Any]:
         PlanError: a text without an equals sign, or a list that is not TOML.
     """
     from clrsearch.errors import PlanError
+    from clrsearch.search import read_toml
 
     found = {}
     for text in texts:
@@ -277,9 +278,9 @@ def assignments(texts: list[str]) -> dict[str, Any]:
         if not equals or not key.strip() or "\n" in text:
             raise PlanError(f"--set {shlex.quote(text)}: KEY=VALUE is wanted")
         try:
-            found[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError as error:
-            if value.strip().startswith(("[", "{", '"', "'")):
-                raise PlanError(f"--set {text}: not valid TOML: {error}") from error
+            found[key.strip()] = read_toml(f"value = {value}")["value"]
+        except ValueError as error:
+            if value.strip().startswith(("[", "{", '"', "'")) or value.strip().isdecimal():
+                raise PlanError(f"--set {shorten(text, 60)}: not valid TOML: {error}") from error
             found[key.strip()] = value
     return found

@@ -18,7 +18,9 @@ from clrsearch.search.plan import (
     differences,
     load_plan,
     nearest,
+    read_toml,
     refuse_task,
+    require_plan,
     settings,
 )
 from clrsearch.search.pruner import hopeless
@@ -60,9 +62,11 @@ __all__ = [
     "padded",
     "quiet",
     "read_range_test",
+    "read_toml",
     "refuse_task",
     "remove_unreadable",
     "require_name",
+    "require_plan",
     "require_size",
     "searches",
     "settings",

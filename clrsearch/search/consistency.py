@@ -54,8 +54,12 @@ def misfits(
         for each in records
         if each.state == "running" and each.slot in slots.keys() - open_still
     ]
-    whole = list(range(1, epochs + 1))
-    partial = [each for each in records if each.state == "complete" and list(each.values) != whole]
+    partial = [
+        each
+        for each in records
+        if each.state == "complete"
+        and list(each.values) != list(range(1, min(epochs, len(each.values) + 1) + 1))
+    ]
     found = [
         _slots(set(range(budget)) - set(slots), "missing", mended_by="run"),
         _slots(untold, "used up, but no trial of theirs ended so"),

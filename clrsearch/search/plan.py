@@ -177,9 +177,19 @@ def load_plan(path: Path | None, changes: Mapping[str, Any] | None = None) -> St
         plan = StudyPlan.model_validate(content)
     except ValidationError as error:
         raise PlanError(_explain(error.errors()[0], path)) from error
+    require_plan(plan)
+    return plan
+
+
+def require_plan(plan: StudyPlan) -> None:
+    """Refuse a plan that no task could be searched with.
+
+    Raises:
+        PlanError: naming the key.
+    """
     _require_families(plan)
     _require_bounds(plan)
-    return plan
+    _require_rates(plan)
 
 
 def refuse_task(text: str) -> None:
@@ -229,6 +239,13 @@ def _require_bounds(plan: StudyPlan) -> None:
         number = not isinstance(values[0], str | bool)
         if number and len(values) == 2 and values[0] == values[1]:
             raise PlanError(f"{key}: both ends are {values[0]}; to fix it, write {key}={values[0]}")
+
+
+def _require_rates(plan: StudyPlan) -> None:
+    for where, rate in plan.manual if isinstance(plan.manual, tuple) else ():
+        for value in (*(where if isinstance(where, tuple) else (where,)), rate):
+            if not _is_finite(value):
+                raise PlanError(f"manual: {shorten(str(value), 40)} is not a finite number")
 
 
 def _is_finite(value: object) -> bool:
@@ -292,7 +309,7 @@ def _read(path: Path) -> dict[str, Any]:
             content = file.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE:
             raise PlanError(f"{path} is no study file: it holds more than {LARGEST_FILE} bytes")
-        return tomllib.loads(content.decode("utf-8-sig"))  # editors of Windows begin with a mark
+        return read_toml(content.decode("utf-8-sig"))  # editors of Windows begin with a mark
     except FileNotFoundError:
         raise PlanError(f"no such study file: {path}{_toml_files_near(path)}") from None
     except OSError as error:
@@ -300,8 +317,20 @@ def _read(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise PlanError(f"{path} is not UTF-8 text: see line {line}") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise PlanError(f"{path} is not valid TOML: {error}") from error
+
+
+def read_toml(text: str) -> dict[str, Any]:
+    """What a text in TOML holds.
+
+    Raises:
+        ValueError: it is none, or numbers or brackets of it go on for thousands of characters.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("its brackets are nested too deeply") from None
 
 
 def _toml_files_near(path: Path) -> str:
@@ -325,8 +354,8 @@ def _lay_over(content: dict[str, Any], key: str, value: Any) -> None:
 def _parts(key: str) -> list[str]:
     """The parts of a dotted key, of which TOML lets one be quoted."""
     try:
-        found: Any = tomllib.loads(f"{key} = 0")
-    except tomllib.TOMLDecodeError as error:
+        found: Any = read_toml(f"{key} = 0")
+    except ValueError as error:
         raise PlanError(
             f"{key!r} is no key of a study; a key is written like bounds.cyclic.max_lr"
         ) from error

@@ -47,6 +47,7 @@ def report(
         StudyError: there is no such study.
         TaskError: the user's function for rates by hand does not load.
     """
+    to = Path(to)
     if to.suffix.lower() != ".html":
         raise PlanError(f"{to}: the name of a report must end in .html")
     require_place(to)

@@ -72,7 +72,7 @@ def checkpoint_root(url: StorageUrl, given: Path | None) -> Path:
     """
     variable = os.environ.get(CHECKPOINT_VARIABLE)
     if given is not None or variable:
-        folder = (given or Path(str(variable))).absolute()
+        folder = Path(given or str(variable)).absolute()
         if folder.exists() and not folder.is_dir():
             raise StorageError(f"{folder} is no folder: --checkpoint-dir names one")
         return folder
@@ -92,7 +92,7 @@ def task_folder(given: Path | None) -> Path:
     Raises:
         PlanError: there is no such folder.
     """
-    folder = (given or Path.cwd()).absolute()
+    folder = Path(given or Path.cwd()).absolute()
     if not folder.is_dir():
         raise PlanError(f"--task-dir {folder}: there is no such folder")
     return folder
@@ -107,8 +107,8 @@ def data_folder(given: Path | None) -> Path:
 def named_data_folder(given: Path | None) -> Path | None:
     """The data folder given, else that of ``CLRSEARCH_DATA_DIR``; workers are told of no other."""
     variable = os.environ.get(DATA_VARIABLE)
-    named = given or (Path(variable) if variable else None)
-    return None if named is None else named.absolute()
+    named = given or variable
+    return None if not named else Path(named).absolute()
 
 
 def default_name(plan: StudyPlan) -> str:

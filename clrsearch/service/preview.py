@@ -104,7 +104,10 @@ def preview(
         )
     for length in lengths:
         epochs, steps_per_epoch = length
-    epochs, steps_per_epoch = epochs or EPOCHS, steps_per_epoch or STEPS_PER_EPOCH
+    epochs = EPOCHS if epochs is None else epochs
+    steps_per_epoch = STEPS_PER_EPOCH if steps_per_epoch is None else steps_per_epoch
+    if epochs < 1 or steps_per_epoch < 1:
+        raise PlanError("epochs and steps_per_epoch must be at least 1")
     facts = _facts(epochs, steps_per_epoch)
     require_size(facts)
     given = dict(values or {})

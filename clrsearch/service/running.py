@@ -15,7 +15,15 @@ from pathlib import Path
 from clrsearch import proposals
 from clrsearch.errors import PlanError, PlanMismatch
 from clrsearch.reports import Snapshot, shortfall, snapshot
-from clrsearch.search import RangeTest, Study, StudyPlan, differences, exists, require_name
+from clrsearch.search import (
+    RangeTest,
+    Study,
+    StudyPlan,
+    differences,
+    exists,
+    require_name,
+    require_plan,
+)
 from clrsearch.service.drift import refuse_drift, sources_of, versions
 from clrsearch.service.place import (
     Storage,
@@ -48,6 +56,7 @@ from clrsearch.storage import (
     quiet_optuna,
     require_place,
 )
+from clrsearch.tasks import describe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +110,11 @@ def run(
     """
     began = time.monotonic()
     quiet_optuna()
+    if not isinstance(plan, StudyPlan):
+        raise PlanError(
+            f"run() was given {describe(plan)}, and needs a StudyPlan: StudyPlan(task=...), or "
+            "load_plan(PATH) of a study file"
+        )
     if workers is not None and workers < 1:
         raise PlanError(f"workers must be at least 1, not {workers}")
     name = default_name(plan) if name is None else name
@@ -111,6 +125,7 @@ def run(
     new = not _goes_on(url, name, plan, folder, allow_drift=allow_drift)
     if new:
         require_name(name)
+        require_plan(plan)
     with ExitStack() as opened:
         with Tryout(
             plan, device=device, task_dir=folder, data_dir=data_dir, download=download

@@ -180,9 +180,10 @@ def _metrics(method: str, found: object) -> Mapping[str, Any]:
     if not isinstance(found, Mapping):
         raise _returned(method, found, "a dict of metrics by name")
     for name in found:
-        if not isinstance(name, str):
+        if not isinstance(name, str) or not name:
             raise TaskError(
-                f"{method}: the name of a metric is {describe(name)}, and must be a text"
+                f"{method}: the name of a metric is {describe(name)}, and must be a text that is "
+                "not empty"
             )
     return found
 

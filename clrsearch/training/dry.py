@@ -46,6 +46,13 @@ def dry_run(
     """
     if not isinstance(epochs, int) or epochs < 1:
         raise PlanError(f"epochs is {describe(epochs)}, and must be a positive whole number")
+    if not callable(main):
+        raise PlanError(f"dry_run() was given {describe(main)}, and runs a function train(run)")
+    if scheduler is not None and not callable(scheduler):
+        raise PlanError(
+            f"scheduler is {describe(scheduler)}, and must be a function of the optimizer and the "
+            "steps per epoch that makes one of torch's"
+        )
     script, *arguments = sys.argv
     loop = Loop(
         name=f"{Path(script).name}:{getattr(main, '__name__', 'main')}",

@@ -57,6 +57,11 @@ def probe(
             device=device,
             precision=precision,
         )
+    if metric not in (None, task.metric) and direction is None:
+        raise TaskError(
+            f"metric: {metric} is not the task's own, {task.metric}, so say which way is better: "
+            "--set direction=minimize, or maximize"
+        )
     batch_size = batch_size or task.batch_size
     metric = metric or task.metric
     data = TaskData(task, batch_size, device)

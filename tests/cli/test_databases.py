@@ -83,7 +83,7 @@ def test_a_checkpoint_folder_that_cannot_be_written_to_is_named(
 ) -> None:
     begin(url, task_dir)
     (tmp_path / "file").write_text("")
-    folder = str(tmp_path / "file")
+    folder = str(tmp_path / "file" / "within")
     for command in (["worker", "mine"], ["run", "--name", "mine", "--task", "tiny.py:Tiny"]):
         code, _, errors = clrsearch(*command, "--checkpoint-dir", folder)
         assert code == 2

@@ -9,6 +9,10 @@ import sys
 
 import pytest
 
+from clrsearch import service
+from clrsearch.errors import PlanError
+from clrsearch.search import StudyPlan
+
 
 @pytest.fixture
 def refused(clrsearch, monkeypatch, url, task_dir):
@@ -399,3 +403,74 @@ def test_the_public_names_cost_no_torch() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([f"bounds.cyclic.max_lr={'9' * 400}"], "is not a finite number"),
+        ([f"manual=[[4, {'9' * 400}]]", 'families=["manual"]'], "is not a finite number"),
+        (["manual=[[inf, 1.0]]", 'families=["manual"]'], "inf is not a finite number"),
+        ([f"seed={'9' * 5000}"], "not valid TOML"),
+        ([f"seed={'[' * 5000}"], "nested too deeply"),
+        (["metric=close"], "so say which way is better"),
+    ],
+)
+def test_values_beyond_all_bounds_are_named(clrsearch, url, task_dir, monkeypatch, given, said):
+    monkeypatch.chdir(task_dir)
+    options = [word for each in given for word in ("--set", each)]
+    code, _, errors = clrsearch("run", "--task", "tiny.py:Tiny", "--trials", "2", *options)
+    assert code == 2
+    assert said in errors
+    assert len(errors.splitlines()) == 1
+    assert len(errors) < 300
+    assert not url.file.exists()
+
+
+def test_toml_without_end_is_named(clrsearch, url, tmp_path) -> None:
+    file = tmp_path / "study.toml"
+    for text, said in ((f"seed = 1{'0' * 5000}", "digits"), (f"seed = {'[' * 5000}", "nested")):
+        file.write_text(text)
+        code, _, errors = clrsearch("run", str(file))
+        assert code == 2
+        assert f"{file} is not valid TOML" in errors
+        assert said in errors
+    assert not url.file.exists()
+
+
+def test_a_plan_made_in_python_is_refused_as_one_from_a_file(url, task_dir) -> None:
+    wrong = StudyPlan(task="tiny.py:Tiny", trials=2, families=("nope",))
+    with pytest.raises(PlanError, match="families: no family 'nope'"):
+        service.run(wrong, task_dir=str(task_dir))
+    with pytest.raises(PlanError, match="needs a StudyPlan"):
+        service.run("digits")
+    assert not url.file.exists()
+
+
+def test_surroundings_that_are_amiss_are_told_in_a_line(tmp_path) -> None:
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "file").write_text("")
+    command = f"{shlex.quote(sys.executable)} -P -m clrsearch"
+    for line, said in (
+        (f"cd gone && rmdir ../gone && {command} list", "the current folder has been removed"),
+        (f"XDG_DATA_HOME={tmp_path}/file/data {command} list", "your data folder"),
+        (f"{command} preview constant > /dev/full", "the output cannot be written: No space"),
+        (
+            f"{command} run --storage sqlite:///s.db --trials 2 --checkpoint-dir file/checkpoints",
+            "--checkpoint-dir names another",
+        ),
+    ):
+        ended = subprocess.run(
+            line, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 2, ended.stderr
+        assert said in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1
+    assert not (tmp_path / "s.db").exists()
+
+
+def test_an_error_never_goes_to_stdout(tmp_path) -> None:
+    line = f"{shlex.quote(sys.executable)} -P -m clrsearch show x --storage sqlite:///s.db 2>&-"
+    ended = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stdout == b""
