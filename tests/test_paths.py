@@ -47,7 +47,6 @@ def test_a_study_whose_uuid_is_none_is_refused_before_a_path_is_built(
         path.write_text("years of work")
     write(uuid=str(tmp_path / "victim") if name == "/tmp/victim" else name)
     for command in (
-        ["delete", "spoilt", "--yes"],
         ["worker", "spoilt"],
         ["db", "prune-checkpoints"],
         ["best", "spoilt"],
@@ -65,6 +64,8 @@ def test_a_study_whose_uuid_is_none_is_refused_before_a_path_is_built(
         "spoilt": "wrong",
         "sound": "ok",
     }
+    assert clrsearch("delete", "spoilt", "--yes")[0] == 0  # its row alone
+    assert all(path.read_text() == "years of work" for path in kept)
 
 
 @pytest.mark.parametrize(

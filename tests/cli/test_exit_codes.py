@@ -35,7 +35,7 @@ def fail(study, slots=1) -> None:
     """Use slots up as a worker does that fails for the last time."""
     for _ in range(slots):
         slot = study.slots.claim("w")
-        params = study.space.first("cyclic")[0]
+        params = study.space.first(slot.family)[0]
         trial = study.begin(slot, params, {"worker": "w", "device": "cpu"})
         study.fail(
             trial, {"error": "Traceback (most recent call last):\nKeyError: 'x'", "final": True}
@@ -73,7 +73,7 @@ def test_where_all_diverged_lower_bounds_are_proposed(ended) -> None:
     code, _, errors = ended("Explodes", "--no-confirm")
     assert code == 1
     assert errors == (
-        "clrsearch: a b has no result, for every trial diverged at rates from 0.2 up. Lower the "
+        "clrsearch: a b has no result, for every trial diverged at rates from 0.02 up. Lower the "
         "bounds: add --set 'bounds.cyclic.max_lr=[6.7e-06, 0.00067]' "
         "--set 'bounds.constant.lr=[6.7e-06, 0.00067]' to clrsearch run --task tiny.py:Explodes "
         "--no-confirm --name 'a b-2'\n"

@@ -199,7 +199,7 @@ def test_the_ending_may_be_in_capitals(everything, tmp_path) -> None:
 
 
 def test_a_file_that_cannot_be_written(everything, tmp_path) -> None:
-    with pytest.raises(PlanError, match=r"none.picture\.svg cannot be written: No such file"):
+    with pytest.raises(PlanError, match=r"none.picture\.svg cannot be written: there is no folder"):
         save(everything, tmp_path / "none" / "picture.svg")
     (tmp_path / "folder.svg").mkdir()
     with pytest.raises(PlanError, match=r"folder\.svg cannot be written: Is a directory"):
