@@ -87,11 +87,11 @@ def test_the_chosen_one_is_what_best_gives_and_list_shows(url, task_dir, capsys)
     assert all(score in fresh for score in standing.scores.values())
     mean = sum(standing.scores.values()) / 3
     assert f"fresh seeds  error {mean:.4g}\n" in best.code
-    output.print_list(service.list_studies(), json=False)
+    output.print_list(service.list_studies(), [], json=False)
     (_, row) = capsys.readouterr().out.splitlines()
     chosen = f"{best.trial.family} (trial {best.trial.number})"
     assert row.endswith(f"error   {chosen}: error {mean:.4g} on 3 fresh seeds")
-    output.print_list(service.list_studies(), json=True)
+    output.print_list(service.list_studies(), [], json=True)
     assert json.loads(capsys.readouterr().out)["recommended"] == best.trial.number
 
 

@@ -124,7 +124,7 @@ def test_another_plan_under_the_same_name_is_refused_by_key(
     facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
     facts = facts.model_copy(update={"source": load_task(plan.task, folder=task_dir).source})
     with open_database(url, create=True) as database:
-        Study.create(database, "tiny", plan, facts, {"clrsearch": "0", "torch": "0"})
+        Study.create(database, "tiny", plan, facts, service.versions(task_dir))
     with pytest.raises(PlanMismatch, match=message):
         run(task_dir, **({"trials": 4} | changes))
     with open_database(url) as database:
@@ -138,7 +138,7 @@ def test_a_changed_task_is_refused(url, tmp_path, task_dir) -> None:
     copied.write_text(copied.read_text() + "\n# another version\n")
     with pytest.raises(PlanMismatch, match=r"the source of mine.py:Tiny has changed"):
         run(tmp_path, task="mine.py:Tiny", trials=1)
-    with pytest.raises(StudyError, match=r"source of mine.py:Tiny has changed.*--allow-drift"):
+    with pytest.raises(StudyError, match=r"source of mine.py:Tiny has changed.*allow_drift=True"):
         service.work("mine", task_dir=tmp_path)
 
 
