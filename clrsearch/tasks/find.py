@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import sys
 from collections.abc import Mapping
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from clrsearch.errors import TaskError
@@ -95,15 +96,16 @@ def _find_module(folder: Path, name: str) -> Path:
     if name.partition(".")[0] in sys.stdlib_module_names:
         raise TaskError(f"{name} is a module of Python's own, which defines no task and no rates")
     make_importable(folder)
-    spec, parent, path = None, "", None
+    spec: ModuleSpec | None = None
+    path: list[str] | None = None  # where the package's modules are; a module has none
     for part in name.split("."):
-        parent = f"{parent}.{part}" if parent else part
-        finders = (finder.find_spec(parent, path) for finder in sys.meta_path)
-        spec = next((found for found in finders if found is not None), None)
-        path = None if spec is None else spec.submodule_search_locations
-        if path is None and parent != name:
-            spec = None
+        # within a package by the last part of the name: a full one wants its parents imported
+        finders = sys.meta_path if path is None else [PathFinder]
+        found = (finder.find_spec(part, path) for finder in finders)
+        spec = next((each for each in found if each is not None), None)
+        if spec is None:
             break
+        path = list(spec.submodule_search_locations or ())
     if spec is None:
         raise TaskError(f"no module {name} can be imported; a file is written file.py:NAME")
     if spec.origin is None or not spec.origin.endswith(".py"):
