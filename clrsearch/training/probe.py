@@ -57,11 +57,6 @@ def probe(
             device=device,
             precision=precision,
         )
-    if metric not in (None, task.metric) and direction is None:
-        raise TaskError(
-            f"metric: {metric} is not the task's own, {task.metric}, so say which way is better: "
-            "--set direction=minimize, or maximize"
-        )
     batch_size = batch_size or task.batch_size
     metric = metric or task.metric
     data = TaskData(task, batch_size, device)
@@ -80,6 +75,11 @@ def probe(
         first_batch = islice(data.validation.in_order(), 1)
         measured = validate(task, model, first_batch, data.validation.samples)
     require_metric(metric, measured)
+    if metric != task.metric and direction is None:
+        raise TaskError(
+            f"metric: {metric} is not the task's own, {task.metric}, so say which way is better: "
+            "--set direction=minimize, or maximize"
+        )
     if not math.isfinite(measured[metric]):
         raise TaskError(
             f"the validation metric {metric} of the untrained model is {measured[metric]}"
