@@ -58,7 +58,7 @@ def misfits(
         each
         for each in records
         if each.state == "complete"
-        and list(each.values) != list(range(1, min(epochs, len(each.values) + 1) + 1))
+        and (len(each.values) != epochs or list(each.values) != list(range(1, epochs + 1)))
     ]
     found = [
         _slots(set(range(budget)) - set(slots), "missing", mended_by="run"),
