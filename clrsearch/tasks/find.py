@@ -13,6 +13,7 @@ from pathlib import Path
 from clrsearch.errors import TaskError
 
 BUILT_IN: Mapping[str, str] = {
+    "denoise": "clrsearch.tasks.denoise:Denoise",
     "digits": "clrsearch.tasks.digits:Digits",
     "cifar10": "clrsearch.tasks.images:Cifar10",
     "cifar100": "clrsearch.tasks.images:Cifar100",

@@ -49,8 +49,8 @@ def refused(clrsearch, monkeypatch, url, task_dir):
         (["run", "digits"], "digits is a task, not a study file: write --task digits"),
         (["run", "package.module:Mine"], "write --task package.module:Mine"),
         (["run", "--task", "tiny.py:"], "say which class or function of the file, tiny.py:NAME"),
-        (["run", "--task", ""], "no built-in task '' (there is digits"),
-        (["run", "--task", ":Mine"], "no built-in task :Mine (there is digits"),
+        (["run", "--task", ""], "no built-in task '' (there is denoise, digits"),
+        (["run", "--task", ":Mine"], "no built-in task :Mine (there is denoise, digits"),
         (["run", "."], "the study file . cannot be read: Is a directory"),
         (["run", "/dev/zero"], "/dev/zero is no study file: it holds more than 1000000 bytes"),
         (
@@ -177,7 +177,7 @@ def refused(clrsearch, monkeypatch, url, task_dir):
         ),
         (
             ["run", "--task", "digitz"],
-            "no built-in task digitz (there is digits, cifar10, cifar100, mnist, ",
+            "no built-in task digitz (there is denoise, digits, cifar10, cifar100, mnist, ",
         ),
         (["run", "--task", "nothere.py:Mine"], "no such file: "),
         (["run", "--task", "no.such.module:Mine"], "no module no.such.module can be imported"),
