@@ -83,16 +83,24 @@ class LocalLauncher:
 
 
 def _shorten(log: Path) -> None:
-    """Drop the first half of a file that has become too long; its writer appends to it."""
+    """Drop the first half of a file that has become too long; its writer appends to it.
+
+    What is written meanwhile is moved as well, until there is no more of it.
+    """
     try:
         if log.stat().st_size <= LOG_BYTES:
             return
-        with log.open("r+b") as file:
+        with log.open("r+b", buffering=0) as file:
             file.seek(-LOG_BYTES // 2, os.SEEK_END)
-            kept = file.read().partition(b"\n")[2]
-            file.seek(0)
-            file.write(DROPPED + kept)
-            file.truncate()
+            moved = DROPPED + file.read().partition(b"\n")[2]
+            read, written = file.tell(), 0
+            while moved:
+                file.seek(written)
+                written += file.write(moved)
+                file.seek(read)
+                moved = file.read()
+                read = file.tell()
+            file.truncate(written)
     except FileNotFoundError:
         return  # somebody has cleaned up
 

@@ -139,8 +139,8 @@ def run(
                 on_range_test(None)
                 tested = tryout.range_test(tryout.facts)
                 on_range_test(tested)
-            make_folder(root)
             database = opened.enter_context(open_database(url, create=True))
+            make_folder(root)
             if new:
                 _begin(database, name, plan, tryout, folder, tested)
             study = Study(database, name)
