@@ -92,7 +92,7 @@ def print_result(result: Result, *, json: bool) -> None:
     _print_table(result_table(now))
     say("")
     if now.confirmed is not None:
-        _print_table(confirmed_table(now.confirmed, now.metric))
+        _print_table(confirmed_table(now.confirmed, now))
         say("")
     if found is not None:
         say(*found.code.split("\n"))
@@ -406,5 +406,7 @@ def _confirmation(now: Snapshot) -> dict[str, Any]:
         "left": now.confirmed.left,
         "absent": list(now.confirmed.absent),
         **told,
+        "baseline": now.confirmed.baseline,
+        "reached": now.confirmed.reached,
         "test": dict(now.confirmed.test),
     }

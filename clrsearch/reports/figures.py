@@ -217,12 +217,12 @@ def scores_figure(
     searched = [(each.searched, row + BESIDE) for row, each in rows]
     standings = [
         _mean_and_interval(label, style, found)
-        for label, style, is_chosen in (("mean", FIRST, False), ("chosen: mean", OTHER, True))
+        for label, style, is_chosen in (("mean", FIRST, False), ("recommended: mean", OTHER, True))
         if (found := [(row, each) for row, each in rows if each.chosen is is_chosen])
     ]
     ends = [end for each in finalists for end in (each.low, each.high) if end is not None]
     middles = [value for each in finalists for value in (*each.scores, each.mean, each.searched)]
-    names = tuple(f"{each.label}{', chosen' * each.chosen}" for each in worst_first)
+    names = tuple(f"{each.label}{', recommended' * each.chosen}" for each in worst_first)
     return Figure(
         title="Scores on fresh seeds",
         subtitle="",

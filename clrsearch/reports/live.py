@@ -112,7 +112,7 @@ def draw(snapshot: Snapshot, elapsed: float, done: int) -> RenderableType:
         for end in ENDS
     )
     confirming = (
-        [] if snapshot.confirmed is None else [confirmed_table(snapshot.confirmed, snapshot.metric)]
+        [] if snapshot.confirmed is None else [confirmed_table(snapshot.confirmed, snapshot)]
     )
     best = Table.grid(padding=(0, 2))
     for label, record in (("leader", snapshot.leader), ("baseline", snapshot.baseline)):

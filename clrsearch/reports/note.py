@@ -51,16 +51,18 @@ def _leaderboard(best: Sequence[Record], metric: str) -> str:
 
 def _standings(now: Snapshot) -> str:
     assert now.confirmed is not None and now.verdict is not None
-    verdict, test = now.verdict, now.confirmed.test
+    found, test = now.confirmed, now.confirmed.test
     rows = [
         (
-            f"{each.family} (trial {each.trial}){', chosen' * (each.trial == verdict.chosen)}",
+            ", ".join(
+                filter(None, (f"{each.family} (trial {each.trial})", words.marks(each, found)))
+            ),
             words.number(each.mean),
             "" if each.low is None else f"{words.number(each.low)} to {words.number(each.high)}",
             "" if each.p is None else f"{each.p:.2g}",
             words.number(test[each.trial]) if each.trial in test else "",
         )
-        for each in verdict.standings
+        for each in now.verdict.standings
     ]
     return _table(
         ("schedule", f"mean {escaped(now.metric)}", "95 % interval", "p", "test split"), rows

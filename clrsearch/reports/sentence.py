@@ -11,10 +11,10 @@ def verdict_sentence(now: Snapshot) -> str:
     """What can be said of who won, at this moment, in one or two sentences."""
     if now.confirmed is not None and now.verdict is not None:
         left = now.confirmed.left
-        more = f" {left} of {now.confirmed.total} runs are left." if left else ""
+        more = f"{left} of {now.confirmed.total} runs are left." if left else ""
         command = settling(now)
-        runs = f" {command} runs as many seeds." if command else ""
-        return f"{now.verdict.sentence}{runs}{more}"
+        runs = f"{command} runs as many seeds." if command else ""
+        return " ".join(filter(None, (now.verdict.sentence, words.worth(now), runs, more)))
     if now.leader is None:
         return "No trial is complete yet, so there is no schedule to use."
     leads = (

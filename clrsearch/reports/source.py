@@ -31,7 +31,7 @@ def source_code(
     options = [f"{name}={value}" for name, value in plan.options.items()]
     options += plan.arguments
     scores = {} if record.value is None else {facts.metric: record.value, **record.metrics}
-    standing = verdict and next(s for s in verdict.standings if s.trial == record.number)
+    standing = verdict and verdict.standing(record.number)
     multipliers = study.space.multipliers_of(record.params)
     seeds = len(standing.scores) if standing else 0
     proof = f"chosen on {words.seeds(seeds)}" if standing else f"{'the best ' * leads}on one seed"

@@ -13,7 +13,7 @@ from clrsearch.reports.confirmed import Confirmed
 from clrsearch.reports.figures import ScheduleCurve
 from clrsearch.reports.snapshot import Snapshot
 from clrsearch.reports.terminal import one_line
-from clrsearch.search import Record
+from clrsearch.search import Record, Standing
 
 MOST_ROWS = 40
 
@@ -43,7 +43,7 @@ def _recommended(now: Snapshot) -> str:
     trial = f"{record.family} (trial {record.number})"
     if verdict is None:
         return f"{trial}: {words.metrics(record, now.metric)}"
-    standing = next(each for each in verdict.standings if each.trial == record.number)
+    standing = verdict.standing(record.number)
     return (
         f"{trial}: {now.metric} {words.number(standing.mean)} on "
         f"{words.seeds(len(standing.scores))}"
@@ -142,26 +142,24 @@ def _other_metrics(record: Record, metric: str) -> str:
     )
 
 
-def confirmed_table(found: Confirmed, metric: str) -> RenderableType:
+def confirmed_table(found: Confirmed, now: Snapshot) -> RenderableType:
     """Each finalist's fresh scores beside its score in the search, and the verdict."""
     verdict = found.verdict
     if verdict is None:
         return Text(f"confirming on fresh seeds: {found.total - found.left} of {found.total} runs")
     seeds = max(len(each.scores) for each in verdict.standings)
     table = plain_table(
-        *("", "trial", "family", f"{metric}, {words.seeds(seeds)}", "95 % interval", "p"),
+        *("", "trial", "family", f"{now.metric}, {words.seeds(seeds)}", "95 % interval", "p"),
         *("test split", "in the search"),
         right=("trial",),
     )
     for each in verdict.standings:
         interval = "" if each.low is None else f"{_short(each.low)} to {_short(each.high)}"
-        mark = "chosen" if each.trial == verdict.chosen else ""
-        diverged = f" (diverged on {each.diverged})" if each.diverged else ""
         table.add_row(
-            mark,
+            words.marks(each, found),
             str(each.trial),
             each.family,
-            f"{_short(each.mean)}{diverged}",
+            f"{_short(each.mean)}{_on_fewer(each, seeds)}",
             interval,
             "" if each.p is None else f"{each.p:.2g}",
             _short(found.test.get(each.trial)),
@@ -169,8 +167,15 @@ def confirmed_table(found: Confirmed, metric: str) -> RenderableType:
         )
     unfinished = f" ({found.left} of {found.total} runs are left)" if found.left else ""
     absent = [Text(f"Not compared, having no complete trial: {', '.join(found.absent)}.")]
-    sentence = Text(f"{verdict.sentence}{unfinished}")
+    sentence = Text(" ".join(filter(None, (verdict.sentence, words.worth(now)))) + unfinished)
     return Group(table, Text(), sentence, *(absent if found.absent else ()))
+
+
+def _on_fewer(standing: Standing, seeds: int) -> str:
+    """On how many seeds one diverged, or how many it has where others have more."""
+    if standing.diverged:
+        return f" (diverged on {standing.diverged})"
+    return f" ({len(standing.scores)} of them)" if len(standing.scores) < seeds else ""
 
 
 def _short(value: float | None) -> str:

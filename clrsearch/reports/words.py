@@ -10,7 +10,7 @@ from typing import Any
 from clrsearch.reports.confirmed import Confirmed
 from clrsearch.reports.snapshot import ENDS, Snapshot
 from clrsearch.schedules import Schedule, Value
-from clrsearch.search import GROUPS, Record
+from clrsearch.search import GROUPS, Record, Standing
 
 
 def number(value: Value | None) -> str:
@@ -64,6 +64,30 @@ def duration(seconds: float) -> str:
 def seeds(count: int) -> str:
     """So many fresh seeds."""
     return "1 fresh seed" if count == 1 else f"{count} fresh seeds"
+
+
+def marks(standing: Standing, found: Confirmed, *, before: str = "") -> str:
+    """What a finalist is besides, after ``before``: best on fresh seeds, recommended, baseline."""
+    assert found.verdict is not None
+    verdict, trial = found.verdict, standing.trial
+    said = {
+        "best": trial == verdict.standings[0].trial,
+        "recommended": trial == verdict.chosen,
+        "baseline": trial == found.baseline,
+    }
+    words = [word for word, applies in said.items() if applies]
+    return before + ", ".join(words) if words else ""
+
+
+def worth(now: Snapshot) -> str:
+    """What the recommended schedule is worth in epochs of the baseline, where that is known."""
+    found = now.confirmed
+    if found is None or found.reached is None:
+        return ""
+    return (
+        f"It reaches after {found.reached} of {now.epochs} epochs what {now.baseline_family} "
+        f"(trial {found.baseline}) ends at."
+    )
 
 
 def groups(record: Record) -> str:

@@ -1,7 +1,8 @@
 """Decides what to try, where to stop and who leads; never imports torch or training."""
 
-from clrsearch.search.confirm import Standing, Verdict, finalists, judge
+from clrsearch.search.confirm import Standing, Verdict, judge
 from clrsearch.search.consistency import Misfit, misfits
+from clrsearch.search.finalists import finalists
 from clrsearch.search.history import History, Record, best_first, leader
 from clrsearch.search.importance import LEAST as LEAST_FOR_IMPORTANCES
 from clrsearch.search.importance import importances

@@ -85,13 +85,17 @@ def at_most(most: int) -> AfterValidator:
 
 
 class ConfirmPlan(BaseModel):
-    """Whether and how the best are run again on fresh seeds: ``top`` besides the baseline."""
+    """Whether and how the best are run again on fresh seeds: ``top`` besides the baseline.
+
+    What is recommended may be expected to lose ``tolerance`` standard deviations of the noise.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: StrictBool = True
     top: Annotated[StrictInt, at_most(MOST_FINALISTS)] = Field(default=3, ge=1)
     seeds: Annotated[StrictInt, at_most(MOST_SEEDS)] = Field(default=5, ge=1)
+    tolerance: Number = Field(default=0.1, ge=0, allow_inf_nan=False)
 
 
 class StudyPlan(BaseModel):

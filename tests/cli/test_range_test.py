@@ -88,7 +88,7 @@ def test_the_pictures_of_a_confirmation(clrsearch, task_dir, tmp_path) -> None:
     service.run(plan, name="mine", workers=1, device="cpu", task_dir=task_dir)
     best = service.best("mine")
     for picture, labels in (
-        ("scores", [f"{best.trial.family} (trial {best.trial.number}), chosen"]),
+        ("scores", [f"{best.trial.family} (trial {best.trial.number}), recommended"]),
         ("curves", ["constant (trial ", "cyclic (trial ", "learning rate", "validation error"]),
     ):
         file = tmp_path / f"{picture}.svg"

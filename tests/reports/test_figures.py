@@ -244,19 +244,19 @@ def test_the_best_mean_is_the_highest_row() -> None:
     ]
     figure = scores_figure(finalists, metric="loss", direction="minimize")
     (panel,) = figure.panels
-    assert panel.y.names == ("step", "cyclic", "cosine, chosen")
+    assert panel.y.names == ("step", "cyclic", "cosine, recommended")
     assert figure.x.label == "loss (lower is better)"
     assert [(curve.label, curve.x[:2].tolist(), curve.y[0]) for curve in panel.curves] == [
         ("mean and 95 % interval", [0.4, 0.6], 1),
-        ("chosen: mean and 95 % interval", [pytest.approx(0.2), 0.4], 2),
+        ("recommended: mean and 95 % interval", [pytest.approx(0.2), 0.4], 2),
     ]
     points = {each.label: each for each in panel.points}
     assert points["one fresh seed"].x.tolist() == [0.4, 0.6, 0.2, 0.4]
     assert points["score in the search"].x.tolist() == [0.9, 0.5, 0.25]
     assert points["score in the search"].y.round().tolist() == [0, 1, 2]
-    assert points["chosen: mean and 95 % interval"].x.tolist() == [0.3]
+    assert points["recommended: mean and 95 % interval"].x.tolist() == [0.3]
     upward = scores_figure(finalists, metric="accuracy", direction="maximize")
-    assert upward.panels[0].y.names == ("step", "cosine, chosen", "cyclic")
+    assert upward.panels[0].y.names == ("step", "cosine, recommended", "cyclic")
 
 
 def test_one_seed_has_no_interval() -> None:
@@ -266,5 +266,5 @@ def test_one_seed_has_no_interval() -> None:
         direction="minimize",
     )
     assert figure.panels[0].curves == ()
-    assert figure.panels[0].points[0].label == "chosen: mean"
+    assert figure.panels[0].points[0].label == "recommended: mean"
     assert figure.x.low < 0.3 < 0.4 < figure.x.high

@@ -10,8 +10,17 @@ from clrsearch.reports.confirmed import Confirmed
 from clrsearch.search import judge
 from clrsearch.storage import SlotState
 
+FIRST = [0.0, 0.1, 0.0, 0.1, 0.0]
+SECOND = [0.1, 0.0, 0.1, 0.0, 0.1]
+LAST = [9.0, 9.1, 9.1, 9.0, 9.0]
 
-def snapshot(*scores: list[float], families: tuple[str, ...] = ("cyclic", "step")) -> Snapshot:
+
+def snapshot(
+    *scores: list[float],
+    families: tuple[str, ...] = ("cyclic", "step"),
+    baseline: int | None = None,
+    reached: int | None = None,
+) -> Snapshot:
     """A study of which some trials have been confirmed, with these scores on the fresh seeds."""
     records = [make_record(1.0, number=n, family=each) for n, each in enumerate(families)]
     fresh = {n: dict(enumerate(row, start=1)) for n, row in enumerate(scores)}
@@ -28,6 +37,8 @@ def snapshot(*scores: list[float], families: tuple[str, ...] = ("cyclic", "step"
             slots=counts,
             runs=(),
             verdict=judge(records, fresh, direction="minimize"),
+            baseline=baseline,
+            reached=reached,
             test={},
             absent=(),
         ),
@@ -42,7 +53,7 @@ def snapshot(*scores: list[float], families: tuple[str, ...] = ("cyclic", "step"
 @pytest.mark.parametrize(
     ("scores", "seeds"),
     [
-        ([[0.0, 0.0], [1.0, 1.3]], 3),  # of normal deviates two would do
+        ([[0.0] * 3, [1.0, 1.01, 0.99]], 4),
         ([[0.0], [1.0]], 3),  # of one seed nothing can be said
     ],
 )
@@ -56,9 +67,9 @@ def test_the_seeds_that_would_settle_it_come_with_the_command_that_runs_them(sco
 @pytest.mark.parametrize(
     ("scores", "families"),
     [
-        ([[0.0, 0.1, 0.0], [9.0, 9.0, 9.1]], ("cyclic", "step")),  # settled
-        ([[0.0, 0.1, 0.0]], ("cyclic",)),  # no rival
-        ([[0.0, 0.1, 0.0], [0.1, 0.0, 0.0], [9.0, 9.0, 9.1]], ("cyclic", "cyclic", "step")),
+        ([FIRST, LAST], ("cyclic", "step")),  # settled
+        ([FIRST], ("cyclic",)),  # no rival
+        ([FIRST, SECOND, LAST], ("cyclic", "cyclic", "step")),
     ],
 )
 def test_no_command_is_proposed_where_the_winner_is_known(scores, families) -> None:
@@ -66,3 +77,12 @@ def test_no_command_is_proposed_where_the_winner_is_known(scores, families) -> N
     assert settling(now) is None
     assert verdict_sentence(now) == now.verdict.sentence
     assert now.recommended.number == now.verdict.chosen
+
+
+def test_what_it_is_worth_is_said_in_epochs_of_the_baseline() -> None:
+    now = snapshot(FIRST, LAST, families=("cyclic", "constant"), baseline=1, reached=3)
+    assert verdict_sentence(now) == (
+        f"{now.verdict.sentence} It reaches after 3 of 4 epochs what constant (trial 1) ends at."
+    )
+    alone = snapshot(FIRST, LAST, families=("cyclic", "constant"), baseline=1)
+    assert verdict_sentence(alone) == alone.verdict.sentence

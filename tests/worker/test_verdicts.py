@@ -25,7 +25,7 @@ def compare(url, task) -> Verdict:
         Study.create(database, "mine", plan, facts, service.versions(BENCHMARKS))
     service.work("mine", device="cpu", task_dir=BENCHMARKS)
     confirmed = service.show("mine").snapshot.confirmed
-    assert (confirmed.total, confirmed.left) == (25, 0)
+    assert (confirmed.total, confirmed.left) == (50, 0)
     assert confirmed.verdict is not None
     return confirmed.verdict
 
@@ -43,4 +43,4 @@ def test_the_only_family_that_reaches_the_floor_is_named(url) -> None:
 def test_where_all_are_equal_nobody_is_named(url) -> None:
     verdict = compare(url, "Equal")
     assert len(verdict.undecided) > 1
-    assert verdict.sentence.startswith("No single winner on 5 fresh seeds")
+    assert verdict.sentence.startswith("No single winner on 10 fresh seeds")

@@ -1,0 +1,71 @@
+"""Who is run again on fresh seeds."""
+
+from __future__ import annotations
+
+import pytest
+from records import make_record
+
+from clrsearch.errors import StudyError
+from clrsearch.search import finalists
+
+
+def by_values(record) -> int:
+    """Numbers of traces, as if other values always had another."""
+    return hash((record.family, *record.params.items()))
+
+
+def numbers(records) -> list[int]:
+    return [record.number for record in records]
+
+
+SEARCHED = [
+    make_record(0.5, number=0, family="constant", params={"lr": 0.1}),
+    make_record(0.4, number=1, family="cyclic", params={"max_lr": 0.1}),
+    make_record(0.3, number=2, family="cyclic", params={"max_lr": 0.2}),
+    make_record(0.2, number=3, family="cyclic", params={"max_lr": 0.3}),
+    make_record(0.6, number=4, family="constant", params={"lr": 0.2}),
+    make_record(0.1, number=5, family="cosine", state="pruned"),
+    make_record(0.7, number=6, family="cosine", params={"peak_lr": 0.2}),
+]
+
+
+@pytest.mark.parametrize(
+    ("top", "expected"), [(1, [3, 0, 6]), (2, [3, 0, 6]), (3, [3, 2, 0, 6]), (9, [3, 2, 1, 0, 6])]
+)
+def test_the_best_of_each_family_then_the_next_best(top, expected) -> None:
+    found = finalists(
+        SEARCHED, top=top, baseline="constant", trace_of=by_values, direction="minimize"
+    )
+    assert numbers(found) == expected
+
+
+def test_upwards_the_largest_is_best() -> None:
+    found = finalists(
+        SEARCHED, top=1, baseline="constant", trace_of=by_values, direction="maximize"
+    )
+    assert numbers(found) == [6, 4, 1]
+
+
+def test_no_schedule_is_confirmed_twice() -> None:
+    twice = [*SEARCHED, make_record(0.2, number=7, family="cyclic", params={"max_lr": 0.3})]
+    found = finalists(twice, top=3, baseline="constant", trace_of=by_values, direction="minimize")
+    assert numbers(found) == [3, 2, 0, 6]
+
+
+def test_schedules_with_equal_traces_are_confirmed_once() -> None:
+    traces = {0: 0, 1: 1, 2: 2, 3: 2, 4: 3, 6: 2}
+    found = finalists(
+        SEARCHED,
+        top=3,
+        baseline="constant",
+        direction="minimize",
+        trace_of=lambda record: traces[record.number],
+    )
+    assert numbers(found) == [3, 1, 0]
+
+
+def test_without_a_complete_trial_there_is_no_finalist() -> None:
+    with pytest.raises(StudyError, match="no trial is complete"):
+        finalists(
+            [SEARCHED[5]], top=3, baseline="constant", trace_of=by_values, direction="minimize"
+        )
