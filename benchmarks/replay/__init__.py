@@ -1,0 +1,1 @@
+"""Recorded learning curves of small tasks, and searches replayed over them."""
