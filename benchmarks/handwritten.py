@@ -1,7 +1,7 @@
 """What one would write without clrsearch: Optuna's PyTorch example, on the same model and space.
 
 One process, DataLoaders, TPE, no pruning; torch's own CyclicLR, stepped after every batch. The
-model, the data split, the optimizer and the ranges are those of the built-in task.
+model, the data split, the optimizer and the ranges are those of the built-in task ``digits``.
 """
 
 import argparse

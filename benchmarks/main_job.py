@@ -59,6 +59,8 @@ def main() -> None:
                     "-m",
                     "clrsearch",
                     "run",
+                    "--task",
+                    "digits",
                     "--no-confirm",
                     "--trials",
                     asked.trials,

@@ -1,6 +1,6 @@
 """Does the search beat chance? The leader of 60 trials against the best of 60 random ones.
 
-Both come from the same space of the built-in task and are chosen on the same seed; what counts is
+Both come from the same space of the task ``digits`` and are chosen on the same seed; what counts is
 the mean of each over fresh seeds. The random trials are never pruned.
 
     python benchmarks/search_quality.py --seeds 5
@@ -75,6 +75,7 @@ def main() -> None:
     ):
         for seed in range(asked.seeds):
             plan = StudyPlan(
+                task="digits",
                 seed=seed,
                 trials=asked.trials,
                 pruner=asked.pruner,

@@ -127,7 +127,7 @@ JsonLinesOption = Annotated[
 ]
 StudyFileArgument = Annotated[
     Path | None,
-    typer.Argument(metavar="FILE", help="A study in TOML. Default: the task digits."),
+    typer.Argument(metavar="FILE", help="A study in TOML. Default: the task denoise."),
 ]
 TrialsOption = Annotated[
     int | None, typer.Option("--trials", help="How many schedules to try. Default: 100.")
@@ -140,7 +140,7 @@ NameOption = Annotated[
 ]
 TaskOption = Annotated[
     str | None,
-    typer.Option("--task", help="digits, cifar10, ..., package.module:NAME or file.py:NAME."),
+    typer.Option("--task", help="denoise, digits, ..., package.module:NAME or file.py:NAME."),
 ]
 EpochsOption = Annotated[
     int | None, typer.Option("--epochs", help="Per trial. Default: the task's.")

@@ -246,7 +246,7 @@ def range_test(
     study: Annotated[
         str | None,
         typer.Argument(
-            metavar="STUDY", help="A FILE.toml or a study's name. Default: the task digits."
+            metavar="STUDY", help="A FILE.toml or a study's name. Default: the task denoise."
         ),
     ] = None,
     task: TaskOption = None,

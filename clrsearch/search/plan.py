@@ -112,7 +112,7 @@ class StudyPlan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: str = "digits"
+    task: str = "denoise"
     epochs: Annotated[StrictInt, at_most(MOST_EPOCHS)] | None = Field(default=None, ge=1)
     batch_size: Annotated[StrictInt, at_most(MOST_SAMPLES)] | None = Field(default=None, ge=1)
     metric: str | None = Field(default=None, min_length=1)

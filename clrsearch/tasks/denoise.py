@@ -20,9 +20,9 @@ class Denoise(Task):
     """The images of ``digits``, to be recovered from copies with Gaussian noise on every pixel.
 
     Every training batch gets fresh noise; that of the validation and test images is fixed. So a
-    constant rate must choose between slow progress and a floor of gradient noise, while one that
-    rises first and falls at the end has neither. P. Vincent et al., "Extracting and Composing
-    Robust Features with Denoising Autoencoders", ICML 2008.
+    constant rate is a compromise between progress and the noise of its gradients, and one that
+    falls at the end need not be. P. Vincent et al., "Extracting and Composing Robust Features with
+    Denoising Autoencoders", ICML 2008.
 
     The metric is the mean squared error of a pixel, 0.0625 for the noisy images themselves.
     """

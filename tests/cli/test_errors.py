@@ -128,7 +128,7 @@ def refused(clrsearch, monkeypatch, url, task_dir):
         (["run", "--set", 'families=["manual"]'], "manual does not fit: no rates are given"),
         (["run", "--set", "manual=[[20, 0.1]]"], "manual is not among the families"),
         (
-            ["compare", "--set", "manual=[[5, 0.1], [10, 0.01]]"],
+            ["compare", "--task", "digits", "--set", "manual=[[5, 0.1], [10, 0.01]]"],
             "manual does not fit: epochs 15 to 20 have no rate: the pieces cover 15 of 20",
         ),
         (
@@ -144,7 +144,7 @@ def refused(clrsearch, monkeypatch, url, task_dir):
         (["compare", "--set", "manual=tiny.py:nothing"], "tiny.py has no function nothing"),
         (["compare", "--set", "manual=none.py:rate"], "no such file: "),
         (
-            ["compare", "--set", "manual=tiny.py:negative_later"],
+            ["compare", "--task", "digits", "--set", "manual=tiny.py:negative_later"],
             "tiny.py:negative_later must give a positive number, not -0.1 as at step 310",
         ),
         (

@@ -19,7 +19,7 @@ def written(tmp_path, text: str):
 def test_every_key_has_a_default() -> None:
     plan = load_plan(None)
     assert (plan.task, plan.trials, plan.families, plan.baseline) == (
-        "digits",
+        "denoise",
         100,
         ("cyclic",),
         "constant",
