@@ -137,7 +137,7 @@ def test_only_what_can_be_downloaded_is(clrsearch, url, tmp_path) -> None:
         code, _, errors = clrsearch(command, "--download", "--data-dir", str(tmp_path))
         assert (code, errors) == (
             2,
-            "clrsearch: Digits has nothing to download: leave out --download\n",
+            "clrsearch: Denoise has nothing to download: leave out --download\n",
         )
     code, _, errors = clrsearch("worker", "mine", "--download")
     assert code == 2
