@@ -82,7 +82,7 @@ def add_trial(
     rows: Rows, study: Study, study_id: int, number: int, draw: random.Random, *, ended: bool
 ) -> None:
     """One trial's rows: a complete one, or one that is somewhere under way."""
-    family = study.plan.family_of(number)
+    family = study.plan.searched[number % len(study.plan.searched)]
     now = datetime.now(UTC).replace(tzinfo=None)
     trial_id = number + 1
 

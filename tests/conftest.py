@@ -135,7 +135,7 @@ def tiny() -> LoadedTask:
 @pytest.fixture
 def plan() -> StudyPlan:
     """A study of the tiny task: 6 slots of 4 epochs."""
-    return StudyPlan(task="tiny.py:Tiny", trials=6)
+    return StudyPlan(task="tiny.py:Tiny", families=("cyclic",), trials=6)
 
 
 @pytest.fixture

@@ -21,7 +21,9 @@ from clrsearch.training import Checkpoints, probe
 @pytest.fixture
 def done(any_url, task_dir):
     """A study of four trials that have ended, and its confirmation."""
-    plan = StudyPlan(task="tiny.py:Tiny", trials=4, confirm=ConfirmPlan(top=1, seeds=2))
+    plan = StudyPlan(
+        families=("cyclic",), task="tiny.py:Tiny", trials=4, confirm=ConfirmPlan(top=1, seeds=2)
+    )
     facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
     with open_database(any_url, create=True) as database:
         study = Study.create(database, "mine", plan, facts, service.versions(task_dir))

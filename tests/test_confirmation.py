@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 def make(task_dir, name="mine", **keys) -> None:
     """Make a study."""
-    plan = StudyPlan(**({"task": "tiny.py:Noisy", "trials": 11} | keys))
+    plan = StudyPlan(**({"families": ("cyclic",), "task": "tiny.py:Noisy", "trials": 11} | keys))
     facts = probe(load_task(plan.task, folder=task_dir), device=CPU)
     with open_database(service.storage_url(None), create=True) as database:
         Study.create(database, name, plan, facts, service.versions(task_dir))
@@ -185,7 +185,9 @@ def test_it_goes_on_where_it_was_broken_off(url, task_dir) -> None:
 
 def test_a_search_that_grows_is_confirmed_anew(url, task_dir) -> None:
     work_here(task_dir, confirm=ConfirmPlan(top=1, seeds=2))
-    plan = StudyPlan(task="tiny.py:Noisy", trials=25, confirm=ConfirmPlan(top=1, seeds=2))
+    plan = StudyPlan(
+        families=("cyclic",), task="tiny.py:Noisy", trials=25, confirm=ConfirmPlan(top=1, seeds=2)
+    )
     result = service.run(plan, name="mine", workers=1, device="cpu", task_dir=task_dir)
     assert result.snapshot.done == 25
     assert result.snapshot.confirmed.left == 0
@@ -200,7 +202,7 @@ def test_who_was_a_finalist_before_the_search_grew_runs_with_the_new_seeds_too(
     first = {run.finalist for run in service.show("mine").snapshot.confirmed.runs}
     for trials, seeds in ((30, 2), (30, 4)):
         confirm = ConfirmPlan(top=1, seeds=seeds)
-        plan = StudyPlan(task="tiny.py:Noisy", trials=trials, confirm=confirm)
+        plan = StudyPlan(families=("cyclic",), task="tiny.py:Noisy", trials=trials, confirm=confirm)
         service.run(plan, name="mine", workers=1, device="cpu", task_dir=task_dir)
     confirmed = service.show("mine").snapshot.confirmed
     assert confirmed.left == 0
@@ -251,7 +253,9 @@ def test_after_cancel_no_confirmation_begins_until_it_is_asked_for(any_url, task
     service.work("mine", on_end=cancelling("search", cancelled), **how)
     now = service.show("mine").snapshot
     assert (cancelled, now.done, now.total, now.confirmed) == ([4], 1, 1, None)
-    plan = StudyPlan(task="tiny.py:Noisy", trials=7, confirm=ConfirmPlan(top=1, seeds=2))
+    plan = StudyPlan(
+        families=("cyclic",), task="tiny.py:Noisy", trials=7, confirm=ConfirmPlan(top=1, seeds=2)
+    )
     grown = service.run(plan, name="mine", workers=1, **how).snapshot
     assert (grown.done, grown.total, grown.confirmed) == (3, 3, None)
     asked = service.confirmation_plan("mine", top=1, seeds=2)
@@ -308,7 +312,7 @@ def test_a_family_without_a_complete_trial_is_named(url, task_dir, capsys) -> No
 def test_a_comparison_gives_each_family_as_many_slots(task_dir) -> None:
     plan = StudyPlan(task="tiny.py:Noisy", trials=9, families=("cyclic", "constant"))
     found = service.comparison(plan, task_dir=task_dir)
-    counts = [found.plan.family_of(slot) for slot in range(9)].count
+    counts = found.plan.labels(8).count
     assert abs(counts("cyclic") - counts("constant")) == 1
     (note,) = found.notes
     assert note.startswith("9 trials are fewer than 5 for each of the 2 families")

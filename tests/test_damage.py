@@ -24,7 +24,9 @@ TASKS = Path(__file__).parent / "tasks_for_tests"
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with two finished studies, ``mine`` and ``other``."""
     file = tmp_path_factory.mktemp("whole") / "studies.db"
-    plan = StudyPlan(task="tiny.py:Tiny", trials=2, confirm=ConfirmPlan(enabled=False))
+    plan = StudyPlan(
+        families=("cyclic",), task="tiny.py:Tiny", trials=2, confirm=ConfirmPlan(enabled=False)
+    )
     facts = probe(load_task(plan.task, folder=TASKS), device=torch.device("cpu"))
     url = StorageUrl(f"sqlite:///{file}")
     with open_database(url, create=True) as database:

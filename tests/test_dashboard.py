@@ -28,7 +28,12 @@ from clrsearch.tasks import load_task
 from clrsearch.training import probe
 from clrsearch.training.device import find_device
 
-PLAN = {"task": "tiny.py:Noisy", "trials": 6, "confirm": ConfirmPlan(enabled=False)}
+PLAN = {
+    "families": ("cyclic",),
+    "task": "tiny.py:Noisy",
+    "trials": 6,
+    "confirm": ConfirmPlan(enabled=False),
+}
 
 
 @dataclass

@@ -20,7 +20,9 @@ HAND_WRITTEN = [0.05] * 4 + [0.01] * 12  # tiny.py:hand_written over 4 epochs of
 
 
 def run(task_dir, **keys):
-    plan = StudyPlan(**({"task": "tiny.py:Tiny", "trials": 4, "confirm": ALONE} | keys))
+    plan = StudyPlan(
+        **({"families": ("cyclic",), "task": "tiny.py:Tiny", "trials": 4, "confirm": ALONE} | keys)
+    )
     return service.run(plan, name="mine", workers=1, task_dir=task_dir, device="cpu")
 
 

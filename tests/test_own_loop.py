@@ -25,7 +25,9 @@ TOLD = ("--epochs", "4", "--set", "metric=error", "--set", "direction=minimize")
 
 
 def begin(url, task_dir, name, **keys) -> None:
-    plan = StudyPlan(**({"task": f"loops.py:{name}", "pruner": "none"} | GIVEN | keys))
+    plan = StudyPlan(
+        **({"families": ("cyclic",), "task": f"loops.py:{name}", "pruner": "none"} | GIVEN | keys)
+    )
     loaded = load_task(plan.task, options=plan.options, folder=task_dir)
     facts = probe(loaded, device=torch.device("cpu"), **GIVEN)
     with open_database(url, create=True) as database:

@@ -19,7 +19,7 @@ from clrsearch.training import probe
 @pytest.fixture
 def studies(any_url, task_dir):
     """Two studies, and the attribute of the first as the worker role can write it."""
-    plan = StudyPlan(task="tiny.py:Tiny", trials=2)
+    plan = StudyPlan(families=("cyclic",), task="tiny.py:Tiny", trials=2)
     facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
     with open_database(any_url, create=True) as database:
         made = [

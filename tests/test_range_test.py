@@ -10,7 +10,9 @@ from clrsearch.errors import PlanMismatch, StudyError
 from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import open_database
 
-TINY = StudyPlan(task="tiny.py:Tiny", trials=6, confirm=ConfirmPlan(enabled=False))
+TINY = StudyPlan(
+    families=("cyclic",), task="tiny.py:Tiny", trials=6, confirm=ConfirmPlan(enabled=False)
+)
 TESTED = TINY.model_copy(update={"range_test": True})
 
 

@@ -36,13 +36,17 @@ ALONE = ConfirmPlan(enabled=False)  # the search alone
 
 
 def run(task_dir, *, name=None, workers=1, on_change=lambda snapshot: None, **keys):
-    plan = StudyPlan(**({"task": "tiny.py:Tiny", "trials": 6, "confirm": ALONE} | keys))
+    plan = StudyPlan(
+        **({"families": ("cyclic",), "task": "tiny.py:Tiny", "trials": 6, "confirm": ALONE} | keys)
+    )
     return service.run(plan, name=name, workers=workers, task_dir=task_dir, on_change=on_change)
 
 
 def work_here(task_dir, name, **keys):
     """Make a study and work it off in this process: no worker has to import torch first."""
-    plan = StudyPlan(**({"task": "tiny.py:Tiny", "trials": 6, "confirm": ALONE} | keys))
+    plan = StudyPlan(
+        **({"families": ("cyclic",), "task": "tiny.py:Tiny", "trials": 6, "confirm": ALONE} | keys)
+    )
     loaded = load_task(plan.task, options=plan.options, folder=task_dir)
     facts = probe(loaded, epochs=plan.epochs, device=torch.device("cpu"))
     with open_database(service.storage_url(None), create=True) as database:
@@ -120,7 +124,7 @@ def test_eight_workers_use_each_slot_up_once(url, task_dir) -> None:
 def test_another_plan_under_the_same_name_is_refused_by_key(
     changes, message, url, task_dir
 ) -> None:
-    plan = StudyPlan(task="tiny.py:Tiny", trials=4)
+    plan = StudyPlan(families=("cyclic",), task="tiny.py:Tiny", trials=4)
     facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
     facts = facts.model_copy(update={"source": load_task(plan.task, folder=task_dir).source})
     with open_database(url, create=True) as database:

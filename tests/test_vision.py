@@ -41,6 +41,7 @@ def test_a_study_of_cifar10_learns_and_is_replayed(precision, url, tmp_path, mon
     options = {**SMALL, "optimizer": "adamw", "cutout": 4}
     bounds = {"cyclic": {"max_lr": 0.003, "mode": "triangular"}}
     plan = StudyPlan(
+        families=("cyclic",),
         task="cifar10",
         epochs=4,
         batch_size=20,
@@ -82,7 +83,9 @@ def test_launched_workers_are_told_of_a_folder_that_was_named(
     clrsearch, url, tmp_path, monkeypatch
 ) -> None:
     write_mnist(tmp_path)
-    plan = StudyPlan(task="mnist", epochs=4, batch_size=20, trials=2, options=SMALL)
+    plan = StudyPlan(
+        families=("cyclic",), task="mnist", epochs=4, batch_size=20, trials=2, options=SMALL
+    )
     loaded = load_task(plan.task, options=plan.options, folder=tmp_path, data_dir=tmp_path)
     with open_database(url, create=True) as database:
         facts = probe(loaded, epochs=4, batch_size=20, device=torch.device("cpu"))
@@ -106,6 +109,7 @@ def test_fine_tuning_searches_the_rate_of_the_head(url, tmp_path) -> None:
     there = load_task("image-folder", options=options, folder=tmp_path, data_dir=tmp_path)
     torch.save(there.task.model().network.state_dict(), tmp_path / "squeezenet.pth")
     plan = StudyPlan(
+        families=("cyclic",),
         task="image-folder",
         epochs=4,
         batch_size=18,

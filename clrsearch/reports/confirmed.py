@@ -68,6 +68,7 @@ def confirmed(study: Study) -> Confirmed | None:
             candidates,
             scores,
             direction=study.facts.direction,
+            expected=_expected(study, candidates),
             tolerance=study.plan.confirm.tolerance,
         )
     except StudyError:  # no seed that all have run with, or none that any has survived
@@ -84,6 +85,14 @@ def confirmed(study: Study) -> Confirmed | None:
         test=_test_means(runs, stands_for, study.facts.metric),
         absent=_without_a_complete_trial(study),
     )
+
+
+def _expected(study: Study, candidates: Sequence[Record]) -> Mapping[int, float] | None:
+    """The candidates' scores on further seeds, as search and fresh seeds together have them."""
+    believed = study.beliefs()
+    if not all(each.number in believed for each in candidates):
+        return None
+    return {each.number: believed[each.number].mean for each in candidates}
 
 
 def _baseline(verdict: Verdict | None, family: str) -> int | None:

@@ -27,7 +27,7 @@ from clrsearch.search.plan import (
 from clrsearch.search.pruner import hopeless
 from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
 from clrsearch.search.sampler import quiet, suggest
-from clrsearch.search.space import GROUPS, StudySpace, build_space, require_size
+from clrsearch.search.space import GROUPS, StudySpace, build_space, fitting, require_size
 from clrsearch.search.stored import ATTRIBUTE
 from clrsearch.search.study import CURVES, Study
 from clrsearch.search.traces import one_each
@@ -52,6 +52,7 @@ __all__ = [
     "differences",
     "exists",
     "finalists",
+    "fitting",
     "hopeless",
     "importances",
     "judge",

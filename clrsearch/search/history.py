@@ -266,3 +266,16 @@ def best_first(records: Sequence[Record], direction: str) -> list[Record]:
     sign = 1.0 if direction == "minimize" else -1.0
     complete = [record for record in records if record.state == "complete"]
     return sorted(complete, key=lambda record: (sign * (record.value or 0.0), record.number))
+
+
+def telling(records: Sequence[Record], direction: str, *, most: int) -> list[Record]:
+    """Those that have not failed, at most so many: the best for one half, then the latest."""
+    found = [record for record in records if record.state != "failed"]
+    if len(found) <= most:
+        return found
+    kept = {record.number for record in best_first(found, direction)[: most // 2]}
+    for record in reversed(found):
+        if len(kept) == most:
+            break
+        kept.add(record.number)
+    return [record for record in found if record.number in kept]

@@ -25,17 +25,30 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from clrsearch.errors import PlanError
-from clrsearch.schedules import FAMILIES
+from clrsearch.schedules import FAMILIES, Manual
 from clrsearch.tasks import BUILT_IN
 
 BASELINE = "constant"
 LARGEST_FILE = 1_000_000  # bytes of a study file
 BASELINE_EVERY = 10
 """One slot in so many goes to the baseline."""
+ANY = "any"
+"""In place of a slot's family: the one that the surrogate leads to."""
+SEARCHED = tuple(family for family in FAMILIES if family not in (BASELINE, Manual.family))
+"""The families of a plan that names none, where they fit."""
+LED = "cyclic"
+"""The family that no surrogate leads away from: it keeps ..."""
+LED_PLACES = (0, 2)
+"""... these of every ..."""
+LED_EVERY = 5
+"""... so many slots that are not the baseline's: more than a third of all."""
+EARLIER: Mapping[str, Any] = {"sampler": "tpe", "allocation": "equal", "seeds": 1}
+"""What a plan means that was stored before there was a choice."""
 STORED = "stored"
 """The context of the validation of a plan that is stored: it may be larger than a new one."""
 
@@ -51,6 +64,7 @@ MOST_EPOCHS = 1_000_000
 MOST_FINALISTS = 100
 MOST_SEEDS = 1000
 MOST_RETRIES = 100
+MOST_SEARCH_SEEDS = 100
 MOST_SAMPLES = 10_000_000  # of a batch
 
 _WANTED = {
@@ -104,6 +118,10 @@ class StudyPlan(BaseModel):
     ``bounds`` maps a family to its parameters' bounds, ``groups`` a parameter group of the task's
     optimizer to a factor on its rates, or to the ends of the range in which that is searched. With
     ``range_test`` the rates are searched within what a range test finds.
+    ``sampler`` proposes: the surrogate over all families, or one of Optuna's for each of them.
+    ``allocation`` says how the trials are shared among the families: ``led`` by the surrogate, or
+    ``equal``, as they are among families that are named. Trials begin from so many ``seeds`` in
+    turn; the runs of one seed share their first weights and the order of the data.
     ``precision`` is in what numbers the model computes, see :mod:`clrsearch.training.precision`.
     ``args`` is the command line that the task's file finds, as one would type it in a shell.
     ``manual`` are the rates of the family of that name. ``trials`` counts slots: the retry of a
@@ -118,10 +136,13 @@ class StudyPlan(BaseModel):
     metric: str | None = Field(default=None, min_length=1)
     direction: Literal["minimize", "maximize"] | None = None
     trials: Annotated[StrictInt, at_most(MOST_TRIALS)] = Field(default=100, ge=1)
-    families: tuple[str, ...] = Field(default=("cyclic",), min_length=1)
+    families: tuple[str, ...] = Field(default=SEARCHED, min_length=1)
     baseline: str = BASELINE
+    allocation: Literal["led", "equal"] = "led"
+    sampler: Literal["surrogate", "tpe", "random", "qmc", "gp"] = "surrogate"
     range_test: StrictBool = False
     seed: StrictInt = Field(default=0, ge=0)
+    seeds: Annotated[StrictInt, at_most(MOST_SEARCH_SEEDS)] = Field(default=4, ge=1)
     pruner: Literal["lenient", "none"] = "lenient"
     stepsize: Literal["whole-cycles", "integers"] = "whole-cycles"
     precision: Literal["float32", "bf16"] = "float32"
@@ -132,6 +153,13 @@ class StudyPlan(BaseModel):
     groups: Mapping[str, Number | tuple[Number, Number]] = Field(default_factory=dict)
     manual: StrictStr | tuple[tuple[Number | tuple[Number, Number], Number], ...] | None = None
     confirm: ConfirmPlan = ConfirmPlan()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _families_that_are_named_are_compared(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "families" in content:
+            return {"allocation": "equal", **content}
+        return content
 
     @field_validator("args")
     @classmethod
@@ -147,18 +175,32 @@ class StudyPlan(BaseModel):
         """``args``, split as a shell does."""
         return tuple(shlex.split(self.args or ""))
 
-    def family_of(self, slot: int, first: int = BASELINE_EVERY - 1) -> str:
-        """The family that a slot is for: round robin, with one in ten for the baseline.
+    def labels(self, first: int) -> list[str]:
+        """The family that each slot is for, or ANY.
 
-        Of the first ten slots that is the one of the number ``first``, then every tenth.
+        One in ten is for the baseline: of the first ten slots that of the number ``first``, then
+        every tenth. The others are the families' by turns; or, where the surrogate leads, two of
+        five are for cyclic schedules.
         """
         if self.baseline in self.families:
-            return self.families[slot % len(self.families)]
-        tens, rest = divmod(slot, BASELINE_EVERY)
-        if slot == first or (tens and rest == BASELINE_EVERY - 1):
-            return self.baseline
-        baselines = tens or int(slot > first)  # before this one
-        return self.families[(slot - baselines) % len(self.families)]
+            return [self._label(slot) for slot in range(self.trials)]
+        found, others = [], 0
+        for slot in range(self.trials):
+            tens, rest = divmod(slot, BASELINE_EVERY)
+            if slot == first or (tens and rest == BASELINE_EVERY - 1):
+                found.append(self.baseline)
+            else:
+                found.append(self._label(others))
+                others += 1
+        return found
+
+    def _label(self, place: int) -> str:
+        """What the slot at a place is for, among those that are not the baseline's."""
+        led = self.allocation == "led" and self.sampler == "surrogate" and len(self.families) > 1
+        if not led:
+            return self.families[place % len(self.families)]
+        kept = LED in self.families and place % LED_EVERY in LED_PLACES
+        return LED if kept else ANY
 
     @property
     def searched(self) -> tuple[str, ...]:
@@ -283,9 +325,14 @@ def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, An
 def differences(stored: StudyPlan, asked: StudyPlan) -> list[str]:
     """The keys in which two plans ask for different studies, with both values.
 
-    A study may grow and be confirmed in another way: ``trials`` and ``confirm`` are left aside.
+    A study may grow and be confirmed in another way: ``trials`` and ``confirm`` are left aside. So
+    are families that are not named, and what an earlier version left no choice about.
     """
     aside = {"trials", "confirm"}
+    if "families" not in asked.model_fields_set:
+        aside.add("families")
+    earlier = {key for key, value in EARLIER.items() if getattr(stored, key) == value}
+    aside |= earlier - asked.model_fields_set
     old, new = stored.model_dump(exclude=aside), asked.model_dump(exclude=aside)
     return [
         f"{key} is {_shown(old[key])} there and {_shown(new[key])} here"

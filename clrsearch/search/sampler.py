@@ -21,12 +21,22 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from clrsearch.schedules import Choice, Parameter, Space, Value
-from clrsearch.search.history import Record
+from clrsearch.search.history import Record, telling
 from clrsearch.tasks import Direction
 
 STARTUP = 10  # trials of a family that are drawn at random before TPE proposes
 REPLAYED = 500  # records that TPE sees at most: a proposal then takes about 0.1 s
 REDRAWN = 20  # times at most, where what is drawn has been tried
+
+SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+    "tpe": lambda seed: optuna.samplers.TPESampler(
+        multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP, seed=seed
+    ),
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    "qmc": lambda seed: optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
+    "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP),
+}
+"""Optuna's samplers by name, each made from a seed."""
 
 _STATES = {
     "running": TrialState.RUNNING,
@@ -41,23 +51,24 @@ def suggest(
     *,
     direction: Direction,
     seed: int,
+    sampler: str = "tpe",
     tried: Callable[[Mapping[str, Value]], bool] = lambda params: False,
 ) -> dict[str, Value]:
     """Parameters to try next, given one family's ``history``, running trials included.
+
+    ``sampler`` is the name of one in :data:`SAMPLERS`.
 
     The same history and seed give the same parameters. Failed trials are left out, for they say
     nothing of their parameters; diverged ones count as infeasible. In place of what has been
     ``tried`` something is drawn at random; only where nothing new is found is it tried again.
     """
-    replayed = [_replayed(record, space) for record in _most_telling(history, direction)]
+    records = telling(history, direction, most=REPLAYED)
+    replayed = [_replayed(record, space) for record in records]
     with quiet():
-        sampler = optuna.samplers.TPESampler(
-            multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP, seed=seed
-        )
-        study = optuna.create_study(direction=direction, sampler=sampler)
+        study = optuna.create_study(direction=direction, sampler=SAMPLERS[sampler](seed))
         study.add_trials(replayed)
         proposed = params = _draw(study, space)
-        study.sampler = optuna.samplers.RandomSampler(seed=seed)
+        study.sampler = SAMPLERS["random"](seed)
         for _ in range(REDRAWN):
             if not tried(params):
                 return params
@@ -87,22 +98,6 @@ def distribution(parameter: Parameter) -> BaseDistribution:
 def distributions(space: Space, params: Mapping[str, Value]) -> dict[str, BaseDistribution]:
     """The distributions of those parameters that ``params`` holds."""
     return {name: distribution(space[name]) for name in params}
-
-
-def _most_telling(history: Sequence[Record], direction: Direction) -> list[Record]:
-    """At most :data:`REPLAYED` records, by number: the best for one half, then the latest."""
-    telling = [record for record in history if record.state in _STATES]
-    if len(telling) <= REPLAYED:
-        return telling
-    sign = 1 if direction == "minimize" else -1
-    complete = [record for record in telling if record.state == "complete"]
-    best = sorted(complete, key=lambda record: sign * (record.value or 0.0))[: REPLAYED // 2]
-    kept = {record.number for record in best}
-    for record in reversed(telling):
-        if len(kept) == REPLAYED:
-            break
-        kept.add(record.number)
-    return [record for record in telling if record.number in kept]
 
 
 def _replayed(record: Record, space: Space) -> FrozenTrial:

@@ -95,6 +95,22 @@ def require_size(facts: TaskFacts) -> None:
         )
 
 
+def fitting(plan: StudyPlan, facts: TaskFacts) -> tuple[StudyPlan, list[str]]:
+    """A plan with those families that fit the task, and a line for each that is left out.
+
+    Families that the plan names stay; they are refused later where they do not fit.
+    """
+    if "families" in plan.model_fields_set:
+        return plan, []
+    setting = _setting(plan, facts)
+    reasons = {each: why for each in plan.families if (why := _misfit(each, setting))}
+    families = tuple(each for each in plan.families if each not in reasons)
+    if not families:  # told as where they are named
+        return plan, []
+    left_out = [f"left out: {each} ({why})" for each, why in reasons.items()]
+    return plan.model_copy(update={"families": families}), left_out
+
+
 def build_space(
     plan: StudyPlan,
     facts: TaskFacts,
@@ -111,16 +127,8 @@ def build_space(
     """
     if plan.manual is not None and Manual.family not in plan.searched:
         raise PlanError("manual: there are rates by hand, but manual is not among the families")
-    setting = Setting(
-        epochs=facts.epochs,
-        steps_per_epoch=facts.steps_per_epoch,
-        own_rate=facts.own_rate,
-        momentum=facts.momentum,
-        stepsize=plan.stepsize,
-        tested=tested.bounds(facts.own_rate) if tested is not None and plan.range_test else None,
-        manual=plan.manual,
-        rate_function=rate_function,
-    )
+    bounds = tested.bounds(facts.own_rate) if tested is not None and plan.range_test else None
+    setting = replace(_setting(plan, facts), tested=bounds, rate_function=rate_function)
     multipliers = _multipliers(plan, facts)
     families = {}
     for family in plan.searched:
@@ -141,6 +149,17 @@ def build_space(
     return StudySpace(setting=setting, families=families, multipliers=multipliers)
 
 
+def _setting(plan: StudyPlan, facts: TaskFacts) -> Setting:
+    return Setting(
+        epochs=facts.epochs,
+        steps_per_epoch=facts.steps_per_epoch,
+        own_rate=facts.own_rate,
+        momentum=facts.momentum,
+        stepsize=plan.stepsize,
+        manual=plan.manual,
+    )
+
+
 def _ways_out(family: str, plan: StudyPlan, setting: Setting) -> str:
     """What to do where a family needs more epochs, after a full stop; nothing for other misfits."""
     more = range(setting.epochs + 1, setting.epochs + MORE_EPOCHS)
@@ -157,11 +176,16 @@ def _ways_out(family: str, plan: StudyPlan, setting: Setting) -> str:
 
 
 def _fits(family: str, setting: Setting) -> bool:
+    return not _misfit(family, setting)
+
+
+def _misfit(family: str, setting: Setting) -> str:
+    """Why a family does not fit, or nothing."""
     try:
         FAMILIES[family].space(setting)
-    except ScheduleError:
-        return False
-    return True
+    except ScheduleError as error:
+        return str(error)
+    return ""
 
 
 def _multipliers(plan: StudyPlan, facts: TaskFacts) -> Space:

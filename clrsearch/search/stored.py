@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from clrsearch.errors import StudyError
-from clrsearch.search.plan import STORED, StudyPlan
+from clrsearch.search.plan import EARLIER, STORED, StudyPlan
 from clrsearch.search.rangetest import RangeTest
 from clrsearch.tasks import TaskFacts
 
@@ -50,6 +50,11 @@ class Stored(BaseModel):
     plan: StudyPlan
     facts: TaskFacts
     range_test: RangeTest | None = None
+
+    @field_validator("plan", mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, plan: Any) -> Any:
+        return {**EARLIER, **plan} if isinstance(plan, dict) else plan
 
 
 def read_stored(name: str, attribute: Any) -> Stored:

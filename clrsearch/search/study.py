@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, get_storage
 from optuna.study import StudyDirection
@@ -17,9 +19,12 @@ from optuna.trial import TrialState, create_trial
 
 from clrsearch.errors import PlanError, StudyError
 from clrsearch.schedules import RateFunction, Trace, Value, trace
+from clrsearch.search.features import Points
 from clrsearch.search.history import DISCARDED, END, History, Record
 from clrsearch.search.names import searches, unknown
 from clrsearch.search.plan import BASELINE_EVERY, ConfirmPlan, StudyPlan
+from clrsearch.search.posterior import Belief, Searched, beliefs
+from clrsearch.search.propose import Proposal, propose
 from clrsearch.search.rangetest import RangeTest
 from clrsearch.search.sampler import distributions
 from clrsearch.search.space import StudySpace, build_space
@@ -40,6 +45,7 @@ LOST = "lost"
 CURVES = ("rates", "momenta")
 """Attributes of a trial that are there to be looked at: they follow from its parameters."""
 PATIENCE_SECONDS = 5.0  # for another process that is creating the same study
+FIRST_SEED = 500_000  # of a search's further seeds: far from those of its confirmation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +97,12 @@ class Study:
             self.space: StudySpace = build_space(self.plan, self.facts, tested=self.range_test)
         except (PlanError, *ROW_ERRORS) as error:
             raise unreadable(name, error, attribute) from error
-        self.traces = Traces(self.space, self.facts)
+        self._compare()
         self._trials = Trials(database.engine, self._id, unread=CURVES)
         self.history = History(self._trials, name)
         self._trial_ids: dict[int, int] = {}
         self._rate_function: RateFunction | None = None
+        self._believed: tuple[int, Mapping[int, Belief]] | None = None  # after how many ends
         self._sibling: Study | None = None  # opened once: it keeps the runs that it has read
 
     @classmethod
@@ -166,7 +173,39 @@ class Study:
         """
         self._rate_function = rate_function
         self.space = build_space(self.plan, self.facts, rate_function, self.range_test)
+        self._compare()
+
+    def _compare(self) -> None:
+        """Begin to compare the schedules of its space."""
         self.traces = Traces(self.space, self.facts)
+        self.points = Points(self.space)
+
+    def propose(self, slot: Slot, records: Sequence[Record]) -> Proposal:
+        """The trial of a slot, given those of all others. The same history gives the same trial."""
+        seed = np.random.SeedSequence((self.plan.seed, slot.number)).generate_state(1)[0]
+        rank = self.slots.rank(slot)
+        return propose(slot.family, rank, records, self.searched, seed=int(seed))
+
+    @property
+    def searched(self) -> Searched:
+        """What its proposals rest on."""
+        return Searched(
+            plan=self.plan,
+            space=self.space,
+            traces=self.traces,
+            points=self.points,
+            direction=self.facts.direction,
+        )
+
+    def beliefs(self) -> Mapping[int, Belief]:
+        """What to believe of each complete trial, by number, after search and confirmation."""
+        sibling = self.confirmation()
+        records = self.history.records()
+        runs = [] if sibling is None else sibling.history.records()
+        told = sum(each.state != "running" for each in (*records, *runs))
+        if self._believed is None or self._believed[0] != told:
+            self._believed = told, beliefs(records, runs, self.searched)
+        return self._believed[1]
 
     def keep_range_test(self, tested: RangeTest) -> None:
         """Store a range test beside a search that did not ask for one: its bounds stay."""
@@ -192,7 +231,8 @@ class Study:
         first = self.slots.first_of(plan.baseline)
         if first is None:
             first = min(plan.trials, BASELINE_EVERY) - 1 or BASELINE_EVERY - 1
-        self.slots.grow([plan.family_of(slot, first) for slot in range(plan.trials)])
+        labels = plan.labels(first)
+        self.slots.grow(labels, _seeds(labels, plan.seeds))
 
     def plan_confirmation(self, confirm: ConfirmPlan) -> None:
         """Change how the best will be confirmed."""
@@ -266,7 +306,7 @@ class Study:
     def confirm(self, candidates: Sequence[Record], seeds: int) -> Study:
         """Begin the confirmation, or add what is missing: each candidate on seeds 1 to ``seeds``.
 
-        The search has run with seed index 0.
+        The search has run with seed index 0 and others from 500,000 on.
         """
         sibling = self.confirmation() or self._make_confirmation()
         for record in candidates:
@@ -312,25 +352,33 @@ class Study:
         ratios = self.space.ratios(params, self.facts)
         return trace(self.space.build(family, params), self.facts.horizon, ratios)
 
-    def begin(self, slot: Slot, params: Mapping[str, Value], attributes: Mapping[str, Any]) -> int:
-        """Bear a running trial for a slot, whole and in one transaction; its number."""
-        fresh: dict[str, Any] = {}
-        if slot.finalist is not None:
-            fresh = {"finalist": slot.finalist, "seed_index": slot.seed_index}
-        space = self.space.families[slot.family]
+    def begin(
+        self,
+        slot: Slot,
+        params: Mapping[str, Value],
+        attributes: Mapping[str, Any],
+        family: str | None = None,
+    ) -> int:
+        """Bear a running trial for a slot, whole and in one transaction; its number.
+
+        ``family`` is that of the parameters, where the slot is for any.
+        """
+        family = family or slot.family
+        again = {} if slot.finalist is None else {"finalist": slot.finalist}
+        space = self.space.families[family]
         trial_id = self._storage.create_new_trial(
             self._id,
             create_trial(
                 state=TrialState.RUNNING,
-                params={f"{slot.family}.{name}": value for name, value in params.items()},
+                params={f"{family}.{name}": value for name, value in params.items()},
                 distributions={
-                    f"{slot.family}.{name}": each
-                    for name, each in distributions(space, params).items()
+                    f"{family}.{name}": each for name, each in distributions(space, params).items()
                 },
                 user_attrs={
                     "slot": slot.number,
-                    "family": slot.family,
-                    **fresh,
+                    "family": family,
+                    "seed_index": slot.seed_index,
+                    **again,
                     **attributes,
                 },
             ),
@@ -485,6 +533,20 @@ class Study:
             sibling.delete()
         self.slots.delete()
         self._storage.delete_study(self._id)
+
+
+def _seeds(labels: Sequence[str], seeds: int) -> list[int]:
+    """The seed index of each slot: every label's slots begin from each of the ``seeds`` in turn.
+
+    The first is 0, as in a search by one seed.
+    """
+    met: Counter[str] = Counter()
+    found = []
+    for label in labels:
+        turn = met[label] % seeds
+        found.append(turn and FIRST_SEED + turn)
+        met[label] += 1
+    return found
 
 
 def _appears(storage: BaseStorage, study_id: int) -> bool:

@@ -69,7 +69,8 @@ def comparison(
             f"{plan.trials} trials are fewer than {FEW} for each of the {len(families)} families: "
             "its best will say little of a family"
         )
-    return Comparison(plan=plan.model_copy(update={"families": families}), notes=tuple(notes))
+    equal = {"families": families, "allocation": "equal"}
+    return Comparison(plan=plan.model_copy(update=equal), notes=tuple(notes))
 
 
 def _families_of(name: str, storage: Storage) -> tuple[str, ...] | None:

@@ -21,6 +21,7 @@ from clrsearch.search import (
     StudyPlan,
     differences,
     exists,
+    fitting,
     require_name,
     require_plan,
 )
@@ -131,7 +132,10 @@ def run(
             plan, device=device, task_dir=folder, data_dir=data_dir, download=download
         ) as tryout:
             if new:
-                tryout.require_space(tryout.facts)
+                plan, left_out = fitting(plan, tryout.facts)
+                for note in left_out:
+                    on_note(note)
+                tryout.require_space(plan, tryout.facts)
             devices = tryout.devices(workers, slots=plan.trials)
             require_room(url, len(devices))
             tested = None
@@ -227,7 +231,7 @@ def _goes_on(
 def _join(study: Study, plan: StudyPlan, tryout: Tryout, *, allow_drift: bool) -> None:
     """Add slots where more are asked for; refuse a plan that asks for another study."""
     # what is wrong is told as such, not as another plan
-    tryout.require_space(study.facts, study.range_test)
+    tryout.require_space(study.plan, study.facts, study.range_test)
     different = differences(study.plan, plan)
     fewer = "trials" in plan.model_fields_set and plan.trials < study.plan.trials
     if fewer:

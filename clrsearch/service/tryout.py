@@ -110,13 +110,15 @@ class Tryout:
         require_size(facts)
         return facts
 
-    def require_space(self, facts: TaskFacts, range_test: RangeTest | None = None) -> None:
+    def require_space(
+        self, plan: StudyPlan, facts: TaskFacts, range_test: RangeTest | None = None
+    ) -> None:
         """Refuse a plan of which nothing can be searched for a task with such facts.
 
         Raises:
             PlanError: naming the key.
         """
-        build_space(self._plan, facts, self.rate_function(facts), range_test)
+        build_space(plan, facts, self.rate_function(facts), range_test)
 
     def rate_function(self, facts: TaskFacts) -> RateFunction | None:
         """The function for rates by hand, if the plan names one: what it gives at each step.

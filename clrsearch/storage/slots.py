@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -96,7 +97,9 @@ class Slot:
 
     ``trial`` is the one that an earlier claimer bound to it, ``checkpoint`` the epoch of its last
     checkpoint, ``losses`` counts the workers that were lost with it since. In a confirmation,
-    ``finalist`` is the number of the search's trial that is run again, on ``seed_index``.
+    ``seed_index`` tells runs from different seeds apart; ``finalist`` is, in a confirmation, the
+    number of the search's trial that is run again. ``family`` is, of a search, "any" where the
+    sampler has the choice.
     """
 
     number: int
@@ -195,17 +198,20 @@ class Slots:
         self._key = {"study": study, "stage": stage}
         self._ours = sa.and_(_slots.c.study == study, _slots.c.stage == stage)
 
-    def grow(self, families: Sequence[str]) -> None:
-        """Add the slots that are missing, so that slot i exists for each i with its family."""
+    def grow(self, families: Sequence[str], seeds: Sequence[int] = ()) -> None:
+        """Add the slots that are missing, so that slot i exists for each i with its family.
+
+        ``seeds`` are their seed indices, 0 where there are none.
+        """
         with self._engine.connect() as connection:
             numbers = set(connection.scalars(sa.select(_slots.c.number).where(self._ours)))
         missing = [
-            {"number": number, "family": family}
-            for number, family in enumerate(families)
+            {"number": number, "family": family, "seed_index": seed}
+            for number, (family, seed) in enumerate(zip_longest(families, seeds, fillvalue=0))
             if number not in numbers
         ]
         if not self._add(missing):
-            self.grow(families)
+            self.grow(families, seeds)
 
     def grow_runs(self, finalists: Mapping[int, str], seeds: Sequence[int]) -> None:
         """Add the missing runs of a confirmation: each of the finalists, by family, on each seed.

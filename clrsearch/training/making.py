@@ -25,9 +25,13 @@ class RunMaker(Protocol):
         *,
         seed: int,
         seed_index: int,
+        tests: bool = False,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Run:
-        """The run, before its first epoch; ``interrupted`` is asked whether to stop."""
+        """The run, before its first epoch; ``interrupted`` is asked whether to stop.
+
+        ``tests`` says whether it will be asked for the test split, as in a confirmation.
+        """
 
 
 def run_maker(
@@ -43,7 +47,21 @@ def run_maker(
     assert facts.batch_size is not None  # of a task it is known
     data = TaskData(task, facts.batch_size, device)
     warm_up(task)
-    return partial(SequentialRun, task, facts, data, device=device, precision=precision)
+    make = partial(SequentialRun, task, facts, data, device=device, precision=precision)
+    return partial(_task_run, make)
+
+
+def _task_run(
+    make: Callable[..., Run],
+    trace: Trace,
+    *,
+    seed: int,
+    seed_index: int,
+    tests: bool = False,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Run:
+    """A task's run, which needs not know before its end whether the test split is wanted."""
+    return make(trace, seed=seed, seed_index=seed_index, interrupted=interrupted)
 
 
 def _loop_run(
@@ -54,15 +72,16 @@ def _loop_run(
     *,
     seed: int,
     seed_index: int,
+    tests: bool = False,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Run:
-    """A loop of the user's own; a search has but seed index 0, and measures no test split."""
+    """A run of a loop of the user's own."""
     return LoopRun(
         loop,
         studied(facts, trace),
         seed=seed,
         seed_index=seed_index,
-        tests=seed_index > 0,
+        tests=tests,
         device=device,
         interrupted=interrupted,
     )

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from clrsearch.causes import shortened
 from clrsearch.errors import ExitCode, FailsHere, StorageError, StudyStopped, TaskError
 from clrsearch.schedules import Trace, Value
-from clrsearch.search import Record, Study, suggest
+from clrsearch.search import Record, Study
 from clrsearch.storage import DATABASE_ERRORS, PATIENCE_SECONDS, Patience, Slot, SlotState
 from clrsearch.training import (
     Checkpoints,
@@ -98,6 +97,7 @@ class Worker:
         self._folder = SharedFolder(study.slots, checkpoints, name, on_note)
         self._patience = Patience(patience, sleep=self._sleep, on_wait=self._trouble)
         self._claims = Claims(study.slots, name, patience=self._patience, sleep=self._sleep)
+        self._fell_back = False  # from the surrogate to chance, and has said so
         self._failures: list[TaskError] = []  # of this worker's latest trials
         self._on_hang = on_hang
         self._watchdog = Watchdog(self._interruption.noticed, self._hung)
@@ -247,15 +247,15 @@ class Worker:
             if reason is not None:
                 self._failed(slot, running[0].number, TaskError(reason), retry=False)
                 return None
-        params = earlier[0].params if earlier else self._propose(slot)
-        played = study.trace(slot.family, params)
+        family, params = self._schedule(slot, earlier)
+        played = study.trace(family, params)
         who = {"worker": self._name, "device": str(self._device)}
         if running:
             number, values = running[0].number, running[0].values
             study.resume(number, who)
         else:
             attributes = who | epoch_ends(played.at_epoch_ends(study.facts.steps_per_epoch))
-            number, values = study.begin(slot, params, attributes), {}
+            number, values = study.begin(slot, params, attributes, family), {}
         if not study.slots.bind(slot, number):  # lost before it began
             if not running:
                 study.discard(number)
@@ -263,7 +263,7 @@ class Worker:
         identity = Identity(
             study=study.uuid,
             trial=number,
-            family=slot.family,
+            family=family,
             params=params,
             attempt=slot.attempt,
         )
@@ -271,7 +271,8 @@ class Worker:
 
     def _attempt(self, slot: Slot, lease: Lease, run: Run, trial: Begun) -> Attempt:
         ends = trial.played.at_epoch_ends(self._study.facts.steps_per_epoch)
-        prunable = self._prunable(slot, trial.identity.params)
+        family = trial.identity.family
+        prunable = self._prunable(family, trial.identity.params)
         return Attempt(
             self._study,
             slot,
@@ -281,7 +282,7 @@ class Worker:
             identity=trial.identity,
             stored=trial.values,
             rates=ends.rates[0].tolist(),
-            rivals=partial(self._family, slot) if prunable else None,
+            rivals=partial(self._rivals, slot, family) if prunable else None,
             checkpoint_seconds=self._checkpoint_seconds,
             patience=self._patience,
             sleep=self._sleep,
@@ -300,6 +301,7 @@ class Worker:
             trial.played,
             seed=self._study.plan.seed,
             seed_index=slot.seed_index,
+            tests=self._study.stage == "confirm",
             interrupted=interrupted,
         )
 
@@ -321,41 +323,37 @@ class Worker:
             raise Unrestorable("it is ahead of the values in the database")
         return run
 
-    def _propose(self, slot: Slot) -> Mapping[str, Value]:
+    def _schedule(self, slot: Slot, earlier: Sequence[Record]) -> tuple[str, Mapping[str, Value]]:
+        """Family and values for a slot's trial: those of its ``earlier`` trials, if there are."""
+        if earlier:
+            return earlier[0].family, earlier[0].params
         if slot.finalist is not None:
-            return self._study.finalists()[slot.finalist].params
-        study, records = self._study, self._others(slot)
-        known = {study.traces.of(record) for record in records}
-        first = list(study.traces.first(slot.family).items())[study.slots.rank(slot) :]
-        if first and first[0][0] not in known:
-            return first[0][1]
-        seed = np.random.SeedSequence((study.plan.seed, slot.number)).generate_state(1)[0]
-        return suggest(
-            [record for record in records if record.family == slot.family],
-            study.space.families[slot.family],
-            direction=study.facts.direction,
-            seed=int(seed),
-            tried=lambda params: study.traces.number(slot.family, params) in known,
-        )
+            finalist = self._study.finalists()[slot.finalist]
+            return finalist.family, finalist.params
+        proposal = self._study.propose(slot, self._others(slot))
+        if proposal.fallback and not self._fell_back:
+            self._fell_back = True
+            self._on_note(f"schedules are drawn at random for now: {proposal.fallback}")
+        return proposal.family, proposal.params
 
     def _others(self, slot: Slot) -> list[Record]:
         """The trials of other slots, as they were a moment ago."""
         records = self._study.history.records(FRESH_SECONDS)
         return [record for record in records if record.slot != slot.number]
 
-    def _family(self, slot: Slot) -> list[Record]:
-        """Those of the slot's family."""
-        return [record for record in self._others(slot) if record.family == slot.family]
+    def _rivals(self, slot: Slot, family: str) -> list[Record]:
+        """Those of a family."""
+        return [record for record in self._others(slot) if record.family == family]
 
-    def _prunable(self, slot: Slot, params: Mapping[str, Value]) -> bool:
+    def _prunable(self, family: str, params: Mapping[str, Value]) -> bool:
         """Whether a trial may be stopped early: no first setting, baseline or confirmation is."""
         study = self._study
         if study.plan.pruner == "none" or study.stage != "search":
             return False
-        if slot.family == study.plan.baseline:
+        if family == study.plan.baseline:
             return False
         traces = study.traces
-        return traces.number(slot.family, params) not in traces.first(slot.family)
+        return traces.number(family, params) not in traces.first(family)
 
     def _failed(self, slot: Slot, trial: int, error: TaskError, *, retry: bool = True) -> None:
         """Store the traceback; open the slot for another try, or use it up.

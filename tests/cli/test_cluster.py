@@ -36,7 +36,9 @@ def server(postgresql, monkeypatch) -> StorageUrl:
 
 
 def begin(url, task_dir, **keys) -> None:
-    plan = StudyPlan(**({"task": "tiny.py:Tiny", "trials": 3, "confirm": ALONE} | keys))
+    plan = StudyPlan(
+        **({"families": ("cyclic",), "task": "tiny.py:Tiny", "trials": 3, "confirm": ALONE} | keys)
+    )
     facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
     with open_database(url, create=True) as database:
         Study.create(database, "mine", plan, facts, service.versions(task_dir))

@@ -23,7 +23,9 @@ from clrsearch.training import probe
 def study(url, task_dir, monkeypatch):
     """A finished study of 11 trials, so that it has a baseline too."""
     monkeypatch.chdir(task_dir)
-    plan = StudyPlan(task="tiny.py:Tiny", trials=11, confirm=ConfirmPlan(enabled=False))
+    plan = StudyPlan(
+        families=("cyclic",), task="tiny.py:Tiny", trials=11, confirm=ConfirmPlan(enabled=False)
+    )
     loaded = load_task(plan.task, folder=task_dir)
     facts = probe(loaded, device=torch.device("cpu"))
     with open_database(url, create=True) as database:

@@ -22,7 +22,7 @@ def clrsearch(clrsearch, monkeypatch, task_dir):
 
 
 def begin(url, task_dir, *, task="Tiny", trials=3, **versions) -> None:
-    plan = StudyPlan(task=f"tiny.py:{task}", trials=trials)
+    plan = StudyPlan(families=("cyclic",), task=f"tiny.py:{task}", trials=trials)
     facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
     with open_database(url, create=True) as database:
         Study.create(database, "mine", plan, facts, service.versions(task_dir) | versions)

@@ -20,7 +20,9 @@ def ended(clrsearch, monkeypatch, url, task_dir):
 
     def go(task, *options, happens=lambda study: None, confirm=None, **keys):
         confirm = confirm or ConfirmPlan(enabled=False)
-        plan = StudyPlan(task=f"tiny.py:{task}", trials=2, confirm=confirm, **keys)
+        plan = StudyPlan(
+            families=("cyclic",), task=f"tiny.py:{task}", trials=2, confirm=confirm, **keys
+        )
         facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
         with open_database(url, create=True) as database:
             study = Study.create(database, "a b", plan, facts, service.versions(task_dir))

@@ -38,7 +38,7 @@ def test_a_flat_one_says_so(clrsearch) -> None:
 
 def test_for_a_study_it_is_kept_and_plotted(clrsearch, task_dir, tmp_path) -> None:
     alone = ConfirmPlan(enabled=False)
-    plan = StudyPlan(task="tiny.py:Tiny", trials=2, confirm=alone)
+    plan = StudyPlan(families=("cyclic",), task="tiny.py:Tiny", trials=2, confirm=alone)
     service.run(plan, name="mine", workers=1, device="cpu", task_dir=task_dir)
     code, _, errors = clrsearch("plot", "mine", "range-test", "-o", "x.png")
     assert (code, errors) == (

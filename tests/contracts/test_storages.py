@@ -287,7 +287,7 @@ def test_nothing_is_made_unless_asked(any_url) -> None:
 
 
 def test_a_trial_comes_back_as_it_went(database) -> None:
-    plan = StudyPlan(task="tiny.py:Tiny", trials=3)
+    plan = StudyPlan(families=("cyclic",), task="tiny.py:Tiny", trials=3)
     study = Study.create(database, "mine", plan, FACTS, {"clrsearch": "0"})
     slot = study.slots.claim("w")
     params = study.space.first("cyclic")[0]
@@ -305,7 +305,7 @@ def test_a_trial_comes_back_as_it_went(database) -> None:
 
 
 def test_an_ended_trial_takes_nothing_more(database) -> None:
-    plan = StudyPlan(task="tiny.py:Tiny", trials=3)
+    plan = StudyPlan(families=("cyclic",), task="tiny.py:Tiny", trials=3)
     study = Study.create(database, "mine", plan, FACTS, {"clrsearch": "0"})
     slot = study.slots.claim("w")
     number = study.begin(slot, study.space.first("cyclic")[0], {"worker": "w", "device": "cpu"})
@@ -321,7 +321,7 @@ def test_an_ended_trial_takes_nothing_more(database) -> None:
 
 
 def test_what_was_begun_twice_is_discarded(database) -> None:
-    plan = StudyPlan(task="tiny.py:Tiny", trials=3)
+    plan = StudyPlan(families=("cyclic",), task="tiny.py:Tiny", trials=3)
     study = Study.create(database, "mine", plan, FACTS, {"clrsearch": "0"})
     slot = study.slots.claim("w")
     who = {"worker": "w", "device": "cpu"}
@@ -336,7 +336,7 @@ def test_what_was_begun_twice_is_discarded(database) -> None:
 
 
 def test_a_study_runs_from_the_command_to_its_end(any_url, task_dir) -> None:
-    plan = StudyPlan(task="tiny.py:Tiny", trials=6)
+    plan = StudyPlan(families=("cyclic",), task="tiny.py:Tiny", trials=6)
     result = service.run(plan, name="mine", workers=2, device="cpu", task_dir=task_dir)
     assert result.snapshot.done == 6
     assert result.snapshot.confirmed.left == 0

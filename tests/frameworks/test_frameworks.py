@@ -131,6 +131,7 @@ def test_what_does_not_fit_the_study_is_refused(library, load, only, options, sa
 
 def test_a_search_comes_to_its_verdict(library, url, task_dir) -> None:
     plan = StudyPlan(
+        families=("cyclic",),
         task=f"framed.py:with_{library}",
         trials=3,
         confirm=ConfirmPlan(top=1, seeds=2),

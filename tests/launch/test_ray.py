@@ -34,7 +34,9 @@ def token(monkeypatch) -> None:
 def begin(url, task_dir, **keys) -> None:
     """Make a study of 8 epochs of a fifth of a second."""
     alone = ConfirmPlan(enabled=False)
-    plan = StudyPlan(task="tiny.py:Paced", pruner="none", confirm=alone, **keys)
+    plan = StudyPlan(
+        families=("cyclic",), task="tiny.py:Paced", pruner="none", confirm=alone, **keys
+    )
     facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
     with open_database(url, create=True) as database:
         Study.create(database, "mine", plan, facts, service.versions(task_dir))

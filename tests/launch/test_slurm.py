@@ -35,7 +35,9 @@ PATIENCE = 300.0  # seconds for what takes a few on an idle machine
 def begin(url, task_dir, task="Paced", **keys) -> None:
     """Make a study of 8 epochs of a fifth of a second."""
     alone = ConfirmPlan(enabled=False)
-    plan = StudyPlan(task=f"tiny.py:{task}", pruner="none", confirm=alone, **keys)
+    plan = StudyPlan(
+        families=("cyclic",), task=f"tiny.py:{task}", pruner="none", confirm=alone, **keys
+    )
     facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
     with open_database(url, create=True) as database:
         Study.create(database, "mine", plan, facts, service.versions(task_dir))

@@ -26,7 +26,12 @@ HOSTILE = "</title><script>alert(1)</script>\"'><img src=x onerror=alert(2)> $(r
 
 
 def begin(task_dir, name="mine", **keys) -> None:
-    given = {"task": "tiny.py:Noisy", "trials": 6, "confirm": ConfirmPlan(enabled=False)}
+    given = {
+        "families": ("cyclic",),
+        "task": "tiny.py:Noisy",
+        "trials": 6,
+        "confirm": ConfirmPlan(enabled=False),
+    }
     plan = StudyPlan(**(given | keys))
     facts = probe(load_task(plan.task, folder=task_dir), device=find_device("cpu"))
     with open_database(service.storage_url(None), create=True) as database:
@@ -172,7 +177,9 @@ def test_rates_by_hand_are_drawn_too(url, task_dir) -> None:
 
 def begin_with_function(task_dir, keys) -> None:
     """Only ``run`` stores what a function's source is."""
-    plan = StudyPlan(task="tiny.py:Noisy", confirm=ConfirmPlan(enabled=False), **keys)
+    plan = StudyPlan(
+        families=("cyclic",), task="tiny.py:Noisy", confirm=ConfirmPlan(enabled=False), **keys
+    )
     service.run(plan, name="mine", device="cpu", task_dir=task_dir, workers=1)
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from clrsearch.errors import PlanError
+from clrsearch.schedules import FAMILIES
 from clrsearch.search import StudyPlan, differences, load_plan
 
 
@@ -21,9 +22,10 @@ def test_every_key_has_a_default() -> None:
     assert (plan.task, plan.trials, plan.families, plan.baseline) == (
         "denoise",
         100,
-        ("cyclic",),
+        tuple(each for each in FAMILIES if each not in ("constant", "manual")),
         "constant",
     )
+    assert (plan.sampler, plan.allocation, plan.seeds) == ("surrogate", "led", 4)
     assert (plan.pruner, plan.stepsize, plan.seed, plan.retries) == (
         "lenient",
         "whole-cycles",
@@ -96,14 +98,13 @@ def test_a_key_below_a_value_is_refused(tmp_path) -> None:
 
 
 def test_the_baseline_takes_every_tenth_slot() -> None:
-    plan = StudyPlan(trials=40)
-    families = [plan.family_of(slot) for slot in range(40)]
+    families = StudyPlan(trials=40).labels(9)
     assert [slot for slot in range(40) if families[slot] == "constant"] == [9, 19, 29, 39]
 
 
 def test_the_baselines_first_slot_may_come_earlier_and_budgets_stay_equal() -> None:
-    plan = StudyPlan(families=("cyclic", "linear", "cosine"))
-    found = [plan.family_of(slot, 4) for slot in range(22)]
+    plan = StudyPlan(families=("cyclic", "linear", "cosine"), trials=22)
+    found = plan.labels(4)
     assert [slot for slot in range(22) if found[slot] == "constant"] == [4, 19]
     assert found[:8] == [*plan.families, "cyclic", "constant", "linear", "cosine", "cyclic"]
     assert Counter(found) == {"cyclic": 7, "linear": 7, "cosine": 6, "constant": 2}
@@ -129,10 +130,42 @@ def test_numbers_that_are_slips_of_the_pen_are_refused(key, most) -> None:
 
 
 def test_families_take_turns() -> None:
-    among = StudyPlan(families=("cyclic", "constant"))
-    assert [among.family_of(slot) for slot in range(4)] == ["cyclic", "constant"] * 2
-    counts = Counter(StudyPlan(trials=100).family_of(slot) for slot in range(100))
+    among = StudyPlan(families=("cyclic", "constant"), trials=4)
+    assert among.labels(9) == ["cyclic", "constant"] * 2
+    counts = Counter(StudyPlan(trials=100, families=("cyclic",)).labels(9))
     assert counts == {"cyclic": 90, "constant": 10}
+
+
+@pytest.mark.parametrize("trials", [10, 33, 100])
+def test_a_third_of_the_slots_is_cyclic_and_the_surrogate_leads_the_others(trials) -> None:
+    labels = StudyPlan(trials=trials).labels(9)
+    assert set(labels) == {"cyclic", "any", "constant"}
+    assert labels.count("cyclic") >= trials / 3
+    assert labels.count("any") >= trials / 2
+    turns = ["cyclic", "any", "cyclic", "any", "any"]
+    assert labels[:10] == [*turns, *turns[:4], "constant"]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        StudyPlan(families=("cyclic", "linear"), trials=20),
+        StudyPlan(sampler="tpe", trials=20),
+        StudyPlan(families=("linear",), allocation="led", trials=20),
+    ],
+)
+def test_named_families_and_optunas_samplers_have_equal_shares(plan) -> None:
+    labels = plan.labels(9)
+    assert [each for each in labels if each != "constant"] == [
+        plan.families[place % len(plan.families)] for place in range(18)
+    ]
+
+
+def test_an_earlier_plan_goes_on_as_it_was() -> None:
+    earlier = StudyPlan(families=("cyclic",), sampler="tpe", seeds=1)
+    assert earlier.allocation == "equal"
+    assert differences(earlier, StudyPlan()) == []
+    assert differences(earlier, StudyPlan(seeds=2)) == ["seeds is 1 there and 2 here"]
 
 
 def test_differences_name_the_key_and_both_values() -> None:

@@ -9,7 +9,8 @@ from records import make_record
 
 from clrsearch.schedules import FAMILIES, Choice, Cyclic, Setting
 from clrsearch.search import Record, suggest
-from clrsearch.search.sampler import REDRAWN, REPLAYED, STARTUP, _most_telling
+from clrsearch.search.history import telling
+from clrsearch.search.sampler import REDRAWN, REPLAYED, STARTUP
 
 SETTING = Setting(
     epochs=20, steps_per_epoch=31, own_rate=0.05, momentum="momentum", manual=((20, 0.1),)
@@ -88,7 +89,7 @@ def test_failed_trials_say_nothing() -> None:
 def test_a_long_history_is_cut_to_the_best_and_the_latest(direction, best) -> None:
     params = draw([], 0)
     history = [record(n, params, float((n * 7) % 1500)) for n in range(1500)]
-    kept = _most_telling(history, direction)
+    kept = telling(history, direction, most=REPLAYED)
     assert len(kept) == REPLAYED
     assert [r.number for r in kept] == sorted(r.number for r in kept)
     assert best in [r.value for r in kept]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clrsearch.errors import PlanError
-from clrsearch.schedules import Choice, Cyclic, Range
+from clrsearch.schedules import FAMILIES, Choice, Cyclic, Range
 from clrsearch.search import build_space, load_plan
 from clrsearch.tasks import TaskFacts
 
@@ -31,7 +31,7 @@ def space(changes=None, facts=FACTS):
 
 def test_without_bounds_the_families_ranges_hold() -> None:
     found = space()
-    assert set(found.families) == {"cyclic", "constant"}
+    assert set(found.families) == set(FAMILIES) - {"manual"}
     assert found.families["cyclic"] == Cyclic.space(found.setting)
 
 

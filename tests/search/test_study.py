@@ -132,7 +132,9 @@ def test_deleting_takes_trials_and_slots(study) -> None:
 
 
 def test_a_plan_that_cannot_be_searched_writes_nothing(url, facts) -> None:
-    plan = StudyPlan(task="tiny.py:Tiny", bounds={"cyclic": {"max_lr": (2.0, 1.0)}})
+    plan = StudyPlan(
+        families=("cyclic",), task="tiny.py:Tiny", bounds={"cyclic": {"max_lr": (2.0, 1.0)}}
+    )
     with open_database(url, create=True) as database:
         with pytest.raises(PlanError):
             Study.create(database, "bad", plan, facts, {})

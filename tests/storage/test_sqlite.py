@@ -53,7 +53,9 @@ def place(tmp_path, task_dir):
     folder = tmp_path / "place"
     folder.mkdir()
     url = StorageUrl(f"sqlite:///{folder / 'studies.db'}")
-    plan = StudyPlan(task="tiny.py:Tiny", trials=2, confirm=ConfirmPlan(top=1, seeds=2))
+    plan = StudyPlan(
+        families=("cyclic",), task="tiny.py:Tiny", trials=2, confirm=ConfirmPlan(top=1, seeds=2)
+    )
     facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
     with open_database(url, create=True) as database:
         Study.create(database, "mine", plan, facts, service.versions(task_dir))

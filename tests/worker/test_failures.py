@@ -50,7 +50,11 @@ def test_a_process_leaves_after_two_failures_with_the_last_ones_first_line() -> 
 
 def begin(url, task_dir, trials) -> None:
     plan = StudyPlan(
-        task="sick.py:Sick", trials=trials, pruner="none", confirm=ConfirmPlan(enabled=False)
+        families=("cyclic",),
+        task="sick.py:Sick",
+        trials=trials,
+        pruner="none",
+        confirm=ConfirmPlan(enabled=False),
     )
     facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
     with open_database(url, create=True) as database:

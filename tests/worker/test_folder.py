@@ -27,7 +27,11 @@ PATIENCE = 300.0  # seconds for what takes a few on an idle machine
 def study(url, task_dir):
     facts = probe(load_task("tiny.py:Gated", folder=task_dir), device=torch.device("cpu"))
     plan = StudyPlan(
-        task="tiny.py:Gated", trials=6, pruner="none", confirm=ConfirmPlan(enabled=False)
+        families=("cyclic",),
+        task="tiny.py:Gated",
+        trials=6,
+        pruner="none",
+        confirm=ConfirmPlan(enabled=False),
     )
     with open_database(url, create=True) as database:
         yield Study.create(database, "mine", plan, facts, service.versions(task_dir))

@@ -24,7 +24,16 @@ PATIENCE = 300.0  # seconds for what takes a few on an idle machine
 
 def begin(url, task_dir, *, task="Tiny", **keys) -> None:
     plan = StudyPlan(
-        **({"task": f"tiny.py:{task}", "trials": 4, "pruner": "none", "confirm": ALONE} | keys)
+        **(
+            {
+                "families": ("cyclic",),
+                "task": f"tiny.py:{task}",
+                "trials": 4,
+                "pruner": "none",
+                "confirm": ALONE,
+            }
+            | keys
+        )
     )
     facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
     with open_database(url, create=True) as database:

@@ -33,7 +33,9 @@ def begin(url, task_dir, tmp_path):
     with open_database(url, create=True) as database:
 
         def make(name="Tiny", *, study="mine", worker="w", **keys):
-            plan = StudyPlan(**({"task": f"tiny.py:{name}", "trials": 12} | keys))
+            plan = StudyPlan(
+                **({"families": ("cyclic",), "task": f"tiny.py:{name}", "trials": 12} | keys)
+            )
             loaded = load_task(plan.task, options=plan.options, folder=task_dir)
             facts = probe(
                 loaded,
@@ -90,7 +92,15 @@ def test_a_trials_values_are_those_of_its_run_alone(begin, task_dir) -> None:
     data = TaskData(loaded.task, 8, CPU)
     for record in study.history.records():
         schedule = study.space.build(record.family, record.params)
-        run = SequentialRun(loaded.task, study.facts, data, trace(schedule, 16), seed=5, device=CPU)
+        run = SequentialRun(
+            loaded.task,
+            study.facts,
+            data,
+            trace(schedule, 16),
+            seed=5,
+            seed_index=record.seed_index,
+            device=CPU,
+        )
         assert record.values == {n: run.next_epoch().metrics["error"] for n in range(1, 5)}
 
 
@@ -180,7 +190,7 @@ def test_a_connection_that_breaks_within_a_failure_neither_loses_nor_adds_a_retr
     impatient = "SET idle_in_transaction_session_timeout = '1s'"
     monkeypatch.setitem(engine._SESSION, "postgresql", (impatient,))
     loaded = load_task("tiny.py:FailsLater", folder=task_dir)
-    plan = StudyPlan(task="tiny.py:FailsLater", trials=1)
+    plan = StudyPlan(families=("cyclic",), task="tiny.py:FailsLater", trials=1)
     facts = probe(loaded, device=CPU)
     make_run = run_maker(loaded.task, facts, CPU)
     with open_database(far_url, create=True) as database:

@@ -44,7 +44,13 @@ class Eats(Tiny):
 def test_a_worker_without_memory_ends(url, task_dir, tmp_path) -> None:
     (tmp_path / "tiny.py").write_text((task_dir / "tiny.py").read_text())
     (tmp_path / "mem.py").write_text(TASK)
-    plan = StudyPlan(task="mem.py:Eats", trials=3, retries=0, confirm=ConfirmPlan(enabled=False))
+    plan = StudyPlan(
+        families=("cyclic",),
+        task="mem.py:Eats",
+        trials=3,
+        retries=0,
+        confirm=ConfirmPlan(enabled=False),
+    )
     facts = probe(load_task(plan.task, folder=tmp_path), device=find_device("cpu"))
     with open_database(url, create=True) as database:
         study = Study.create(database, "mine", plan, facts, versions(tmp_path))

@@ -31,7 +31,16 @@ ALONE = ConfirmPlan(enabled=False)  # the search alone
 def begin(url, task_dir, **keys) -> None:
     """Make a study of 8 epochs of a fifth of a second."""
     plan = StudyPlan(
-        **({"task": "tiny.py:Paced", "trials": 4, "pruner": "none", "confirm": ALONE} | keys)
+        **(
+            {
+                "families": ("cyclic",),
+                "task": "tiny.py:Paced",
+                "trials": 4,
+                "pruner": "none",
+                "confirm": ALONE,
+            }
+            | keys
+        )
     )
     facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
     with open_database(url, create=True) as database:

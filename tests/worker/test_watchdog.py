@@ -105,7 +105,11 @@ def test_who_was_asked_to_leave_has_half_a_minute_from_then_on_or_three_steps(wa
 
 def begin(url, task_dir) -> None:
     plan = StudyPlan(
-        task="hangs.py:Hangs", trials=1, pruner="none", confirm=ConfirmPlan(enabled=False)
+        families=("cyclic",),
+        task="hangs.py:Hangs",
+        trials=1,
+        pruner="none",
+        confirm=ConfirmPlan(enabled=False),
     )
     facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
     with open_database(url, create=True) as database:

@@ -1,0 +1,101 @@
+"""What a study's trials tell of schedules, those that were run and those that were not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clrsearch.search.features import Points
+from clrsearch.search.history import Record, telling
+from clrsearch.search.plan import ANY, StudyPlan
+from clrsearch.search.space import StudySpace
+from clrsearch.search.surrogate import Runs, Surrogate, SurrogateError
+from clrsearch.search.traces import Traces
+from clrsearch.tasks import Direction
+
+TOLD = 500  # trials that the surrogate sees at most
+UNDER_WAY = 200  # and running ones
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """What a proposal rests on: the plan, the space, and how schedules are compared."""
+
+    plan: StudyPlan
+    space: StudySpace
+    traces: Traces
+    points: Points
+    direction: Direction
+
+    def families(self, label: str) -> tuple[str, ...]:
+        """The families that a slot with this label may try."""
+        return self.plan.families if label == ANY else (label,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Belief:
+    """The score that a schedule is expected to have from another seed, and how sure that is.
+
+    ``deviation`` is one standard deviation, in the metric's units.
+    """
+
+    mean: float
+    deviation: float
+
+
+def posterior(records: Sequence[Record], runs: Sequence[Record], searched: Searched) -> Surrogate:
+    """What the search's ``records`` tell of all schedules, and the ``runs`` of its confirmation.
+
+    Raises:
+        SurrogateError: too few trials are complete.
+    """
+    some = telling(records, searched.direction, most=TOLD)
+    by_number = {record.number: record for record in records}
+    confirmed = [
+        run
+        for run in runs
+        if run.finalist in by_number and (run.state == "complete" or run.diverged)
+    ]
+    told = [record for record in some if record.state == "complete" or record.diverged]
+    pruned = [record for record in some if record.state == "pruned" and not record.diverged]
+    running = [record for record in records if record.state == "running"][-UNDER_WAY:]
+    sign = 1.0 if searched.direction == "minimize" else -1.0
+    scores = [
+        np.nan if each.diverged or each.value is None else sign * each.value
+        for each in (*told, *confirmed)
+    ]
+    schedules = [*told, *(by_number[run.finalist] for run in confirmed if run.finalist is not None)]
+    return Surrogate(
+        _runs(schedules, searched.points, [*told, *confirmed]),
+        np.array(scores),
+        pruned=_runs(pruned, searched.points, pruned),
+        running=_runs(running, searched.points, running),
+    )
+
+
+def _runs(schedules: Sequence[Record], points: Points, begun: Sequence[Record]) -> Runs:
+    seeds = np.array([each.seed_index for each in begun], dtype=np.int64)
+    return Runs(points=points.of_records(schedules), seeds=seeds)
+
+
+def beliefs(
+    records: Sequence[Record], runs: Sequence[Record], searched: Searched
+) -> dict[int, Belief]:
+    """What to believe of each complete trial, by number; nothing where no surface can be fitted.
+
+    ``runs`` are those of the confirmation.
+    """
+    complete = [record for record in records if record.state == "complete"]
+    try:
+        surrogate = posterior(records, runs, searched)
+    except SurrogateError:
+        return {}
+    points = searched.points.of_records(complete)
+    means, deviations = surrogate.mean(points), surrogate.deviation(points)
+    sign = 1.0 if searched.direction == "minimize" else -1.0
+    return {
+        record.number: Belief(mean=float(sign * mean), deviation=float(deviation))
+        for record, mean, deviation in zip(complete, means, deviations, strict=True)
+    }

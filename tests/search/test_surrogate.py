@@ -1,0 +1,142 @@
+"""The surface over schedules: against formulas worked out by other means."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern
+
+from clrsearch.search.surrogate import Runs, Scales, Squash, Surrogate, SurrogateError, matern
+
+GENERATOR = np.random.default_rng(7)
+
+
+def runs(points, seeds=None) -> Runs:
+    points = np.asarray(points, dtype=float)
+    seeds = np.zeros(len(points), dtype=int) if seeds is None else np.asarray(seeds)
+    return Runs(points=points, seeds=seeds)
+
+
+def bowl(points, noise=0.0, generator=GENERATOR):
+    """A surface with its lowest point at 0.3 in each coordinate."""
+    return ((points - 0.3) ** 2).sum(axis=1) + noise * generator.standard_normal(len(points))
+
+
+def test_the_better_half_is_kept_and_the_worse_half_drawn_together() -> None:
+    scores = np.arange(21.0)  # median 10, best tenth at 2
+    squash = Squash.of(scores)
+    found = squash(np.array([10.0, 2.0, -6.0, 18.0, 1e9, math.nan]))
+    assert found == pytest.approx([0.0, -1.0, -2.0, math.log(2), 2.0, 2.0])
+    assert squash.undo(found[:4]) == pytest.approx([10.0, 2.0, -6.0, 18.0])
+
+
+@pytest.mark.parametrize("scores", [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0, 1.0, 3.0]])
+def test_scores_that_are_all_alike_have_a_scale(scores) -> None:
+    squash = Squash.of(np.array(scores))
+    assert squash.spread > 0
+    assert squash(np.array([1.0])) == pytest.approx([0.0])
+
+
+def test_materns_correlation() -> None:
+    distances = np.array([[0.0], [0.5], [2.0]])
+    kernel = Matern(length_scale=1.0, nu=2.5)
+    assert matern(distances)[:, 0] == pytest.approx(kernel(distances, [[0.0]])[:, 0])
+
+
+def test_without_seeds_it_is_a_gaussian_process_as_others_compute_it(monkeypatch) -> None:
+    scales = Scales(level=0.8, surface=1.3, local=0.0, seed=0.0, noise=0.2)
+    monkeypatch.setattr("clrsearch.search.surrogate._scales", lambda told, targets: scales)
+    points, new = GENERATOR.random((12, 3)), GENERATOR.random((5, 3))
+    scores = np.sort(bowl(points))
+    found = Surrogate(runs(points, range(12)), scores)
+    kernel = ConstantKernel(0.8**2) + ConstantKernel(1.3**2) * Matern(nu=2.5)
+    known = GaussianProcessRegressor(kernel, alpha=0.2**2, optimizer=None)
+    known.fit(points, found.squash(scores))
+    mean, covariance = known.predict(new, return_cov=True)
+    assert found.mean(new) == pytest.approx(found.squash.undo(mean), abs=1e-6)
+    assert found._covariance(new) == pytest.approx(covariance, abs=1e-6)
+    drawn = np.array([found.draw(new, np.random.default_rng(seed)) for seed in range(4000)])
+    assert drawn.mean(axis=0) == pytest.approx(mean, abs=0.05)
+    assert np.cov(drawn.T) == pytest.approx(covariance, abs=0.05)
+
+
+def test_a_seeds_own_effect_is_taken_out() -> None:
+    generator = np.random.default_rng(1)
+    points, seeds = generator.random((60, 2)), np.arange(60) % 4
+    shift = np.array([0.0, 0.4, -0.4, 0.8])
+    scores = bowl(points, 0.005, generator) + shift[seeds]
+    new = generator.random((40, 2))
+    told = Surrogate(runs(points, seeds), scores).mean(new)
+    confused = Surrogate(runs(points, range(60)), scores).mean(new)
+    truth = bowl(new)
+    assert stats.spearmanr(told, truth)[0] > 0.97
+    assert stats.spearmanr(told, truth)[0] > stats.spearmanr(confused, truth)[0]
+
+
+def test_it_finds_how_noisy_scores_are() -> None:
+    generator = np.random.default_rng(2)
+    points, seeds = generator.random((120, 2)), np.arange(120) % 4
+    quiet, loud = (
+        Surrogate(runs(points, seeds), bowl(points, noise, generator)) for noise in (0.005, 0.3)
+    )
+    assert loud.noise == pytest.approx(0.3, rel=0.6)
+    assert quiet.noise < 0.05
+
+
+def test_one_knows_less_far_from_what_has_been_run() -> None:
+    points = GENERATOR.random((20, 2))
+    found = Surrogate(runs(points), bowl(points))
+    near, far = found.deviation(np.array([[0.5, 0.5], [3.0, 3.0]]))
+    assert near < far / 3
+
+
+def test_a_running_trial_is_known_soon_but_changes_no_expectation() -> None:
+    points, there = GENERATOR.random((20, 2)), np.array([[3.0, 3.0]])
+    scores = bowl(points)
+    without = Surrogate(runs(points), scores)
+    beside = Surrogate(runs(points), scores, running=runs(there, [1]))
+    assert beside.mean(there) == pytest.approx(without.mean(there))
+    assert beside.deviation(there)[0] < without.deviation(there)[0] / 2
+
+
+def test_a_pruned_trial_is_no_good_one_but_nobody_knows_how_bad() -> None:
+    points, good = GENERATOR.random((30, 2)), np.array([[0.3, 0.3]])
+    scores = bowl(points)
+    without = Surrogate(runs(points), scores)
+    pruned = Surrogate(runs(points), scores, pruned=runs(good, [2]))
+    assert pruned.mean(good)[0] > without.mean(good)[0]
+    bad = np.array([[1.5, 1.5]])
+    pruned = Surrogate(runs(points), scores, pruned=runs(bad, [2]))
+    assert pruned.mean(bad) == pytest.approx(without.mean(bad), rel=0.35)
+
+
+def test_diverged_trials_are_shunned() -> None:
+    points = GENERATOR.random((40, 2))
+    scores = np.where(points[:, 0] > 0.6, math.nan, bowl(points))
+    found = Surrogate(runs(points), scores)
+    safe, wild = found.mean(np.array([[0.3, 0.3], [0.9, 0.3]]))
+    assert wild > safe + 2 * found.squash.spread
+
+
+@pytest.mark.parametrize("scores", [[], [0.1, 0.2], [0.1, 0.2, math.nan, math.nan]])
+def test_too_few_scores_are_refused(scores) -> None:
+    points = GENERATOR.random((len(scores), 2))
+    with pytest.raises(SurrogateError, match="fewer than 3 trials are complete"):
+        Surrogate(runs(points), np.array(scores))
+
+
+def test_points_that_are_no_numbers_are_refused() -> None:
+    points = GENERATOR.random((6, 2))
+    points[2, 1] = math.nan
+    with pytest.raises(SurrogateError, match="singular"):
+        Surrogate(runs(points), np.arange(6.0))
+
+
+def test_the_same_schedule_many_times_is_no_trouble() -> None:
+    points = np.repeat(GENERATOR.random((2, 2)), 10, axis=0)
+    found = Surrogate(runs(points, np.arange(20) % 4), np.repeat([1.0, 2.0], 10))
+    assert found.mean(points[[0, -1]]) == pytest.approx([1.0, 2.0], abs=0.1)
