@@ -10,7 +10,7 @@ import torch
 from clrsearch import service
 from clrsearch.cli import output
 from clrsearch.errors import PlanError, StudyError
-from clrsearch.search import ConfirmPlan, Study, StudyPlan
+from clrsearch.search import ConfirmPlan, Study, StudyPlan, every_run
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import SequentialRun, TaskData, probe
@@ -129,7 +129,7 @@ def test_finalists_of_an_earlier_version_with_equal_traces_are_one_standing(url,
             study.report(number, {4: 0.5})
             study.complete(number, 0.5, {})
             trials.append(study.trial(number))
-        sibling = study.confirm(trials, seeds=2)
+        sibling = study.confirm(trials, every_run(trials, 2))
         while (slot := sibling.slots.claim("w")) is not None:
             params = sibling.finalists()[slot.finalist].params
             number = sibling.begin(slot, params, attributes)
@@ -172,7 +172,7 @@ def test_it_goes_on_where_it_was_broken_off(url, task_dir) -> None:
         study = Study(database, "mine")
         study.plan_confirmation(ConfirmPlan(top=1, seeds=2))
         best = [study.trial(service.best("mine").trial.number), study.trial(9)]
-        sibling = study.confirm(best, seeds=2)
+        sibling = study.confirm(best, every_run(best, 2))
         slot = sibling.slots.claim("killed")
         number = sibling.begin(slot, best[0].params, {"worker": "killed", "device": "cpu"})
         sibling.slots.release("killed")

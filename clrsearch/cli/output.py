@@ -406,6 +406,7 @@ def _confirmation(now: Snapshot) -> dict[str, Any]:
         "left": now.confirmed.left,
         "absent": list(now.confirmed.absent),
         **told,
+        **({} if verdict is None else {"sentence": verdict.sentence}),
         "baseline": now.confirmed.baseline,
         "reached": now.confirmed.reached,
         "test": dict(now.confirmed.test),

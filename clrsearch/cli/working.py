@@ -161,9 +161,13 @@ def compare(
 def confirm(
     name: NameArgument,
     top: Annotated[
-        int, typer.Option("--top", min=1, help="How many schedules besides the baseline's best.")
-    ] = 3,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Fresh seeds for each.")] = 5,
+        int | None,
+        typer.Option("--top", min=1, help="How many schedules besides the baseline's best."),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", min=1, help="Fresh seeds for each; without, as many as it takes."),
+    ] = None,
     workers: WorkersOption = None,
     device: DeviceOption = None,
     task_dir: TaskDirOption = None,
@@ -178,7 +182,9 @@ def confirm(
 ) -> None:
     """Run the best of a finished search again on fresh seeds, and choose by these.
 
-    Again with more seeds or schedules it runs what is missing.
+    Without --seeds these go where the verdict depends on them, until it is settled or the
+    confirmation has had its share of the epochs. Again with more seeds or schedules it runs what is
+    missing.
     """
     from clrsearch import service
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from clrsearch.errors import StudyError
-from clrsearch.search import Record, Study, Verdict, judge, one_each
+from clrsearch.search import Fresh, Record, Study, Verdict, judge, read_fresh
 from clrsearch.storage import SlotState, budget, unfinished
 from clrsearch.tasks import Direction
 
@@ -49,24 +49,11 @@ def confirmed(study: Study) -> Confirmed | None:
     sibling = study.confirmation()
     if sibling is None:
         return None
-    runs = tuple(sibling.history.records())
-    finalists = [study.trial(number) for number in sorted(sibling.finalists())]
-    candidates = one_each(finalists, study.traces.of)
-    of_trace = {study.traces.of(each): each.number for each in candidates}
-    stands_for: dict[int | None, int]
-    stands_for = {each.number: of_trace[study.traces.of(each)] for each in finalists}
-    ended: dict[int, dict[int, Record]] = {each.number: {} for each in candidates}
-    for run in runs:
-        if run.finalist in stands_for and run.state in ("complete", "pruned"):
-            ended[stands_for[run.finalist]].setdefault(run.seed_index, run)
-    scores = {
-        trial: {seed: None if run.diverged else run.value for seed, run in of_trial.items()}
-        for trial, of_trial in ended.items()
-    }
+    fresh = read_fresh(study, sibling)
     try:
         verdict = judge(
-            candidates,
-            scores,
+            fresh.finalists,
+            fresh.scores,
             direction=study.facts.direction,
             expected=_expected(study, candidates),
             tolerance=study.plan.confirm.tolerance,
@@ -76,13 +63,13 @@ def confirmed(study: Study) -> Confirmed | None:
     baseline = _baseline(verdict, study.plan.baseline)
     return Confirmed(
         slots=sibling.slots.counts(),
-        runs=runs,
+        runs=fresh.runs,
         verdict=verdict,
         baseline=baseline,
         reached=None
         if verdict is None or baseline in (None, verdict.chosen)
-        else _reached(ended[verdict.chosen], ended[baseline], study.facts.direction),
-        test=_test_means(runs, stands_for, study.facts.metric),
+        else _reached(fresh.ended[verdict.chosen], fresh.ended[baseline], study.facts.direction),
+        test=_test_means(fresh, study.facts.metric),
         absent=_without_a_complete_trial(study),
     )
 
@@ -130,13 +117,10 @@ def _without_a_complete_trial(study: Study) -> tuple[str, ...]:
     return tuple(family for family in study.plan.searched if family not in complete)
 
 
-def _test_means(
-    runs: Sequence[Record], stands_for: Mapping[int | None, int], metric: str
-) -> dict[int, float]:
-    tested: dict[int, dict[int, float]] = {}
-    for run in runs:
-        # a loop of the user's own may know no test split
-        if run.finalist in stands_for and run.state == "complete" and metric in run.test:
-            of_seed = tested.setdefault(stands_for[run.finalist], {})
-            of_seed.setdefault(run.seed_index, run.test[metric])
-    return {finalist: sum(each.values()) / len(each) for finalist, each in tested.items()}
+def _test_means(fresh: Fresh, metric: str) -> dict[int, float]:
+    """A loop of the user's own may know no test split."""
+    tested = {
+        trial: [run.test[metric] for run in of_trial.values() if metric in run.test]
+        for trial, of_trial in fresh.ended.items()
+    }
+    return {trial: sum(each) / len(each) for trial, each in tested.items() if each}

@@ -1,8 +1,10 @@
 """Decides what to try, where to stop and who leads; never imports torch or training."""
 
-from clrsearch.search.confirm import Standing, Verdict, judge
+from clrsearch.search.allocation import OPENING, Run, budget, every_run, next_runs
+from clrsearch.search.confirm import judge
 from clrsearch.search.consistency import Misfit, misfits
 from clrsearch.search.finalists import finalists
+from clrsearch.search.fresh import Fresh, read_fresh
 from clrsearch.search.history import History, Record, best_first, leader
 from clrsearch.search.importance import LEAST as LEAST_FOR_IMPORTANCES
 from clrsearch.search.importance import importances
@@ -31,25 +33,31 @@ from clrsearch.search.space import GROUPS, StudySpace, build_space, fitting, req
 from clrsearch.search.stored import ATTRIBUTE
 from clrsearch.search.study import CURVES, Study
 from clrsearch.search.traces import one_each
+from clrsearch.search.verdict import Standing, Verdict
 
 __all__ = [
     "ATTRIBUTE",
     "CURVES",
     "GROUPS",
     "LEAST_FOR_IMPORTANCES",
+    "OPENING",
     "ConfirmPlan",
+    "Fresh",
     "History",
     "Misfit",
     "RangeTest",
     "Record",
+    "Run",
     "Standing",
     "Study",
     "StudyPlan",
     "StudySpace",
     "Verdict",
     "best_first",
+    "budget",
     "build_space",
     "differences",
+    "every_run",
     "exists",
     "finalists",
     "fitting",
@@ -60,9 +68,11 @@ __all__ = [
     "load_plan",
     "misfits",
     "nearest",
+    "next_runs",
     "one_each",
     "padded",
     "quiet",
+    "read_fresh",
     "read_range_test",
     "read_toml",
     "refuse_task",

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
+
+FEWEST_DEGREES = 4  # of freedom, that the deviation is to be relied on
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -68,3 +71,19 @@ def shrunken(fit: Additive) -> Vector:
     weights = 1 / total if (total > 0).all() else np.ones(len(total))
     common = np.average(fit.means, weights=weights)
     return np.asarray(common + kept * (fit.means - common))
+
+
+def promises(fit: Additive, chosen: int) -> Vector | None:
+    """What each schedule promises: by how much it is expected to be better than the chosen one.
+
+    Where it is not better, that is nothing: the mean of the positive part of the difference, which
+    is taken for normal. In deviations of the rest; None where that is hardly known.
+    """
+    if fit.degrees < FEWEST_DEGREES or not fit.deviation:
+        return None
+    better = (fit.means[chosen] - fit.means) / fit.deviation
+    doubt = np.sqrt(1 / fit.counts + 1 / fit.counts[chosen])
+    score = better / doubt
+    found = doubt * norm.pdf(score) + better * norm.cdf(score)
+    found[chosen] = 0.0
+    return np.asarray(found)

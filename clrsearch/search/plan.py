@@ -101,14 +101,17 @@ def at_most(most: int) -> AfterValidator:
 class ConfirmPlan(BaseModel):
     """Whether and how the best are run again on fresh seeds: ``top`` besides the baseline.
 
-    What is recommended may be expected to lose ``tolerance`` standard deviations of the noise.
+    Each on so many ``seeds``; without a number on as many as it takes to tell them apart, while the
+    confirmation has at most ``share`` of the study's epochs. What is recommended may be expected to
+    lose ``tolerance`` standard deviations of the noise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: StrictBool = True
-    top: Annotated[StrictInt, at_most(MOST_FINALISTS)] = Field(default=3, ge=1)
-    seeds: Annotated[StrictInt, at_most(MOST_SEEDS)] = Field(default=5, ge=1)
+    top: Annotated[StrictInt, at_most(MOST_FINALISTS)] = Field(default=5, ge=1)
+    seeds: Annotated[StrictInt, at_most(MOST_SEEDS)] | None = Field(default=None, ge=1)
+    share: Number = Field(default=0.25, gt=0, lt=1)
     tolerance: Number = Field(default=0.1, ge=0, allow_inf_nan=False)
 
 

@@ -303,20 +303,23 @@ class Study:
         sibling = self.confirmation()
         return [self] if sibling is None else [self, sibling]
 
-    def confirm(self, candidates: Sequence[Record], seeds: int) -> Study:
-        """Begin the confirmation, or add what is missing: each candidate on seeds 1 to ``seeds``.
+    def confirm(self, candidates: Sequence[Record], runs: Sequence[tuple[int, int]]) -> Study:
+        """Begin the confirmation, or add what is missing of these runs of the candidates.
 
-        The search has run with seed index 0 and others from 500,000 on.
+        Each is the number of a candidate and a seed index. The search has run with seed index 0 and
+        others from 500,000 on.
         """
         sibling = self.confirmation() or self._make_confirmation()
+        known = sibling.finalists()
         for record in candidates:
-            sibling._storage.set_study_user_attr(
-                sibling._id,
-                f"{FINALIST}{record.number}",
-                {"family": record.family, "params": dict(record.params)},
-            )
+            if record.number not in known:
+                sibling._storage.set_study_user_attr(
+                    sibling._id,
+                    f"{FINALIST}{record.number}",
+                    {"family": record.family, "params": dict(record.params)},
+                )
         families = {record.number: record.family for record in candidates}
-        sibling.slots.grow_runs(families, range(1, seeds + 1))
+        sibling.slots.grow_runs(families, runs)
         return sibling
 
     def _make_confirmation(self) -> Study:

@@ -20,7 +20,7 @@ from clrsearch.launch import (
     Submitter,
 )
 from clrsearch.reports import Snapshot, shortfall, snapshot
-from clrsearch.search import Study
+from clrsearch.search import OPENING, Study
 from clrsearch.service.drift import refuse_drift, sources_of
 from clrsearch.service.place import (
     Storage,
@@ -302,7 +302,8 @@ def slots_left(study: Study) -> int:
     left = [stage.slots.unfinished() for stage in stages]
     confirm = study.plan.confirm
     if len(stages) == 1 and confirm.enabled and not study.cancelled:
-        left.append(max(confirm.top + 1, len(study.plan.searched)) * confirm.seeds)
+        seeds = confirm.seeds or OPENING
+        left.append(max(confirm.top + 1, len(study.plan.searched)) * seeds)
     return max(left)
 
 

@@ -15,6 +15,7 @@ from clrsearch.errors import PlanError
 from clrsearch.reports import Page, read_page, render_page, require_place
 from clrsearch.schedules import Manual
 from clrsearch.search import Study
+from clrsearch.service.confirming import is_settled
 from clrsearch.service.drift import bind_rate
 from clrsearch.service.place import Storage, storage_url
 from clrsearch.storage import PATIENCE_SECONDS, Patience, cause, open_database
@@ -87,7 +88,9 @@ def has_ended(study: Study) -> bool:
     if sibling is None:
         records = study.history.records()
         return study.cancelled or all(record.state != "complete" for record in records)
-    return sibling.stopped is not None or sibling.slots.unfinished() == 0
+    if sibling.stopped is not None:
+        return True
+    return sibling.slots.unfinished() == 0 and is_settled(study, sibling)
 
 
 def _replace(to: Path, text: str) -> None:

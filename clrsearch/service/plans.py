@@ -116,15 +116,20 @@ def run_command(study: Study, trials: int) -> str:
     )
 
 
-def confirmation_plan(name: str, *, top: int, seeds: int, storage: Storage = None) -> StudyPlan:
+def confirmation_plan(
+    name: str, *, top: int | None = None, seeds: int | None = None, storage: Storage = None
+) -> StudyPlan:
     """The plan of a finished study, with which its best are confirmed.
+
+    Without ``top`` it is as many as the study asks for, without ``seeds`` as it takes.
 
     Raises:
         PlanError: ``top`` or ``seeds`` is out of range.
         StudyError: there is no such study, it is unfinished, or no trial of it is complete.
     """
-    wanted = {"confirm.enabled": True, "confirm.top": top, "confirm.seeds": seeds}
-    asked = load_plan(None, wanted)
+    wanted = {"top": top, "seeds": seeds}
+    given = {key: value for key, value in wanted.items() if value is not None}
+    load_plan(None, {f"confirm.{key}": value for key, value in given.items()})  # in range
     with open_database(storage_url(storage)) as database:
         study = Study(database, name)
         left = study.slots.unfinished()
@@ -136,4 +141,6 @@ def confirmation_plan(name: str, *, top: int, seeds: int, storage: Storage = Non
             )
         if all(record.state != "complete" for record in study.history.records()):
             raise StudyError(f"no trial of {name} is complete: there is nothing to confirm")
-        return study.plan.model_copy(update={"confirm": asked.confirm})
+        asked = {"enabled": True, "seeds": seeds, **given}
+        confirm = study.plan.confirm.model_copy(update=asked)
+        return study.plan.model_copy(update={"confirm": confirm})

@@ -25,6 +25,7 @@ from clrsearch.search import (
     require_name,
     require_plan,
 )
+from clrsearch.service.confirming import begin_confirmation
 from clrsearch.service.drift import refuse_drift, sources_of, versions
 from clrsearch.service.place import (
     Storage,
@@ -39,7 +40,6 @@ from clrsearch.service.testing import show_range_test
 from clrsearch.service.tryout import Tryout
 from clrsearch.service.working import (
     CHECKPOINT_SECONDS,
-    begin_confirmation,
     require_room,
     wanted_stages,
     watch_workers,

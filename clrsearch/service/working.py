@@ -14,12 +14,8 @@ from typing import TYPE_CHECKING
 from clrsearch.errors import PlanError, StorageError
 from clrsearch.launch import INTERPRETER, Command, LocalLauncher
 from clrsearch.reports import Snapshot, snapshot
-from clrsearch.search import (
-    Record,
-    Study,
-    finalists,
-    one_each,
-)
+from clrsearch.search import Record, Study
+from clrsearch.service.confirming import rounds
 from clrsearch.service.drift import load_same
 from clrsearch.service.place import (
     Storage,
@@ -123,14 +119,10 @@ def work(
                 on_wait=waits,
                 on_note=on_note,
                 on_hang=on_hang,
+                in_rounds=each is not study and study.plan.confirm.seeds is None,
             ).work()
 
-        if not work_on(study):
-            return False
-        sibling = None
-        if study.plan.confirm.enabled:
-            sibling = patience(lambda: begin_confirmation(study))
-        return sibling is None or work_on(sibling)
+        return work_on(study) and all(map(work_on, rounds(study, patience)))
 
     with open_database(url, patience=patience) as database, one_thread(chosen):
         patience(lambda: require_writable(database))
@@ -188,36 +180,6 @@ def watch_workers(
         with suppress(OSError, StorageError):  # not empty: trials are left that resume from them
             study_folder(checkpoints.parent, each.uuid).rmdir()
     return interrupted
-
-
-def begin_confirmation(study: Study) -> Study | None:
-    """The study in which the best are run again, with all runs that the plan asks for.
-
-    Who was a finalist before the search grew stays one: only seeds that all have run with count.
-    None where the search has not ended, or has no complete trial. After ``cancel`` nothing is
-    added: what there is may have trials to be resumed.
-    """
-    if study.stage == "confirm" or study.stopped is not None or study.slots.unfinished():
-        return None
-    if study.cancelled:
-        return study.confirmation()
-    plan, records = study.plan, study.history.records()
-    if all(record.state != "complete" for record in records):
-        return None
-    best = finalists(
-        records,
-        top=plan.confirm.top,
-        baseline=plan.baseline,
-        direction=study.facts.direction,
-        trace_of=study.traces.of,
-    )
-    sibling = study.confirmation()
-    earlier = set() if sibling is None else set(sibling.finalists())
-    best += [each for each in records if each.number in earlier]
-    begun = study.confirm(one_each(best, study.traces.of), plan.confirm.seeds)
-    if study.cancelled:  # while these were added
-        begun.slots.cancel()
-    return begun
 
 
 def wanted_stages(study: Study) -> list[Study]:

@@ -213,34 +213,33 @@ class Slots:
         if not self._add(missing):
             self.grow(families, seeds)
 
-    def grow_runs(self, finalists: Mapping[int, str], seeds: Sequence[int]) -> None:
-        """Add the missing runs of a confirmation: each of the finalists, by family, on each seed.
+    def grow_runs(self, families: Mapping[int, str], runs: Sequence[tuple[int, int]]) -> None:
+        """Add the missing ones of these runs of a confirmation, in their order.
 
-        Seed by seed, so that all of them have run with the first before the second begins. Those
-        that were cancelled are open again.
+        Each is a finalist, whose family is one of ``families``, and a seed index. Those that were
+        cancelled are open again.
         """
         query = sa.select(_slots.c.number, _slots.c.state, _slots.c.finalist, _slots.c.seed_index)
         with self._engine.connect() as connection:
             rows = connection.execute(query.where(self._ours)).all()
-        there = {(row.finalist, row.seed_index) for row in rows}
-        self._reopen(
-            [
-                row.number
-                for row in rows
-                if row.state == SlotState.CANCELLED
-                and row.finalist in finalists
-                and row.seed_index in seeds
-            ]
-        )
-        wanted = [
-            {"family": family, "finalist": finalist, "seed_index": seed}
-            for seed in seeds
-            for finalist, family in finalists.items()
+        there = {(row.finalist, row.seed_index): row for row in rows}
+        known = [there[run] for run in runs if run in there]
+        self._reopen([row.number for row in known if row.state == SlotState.CANCELLED])
+        missing = [
+            {"family": families[finalist], "finalist": finalist, "seed_index": seed}
+            for finalist, seed in runs
             if (finalist, seed) not in there
         ]
         first = max((row.number for row in rows), default=-1) + 1
-        if not self._add([{**run, "number": first + i} for i, run in enumerate(wanted)]):
-            self.grow_runs(finalists, seeds)
+        if not self._add([{**run, "number": first + i} for i, run in enumerate(missing)]):
+            self.grow_runs(families, runs)
+
+    def runs(self) -> dict[tuple[int, int], SlotState]:
+        """The states of a confirmation's runs, by finalist and seed index."""
+        query = sa.select(_slots.c.finalist, _slots.c.seed_index, _slots.c.state)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.where(self._ours)).all()
+        return {(row.finalist, row.seed_index): SlotState(row.state) for row in rows}
 
     def _add(self, slots: Sequence[Mapping[str, object]]) -> bool:
         """Add open slots; False where another process has added some of them meanwhile."""

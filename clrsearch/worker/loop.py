@@ -72,6 +72,7 @@ class Worker:
         on_wait: Callable[[BaseException], None] = lambda error: None,
         on_note: Callable[[str], None] = lambda text: None,
         on_hang: Callable[[str], None] | None = None,
+        in_rounds: bool = False,
     ) -> None:
         """``make_run`` makes the runs of the study's task on ``device``.
 
@@ -82,6 +83,7 @@ class Worker:
         an error of the database that it begins to wait out, ``on_note`` with what else there is to
         say. ``on_hang`` is to end the process: it is called, from another thread, when the task's
         code has made no progress for too long and the slot is open again. Without it nobody looks.
+        ``in_rounds`` says that more slots may follow when all have ended.
         """
         self._study = study
         self._make_run = make_run
@@ -100,6 +102,7 @@ class Worker:
         self._fell_back = False  # from the surrogate to chance, and has said so
         self._failures: list[TaskError] = []  # of this worker's latest trials
         self._on_hang = on_hang
+        self._in_rounds = in_rounds
         self._watchdog = Watchdog(self._interruption.noticed, self._hung)
         self._lease: Lease | None = None  # of the slot that it holds
 
@@ -107,7 +110,7 @@ class Worker:
         """Work until no slot is left to claim, or until a signal or a limit of the process.
 
         Whether the former: only then are the slots done, or in the good hands of others. Where a
-        confirmation follows, others' trials are waited for.
+        confirmation follows, or another round of it, others' trials are waited for.
 
         Raises:
             StudyStopped: the task's code fails again and again.
@@ -129,7 +132,7 @@ class Worker:
                 reason = reason_to_leave(self._failures)
                 if reason is not None and self._patience(self._study.slots.unfinished):
                     raise FailsHere(reason)
-                slot = self._claims.next(stay=self._patience(self._confirms))
+                slot = self._claims.next(stay=self._in_rounds or self._patience(self._confirms))
                 if slot is None:
                     self._patience(self._clean_up)
                     return True

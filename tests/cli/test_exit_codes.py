@@ -7,7 +7,7 @@ import torch
 
 from clrsearch import service
 from clrsearch.search import ConfirmPlan, Study, StudyPlan
-from clrsearch.service.working import begin_confirmation
+from clrsearch.service.confirming import begin_confirmation
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
@@ -86,7 +86,7 @@ def test_a_confirmation_without_a_result_is_1_and_can_be_retried(
     ended, clrsearch, url, monkeypatch
 ) -> None:
     confirm = ConfirmPlan(top=1, seeds=2)
-    monkeypatch.setattr("clrsearch.service.working.begin_confirmation", lambda study: None)
+    monkeypatch.setattr("clrsearch.service.confirming.begin_confirmation", lambda study: None)
     ended("Tiny", "--no-confirm", confirm=confirm)
     with open_database(url) as database:
         sibling = begin_confirmation(Study(database, "a b"))

@@ -113,10 +113,14 @@ def test_interrupted_trials_come_first_and_are_not_cancelled(slots) -> None:
 
 def test_a_run_that_was_cancelled_is_open_again_when_it_is_asked_for(slots) -> None:
     runs = Slots(slots._engine, "study-1", "confirm")
-    runs.grow_runs({3: "cyclic", 7: "constant"}, [1, 2])
+    runs.grow_runs({3: "cyclic", 7: "constant"}, [(3, 1), (7, 1), (3, 2), (7, 2)])
     assert runs.cancel() == 4
-    runs.grow_runs({3: "cyclic"}, [2, 3])
+    runs.grow_runs({3: "cyclic"}, [(3, 2), (3, 3)])
     assert runs.counts() == {SlotState.CANCELLED: 3, SlotState.OPEN: 2}
+    assert runs.runs() == {(3, 1): "cancelled", (7, 1): "cancelled", (3, 2): "open"} | {
+        (7, 2): "cancelled",
+        (3, 3): "open",
+    }
     assert (runs.claim("w").finalist, runs.claim("v").seed_index) == (3, 3)
 
 

@@ -69,3 +69,54 @@ def test_without_a_complete_trial_there_is_no_finalist() -> None:
         finalists(
             [SEARCHED[5]], top=3, baseline="constant", trace_of=by_values, direction="minimize"
         )
+
+
+EXPECTED = {0: 0.40, 1: 0.22, 2: 0.20, 3: 0.24, 4: 0.41, 6: 0.30}
+
+
+def by_expectation(top, deviation, expected=EXPECTED) -> list[int]:
+    return numbers(
+        finalists(
+            SEARCHED,
+            top=top,
+            baseline="constant",
+            trace_of=by_values,
+            direction="minimize",
+            expected=expected,
+            deviation=dict.fromkeys(expected, deviation),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("top", "deviation", "expected"),
+    [
+        (5, 0.03, [2, 1, 3, 0]),  # within 0.085 of the best, and the baseline
+        (5, 0.04, [2, 1, 3, 6, 0]),
+        (2, 0.04, [2, 6, 0]),  # the best of each family before the next best
+        (1, 0.04, [2, 0]),
+        (5, 0.005, [2, 0]),
+        (5, 0.2, [2, 1, 3, 6, 0]),  # the best of the baseline alone
+    ],
+)
+def test_those_that_are_credibly_the_best_by_what_is_expected(top, deviation, expected) -> None:
+    assert by_expectation(top, deviation) == expected
+
+
+def test_a_baseline_of_which_nothing_is_expected_is_confirmed_by_its_score() -> None:
+    expected = {number: EXPECTED[number] for number in (1, 2, 3, 6)}
+    assert by_expectation(5, 0.03, expected) == [2, 1, 3, 0]
+    assert by_expectation(1, 0.03, {}) == [3, 0, 6]  # as without
+
+
+def test_upwards_much_is_expected_of_the_best() -> None:
+    found = finalists(
+        SEARCHED,
+        top=1,
+        baseline="constant",
+        trace_of=by_values,
+        direction="maximize",
+        expected=EXPECTED,
+        deviation=dict.fromkeys(EXPECTED, 0.001),
+    )
+    assert numbers(found) == [4]

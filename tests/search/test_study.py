@@ -195,7 +195,7 @@ def begun(study) -> Study:
     """The study's confirmation, with one finalist on one seed."""
     number = study.begin(study.slots.claim("w"), PARAMS, ATTRIBUTES)
     study.complete(number, 0.5, {})
-    return study.confirm([study.trial(number)], seeds=1)
+    return study.confirm([study.trial(number)], [(number, 1)])
 
 
 def test_a_confirmation_is_found_by_the_uuid_of_its_search(study) -> None:
@@ -246,7 +246,7 @@ def test_a_confirmation_of_an_earlier_version_is_found_by_its_name(study) -> Non
     unlink(made)
     found = Study(study.database, "mine").confirmation()
     assert (found.uuid, found.confirms) == (made.uuid, "mine")
-    again = study.confirm([study.trial(0)], seeds=2)
+    again = study.confirm([study.trial(0)], [(0, 1), (0, 2)])
     assert again.uuid == made.uuid
     assert again.slots.counts() == {SlotState.OPEN: 2}
 
@@ -278,7 +278,7 @@ def test_after_cancel_what_has_begun_is_left_and_nothing_else(study) -> None:
     assert confirmation.slots.counts() == {SlotState.CANCELLED: 1}
     study.allow_confirmation()
     assert not earlier.cancelled
-    study.confirm([study.trial(0)], seeds=1)
+    study.confirm([study.trial(0)], [(0, 1)])
     assert confirmation.slots.counts() == {SlotState.OPEN: 1}
 
 
