@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from clrsearch import service
-from clrsearch.search import ConfirmPlan, Study, StudyPlan, budget, next_runs, read_fresh
+from clrsearch.search import (
+    ConfirmPlan,
+    Study,
+    StudyPlan,
+    beliefs,
+    budget,
+    expected_of,
+    next_runs,
+    read_fresh,
+)
 from clrsearch.service.confirming import begin_confirmation, is_settled
 from clrsearch.service.pages import has_ended
 from clrsearch.storage import SlotState, open_database
@@ -18,7 +27,9 @@ from clrsearch.training import probe
 
 CPU = torch.device("cpu")
 ADAPTIVE = ConfirmPlan(top=2, share=0.6)
-PLAN = StudyPlan(task="tiny.py:Noisy", trials=12, confirm=ADAPTIVE)  # 18 runs on fresh seeds
+PLAN = StudyPlan(  # with 18 runs on fresh seeds
+    task="tiny.py:Noisy", families=("cyclic",), trials=12, confirm=ADAPTIVE
+)
 
 
 def make(task_dir, plan=PLAN) -> None:
@@ -47,7 +58,7 @@ def runs_of(study) -> list[tuple[int, int]]:
         return [(finalist, seed) for finalist, seed in rows]
 
 
-def require_sound(database, *, workers=1) -> list[tuple[int, int]]:
+def require_sound(database) -> list[tuple[int, int]]:
     """Each run is there once, ended once, and is one that follows from those before its round."""
     study = Study(database, "mine")
     sibling = study.confirmation()
@@ -63,6 +74,8 @@ def require_sound(database, *, workers=1) -> list[tuple[int, int]]:
             trial: {seed: score for seed, score in row.items() if (trial, seed) in asked}
             for trial, row in fresh.scores.items()
         }
+        told = [each for each in records if (each.finalist, each.seed_index) in asked]
+        believed = beliefs(study.history.records(), told, study.searched)
         new = next_runs(
             fresh.finalists,
             scores,
@@ -70,7 +83,7 @@ def require_sound(database, *, workers=1) -> list[tuple[int, int]]:
             direction="minimize",
             baseline="constant",
             left=budget(study.plan) - len(asked),
-            workers=workers,
+            expected=expected_of(fresh.finalists, believed),
         )
         assert new
         assert set(new) == set(runs[len(asked) : len(asked) + len(new)])
@@ -93,7 +106,8 @@ def test_one_worker_goes_from_round_to_round_until_all_is_settled(any_url, task_
 
 
 def test_two_workers_wait_for_each_other_at_the_end_of_a_round(url, task_dir) -> None:
-    result = service.run(PLAN, name="mine", workers=2, device="cpu", task_dir=task_dir)
+    plan = StudyPlan(task="tiny.py:Noisy", trials=20, confirm=ADAPTIVE)  # of all families
+    result = service.run(plan, name="mine", workers=2, device="cpu", task_dir=task_dir)
     assert not result.interrupted
     with open_database(url) as database:
         runs = runs_of(Study(database, "mine"))
@@ -103,7 +117,7 @@ def test_two_workers_wait_for_each_other_at_the_end_of_a_round(url, task_dir) ->
         records = sibling.history.records()
         assert sorted((each.finalist, each.seed_index) for each in records) == sorted(runs)
         assert has_ended(Study(database, "mine"))
-    again = service.run(PLAN, name="mine", workers=2, device="cpu", task_dir=task_dir)
+    again = service.run(plan, name="mine", workers=2, device="cpu", task_dir=task_dir)
     assert again.began_finished
 
 
@@ -230,7 +244,7 @@ def test_after_cancel_no_further_round_begins_until_it_is_asked_for(url, task_di
 
 
 def test_a_small_study_confirms_as_many_as_its_share_lets_run_twice(url, task_dir) -> None:
-    make(task_dir, StudyPlan(task="tiny.py:Noisy", trials=12))  # 4 runs
+    make(task_dir, StudyPlan(task="tiny.py:Noisy", families=("cyclic",), trials=12))  # 4 runs
     service.work("mine", device="cpu", task_dir=task_dir)
     with open_database(url) as database:
         assert len(require_sound(database)) == 4

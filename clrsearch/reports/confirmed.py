@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from clrsearch.errors import StudyError
-from clrsearch.search import Fresh, Record, Study, Verdict, judge, read_fresh
+from clrsearch.search import Fresh, Record, Study, Verdict, expected_of, judge, read_fresh
 from clrsearch.storage import SlotState, budget, unfinished
 from clrsearch.tasks import Direction
 
@@ -55,7 +55,7 @@ def confirmed(study: Study) -> Confirmed | None:
             fresh.finalists,
             fresh.scores,
             direction=study.facts.direction,
-            expected=_expected(study, candidates),
+            expected=expected_of(fresh.finalists, study.beliefs()),
             tolerance=study.plan.confirm.tolerance,
         )
     except StudyError:  # no seed that all have run with, or none that any has survived
@@ -72,14 +72,6 @@ def confirmed(study: Study) -> Confirmed | None:
         test=_test_means(fresh, study.facts.metric),
         absent=_without_a_complete_trial(study),
     )
-
-
-def _expected(study: Study, candidates: Sequence[Record]) -> Mapping[int, float] | None:
-    """The candidates' scores on further seeds, as search and fresh seeds together have them."""
-    believed = study.beliefs()
-    if not all(each.number in believed for each in candidates):
-        return None
-    return {each.number: believed[each.number].mean for each in candidates}
 
 
 def _baseline(verdict: Verdict | None, family: str) -> int | None:

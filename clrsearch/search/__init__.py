@@ -26,6 +26,7 @@ from clrsearch.search.plan import (
     require_plan,
     settings,
 )
+from clrsearch.search.posterior import beliefs, expected_of
 from clrsearch.search.pruner import hopeless
 from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
 from clrsearch.search.sampler import quiet, suggest
@@ -53,12 +54,14 @@ __all__ = [
     "StudyPlan",
     "StudySpace",
     "Verdict",
+    "beliefs",
     "best_first",
     "budget",
     "build_space",
     "differences",
     "every_run",
     "exists",
+    "expected_of",
     "finalists",
     "fitting",
     "hopeless",

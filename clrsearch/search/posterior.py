@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +78,15 @@ def posterior(records: Sequence[Record], runs: Sequence[Record], searched: Searc
 def _runs(schedules: Sequence[Record], points: Points, begun: Sequence[Record]) -> Runs:
     seeds = np.array([each.seed_index for each in begun], dtype=np.int64)
     return Runs(points=points.of_records(schedules), seeds=seeds)
+
+
+def expected_of(
+    finalists: Sequence[Record], believed: Mapping[int, Belief]
+) -> dict[int, float] | None:
+    """The finalists' scores on further seeds, by number; None where not of all are known."""
+    if any(each.number not in believed for each in finalists):
+        return None
+    return {each.number: believed[each.number].mean for each in finalists}
 
 
 def beliefs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from clrsearch.search import (
@@ -9,8 +10,10 @@ from clrsearch.search import (
     Record,
     Run,
     Study,
+    beliefs,
     budget,
     every_run,
+    expected_of,
     finalists,
     next_runs,
     one_each,
@@ -73,16 +76,28 @@ def is_settled(study: Study, confirmation: Study) -> bool:
 
 
 def _finalists(study: Study, sibling: Study | None, records: Sequence[Record]) -> list[Record]:
-    """Who is confirmed: as many as can run with two seeds each where the plan names a share."""
+    """Who is confirmed, by what the search alone tells: fresh seeds change nothing of it.
+
+    As many as can run with two seeds each where the plan names a share. Where families are
+    compared, one of each is, however unlikely it is to be the best. Without the surrogate the
+    scores decide.
+    """
     plan, top = study.plan, study.plan.confirm.top
     if plan.confirm.seeds is None:
         top = min(top, max(budget(plan) // OPENING - 1, 1))  # and the baseline
+    believed = beliefs(records, (), study.searched) if plan.sampler == "surrogate" else {}
+    deviation = {number: each.deviation for number, each in believed.items()}
+    if plan.allocation == "equal":
+        top = max(top, len(plan.families))
+        deviation = dict.fromkeys(believed, math.inf)
     best = finalists(
         records,
         top=top,
         baseline=plan.baseline,
         direction=study.facts.direction,
         trace_of=study.traces.of,
+        expected={number: each.mean for number, each in believed.items()},
+        deviation=deviation,
     )
     earlier = set() if sibling is None else set(sibling.finalists())
     known = [each for each in records if each.number in earlier]
@@ -95,6 +110,7 @@ def _next_round(
     """The runs to add; none while a round is under way, or where it has been the last one."""
     asked: set[Run] = set()
     scores: dict[int, dict[int, float | None]] = {each.number: {} for each in candidates}
+    runs: list[Record] = []
     if sibling is not None:
         states = sibling.slots.runs()  # before what they have come to, which may be more by then
         if any(state in UNFINISHED for state in states.values()):
@@ -108,6 +124,8 @@ def _next_round(
         for trial, of_trial in fresh.scores.items():
             seeds = [seed for seed in of_trial if (trial, seed) in asked]
             scores[trial] = {seed: of_trial[seed] for seed in seeds}
+        runs = [each for each in fresh.runs if (each.finalist, each.seed_index) in states]
+    believed = beliefs(records, runs, study.searched)
     return next_runs(
         candidates,
         scores,
@@ -116,6 +134,7 @@ def _next_round(
         baseline=study.plan.baseline,
         left=budget(study.plan) - len(asked),
         workers=_workers(records),
+        expected=expected_of(candidates, believed),
         tolerance=study.plan.confirm.tolerance,
     )
 
