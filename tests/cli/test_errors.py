@@ -38,7 +38,10 @@ def refused(clrsearch, monkeypatch, url, task_dir):
         (["run", "--epochs", "100000000000"], "epochs: at most 1,000,000, not 100000000000"),
         (["preview", "cyclic", "--epochs", "100000000000"], "epochs: 100,000,000,000 epochs of"),
         (["run", "--workers", "0"], "workers must be at least 1, not 0"),
-        (["run", "--epochs", "3"], "cyclic does not fit: a cycle takes at least 4 epochs"),
+        (
+            ["run", "--epochs", "3", "--set", 'families=["cyclic"]'],
+            "cyclic does not fit: a cycle takes at least 4 epochs",
+        ),
         (
             ["run", "mine.py:Mine"],
             "mine.py:Mine is a task, not a study file: write --task mine.py:",
@@ -341,7 +344,7 @@ def test_who_is_asked_and_says_no_changes_nothing(clrsearch, monkeypatch) -> Non
     [
         (
             "3",
-            [],
+            ["--set", 'families=["cyclic"]'],
             "cyclic does not fit: a cycle takes at least 4 epochs, for stepsizes are 2 to 10; "
             "the run has 3. Train longer, --epochs 4 or more, or search what fits, "
             "--set 'families=[\"onecycle\"]'; so do cosine, cosine_restarts, linear, polynomial, "
@@ -369,11 +372,22 @@ def test_too_few_epochs_come_with_ways_out(epochs, arguments, ways_out, refused)
 def test_a_way_out_of_too_few_epochs_leads_out(task_dir, url, clrsearch, monkeypatch) -> None:
     monkeypatch.chdir(task_dir)
     words = ["run", "--task", "tiny.py:Tiny", "--trials", "1", "--no-confirm", "--epochs", "3"]
-    _, _, errors = clrsearch(*words)
+    _, _, errors = clrsearch(*words, "--set", 'families=["cyclic"]')
     option = errors.partition("search what fits, ")[2].partition(";")[0]
     code, out, errors = clrsearch(*words, *shlex.split(option))
     assert (code, errors) == (0, "")
     assert "onecycle" in out
+
+
+def test_families_that_nobody_named_are_left_out_where_they_do_not_fit(
+    task_dir, url, clrsearch, monkeypatch
+) -> None:
+    monkeypatch.chdir(task_dir)
+    words = ["run", "--task", "tiny.py:Tiny", "--trials", "2", "--no-confirm", "--epochs", "3"]
+    code, _, errors = clrsearch(*words)
+    assert code == 0
+    (note,) = errors.splitlines()
+    assert "left out: cyclic (a cycle takes at least 4 epochs" in note
 
 
 def test_help_costs_neither_torch_nor_optuna() -> None:

@@ -127,6 +127,36 @@ def test_a_diverged_trial_is_told_as_pruned_and_not_tried_again(begin) -> None:
         assert (record.state, record.diverged, record.epoch) == ("pruned", True, 1)
 
 
+def test_a_surrogate_that_fails_says_so_once_and_stops_nothing(begin) -> None:
+    study, worker = begin("Explodes", trials=12)
+    worker.work()
+    assert study.slots.counts() == {SlotState.DIVERGED: 12}
+    assert worker.notes == [
+        "schedules are drawn at random for now: fewer than 3 trials are complete"
+    ]
+
+
+def test_a_slot_for_any_family_is_taken_over_with_the_family_that_it_got(begin) -> None:
+    study, worker = begin(families=("cyclic", "linear", "cosine"), allocation="led", trials=5)
+    slots = [study.slots.claim(name) for name in ("gone", "too")]
+    assert [slot.family for slot in slots] == ["cyclic", "any"]
+    params = {"lr": 0.02, "warmup_share": 0.1}
+    number = study.begin(slots[1], params, {"worker": "gone", "device": "cpu"}, "linear")
+    study.slots.bind(slots[1], number)
+    for slot in slots:
+        study.slots.hand_back(slot)
+    worker.work()
+    records = study.history.records()
+    assert len(records) == 5
+    (taken,) = [record for record in records if record.slot == 1]
+    assert (taken.number, taken.family, taken.params) == (number, "linear", params)
+    assert taken.state == "complete"
+    assert [record.seed_index for record in sorted(records, key=lambda each: each.slot)] == [
+        *(0, 0, 500_001, 500_001),
+        0,
+    ]
+
+
 def test_a_worker_leaves_after_two_failures_and_the_next_ones_third_stops_the_study(begin) -> None:
     study, worker = begin("FailsLater", worker="here:1:a")
     said = r"^2 trials in a row failed in this process, the last with KeyError: 'no such"
