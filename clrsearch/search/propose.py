@@ -18,7 +18,7 @@ from clrsearch.search.history import Record
 from clrsearch.search.plan import ANY
 from clrsearch.search.posterior import Searched, posterior
 from clrsearch.search.sampler import suggest
-from clrsearch.search.surrogate import Surrogate, SurrogateError
+from clrsearch.search.surrogate import FEWEST, Surrogate, SurrogateError
 from clrsearch.search.traces import Traces
 
 STARTUP = 15  # trials that are told before the surrogate is asked, or ...
@@ -59,7 +59,7 @@ def propose(
     generator = np.random.default_rng(seed)
     told = sum(record.state in ("complete", "pruned") for record in records)
     fallback = ""
-    if told >= min(STARTUP, STARTUP_SHARE * searched.plan.trials):
+    if told >= max(FEWEST, min(STARTUP, STARTUP_SHARE * searched.plan.trials)):
         try:
             ranked = _by_surrogate(label, records, searched, generator)
             return _new(ranked, searched.traces, known)

@@ -143,8 +143,8 @@ def run(
                 on_range_test(None)
                 tested = tryout.range_test(tryout.facts)
                 on_range_test(tested)
-            database = opened.enter_context(open_database(url, create=True))
             make_folder(root)
+            database = opened.enter_context(open_database(url, create=True))
             if new:
                 _begin(database, name, plan, tryout, folder, tested)
             study = Study(database, name)

@@ -24,7 +24,7 @@ from clrsearch.storage.outage import (
     is_unknown_host,
     root,
 )
-from clrsearch.storage.place import require_place
+from clrsearch.storage.place import READ_ONLY, require_place
 from clrsearch.storage.slots import create_slot_table, has_slot_table, missing_columns
 from clrsearch.storage.sqlite import SqliteFile
 from clrsearch.storage.url import StorageUrl
@@ -65,8 +65,6 @@ _SESSION: dict[str, tuple[str, ...]] = {
     ),
     "mysql": ("SET SESSION wait_timeout = 60",),
 }
-
-_READ_ONLY_FILE = "the file or its folder is read-only here"
 
 # What PostgreSQL, and MySQL for a database, a table, a column, an action, call a missing privilege.
 _DENIED = {"42501", 1044, 1142, 1143, 1227}
@@ -123,7 +121,7 @@ def _file(url: StorageUrl, *, create: bool) -> SqliteFile | None:
         url.file.touch()
     file = SqliteFile.of(url)
     if create and file is not None and file.read_only:
-        raise StorageError(f"{url}: {_READ_ONLY_FILE}")
+        raise StorageError(f"{url}: {READ_ONLY}")
     return file
 
 
@@ -172,7 +170,7 @@ def _remedy(url: StorageUrl, error: BaseException) -> str:
         return "; the URL must name a server and a role that may write"
     refused = getattr(root(error), "orig", None)
     if url.file is not None:
-        return f"; {_READ_ONLY_FILE}" if "readonly database" in str(refused) else ""
+        return f"; {READ_ONLY}" if "readonly database" in str(refused) else ""
     code = getattr(refused, "sqlstate", None) or next(iter(getattr(refused, "args", ())), None)
     if code in _DENIED:
         return f"; the role {url.user} may not do that: give the URL of one that may"

@@ -16,6 +16,8 @@ NETWORK = (
 )
 """File systems, as /proc/self/mountinfo names them, that share files between machines."""
 
+READ_ONLY = "the file or its folder is read-only here"
+
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
@@ -40,6 +42,8 @@ def require_place(url: StorageUrl, *, create: bool = False) -> None:
             raise StorageError(
                 f"the folder {folder} is read-only: the database needs to write there"
             )
+    elif create and not all(os.access(each, os.W_OK) for each in (url.file, folder)):
+        raise StorageError(f"{url}: {READ_ONLY}")
     mounts = _MOUNTS.read_text(encoding="utf-8") if _MOUNTS.exists() else ""
     kind = file_system(folder.resolve(), mounts)
     if kind in NETWORK:
