@@ -100,7 +100,7 @@ def test_without_it_the_leader_is(url, task_dir) -> None:
     assert now.confirmed is None
     best = service.best("mine")
     assert (best.verdict, best.trial.number) == (None, now.leader.number)
-    assert "the best on one seed" in best.code
+    assert "on one seed, expected to be the best of the search" in best.code
 
 
 def test_more_seeds_and_finalists_run_only_what_is_missing(url, task_dir) -> None:
@@ -159,7 +159,8 @@ def test_no_schedule_is_tried_twice(url, task_dir) -> None:
 def test_where_only_one_schedule_is_left_it_is_tried_again(url, task_dir) -> None:
     bounds = {"cyclic": {"mode": ("triangular", "triangular2"), "max_lr": 0.01, "base_ratio": 0.25}}
     bounds["cyclic"]["cycle_momentum"] = False
-    now = work_here(task_dir, trials=3, bounds=bounds, confirm=ConfirmPlan(top=3, seeds=1))
+    plan = {"trials": 3, "seeds": 1, "bounds": bounds, "confirm": ConfirmPlan(top=3, seeds=1)}
+    now = work_here(task_dir, **plan)
     assert now.done == 3
     assert len({each.value for each in now.records if each.family == "cyclic"}) == 1
     (finalist,) = {run.finalist for run in now.confirmed.runs if run.family == "cyclic"}
@@ -192,7 +193,7 @@ def test_a_search_that_grows_is_confirmed_anew(url, task_dir) -> None:
     assert result.snapshot.done == 25
     assert result.snapshot.confirmed.left == 0
     finalists = {run.finalist for run in result.snapshot.confirmed.runs}
-    assert result.snapshot.leader.number in finalists
+    assert any(finalist > 10 for finalist in finalists)  # one that was not there before
 
 
 def test_who_was_a_finalist_before_the_search_grew_runs_with_the_new_seeds_too(
