@@ -88,7 +88,7 @@ def _finalists(study: Study, sibling: Study | None, records: Sequence[Record]) -
     believed = beliefs(records, (), study.searched) if plan.sampler == "surrogate" else {}
     deviation = {number: each.deviation for number, each in believed.items()}
     if plan.allocation == "equal":
-        top = max(top, len(plan.families))
+        top = max(top, len({*plan.families} - {plan.baseline}))
         deviation = dict.fromkeys(believed, math.inf)
     best = finalists(
         records,

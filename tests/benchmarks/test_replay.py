@@ -6,11 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from replay import before, now, stock, strategies
-from replay.before import simplest
+from replay import stock, strategies
 from replay.play import FRESH_SEEDS, SEARCH_SEEDS, Game, Modelled, Pool, Schedule, Spent
 from replay.record import space_of
-from replay.strategies import best_of_top
+from replay.strategies import best_of_top, simplest
 from replay.surface import TREES, Trees, bounded, curve
 from replay.tables import Table, read, write
 from replay.tasks import TASKS
@@ -71,9 +70,8 @@ class Counted:
 
 
 EVERY = {
-    "now": now.strategy(),
-    "before": before.all_families,
-    "cyclic": before.cyclic_alone,
+    "before": strategies.before,
+    "cyclic": strategies.before_cyclic,
     "random": strategies.random,
     "median": stock.strategy(stock.tpe, stock.median, confirm=True),
     "hyperband": stock.strategy(stock.tpe, stock.hyperband, confirm=False),

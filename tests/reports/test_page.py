@@ -177,9 +177,8 @@ def test_rates_by_hand_are_drawn_too(url, task_dir) -> None:
 
 def begin_with_function(task_dir, keys) -> None:
     """Only ``run`` stores what a function's source is."""
-    plan = StudyPlan(
-        families=("cyclic",), task="tiny.py:Noisy", confirm=ConfirmPlan(enabled=False), **keys
-    )
+    given = {"families": ("cyclic",), "task": "tiny.py:Noisy"} | keys
+    plan = StudyPlan(confirm=ConfirmPlan(enabled=False), **given)
     service.run(plan, name="mine", device="cpu", task_dir=task_dir, workers=1)
 
 
