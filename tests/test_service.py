@@ -67,7 +67,7 @@ def test_a_study_ends_with_a_schedule_that_can_be_pasted(url, task_dir) -> None:
     assert result.snapshot.baseline.family == "constant"
 
     found = service.best("tiny")
-    assert found.trial.number == leader.number
+    assert found.trial.number == result.snapshot.recommended.number
     namespace: dict = {}
     exec(found.code, namespace)
     weight = torch.zeros(1, requires_grad=True)

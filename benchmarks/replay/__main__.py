@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from replay import stock, strategies
+from replay import before, now, stock, strategies
 from replay.play import Game, Modelled, Pool
 from replay.record import space_of
 from replay.report import report
@@ -25,8 +25,11 @@ from replay.tasks import TASKS
 
 KINDS = {"pool": Pool, "surface": Modelled}
 STRATEGIES: dict[str, Strategy] = {
-    "before": strategies.before,
-    "before, cyclic alone": strategies.before_cyclic,
+    "now": now.strategy(),
+    "now, one seed": now.strategy(seeds=1),
+    "now, never pruned": now.strategy(pruner="none"),
+    "before": before.all_families,
+    "before, cyclic alone": before.cyclic_alone,
     "random, 3 confirmed": strategies.random,
     "Optuna TPE + Median": stock.strategy(stock.tpe, stock.median, confirm=False),
     "Optuna TPE + Median, 3 confirmed": stock.strategy(stock.tpe, stock.median, confirm=True),

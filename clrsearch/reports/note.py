@@ -23,7 +23,8 @@ def note(now: Snapshot, code: str) -> str:
     ]
     best = best_first(now.records, now.direction)[:LEADERS]
     if best:
-        parts.append(f"## Leaders on the seed of the search\n\n{_leaderboard(best, now.metric)}")
+        table = _leaderboard(best, now.metric)
+        parts.append(f"## Leaders of the search, on one seed each\n\n{table}")
     if now.verdict is not None:
         parts.append(f"## On fresh seeds\n\n{_standings(now)}")
     if code:

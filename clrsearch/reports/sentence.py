@@ -19,12 +19,15 @@ def verdict_sentence(now: Snapshot) -> str:
         return "No trial is complete yet, so there is no schedule to use."
     leads = (
         f"{now.leader.family} (trial {now.leader.number}) leads with {now.metric} "
-        f"{words.number(now.leader.value)}, on the one seed of the search: the best of many trials "
-        "owes part of its score to that seed."
+        f"{words.number(now.leader.value)}, on one seed: the best of many trials owes part of its "
+        "score to luck."
     )
     if now.confirmed is not None:
         done = now.confirmed.total - now.confirmed.left
         return f"{leads} {done} of {now.confirmed.total} runs on fresh seeds are done."
+    use = now.expected_best
+    if use is not None and use.number != now.leader.number:
+        leads += f" {use.family} (trial {use.number}) is expected to be better on other seeds."
     command = proposals.command("confirm", now.name)
     return f"{leads} {command} tells whether it is better than its rivals."
 

@@ -18,7 +18,8 @@ class Snapshot:
     """How far a study has come. ``leader`` and ``baseline`` are the best complete trials so far.
 
     ``slots`` counts the slots by state; ``records`` are all trials in the order of their numbers.
-    ``confirmed`` is the confirmation, where that has begun.
+    ``confirmed`` is the confirmation, where that has begun. ``expected_best`` is, of a search that
+    has ended, the trial that is expected to be best on further seeds; None where nobody can tell.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Snapshot:
     baseline: Record | None
     baseline_family: str
     schedules: Mapping[int, Schedule]
+    expected_best: Record | None = None
 
     @property
     def total(self) -> int:
@@ -52,9 +54,12 @@ class Snapshot:
 
     @property
     def recommended(self) -> Record | None:
-        """The trial to use: the one that the verdict has chosen, without one the leader."""
+        """The trial to use: the one that the verdict has chosen.
+
+        Without a verdict it is the one that is expected to be best, else the leader.
+        """
         if self.verdict is None:
-            return self.leader
+            return self.expected_best or self.leader
         return next(each for each in self.records if each.number == self.verdict.chosen)
 
     @property
@@ -70,6 +75,8 @@ def snapshot(study: Study) -> Snapshot:
     direction = study.facts.direction
     best = leader(records, direction)
     baseline = leader(records, direction, study.plan.baseline)
+    slots = study.slots.counts()
+    expected = None if unfinished(slots) else _expected_best(study, records)
     return Snapshot(
         name=study.name,
         task=study.plan.task,
@@ -77,7 +84,7 @@ def snapshot(study: Study) -> Snapshot:
         direction=direction,
         epochs=study.facts.epochs,
         steps_per_epoch=study.facts.steps_per_epoch,
-        slots=study.slots.counts(),
+        slots=slots,
         confirmed=confirmed(study),
         records=tuple(records),
         leader=best,
@@ -85,7 +92,15 @@ def snapshot(study: Study) -> Snapshot:
         baseline_family=study.plan.baseline,
         schedules={
             record.number: study.space.build(record.family, record.params)
-            for record in (best, baseline)
+            for record in (best, baseline, expected)
             if record is not None
         },
+        expected_best=expected,
     )
+
+
+def _expected_best(study: Study, records: Sequence[Record]) -> Record | None:
+    sign = 1.0 if study.facts.direction == "minimize" else -1.0
+    believed = study.beliefs()
+    known = [record for record in records if record.number in believed]
+    return min(known, key=lambda each: sign * believed[each.number].mean, default=None)

@@ -20,7 +20,7 @@ def source_code(
     """A trial of a study in one of the ``clrsearch.exports.FORMATS``.
 
     ``verdict`` is that of the study's confirmation, in which the trial was one of the finalists;
-    without one, ``leads`` says whether the trial is the best of the search.
+    without one, ``leads`` says whether the trial is expected to be the best of the search.
 
     Raises:
         PlanError: there is no such format, or it cannot express the schedule.
@@ -34,7 +34,9 @@ def source_code(
     standing = verdict and verdict.standing(record.number)
     multipliers = study.space.multipliers_of(record.params)
     seeds = len(standing.scores) if standing else 0
-    proof = f"chosen on {words.seeds(seeds)}" if standing else f"{'the best ' * leads}on one seed"
+    proof = f"chosen on {words.seeds(seeds)}" if standing else "on one seed"
+    if leads and not standing:
+        proof = f"{proof}, expected to be the best of the search"
     file = SourceFile(
         title=f"The {schedule.family} learning-rate schedule that clrsearch found.",
         found={

@@ -23,9 +23,9 @@ from clrsearch.search.traces import Traces
 
 STARTUP = 15  # trials that are told before the surrogate is asked, or ...
 STARTUP_SHARE = 1 / 4  # ... that share of a small study
-DRAWN = 240  # candidates drawn at random
+DRAWN = 600  # candidates drawn at random
 BEST = 8  # trials that have neighbours among the candidates ...
-NEIGHBOURS = 10  # ... so many each
+NEIGHBOURS = 25  # ... so many each
 REDRAWN = 20  # times at most, where what is drawn has been tried
 
 Schedule = tuple[str, Mapping[str, Value]]

@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from replay import stock, strategies
+from replay import before, now, stock, strategies
+from replay.before import simplest
 from replay.play import FRESH_SEEDS, SEARCH_SEEDS, Game, Modelled, Pool, Schedule, Spent
 from replay.record import space_of
-from replay.strategies import best_of_top, simplest
+from replay.strategies import best_of_top
 from replay.surface import TREES, Trees, bounded, curve
 from replay.tables import Table, read, write
 from replay.tasks import TASKS
@@ -70,8 +71,9 @@ class Counted:
 
 
 EVERY = {
-    "before": strategies.before,
-    "cyclic": strategies.before_cyclic,
+    "now": now.strategy(),
+    "before": before.all_families,
+    "cyclic": before.cyclic_alone,
     "random": strategies.random,
     "median": stock.strategy(stock.tpe, stock.median, confirm=True),
     "hyperband": stock.strategy(stock.tpe, stock.hyperband, confirm=False),

@@ -1,0 +1,158 @@
+"""What this package does now, by its own functions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from clrsearch.errors import StudyError
+from clrsearch.schedules import Constant
+from clrsearch.search import (
+    Record,
+    StudyPlan,
+    beliefs,
+    budget,
+    expected_of,
+    finalists,
+    hopeless,
+    judge,
+    next_runs,
+)
+from clrsearch.search.features import Points
+from clrsearch.search.plan import BASELINE_EVERY, ConfirmPlan
+from clrsearch.search.posterior import Searched
+from clrsearch.search.propose import propose
+from clrsearch.search.traces import Traces
+from replay.play import FRESH_SEEDS, SEARCH_SEEDS, Game, Schedule
+from replay.strategies import Log, Strategy
+
+
+def strategy(seeds: int = SEARCH_SEEDS, pruner: str = "lenient", share: float = 0.25) -> Strategy:
+    """The search with these settings of a plan; all others are the default."""
+
+    def play(game: Game, rng: np.random.Generator) -> Schedule:
+        plan = StudyPlan(
+            trials=round(game.runs * (1 - share)),
+            seeds=seeds,
+            pruner=pruner,
+            confirm=ConfirmPlan(share=share),
+        )
+        search = Search(game, plan, rng)
+        search.run()
+        return search.confirm()
+
+    return play
+
+
+@dataclass(slots=True)
+class Search:
+    """One study, played."""
+
+    game: Game
+    plan: StudyPlan
+    rng: np.random.Generator
+    searched: Searched = field(init=False)
+    log: Log = field(default_factory=Log)
+
+    def __post_init__(self) -> None:
+        self.searched = Searched(
+            plan=self.plan,
+            space=self.game.space,
+            traces=Traces(self.game.space, self.game.facts),
+            points=Points(self.game.space),
+            direction="minimize",
+        )
+
+    def run(self) -> None:
+        """Trials, until the confirmation's share is left; what pruning saves makes more."""
+        first = min(self.plan.trials, BASELINE_EVERY) - 1
+        more = self.plan.model_copy(update={"trials": 10 * self.plan.trials})
+        met: Counter[str] = Counter()
+        for label in more.labels(first):
+            if not self.game.affords(1 + budget(self.plan)):
+                break
+            seed = met[label] % self.plan.seeds
+            self._trial(label, met[label], seed)
+            met[label] += 1
+
+    def _trial(self, label: str, rank: int, seed: int) -> None:
+        records = self.log.records
+        proposal = propose(label, rank, records, self.searched, seed=int(self.rng.integers(2**31)))
+        schedule = self.game.admit(proposal.family, proposal.params)
+        family, facts = schedule.family, self.game.facts
+        rivals = [record for record in records if record.family == family]
+        ends = np.arange(1, facts.epochs + 1) * facts.steps_per_epoch - 1.0
+        rates = self.game.space.build(family, schedule.params).at(ends)[0].tolist()
+
+        def stop(values: Sequence[float]) -> bool:
+            so_far = dict(enumerate(values, start=1))
+            return hopeless(so_far, rivals, rates, direction="minimize")
+
+        traces = self.searched.traces
+        first = traces.number(family, schedule.params) in traces.first(family)
+        prunable = self.plan.pruner != "none" and family != Constant.family and not first
+        outcome = self.game.run(schedule, seed, stop) if prunable else self.game.run(schedule, seed)
+        self.log.add(schedule, outcome, seed)
+
+    def confirm(self) -> Schedule:
+        """Finalists on fresh seeds, round by round; the schedule that is recommended then."""
+        believed = beliefs(self.log.records, (), self.searched)
+        left = self.game.left // self.game.facts.epochs
+        candidates = finalists(
+            self.log.records,
+            top=min(self.plan.confirm.top, max(left // 2 - 1, 1)),
+            baseline=self.plan.baseline,
+            direction="minimize",
+            trace_of=self.searched.traces.of,
+            expected={number: each.mean for number, each in believed.items()},
+            deviation={number: each.deviation for number, each in believed.items()},
+        )
+        again = Log()
+        scores: dict[int, dict[int, float | None]] = {each.number: {} for each in candidates}
+        asked: set[tuple[int, int]] = set()
+        while runs := self._round(candidates, scores, asked, again, left - len(asked)):
+            for number, seed in runs:
+                schedule = self.log.schedules[number]
+                outcome = self.game.run(schedule, SEARCH_SEEDS + seed - 1)
+                again.add(schedule, outcome, SEARCH_SEEDS + seed - 1, finalist=number)
+                scores[number][seed] = None if outcome.diverged else outcome.score
+                asked.add((number, seed))
+        expected = self._expected(candidates, again)
+        try:
+            verdict = judge(
+                candidates,
+                scores,
+                direction="minimize",
+                expected=expected,
+                tolerance=self.plan.confirm.tolerance,
+            )
+        except StudyError:  # nobody got through
+            return self.log.schedules[candidates[0].number]
+        return self.log.schedules[verdict.chosen]
+
+    def _round(
+        self,
+        candidates: Sequence[Record],
+        scores: dict[int, dict[int, float | None]],
+        asked: set[tuple[int, int]],
+        again: Log,
+        left: int,
+    ) -> list[tuple[int, int]]:
+        """The next runs that are wanted, of those for which there is a seed."""
+        wanted = next_runs(
+            candidates,
+            scores,
+            asked,
+            direction="minimize",
+            baseline=self.plan.baseline,
+            left=left,
+            expected=self._expected(candidates, again),
+            tolerance=self.plan.confirm.tolerance,
+        )
+        return [(number, seed) for number, seed in wanted if seed <= FRESH_SEEDS]
+
+    def _expected(self, candidates: Sequence[Record], again: Log) -> dict[int, float] | None:
+        return expected_of(candidates, beliefs(self.log.records, again.records, self.searched))
