@@ -27,7 +27,7 @@ from clrsearch.search.plan import (
     settings,
 )
 from clrsearch.search.posterior import beliefs, expected_of
-from clrsearch.search.pruner import hopeless
+from clrsearch.search.pruner import PRUNERS, hopeless
 from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
 from clrsearch.search.sampler import quiet, suggest
 from clrsearch.search.space import GROUPS, StudySpace, build_space, fitting, require_size
@@ -42,6 +42,7 @@ __all__ = [
     "GROUPS",
     "LEAST_FOR_IMPORTANCES",
     "OPENING",
+    "PRUNERS",
     "ConfirmPlan",
     "Fresh",
     "History",

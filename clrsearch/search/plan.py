@@ -146,7 +146,7 @@ class StudyPlan(BaseModel):
     range_test: StrictBool = False
     seed: StrictInt = Field(default=0, ge=0)
     seeds: Annotated[StrictInt, at_most(MOST_SEARCH_SEEDS)] = Field(default=4, ge=1)
-    pruner: Literal["lenient", "none"] = "lenient"
+    pruner: Literal["lenient", "none", "median", "halving", "hyperband"] = "lenient"
     stepsize: Literal["whole-cycles", "integers"] = "whole-cycles"
     precision: Literal["float32", "bf16"] = "float32"
     retries: Annotated[StrictInt, at_most(MOST_RETRIES)] = Field(default=1, ge=0)

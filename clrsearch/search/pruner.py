@@ -8,7 +8,9 @@ rate), and by the best value so far, which does not fall back when the others ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, SuccessiveHalvingPruner
 
 from clrsearch.search.history import Record
 from clrsearch.tasks import Direction
@@ -17,6 +19,13 @@ GRACE = 1 / 3  # of the horizon, before which nothing is pruned
 QUORUM = 8  # trials to compare with, at least
 WORST = 1 / 3  # the share of the family that is dropped
 RIVALS = 1000  # the latest trials of the family; more of them would not judge better
+
+PRUNERS: Mapping[str, Callable[[int], BasePruner]] = {
+    "median": lambda epochs: MedianPruner(),
+    "halving": lambda epochs: SuccessiveHalvingPruner(min_resource=1),
+    "hyperband": lambda epochs: HyperbandPruner(min_resource=1, max_resource=epochs),
+}
+"""Optuna's own pruners by name, each made from the number of epochs."""
 
 
 def hopeless(

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from optuna import load_study
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, get_storage
 from optuna.study import StudyDirection
@@ -25,6 +26,7 @@ from clrsearch.search.names import searches, unknown
 from clrsearch.search.plan import BASELINE_EVERY, ConfirmPlan, StudyPlan
 from clrsearch.search.posterior import Belief, Searched, beliefs
 from clrsearch.search.propose import Proposal, propose
+from clrsearch.search.pruner import PRUNERS
 from clrsearch.search.rangetest import RangeTest
 from clrsearch.search.sampler import distributions
 from clrsearch.search.space import StudySpace, build_space
@@ -214,7 +216,6 @@ class Study:
 
     def show_figure(self, name: str, figure: Figure) -> None:
         """Have optuna-dashboard show a figure with the study."""
-        from optuna import load_study
         from optuna_dashboard import save_plotly_graph_object
 
         there = load_study(study_name=self.name, storage=self._storage)
@@ -416,6 +417,12 @@ class Study:
     def report(self, trial: int, values: Mapping[int, float]) -> bool:
         """Store the metric of some finished epochs at once; False where the trial has ended."""
         return self._trials.report(self._trial_id(trial), values)
+
+    def prunes(self, trial: int) -> bool:
+        """Whether a pruner of Optuna's that the plan names stops a trial, by what is stored."""
+        pruner = PRUNERS[self.plan.pruner](self.facts.epochs)
+        study = load_study(study_name=self.name, storage=self._storage, pruner=pruner)
+        return pruner.prune(study, self._storage.get_trial(self._trial_id(trial)))
 
     def complete(self, trial: int, value: float, attributes: Mapping[str, Any]) -> bool:
         """End a trial with its last epoch's value; False where it has ended."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from clrsearch.errors import StorageError, TaskError
-from clrsearch.search import Record, Study, hopeless
+from clrsearch.search import PRUNERS, Record, Study, hopeless
 from clrsearch.storage import DATABASE_ERRORS, Patience, Slot, SlotState
 from clrsearch.training import Checkpoints, Diverged, Epoch, Identity, Interrupted, Run
 from clrsearch.worker.lease import Lease
@@ -97,8 +97,9 @@ class Attempt:
         with self._watchdog.after_epoch():
             new = self._outbox.put(epoch.number, epoch.metrics[facts.metric])
             if self._post(apart=REPORT_SECONDS):
-                self._pruned = new and self._hopeless()
-                if not self._pruned and epoch.number < facts.epochs:
+                more = epoch.number < facts.epochs
+                self._pruned = new and more and self._hopeless()
+                if more and not self._pruned:
                     self._save_in_time()
         return not self._pruned
 
@@ -134,6 +135,8 @@ class Attempt:
         if self._rivals is None:
             return False
         try:
+            if self._study.plan.pruner in PRUNERS:
+                return self._study.prunes(self._trial)
             rivals = self._rivals()
         except DATABASE_ERRORS as error:
             self._lease.doubt(error)

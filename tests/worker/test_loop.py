@@ -7,6 +7,7 @@ import shutil
 import threading
 from types import MappingProxyType
 
+import optuna
 import pytest
 import sqlalchemy as sa
 import torch
@@ -14,7 +15,7 @@ from identities import writer
 
 from clrsearch.errors import FailsHere, StudyStopped, TaskError
 from clrsearch.schedules import trace
-from clrsearch.search import Study, StudyPlan
+from clrsearch.search import PRUNERS, Study, StudyPlan
 from clrsearch.storage import SlotState, engine, open_database
 from clrsearch.storage.slots import _slots as table
 from clrsearch.tasks import load_task
@@ -670,3 +671,28 @@ def test_it_waits_for_the_slot_of_a_worker_that_went_silent(begin, monkeypatch) 
     assert study.slots.counts() == {SlotState.COMPLETE: 2}
     assert [record.slot for record in study.history.records()] == [1, 0]
     assert not study.slots.renew(lost)
+
+
+@pytest.mark.parametrize("pruner", ["median", "halving", "hyperband"])
+def test_optunas_pruners_stop_what_they_would_stop_in_a_study_of_optunas(
+    begin, monkeypatch, pruner
+) -> None:
+    monkeypatch.setattr("clrsearch.worker.attempt.REPORT_SECONDS", 0.0)
+    study, worker = begin("Noisy", trials=24, pruner=pruner, sampler="random", seeds=1)
+    worker.work()
+    records = study.history.records()
+    assert sum(record.state == "pruned" and not record.diverged for record in records) >= 3
+    alone = optuna.create_study(study_name=study.name, pruner=PRUNERS[pruner](4))
+    kept = study.traces.first("cyclic") | study.traces.first("constant")
+    for record in records:
+        trial = alone.ask()
+        spared = study.traces.of(record) in kept or record.family == "constant"
+        stopped = False
+        for epoch, value in record.values.items():
+            trial.report(value, epoch)
+            stopped = epoch < 4 and not spared and trial.should_prune()
+        assert stopped == (record.state == "pruned")
+        if record.state == "complete":
+            alone.tell(trial, record.value)
+        else:
+            alone.tell(trial, state=optuna.trial.TrialState.PRUNED)
