@@ -5,7 +5,7 @@ from clrsearch.search.confirm import judge
 from clrsearch.search.consistency import Misfit, misfits
 from clrsearch.search.finalists import finalists
 from clrsearch.search.fresh import Fresh, read_fresh
-from clrsearch.search.history import History, Record, best_first, leader
+from clrsearch.search.history import History, Record, State, best_first, leader
 from clrsearch.search.importance import LEAST as LEAST_FOR_IMPORTANCES
 from clrsearch.search.importance import importances
 from clrsearch.search.names import (
@@ -51,6 +51,7 @@ __all__ = [
     "Record",
     "Run",
     "Standing",
+    "State",
     "Study",
     "StudyPlan",
     "StudySpace",

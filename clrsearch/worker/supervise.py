@@ -12,7 +12,7 @@ from clrsearch import proposals
 from clrsearch.causes import complaint
 from clrsearch.errors import ClrsearchError, ExitCode, FailsHere, StudyStopped
 from clrsearch.launch import Command, Ended, Launcher
-from clrsearch.search import Study
+from clrsearch.search import State, Study
 from clrsearch.storage import Patience, Tolerance
 from clrsearch.worker.losses import release
 from clrsearch.worker.names import worker_name
@@ -20,7 +20,7 @@ from clrsearch.worker.names import worker_name
 POLL_SECONDS = 0.5
 LEFT_IN_ORDER = (ExitCode.DONE, ExitCode.STOPPED)
 NOT_REPLACED = (*LEFT_IN_ORDER, ExitCode.ERROR)
-EARLY_DEATHS = 5  # in a row, before a slot was claimed, and a worker's post is given up
+EARLY_DEATHS = 5  # in a row, before a trial was begun, and a worker's post is given up
 FAILING_ENDS = 3  # in a row, without a trial that did not fail, and it is given up as well
 
 
@@ -129,12 +129,14 @@ class Supervisor:
             while self._lost:
                 ended = self._lost[0]
                 name, stages = self._names[ended.index], self._study.stages()
-                successful = any(_had_success(each, name) for each in stages)
+                ends = [end for each in stages for end in _ends(each, name)]
+                successful = any(end not in ("running", "failed") for end in ends)
                 held = sum(self._release(each, ended) for each in stages)
+                lost = held and (ends or ended.code < 0)  # with a trial, or from outside
                 del self._lost[0]
                 post = self._post_of[ended.index]
                 hung = ended.code == ExitCode.HUNG  # and has opened its slot itself
-                fruitful = successful or held or hung
+                fruitful = successful or lost or hung
                 self._fruitless[post] = 0 if fruitful else self._fruitless[post] + 1
                 self._tell(ended)
                 most = FAILING_ENDS if ended.code == ExitCode.FAILS_HERE else EARLY_DEATHS
@@ -192,11 +194,9 @@ class Supervisor:
                 signal.signal(number, handler)
 
 
-def _had_success(stage: Study, worker: str) -> bool:
-    """Whether a trial has ended in the worker's hands, and has not failed."""
-    records = stage.history.records()
-    ends = [each.state for each in records if each.worker == worker]
-    return any(end not in ("running", "failed") for end in ends)
+def _ends(stage: Study, worker: str) -> list[State]:
+    """How the trials in the worker's hands have ended, if they have."""
+    return [each.state for each in stage.history.records() if each.worker == worker]
 
 
 def _last_words(ended: Ended) -> str:

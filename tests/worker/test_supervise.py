@@ -132,6 +132,13 @@ def test_who_dies_before_it_works_is_given_up(study) -> None:
         supervisor(study, "import os; os.kill(os.getpid(), 9)").watch()
 
 
+def test_who_crashes_with_a_slot_before_its_trial_begins_is_given_up(study) -> None:
+    program = CRASH.replace("    trial = slot.trial\n", "    sys.exit('no proposal')\n")
+    with pytest.raises(ClrsearchError, match=r"3 trials are left.*with code 1 \(no proposal\)"):
+        supervisor(study, program).watch()
+    assert len(started) == 5
+
+
 def test_an_error_that_another_would_meet_as_well_is_told_at_once(study) -> None:
     program = "import sys; print('clrsearch: no room', file=sys.stderr); sys.exit(2)"
     said = r"ended with code 2 \(no room\): the same call goes on"
@@ -152,7 +159,7 @@ def test_a_success_in_between_lets_it_be_replaced_again(study) -> None:
     program = CLAIM.replace(
         "        slots.finish(slot, SlotState.COMPLETE)\n",
         "        study = Study(database, 'mine')\n"
-        "        first = study.space.first('cyclic')[0]\n"
+        "        first = study.space.first(slot.family)[0]\n"
         "        trial = study.begin(slot, first, {'worker': name, 'device': 'cpu'})\n"
         "        if slot.number == 1: study.complete(trial, 0.5, {})\n"
         "        else: study.fail(trial, {'error': 'no luck', 'final': True})\n"
