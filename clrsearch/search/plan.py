@@ -312,6 +312,9 @@ def settings(plan: StudyPlan) -> list[str]:
     """
     aside = {"task", "trials", "confirm"}
     content = plan.model_dump(mode="json", exclude_defaults=True, exclude=aside)
+    content.pop("allocation", None)
+    if ("families" in content) == (plan.allocation == "led"):  # not as named families imply
+        content["allocation"] = plan.allocation
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in _flat(content)]
 
 

@@ -36,9 +36,7 @@ def server(postgresql, monkeypatch) -> StorageUrl:
 
 
 def begin(url, task_dir, **keys) -> None:
-    plan = StudyPlan(
-        **({"families": ("cyclic",), "task": "tiny.py:Tiny", "trials": 3, "confirm": ALONE} | keys)
-    )
+    plan = StudyPlan(**({"task": "tiny.py:Tiny", "trials": 3, "confirm": ALONE} | keys))
     facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
     with open_database(url, create=True) as database:
         Study.create(database, "mine", plan, facts, service.versions(task_dir))
@@ -140,7 +138,7 @@ def test_more_workers_than_trials_are_clipped(clrsearch, server, task_dir) -> No
 
 
 def test_a_confirmation_that_follows_needs_workers_too(clrsearch, server, task_dir) -> None:
-    begin(server, task_dir, confirm=ConfirmPlan(top=1, seeds=5))
+    begin(server, task_dir, families=("cyclic",), confirm=ConfirmPlan(top=1, seeds=5))
     launch = ("launch", "ray", "mine", "--dry-run", "--workers", "12")
     assert clrsearch(*launch)[2] == "10 trials are left: 10 workers instead of 12\n"
 

@@ -40,26 +40,26 @@ def test_best_prints_a_file_that_runs(study, clrsearch) -> None:
     namespace: dict = {}
     exec(out, namespace)
     assert namespace["EPOCHS"] == 4
-    assert f"mine, trial {study.leader.number}" in out
+    assert f"mine, trial {study.recommended.number}" in out
 
 
 @pytest.mark.parametrize(("format", "read"), [("json", json.loads), ("toml", tomllib.loads)])
 def test_best_prints_values(format, read, study, clrsearch) -> None:
     _, out, _ = clrsearch("best", "mine", "--format", format)
     values = read(out)
-    assert values["trial"] == study.leader.number
-    assert values["family"] == study.leader.family
-    assert values["metrics"]["error"] == study.leader.value
+    assert values["trial"] == study.recommended.number
+    assert values["family"] == study.recommended.family
+    assert values["metrics"]["error"] == study.recommended.value
     assert values["values"] == dict(service.best("mine").values)
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_best_prints_every_format(format, study, clrsearch) -> None:
     code, out, errors = clrsearch("best", "mine", "--format", format)
-    refused = format == "timm" and study.leader.family == "cyclic"
+    refused = format == "timm" and study.recommended.family == "cyclic"
     assert code == (2 if refused else 0)
     assert ("--format torch can" in errors) == refused
-    said = "step,rate" if format == "table" else f"mine, trial {study.leader.number}"
+    said = "step,rate" if format == "table" else f"mine, trial {study.recommended.number}"
     assert (said in out) != refused
 
 
@@ -99,7 +99,7 @@ def test_list_and_show(study, clrsearch) -> None:
     _, out, _ = clrsearch("show", "mine", "--json")
     trials = [json.loads(line) for line in out.splitlines()]
     assert [trial["trial"] for trial in trials] == list(range(11))
-    leader = study.leader
+    leader = study.recommended
     assert trials[leader.number]["value"] == leader.value
     assert trials[leader.number]["params"] == dict(leader.params)
 
@@ -138,11 +138,11 @@ def test_a_watch_is_not_drawn_into_a_file(study, clrsearch) -> None:
 
 
 def test_show_a_trial_epoch_by_epoch(study, clrsearch) -> None:
-    code, out, _ = clrsearch("show", "mine", str(study.leader.number))
+    code, out, _ = clrsearch("show", "mine", str(study.recommended.number))
     assert code == 0
     rows = [line.split() for line in out.splitlines()[-4:]]
     assert [row[0] for row in rows] == ["1", "2", "3", "4"]
-    assert [row[2] for row in rows] == [f"{v:.4g}" for v in study.leader.values.values()]
+    assert [row[2] for row in rows] == [f"{v:.4g}" for v in study.recommended.values.values()]
     code, _, errors = clrsearch("show", "mine", "99")
     assert (code, errors) == (2, "clrsearch: mine has no trial 99; it has 0 to 10\n")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter
 
 import pytest
 
 from clrsearch.errors import PlanError
 from clrsearch.schedules import FAMILIES
-from clrsearch.search import StudyPlan, differences, load_plan
+from clrsearch.search import StudyPlan, differences, load_plan, settings
 
 
 def written(tmp_path, text: str):
@@ -68,7 +69,7 @@ def test_a_plan_survives_the_database() -> None:
         ('families = ["cyclical"]', "no family 'cyclical'; did you mean cyclic"),
         ("families = []", "families: must not be empty"),
         ('baseline = "konstant"', "no family 'konstant'; did you mean constant"),
-        ('pruner = "median"', "pruner: .*'lenient' or 'none', not 'median'"),
+        ('pruner = "mean"', "pruner: .*'lenient', 'none', .* or 'hyperband', not 'mean'"),
         ('direction = "down"', "direction: .*'minimize' or 'maximize', not 'down'"),
         ("[bounds]\ncyclik.max_lr = 1", "bounds.cyclik: .*did you mean cyclic"),
         ("[bounds]\ncyclic = 3", "bounds.cyclic: must be a table, not 3"),
@@ -193,3 +194,30 @@ def test_a_plan_that_was_stored_without_a_command_line_has_none() -> None:
     stored = load_plan(None).model_dump(mode="json")
     del stored["args"]
     assert differences(StudyPlan.model_validate(stored), load_plan(None)) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"families": ["cyclic"]},
+        {"families": ["cyclic", "linear"], "allocation": "led"},
+        {"allocation": "equal"},
+        {"sampler": "tpe", "seeds": 1, "bounds.cyclic.max_lr": [0.01, 1.0]},
+    ],
+)
+def test_the_settings_of_a_plan_make_it_again(changes) -> None:
+    plan = load_plan(None, changes)
+    read = [tomllib.loads(each) for each in settings(plan)]
+    again = load_plan(None, {key: value for each in read for key, value in flat(each)})
+    assert again == plan
+    assert len(settings(plan)) == len(changes)
+
+
+def flat(content, above="") -> list:
+    """Values by dotted key."""
+    found = []
+    for key, value in content.items():
+        inner = isinstance(value, dict)
+        found += flat(value, f"{above}{key}.") if inner else [(above + key, value)]
+    return found
