@@ -26,7 +26,7 @@ from clrsearch.search.plan import (
     require_plan,
     settings,
 )
-from clrsearch.search.posterior import beliefs, expected_of
+from clrsearch.search.posterior import alike, beliefs, expected_of
 from clrsearch.search.pruner import PRUNERS, hopeless
 from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
 from clrsearch.search.sampler import quiet, suggest
@@ -56,6 +56,7 @@ __all__ = [
     "StudyPlan",
     "StudySpace",
     "Verdict",
+    "alike",
     "beliefs",
     "best_first",
     "budget",

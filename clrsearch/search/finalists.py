@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 
 from clrsearch.errors import StudyError
 from clrsearch.search.history import Record, best_first
@@ -21,13 +20,15 @@ def finalists(
     baseline: str,
     direction: Direction,
     trace_of: Callable[[Record], int],
+    alike: Callable[[Record, Record], bool] = lambda one, other: False,
     expected: Mapping[int, float] | None = None,
     deviation: Mapping[int, float] | None = None,
 ) -> list[Record]:
     """Who is confirmed: the best complete trial of each family, then the next best.
 
     So many that there are ``top`` of them besides the baseline's, or one per family if these are
-    more. No schedule is confirmed twice: ``trace_of`` numbers the traces.
+    more. No schedule is confirmed twice: ``trace_of`` numbers the traces. Nor is one that is
+    ``alike`` another finalist, unless it is the best of its family: it would do as well.
 
     ``expected`` are posterior means by trial and ``deviation`` their standard deviations: with
     these the trials are ranked by what is expected of them, those that are not credibly the best
@@ -49,13 +50,18 @@ def finalists(
     if expected:
         rivals = [each for each in firsts if each.family != baseline]
         firsts = rivals[:top] + [each for each in firsts if each.family == baseline]
-    chosen = {record.number for record in firsts}
-    others = (
-        each.number for each in ranked if each.number not in chosen and each.family != baseline
-    )
+    chosen = list(firsts)
     room = top - sum(each.family != baseline for each in firsts)
-    chosen |= set(islice(others, max(room, 0)))
-    return [record for record in ranked if record.number in chosen]
+    for record in ranked:
+        if room < 1:
+            break
+        if record.family == baseline or record in chosen:
+            continue
+        if not any(alike(record, each) for each in chosen):
+            chosen.append(record)
+            room -= 1
+    numbers = {record.number for record in chosen}
+    return [record for record in ranked if record.number in numbers]
 
 
 def _credible(

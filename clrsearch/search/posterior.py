@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial.distance import pdist
 
 from clrsearch.search.features import Points
 from clrsearch.search.history import Record, telling
 from clrsearch.search.plan import ANY, StudyPlan
 from clrsearch.search.space import StudySpace
-from clrsearch.search.surrogate import Runs, Surrogate, SurrogateError
+from clrsearch.search.surrogate import Runs, Surrogate, SurrogateError, matern
 from clrsearch.search.traces import Traces
 from clrsearch.tasks import Direction
 
+ALIKE = 0.99  # the prior correlation of what two schedules score
 TOLD = 500  # trials that the surrogate sees at most
 UNDER_WAY = 200  # and running ones
 
@@ -87,6 +89,12 @@ def expected_of(
     if any(each.number not in believed for each in finalists):
         return None
     return {each.number: believed[each.number].mean for each in finalists}
+
+
+def alike(one: Record, other: Record, searched: Searched) -> bool:
+    """Whether two schedules are so much alike that hardly more can be said of one than of both."""
+    points = searched.points.of_records([one, other])
+    return float(matern(pdist(points))[0]) > ALIKE
 
 
 def beliefs(

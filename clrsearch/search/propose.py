@@ -15,7 +15,7 @@ import numpy as np
 from clrsearch.schedules import Value
 from clrsearch.search.candidates import draw, neighbour
 from clrsearch.search.history import Record
-from clrsearch.search.plan import ANY
+from clrsearch.search.plan import ANY, LED
 from clrsearch.search.posterior import Searched, posterior
 from clrsearch.search.sampler import suggest
 from clrsearch.search.surrogate import FEWEST, Surrogate, SurrogateError
@@ -65,7 +65,7 @@ def propose(
             return _new(ranked, searched.traces, known)
         except SurrogateError as error:
             fallback = str(error)
-    drawn = _at_random(label, searched, generator)
+    drawn = _at_random(label, rank, searched, generator)
     return replace(_new(drawn, searched.traces, known), fallback=fallback)
 
 
@@ -121,11 +121,15 @@ def _candidates(
 
 
 def _at_random(
-    label: str, searched: Searched, generator: np.random.Generator
+    label: str, rank: int, searched: Searched, generator: np.random.Generator
 ) -> Iterator[Schedule]:
-    families = searched.families(label)
+    """Random values of a family; where any will do, of those that have no slots of their own.
+
+    They take turns, so that each is tried.
+    """
+    families = [each for each in searched.families(label) if each != LED or label == LED]
+    family = families[rank % len(families)]
     for _ in range(REDRAWN):
-        family = families[generator.integers(len(families))]
         yield family, draw(searched.space.families[family], generator)
 
 

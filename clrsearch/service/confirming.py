@@ -10,6 +10,7 @@ from clrsearch.search import (
     Record,
     Run,
     Study,
+    alike,
     beliefs,
     budget,
     every_run,
@@ -96,6 +97,7 @@ def _finalists(study: Study, sibling: Study | None, records: Sequence[Record]) -
         baseline=plan.baseline,
         direction=study.facts.direction,
         trace_of=study.traces.of,
+        alike=lambda one, other: alike(one, other, study.searched),
         expected={number: each.mean for number, each in believed.items()},
         deviation=deviation,
     )

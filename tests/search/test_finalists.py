@@ -120,3 +120,18 @@ def test_upwards_much_is_expected_of_the_best() -> None:
         deviation=dict.fromkeys(EXPECTED, 0.001),
     )
     assert numbers(found) == [4]
+
+
+def test_of_schedules_that_are_alike_one_is_confirmed_but_each_familys_best_is() -> None:
+    def near(one, other) -> bool:
+        return {one.number, other.number} in ({2, 3}, {3, 6})
+
+    found = finalists(
+        SEARCHED,
+        top=9,
+        baseline="constant",
+        trace_of=by_values,
+        alike=near,
+        direction="minimize",
+    )
+    assert numbers(found) == [3, 1, 0, 6]

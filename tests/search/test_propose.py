@@ -12,7 +12,7 @@ from clrsearch.search import build_space, load_plan
 from clrsearch.search.candidates import draw
 from clrsearch.search.features import Points
 from clrsearch.search.plan import ANY
-from clrsearch.search.posterior import Searched, beliefs, posterior
+from clrsearch.search.posterior import Searched, alike, beliefs, posterior
 from clrsearch.search.propose import propose
 from clrsearch.search.traces import Traces
 from clrsearch.tasks import TaskFacts
@@ -74,8 +74,9 @@ def test_smiths_settings_come_first_and_once() -> None:
 
 def test_before_enough_is_told_any_family_is_drawn() -> None:
     about = searched()
-    found = [propose(ANY, slot, trials(about, 5), about, seed=slot) for slot in range(60)]
-    assert {each.family for each in found} == set(about.plan.families)
+    others = [each for each in about.plan.families if each != "cyclic"]
+    found = [propose(ANY, rank, trials(about, 5), about, seed=rank) for rank in range(18)]
+    assert [each.family for each in found] == others * 2
     assert not any(each.fallback for each in found)
 
 
@@ -196,3 +197,17 @@ def test_the_luckiest_trial_is_not_believed(direction) -> None:
 def test_of_too_few_trials_nothing_is_believed() -> None:
     about = searched()
     assert beliefs(trials(about, 2), (), about) == {}
+
+
+def test_what_ends_a_little_lower_is_alike_and_what_is_twice_as_high_is_not() -> None:
+    about = searched()
+    values = {"max_lr": 0.1, "pct_start": 0.3, "div_factor": 25.0, "anneal_strategy": "cos"}
+    values |= {"final_div_factor": 1e4, "cycle_momentum": False}
+    changes = [{}, {"final_div_factor": 3e4}, {"max_lr": 0.2}, {"pct_start": 0.5}]
+    one, lower, higher, later = (
+        make_record(1.0, number=number, family="onecycle", params=values | change)
+        for number, change in enumerate(changes)
+    )
+    assert alike(one, lower, about)
+    assert not alike(one, higher, about)
+    assert not alike(one, later, about)
