@@ -79,13 +79,14 @@ def test_a_finished_study(url, task_dir) -> None:
     work(task_dir, trials=8)
     page = page_of(url)
     text = text_of(page)
-    leader = service.best("mine").trial
+    leader = service.show("mine").snapshot.leader
     assert f"trial {leader.number}) leads with error" in text
     assert "clrsearch confirm mine tells whether it is better" in text
     assert "8 of 8 trials done" in text
     assert "2026-01-01 12:00:00 UTC" in text
-    assert service.best("mine").code in "".join(Parsed(page).texts)
-    assert f"clrsearch replay mine {leader.number}" in text
+    best = service.best("mine")
+    assert best.code in "".join(Parsed(page).texts)
+    assert f"clrsearch replay mine {best.trial.number}" in text
     assert page.count("<tr") >= 9
 
 
