@@ -61,6 +61,8 @@ def main() -> None:
                     "run",
                     "--task",
                     "digits",
+                    "--set",
+                    'families=["cyclic"]',
                     "--no-confirm",
                     "--trials",
                     asked.trials,
