@@ -123,8 +123,9 @@ class StudyPlan(BaseModel):
     ``range_test`` the rates are searched within what a range test finds.
     ``sampler`` proposes: the surrogate over all families, or one of Optuna's for each of them.
     ``allocation`` says how the trials are shared among the families: ``led`` by the surrogate, or
-    ``equal``, as they are among families that are named. Trials begin from so many ``seeds`` in
-    turn; the runs of one seed share their first weights and the order of the data.
+    ``equal``, as they are among families that are named and by Optuna's samplers. Trials begin from
+    so many ``seeds`` in turn; the runs of one seed share their first weights and the order of the
+    data.
     ``precision`` is in what numbers the model computes, see :mod:`clrsearch.training.precision`.
     ``args`` is the command line that the task's file finds, as one would type it in a shell.
     ``manual`` are the rates of the family of that name. ``trials`` counts slots: the retry of a
@@ -159,8 +160,8 @@ class StudyPlan(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _families_that_are_named_are_compared(cls, content: Any) -> Any:
-        if isinstance(content, dict) and "families" in content:
+    def _shares_are_equal_unless_the_surrogate_leads(cls, content: Any) -> Any:
+        if isinstance(content, dict) and _implies_equal_shares(content):
             return {"allocation": "equal", **content}
         return content
 
@@ -199,8 +200,7 @@ class StudyPlan(BaseModel):
 
     def _label(self, place: int) -> str:
         """What the slot at a place is for, among those that are not the baseline's."""
-        led = self.allocation == "led" and self.sampler == "surrogate" and len(self.families) > 1
-        if not led:
+        if self.allocation == "equal" or len(self.families) == 1:
             return self.families[place % len(self.families)]
         kept = LED in self.families and place % LED_EVERY in LED_PLACES
         return LED if kept else ANY
@@ -209,6 +209,11 @@ class StudyPlan(BaseModel):
     def searched(self) -> tuple[str, ...]:
         """The families that get slots, the baseline included."""
         return tuple(dict.fromkeys((*self.families, self.baseline)))
+
+
+def _implies_equal_shares(content: Mapping[str, Any]) -> bool:
+    """Whether the families have equal shares of a plan that says nothing of it."""
+    return "families" in content or content.get("sampler", "surrogate") != "surrogate"
 
 
 def load_plan(path: Path | None, changes: Mapping[str, Any] | None = None) -> StudyPlan:
@@ -237,6 +242,11 @@ def require_plan(plan: StudyPlan) -> None:
         PlanError: naming the key.
     """
     _require_families(plan)
+    if plan.allocation == "led" and plan.sampler != "surrogate":
+        raise PlanError(
+            "allocation: only the surrogate can lead from family to family; with "
+            f"sampler={plan.sampler} it is equal"
+        )
     _require_bounds(plan)
     _require_rates(plan)
 
@@ -313,7 +323,7 @@ def settings(plan: StudyPlan) -> list[str]:
     aside = {"task", "trials", "confirm"}
     content = plan.model_dump(mode="json", exclude_defaults=True, exclude=aside)
     content.pop("allocation", None)
-    if ("families" in content) == (plan.allocation == "led"):  # not as named families imply
+    if _implies_equal_shares(content) == (plan.allocation == "led"):
         content["allocation"] = plan.allocation
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in _flat(content)]
 

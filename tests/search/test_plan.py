@@ -221,3 +221,9 @@ def flat(content, above="") -> list:
         inner = isinstance(value, dict)
         found += flat(value, f"{above}{key}.") if inner else [(above + key, value)]
     return found
+
+
+def test_only_the_surrogate_leads() -> None:
+    assert load_plan(None, {"sampler": "gp"}).allocation == "equal"
+    with pytest.raises(PlanError, match=r"allocation: only the surrogate can lead .*sampler=tpe"):
+        load_plan(None, {"sampler": "tpe", "allocation": "led"})
