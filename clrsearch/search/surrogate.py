@@ -9,13 +9,15 @@ chapters 2 and 5.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, stats
 from scipy.spatial.distance import cdist
+from threadpoolctl import ThreadpoolController
 
 Array = NDArray[np.float64]
 Numbers = NDArray[np.int64]
@@ -27,6 +29,21 @@ FITTED = 200  # runs at most by which the scales are chosen
 JITTER = 1e-8
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # on the scales that the data may change
 DOUBT = math.log(4)  # standard deviation of the prior on the logarithm of each of these factors
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_LIBRARIES = ThreadpoolController()
+
+
+def one_thread(compute: Callable[P, T]) -> Callable[P, T]:
+    """Let a function compute with one BLAS thread.
+
+    With a worker for each core, more threads for such small matrices wait for each other: seconds
+    in place of a tenth of one.
+    """
+    limited: Callable[P, T] = _LIBRARIES.wrap(limits=1, user_api="blas")(compute)
+    return limited
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +120,7 @@ class Squash:
 class Surrogate:
     """The posterior over the surface f, given what some runs have scored."""
 
+    @one_thread
     def __init__(
         self,
         told: Runs,
@@ -134,15 +152,18 @@ class Surrogate:
             self._doubts = np.concatenate([self._doubts, doubts])
         self._condition(told.then(pruned), running)
 
+    @one_thread
     def mean(self, points: Array) -> Array:
         """The expected score of each point, over seeds, in the scores' own units."""
         return self.squash.undo(self._mean(points))
 
+    @one_thread
     def deviation(self, points: Array) -> Array:
         """How unsure that is: one standard deviation, in the scores' own units."""
         mean, deviation = self._mean(points), np.sqrt(np.diag(self._covariance(points)))
         return (self.squash.undo(mean + deviation) - self.squash.undo(mean - deviation)) / 2
 
+    @one_thread
     def draw(self, points: Array, generator: np.random.Generator) -> Array:
         """One surface drawn from the posterior, at the points; squashed, so only ranks count."""
         root = _root(self._covariance(points))
