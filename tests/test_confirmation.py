@@ -96,11 +96,11 @@ def test_the_chosen_one_is_what_best_gives_and_list_shows(url, task_dir, capsys)
     assert json.loads(capsys.readouterr().out)["recommended"] == best.trial.number
 
 
-def test_without_it_the_leader_is(url, task_dir) -> None:
+def test_without_it_what_is_expected_to_be_best_is_used(url, task_dir) -> None:
     now = work_here(task_dir, confirm=ConfirmPlan(enabled=False))
     assert now.confirmed is None
     best = service.best("mine")
-    assert (best.verdict, best.trial.number) == (None, now.leader.number)
+    assert (best.verdict, best.trial.number) == (None, now.expected_best.number)
     assert "on one seed, expected to be the best of the search" in best.code
 
 
