@@ -80,14 +80,18 @@ def marks(standing: Standing, found: Confirmed, *, before: str = "") -> str:
 
 
 def worth(now: Snapshot) -> str:
-    """What the recommended schedule is worth in epochs of the baseline, where that is known."""
-    found = now.confirmed
-    if found is None or found.reached is None:
+    """What the recommended schedule is worth beside the baseline, where that is known."""
+    found, verdict = now.confirmed, now.verdict
+    if found is None or found.reached is None or found.baseline is None or verdict is None:
         return ""
-    return (
-        f"It reaches after {found.reached} of {now.epochs} epochs what {now.baseline_family} "
-        f"(trial {found.baseline}) ends at."
+    baseline, p = (
+        f"{now.baseline_family} (trial {found.baseline}",
+        verdict.standing(found.baseline).p,
     )
+    reaches = f"reaches after {found.reached} of {now.epochs} epochs what"
+    if p is None or found.baseline in verdict.undecided:
+        return f"It {reaches} {baseline}) ends at."
+    return f"It beats {baseline}; p = {p:.2g}) and {reaches} that ends at."
 
 
 def groups(record: Record) -> str:
