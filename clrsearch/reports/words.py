@@ -84,10 +84,8 @@ def worth(now: Snapshot) -> str:
     found, verdict = now.confirmed, now.verdict
     if found is None or found.reached is None or found.baseline is None or verdict is None:
         return ""
-    baseline, p = (
-        f"{now.baseline_family} (trial {found.baseline}",
-        verdict.standing(found.baseline).p,
-    )
+    p = verdict.standing(found.baseline).p
+    baseline = f"{now.baseline_family} (trial {found.baseline}"
     reaches = f"reaches after {found.reached} of {now.epochs} epochs what"
     if p is None or found.baseline in verdict.undecided:
         return f"It {reaches} {baseline}) ends at."
