@@ -33,7 +33,9 @@ class Searched:
 
     def families(self, label: str) -> tuple[str, ...]:
         """The families that a slot with this label may try."""
-        return self.plan.families if label == ANY else (label,)
+        if label != ANY:
+            return (label,)
+        return tuple(each for each in self.plan.families if self.space.is_formula(each))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +52,12 @@ class Belief:
 def posterior(records: Sequence[Record], runs: Sequence[Record], searched: Searched) -> Surrogate:
     """What the search's ``records`` tell of all schedules, and the ``runs`` of its confirmation.
 
+    Schedules by a function of the user's are left out.
+
     Raises:
         SurrogateError: too few trials are complete.
     """
+    records = [record for record in records if searched.space.is_formula(record.family)]
     some = telling(records, searched.direction, most=TOLD)
     by_number = {record.number: record for record in records}
     confirmed = [
@@ -93,6 +98,8 @@ def expected_of(
 
 def alike(one: Record, other: Record, searched: Searched) -> bool:
     """Whether two schedules are so much alike that hardly more can be said of one than of both."""
+    if not all(searched.space.is_formula(each.family) for each in (one, other)):
+        return False
     points = searched.points.of_records([one, other])
     return float(matern(pdist(points))[0]) > ALIKE
 
@@ -104,7 +111,8 @@ def beliefs(
 
     ``runs`` are those of the confirmation.
     """
-    complete = [record for record in records if record.state == "complete"]
+    known = [record for record in records if searched.space.is_formula(record.family)]
+    complete = [record for record in known if record.state == "complete"]
     try:
         surrogate = posterior(records, runs, searched)
     except SurrogateError:

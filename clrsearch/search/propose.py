@@ -47,14 +47,16 @@ def propose(
     """The trial for a slot with a ``label``, a family's name or ANY, after ``rank`` others like it.
 
     ``records`` are the trials of all other slots. The same arguments give the same proposal.
-    Nothing is tried twice while there is something new to be found.
+    Nothing is tried twice while there is something new to be found. Rates by a function of the
+    user's are left to TPE.
     """
     known = {searched.traces.of(record) for record in records}
     if label != ANY:
         first = list(searched.traces.first(label).items())[rank:]
         if first and first[0][0] not in known:
             return Proposal(family=label, params=first[0][1])
-    if searched.plan.sampler != "surrogate":
+    by_function = label != ANY and not searched.space.is_formula(label)
+    if searched.plan.sampler != "surrogate" or by_function:
         return _by_optuna(label, records, searched, known, seed)
     generator = np.random.default_rng(seed)
     told = sum(record.state in ("complete", "pruned") for record in records)
@@ -77,7 +79,7 @@ def _by_optuna(
         searched.space.families[label],
         direction=searched.direction,
         seed=seed,
-        sampler=searched.plan.sampler,
+        sampler="tpe" if searched.plan.sampler == "surrogate" else searched.plan.sampler,
         tried=lambda params: searched.traces.number(label, params) in known,
     )
     return Proposal(family=label, params=params)

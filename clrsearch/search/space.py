@@ -53,6 +53,10 @@ class StudySpace:
         except (LookupError, TypeError) as error:
             raise ScheduleError(f"no schedule {family} of {dict(params)}: {error}") from error
 
+    def is_formula(self, family: str) -> bool:
+        """Whether the family's rates are no function of the user's, which is not always loaded."""
+        return family != Manual.family or not isinstance(self.setting.manual, str)
+
     def first(self, family: str) -> tuple[Mapping[str, Value], ...]:
         """The settings of a family that are tried before anything is sampled.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 
-from clrsearch.schedules import Manual, Schedule, Trace, Value, trace
+from clrsearch.schedules import Schedule, Trace, Value, trace
 from clrsearch.search.history import Record
 from clrsearch.search.space import StudySpace
 from clrsearch.tasks import TaskFacts
@@ -47,8 +47,8 @@ class Traces:
         values = (family, frozenset(params.items()))
         if values not in self._of_values:
             new = len(self._of_values)
-            by_function = family == Manual.family and isinstance(self._space.setting.manual, str)
-            self._of_values[values] = new if by_function else self._compared(family, params, new)
+            formula = self._space.is_formula(family)
+            self._of_values[values] = self._compared(family, params, new) if formula else new
         return self._of_values[values]
 
     def first(self, family: str) -> Mapping[int, Mapping[str, Value]]:

@@ -211,3 +211,18 @@ def test_what_ends_a_little_lower_is_alike_and_what_is_twice_as_high_is_not() ->
     assert alike(one, lower, about)
     assert not alike(one, higher, about)
     assert not alike(one, later, about)
+
+
+def test_a_function_of_the_users_is_neither_called_nor_waited_for() -> None:
+    about = searched(families=["manual", "linear"], manual="mine.py:rate")
+    told = trials(searched(families=["linear"]), 20)
+    by_hand = [
+        make_record(0.1 * scale, number=20 + scale, family="manual", params={"scale": float(scale)})
+        for scale in range(1, 4)
+    ]
+    found = propose("manual", 9, [*told, *by_hand], about, seed=1)
+    assert (found.family, list(found.params)) == ("manual", ["scale"])
+    assert found == propose("manual", 9, [*told, *by_hand], about, seed=1)
+    assert propose("linear", 9, [*told, *by_hand], about, seed=1).family == "linear"
+    assert beliefs([*told, *by_hand], (), about).keys() == {each.number for each in told}
+    assert not alike(*by_hand[:2], about)
