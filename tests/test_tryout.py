@@ -64,7 +64,7 @@ def test_what_is_found_there_is_what_is_found_here(folder, tiny) -> None:
         assert there.facts == probe(tiny, device=find_device("cpu"))
         function = there.rate_function(there.facts)
         assert [function(step, 4) for step in (0, 1, 15)] == [0.1, 0.05, 0.1 / 16]
-        there.require_space(there.facts)
+        there.require_space(there._plan, there.facts)
         assert there.devices(3, slots=2) == ["cpu", "cpu"]
         assert len(there.range_test(there.facts).training) == 3
         child = there._child
@@ -100,7 +100,7 @@ def test_errors_come_out_as_they_were_raised(folder) -> None:
     keys = {"families": ("manual",), "baseline": "manual", "manual": "mine.py:falling"}
     message = r"manual does not fit: .*not 0 as at step 3"
     with tryout(folder, "tiny.py:Tiny", **keys) as there, pytest.raises(PlanError, match=message):
-        there.require_space(there.facts)
+        there.require_space(there._plan, there.facts)
 
 
 def command(*arguments: str, cwd) -> subprocess.Popen[str]:

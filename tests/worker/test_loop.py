@@ -271,7 +271,7 @@ def test_the_curves_of_a_very_long_trial_are_not_stored(begin, url) -> None:
     worker._claims.next = lambda stay: next(slots)
     worker.work()
     stored = optuna.load_study(study_name="mine", storage=url.reveal()).trials[0].user_attrs
-    assert stored.keys() == {"slot", "family", "worker", "device"}
+    assert stored.keys() == {"slot", "family", "seed_index", "worker", "device"}
 
 
 def test_a_stopped_study_lets_no_worker_in(begin) -> None:
