@@ -44,6 +44,7 @@ _MYSQL = {
     *(2002, 2003, 2006, 2013, 2055, 4031),  # the same, seen from here
     *(1040, 1129, 1135, 1203, 1226),  # too many connections, queries or broken connections
     *(1021, 1037, 1038, 1041, 1114, 1637),  # out of disk, memory or transactions
+    *range(1, 31),  # the server's own temporary files: lost, unreadable, no space for them
     *(1020, 1180, 1205, 1206, 1213, 3101, 3572),  # locks, deadlocks, conflicts between nodes
     *(1317, 1969, 3024),  # a statement that was cancelled or took too long
     *(1047, 3032, 3100, 3168),  # a node that is joining or offline

@@ -116,6 +116,11 @@ def test_a_connection_that_the_server_ends_is_an_outage(postgresql) -> None:
     assert is_outage(caught.value)
 
 
+def test_a_temporary_file_that_the_server_loses_is_an_outage(mysql) -> None:
+    error = error_of(mysql.reveal(), "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 6")  # EE_DELETE
+    assert is_outage(error)
+
+
 def test_a_lock_that_is_held_is_an_outage(url) -> None:
     with (
         engine_of(url, timeout=0.1) as engine,
