@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from replay import before, now, stock, strategies
+from replay import before, fit, now, stock, strategies
 from replay.play import Game, Modelled, Pool
 from replay.record import space_of
 from replay.report import report
@@ -26,6 +26,7 @@ from replay.tasks import TASKS
 KINDS = {"pool": Pool, "surface": Modelled}
 STRATEGIES: dict[str, Strategy] = {
     "now": now.strategy(),
+    "now, lengths of the other tasks": now.strategy(lengths=fit.without),
     "now, one seed": now.strategy(seeds=1),
     "now, never pruned": now.strategy(pruner="none"),
     "before": before.all_families,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ from clrsearch.schedules import Constant
 from clrsearch.search import (
     Record,
     StudyPlan,
+    alike,
     beliefs,
     budget,
     expected_of,
@@ -21,7 +22,7 @@ from clrsearch.search import (
     judge,
     next_runs,
 )
-from clrsearch.search.features import Points
+from clrsearch.search.features import LENGTHS, Array, Points
 from clrsearch.search.plan import BASELINE_EVERY, ConfirmPlan
 from clrsearch.search.posterior import Searched
 from clrsearch.search.propose import propose
@@ -30,8 +31,16 @@ from replay.play import FRESH_SEEDS, SEARCH_SEEDS, Game, Schedule
 from replay.strategies import Log, Strategy
 
 
-def strategy(seeds: int = SEARCH_SEEDS, pruner: str = "lenient", share: float = 0.25) -> Strategy:
-    """The search with these settings of a plan; all others are the default."""
+def strategy(
+    seeds: int = SEARCH_SEEDS,
+    pruner: str = "lenient",
+    share: float = 0.25,
+    lengths: Callable[[str], Array] = lambda name: LENGTHS,
+) -> Strategy:
+    """The search with these settings of a plan; all others are the default.
+
+    ``lengths`` are those of the surrogate's features, by a task's name.
+    """
 
     def play(game: Game, rng: np.random.Generator) -> Schedule:
         plan = StudyPlan(
@@ -40,7 +49,7 @@ def strategy(seeds: int = SEARCH_SEEDS, pruner: str = "lenient", share: float = 
             pruner=pruner,
             confirm=ConfirmPlan(share=share),
         )
-        search = Search(game, plan, rng)
+        search = Search(game, plan, rng, lengths(game.name))
         search.run()
         return search.confirm()
 
@@ -54,6 +63,7 @@ class Search:
     game: Game
     plan: StudyPlan
     rng: np.random.Generator
+    lengths: Array
     searched: Searched = field(init=False)
     log: Log = field(default_factory=Log)
 
@@ -62,7 +72,7 @@ class Search:
             plan=self.plan,
             space=self.game.space,
             traces=Traces(self.game.space, self.game.facts),
-            points=Points(self.game.space),
+            points=Points(self.game.space, self.lengths),
             direction="minimize",
         )
 
@@ -107,6 +117,7 @@ class Search:
             baseline=self.plan.baseline,
             direction="minimize",
             trace_of=self.searched.traces.of,
+            alike=lambda one, other: alike(one, other, self.searched),
             expected={number: each.mean for number, each in believed.items()},
             deviation={number: each.deviation for number, each in believed.items()},
         )

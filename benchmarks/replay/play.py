@@ -56,6 +56,7 @@ class Outcome:
 class Task(Protocol):
     """A recorded task: how to run schedules on it, and what they are worth."""
 
+    name: str
     facts: TaskFacts
     space: StudySpace
     seeds: int
@@ -74,7 +75,8 @@ class Pool:
     """Recorded schedules only: what is proposed becomes the nearest of its family not yet run."""
 
     def __init__(self, table: Table, space: StudySpace) -> None:
-        self.facts, self.space, self.seeds = table.facts, space, table.values.shape[1]
+        self.name, self.facts, self.space = table.name, table.facts, space
+        self.seeds = table.values.shape[1]
         self._table = table
         self._bounded = bounded(table.values)[:, :, -1]  # (schedules, seeds)
         self._curves = np.stack([curve(space.build(*each), space) for each in table.schedules])
@@ -116,7 +118,8 @@ class Modelled:
     """Any schedule, scored by the surface."""
 
     def __init__(self, table: Table, space: StudySpace) -> None:
-        self.facts, self.space, self.seeds = table.facts, space, table.values.shape[1]
+        self.name, self.facts, self.space = table.name, table.facts, space
+        self.seeds = table.values.shape[1]
         self._surface = Surface(table, space)
         means = np.array([self._surface.mean(*each)[-1] for each in table.schedules])
         self._best = float(means.min())
@@ -166,7 +169,7 @@ class Game:
         self._unseen = [int(seed) for seed in dealt[SEARCH_SEEDS + FRESH_SEEDS :]]
         self._task = task
         self._used: set[int] = set()
-        self.facts, self.space = task.facts, task.space
+        self.name, self.facts, self.space = task.name, task.facts, task.space
         self.runs = runs
         self.left = runs * task.facts.epochs
         """Epochs that may still be trained."""

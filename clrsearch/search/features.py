@@ -37,8 +37,8 @@ FACTOR_LENGTH = 5.0
 class Points:
     """The points of a study's schedules; a trial's is computed once."""
 
-    def __init__(self, space: StudySpace) -> None:
-        self._space = space
+    def __init__(self, space: StudySpace, lengths: Array = LENGTHS) -> None:
+        self._space, self._lengths = space, lengths
         horizon = space.setting.horizon
         self._steps = np.floor((np.arange(LOOKS) + 0.5) / LOOKS * horizon)
         self._of_trial: dict[int, Array] = {}
@@ -67,7 +67,7 @@ class Points:
             rates[row], momentum = self._space.build(family, params).at(self._steps)
             if momentum is not None:
                 momenta[row] = momentum
-        scaled = features(rates / self._space.setting.own_rate, momenta) / LENGTHS
+        scaled = features(rates / self._space.setting.own_rate, momenta) / self._lengths
         factors = [list(self._space.multipliers_of(params).values()) for _, params in schedules]
         shape = len(schedules), len(self._space.multipliers)
         logs = np.log(np.array(factors).reshape(shape)) / FACTOR_LENGTH

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from replay import before, now, stock, strategies
+import torch
+from replay import before, fit, now, stock, strategies
 from replay.before import simplest
 from replay.play import FRESH_SEEDS, SEARCH_SEEDS, Game, Modelled, Pool, Schedule, Spent
 from replay.record import space_of
+from replay.report import report
 from replay.strategies import best_of_top
 from replay.surface import TREES, Trees, bounded, curve
 from replay.tables import Table, read, write
 from replay.tasks import TASKS
+from scipy.spatial.distance import cdist
 from sklearn.ensemble import ExtraTreesRegressor
+
+from clrsearch.search.features import LENGTHS, Points
+from clrsearch.search.surrogate import LOCAL, Runs, Scales, Squash, _evidence, _scales, matern
 
 EPOCHS = 10
 SEEDS = SEARCH_SEEDS + FRESH_SEEDS + 4
@@ -59,7 +66,8 @@ class Counted:
 
     def __init__(self, task):
         self._task = task
-        self.facts, self.space, self.seeds = task.facts, task.space, task.seeds
+        self.name, self.seeds = task.name, task.seeds
+        self.facts, self.space = task.facts, task.space
         self.admit, self.regret = task.admit, task.regret
         self.epochs, self.met = 0, set()
 
@@ -225,3 +233,45 @@ def test_a_table_is_read_as_it_was_written(table, tmp_path):
     assert found.schedules == table.schedules
     assert found.facts == table.facts
     np.testing.assert_array_equal(found.values, table.values)
+
+
+def test_ratios_are_to_what_others_regret_with_the_full_budget():
+    regrets = {
+        "pool|100|before|a": [0.4, 0.4],
+        "pool|100|now|a": [0.1, 0.1],
+        "pool|33|now|a": [0.2, 0.2],
+        "pool|33|before|a": [0.8, 0.8],
+        "pool|100|Optuna GP|a": [0.5, 0.5],
+        "pool|100|Optuna TPE|a": [0.25, 0.25],
+    }
+    told = report(regrets, ["a"], 2)
+    assert "| strategy | regret | x before, 100 runs | x random, 3 confirmed, 100 runs " in told
+    assert "| x Optuna TPE, 100 runs | a |" in told
+    once = "0.50 (0.50 to 0.50) |  | 0.80 (0.80 to 0.80)"
+    assert f"| now | 0.200 | {once} | 0.20 |" in told
+    assert "| now | 0.100 | 0.25 (0.25 to 0.25) |  | 0.40 (0.40 to 0.40) | 0.10 |" in told
+
+
+def test_the_evidence_that_lengths_are_fitted_to_is_the_surrogates_own():
+    rng = np.random.default_rng(0)
+    points, seeds, targets = rng.normal(size=(30, 3)), rng.integers(4, size=30), rng.normal(size=30)
+    scales = Scales()
+    own = [scales.level, scales.surface, scales.local, scales.seed, scales.noise]
+    distances = cdist(points, points)
+    parts = matern(distances), matern(distances / LOCAL), seeds[:, None] == seeds
+    found = fit.evidence(*map(torch.tensor, (points, seeds, targets, own)))
+    assert float(found) == pytest.approx(_evidence(parts, targets, scales), rel=1e-6)
+
+
+def test_runs_are_likelier_under_the_lengths_that_are_fitted_to_them(table, space):
+    scores = table.values[:, 0, -1].astype(float)
+    targets = Squash.of(scores)(scores)
+
+    def likely(lengths):
+        runs = Runs(points=Points(space, lengths).of(table.schedules), seeds=np.zeros(len(scores)))
+        scales = _scales(runs, targets)
+        distances = cdist(runs.points, runs.points)
+        one_seed = np.ones_like(distances, dtype=bool)
+        return _evidence((matern(distances), matern(distances / LOCAL), one_seed), targets, scales)
+
+    assert likely(fit.fitted([replace(table, name="tumours")])) > likely(LENGTHS) + 1
