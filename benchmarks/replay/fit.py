@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clrsearch.search.features import LENGTHS, Points
+from clrsearch.search.features import LENGTHS, SEGMENTS, STARTS, Points
 from clrsearch.search.surrogate import JITTER, LOCAL, Scales, Squash
 from replay.play import SEARCH_SEEDS
 from replay.record import space_of
@@ -26,6 +26,8 @@ from replay.tasks import TASKS
 
 Array = NDArray[np.float64]
 
+TIED = [0] * SEGMENTS + [*range(1, 8)] + [8] * len(STARTS)
+"""Which features share a length: the segments do, and so do the beginnings."""
 WIDTH = 4.0
 """Centre of the prior on a length, in deviations of its feature over the recorded schedules."""
 DOUBT = math.log(8)
@@ -38,7 +40,8 @@ def fitted(tables: Sequence[Table]) -> Array:
     """A length for each feature, (features,), from these tables alone."""
     told = [_told(table) for table in tables]
     spread = np.concatenate([features for features, _, _ in told]).std(axis=0)
-    centre = torch.tensor(np.log(WIDTH * np.maximum(spread, 1e-3)))
+    widths = [np.mean(spread[np.equal(TIED, tie)]) for tie in range(max(TIED) + 1)]
+    centre = torch.tensor(np.log(WIDTH * np.array(widths)))
     usual = Scales()
     start = [usual.level, usual.surface, usual.local, usual.seed, usual.noise]
     lengths = centre.clone().requires_grad_()
@@ -52,14 +55,14 @@ def fitted(tables: Sequence[Table]) -> Array:
         prior = ((lengths - centre) ** 2).sum() / (2 * DOUBT**2)
         prior = prior + ((scales - usual_scales) ** 2).sum() / (2 * DOUBT**2)
         total = prior - sum(
-            evidence(features / lengths.exp(), seeds, targets, own.exp())
+            evidence(features / lengths[TIED].exp(), seeds, targets, own.exp())
             for (features, seeds, targets), own in zip(parts, scales, strict=True)
         )
         total.backward()
         return total
 
     optimizer.step(loss)
-    return np.asarray(lengths.detach().exp())
+    return np.asarray(lengths[TIED].detach().exp())
 
 
 @cache
