@@ -21,7 +21,7 @@ from replay.record import space_of
 from replay.report import report
 from replay.strategies import Strategy
 from replay.tables import read
-from replay.tasks import TASKS
+from replay.tasks import EVERY, TASKS
 
 KINDS = {"pool": Pool, "surface": Modelled}
 STRATEGIES: dict[str, Strategy] = {
@@ -59,7 +59,7 @@ def main() -> None:
     if asked.store and asked.store.exists():
         regrets = json.loads(asked.store.read_text())
     for task in asked.tasks:
-        space = space_of(TASKS[task]())
+        space = space_of(EVERY[task]())
         for kind in asked.kinds:
             played = KINDS[kind](read(task), space)
             for name in asked.strategies:

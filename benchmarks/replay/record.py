@@ -18,7 +18,7 @@ from clrsearch.schedules import FAMILIES, Constant, Cyclic, Manual, Value, trace
 from clrsearch.search import StudyPlan, StudySpace, build_space, suggest
 from replay.fused import train
 from replay.tables import FOLDER, Table, write
-from replay.tasks import TASKS, SmallTask
+from replay.tasks import EVERY, SmallTask
 
 SEEDS = 16
 LANES = 60
@@ -71,11 +71,11 @@ def record(task: SmallTask) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tasks", nargs="*", default=list(TASKS), metavar="TASK")
+    parser.add_argument("tasks", nargs="*", default=list(EVERY), metavar="TASK")
     torch.set_num_threads(1)
     for name in parser.parse_args().tasks:
         begun = time.monotonic()
-        table = record(TASKS[name]())
+        table = record(EVERY[name]())
         write(table, FOLDER)
         final = table.values[:, :, -1]
         best = np.nanmin(np.where(np.isnan(final).any(axis=1), np.nan, final.mean(axis=1)))

@@ -245,6 +245,63 @@ def characters() -> SmallTask:
     )
 
 
+def spirals() -> SmallTask:
+    """Two noisy arms of a spiral, told apart."""
+    rng = np.random.default_rng(0)
+    arm = np.arange(2048) % 2
+    angle = 6.0 * rng.random(2048)
+    turned = angle + np.pi * arm
+    points = np.stack([np.cos(turned), np.sin(turned)], axis=1) * angle[:, None]
+    train, validation = _split(points + 0.4 * rng.standard_normal(points.shape), arm, 1024)
+    return SmallTask(
+        name="spirals",
+        epochs=14,
+        batch_size=32,
+        own_rate=0.05,
+        nesterov=False,
+        weight_decay=0.0,
+        model=lambda: _perceptron(2, 32, 32, 2),
+        loss=functional.cross_entropy,
+        train=train,
+        validation=validation,
+    )
+
+
+def friedman() -> SmallTask:
+    """J. H. Friedman's regression of five out of ten inputs, with noise (1991)."""
+    inputs, values = datasets.make_friedman1(n_samples=2400, noise=1.0, random_state=0)
+    train, validation = _split(inputs, ((values - values.mean()) / values.std())[:, None], 1280)
+    return SmallTask(
+        name="friedman",
+        epochs=12,
+        batch_size=32,
+        own_rate=0.02,
+        nesterov=True,
+        weight_decay=1e-4,
+        model=lambda: _perceptron(10, 32, 1),
+        loss=functional.mse_loss,
+        train=train,
+        validation=validation,
+    )
+
+
+def autoencoder() -> SmallTask:
+    """Digits through a bottleneck of ten numbers."""
+    (inputs, _), (held_out, _) = _digits()
+    return SmallTask(
+        name="autoencoder",
+        epochs=14,
+        batch_size=32,
+        own_rate=0.3,
+        nesterov=True,
+        weight_decay=0.0,
+        model=lambda: _perceptron(64, 24, 10, 24, 64),
+        loss=functional.mse_loss,
+        train=(inputs, inputs),
+        validation=(held_out, held_out),
+    )
+
+
 TASKS: Mapping[str, Callable[[], SmallTask]] = {
     "characters": cache(characters),
     "denoiser": cache(denoiser),
@@ -254,3 +311,10 @@ TASKS: Mapping[str, Callable[[], SmallTask]] = {
     "wrong-labels": cache(wrong_labels),
 }
 """What makes each task, by its name."""
+HELD_OUT: Mapping[str, Callable[[], SmallTask]] = {
+    "autoencoder": cache(autoencoder),
+    "friedman": cache(friedman),
+    "spirals": cache(spirals),
+}
+"""Tasks that had no part in the choice of anything: neither features nor lengths nor settings."""
+EVERY = {**TASKS, **HELD_OUT}
