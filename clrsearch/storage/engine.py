@@ -66,6 +66,9 @@ _SESSION: dict[str, tuple[str, ...]] = {
     "mysql": ("SET SESSION wait_timeout = 60",),
 }
 
+SCHEMAS = ("v3.2.0.a",)
+"""The heads of Optuna's schema that the SQL in :mod:`clrsearch.storage.trials` was written for."""
+
 # What PostgreSQL, and MySQL for a database, a table, a column, an action, call a missing privilege.
 _DENIED = {"42501", 1044, 1142, 1143, 1227}
 
@@ -288,19 +291,28 @@ def plain_engine(url: StorageUrl, file: SqliteFile | None = None) -> sqlalchemy.
 
 
 def require_version(url: StorageUrl, storage: RDBStorage, *, or_older: bool = False) -> None:
-    """Refuse a schema of another Optuna's; ``or_older`` allows one that can be upgraded.
+    """Refuse a schema that our own SQL was not written for; ``or_older`` allows one to upgrade.
 
     Raises:
-        StorageError: naming both versions.
+        StorageError: naming the schemas that are known and what to install.
     """
     there, here = storage.get_current_version(), storage.get_head_version()
+    known = " and ".join(SCHEMAS)
+    if here not in SCHEMAS:
+        raise StorageError(
+            f"Optuna {optuna.__version__} uses database schema {here}, and this version of "
+            f"clrsearch knows only {known}: run pip install 'optuna>=5,<6', or update clrsearch"
+        )
     if there == here or (or_older and there in storage.get_all_versions()):
         return
     both = f"the tables at {url} have Optuna's schema {there}, Optuna {optuna.__version__} here"
     if there in storage.get_all_versions():
         upgrade = proposals.command("db upgrade")
         raise StorageError(f"{both} needs {here}: back them up, then run {upgrade}")
-    raise StorageError(f"{both} knows no more than {here}: update optuna")
+    raise StorageError(
+        f"the tables at {url} have Optuna's schema {there}, and this version of clrsearch knows "
+        f"only {known}: update clrsearch"
+    )
 
 
 def _begin_session(dialect: str, connection: Any, _record: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
+from optuna.storages import RDBStorage
 
 from clrsearch.errors import StorageError
 from clrsearch.storage import Slots, open_database, upgrade
@@ -39,7 +40,17 @@ def test_a_newer_schema_is_told(any_url) -> None:
     with open_database(any_url, create=True) as database, database.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v9.0.0.a'")
     for use in (lambda: open_database(any_url).__enter__(), lambda: upgrade(any_url)):
-        with pytest.raises(StorageError, match=rf"v9.0.0.a.*{HEAD}.*update optuna"):
+        with pytest.raises(StorageError, match=rf"v9.0.0.a.*knows only {HEAD}: update clrsearch"):
+            use()
+
+
+def test_a_schema_that_only_a_later_optuna_knows_is_refused(url, monkeypatch) -> None:
+    with open_database(url, create=True) as database, database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v6.0.0.a'")
+    monkeypatch.setattr(RDBStorage, "get_head_version", lambda self: "v6.0.0.a")
+    wanted = rf"uses database schema v6.0.0.a, .* knows only {HEAD}: run pip install 'optuna>=5,<6'"
+    for use in (lambda: open_database(url).__enter__(), lambda: upgrade(url)):
+        with pytest.raises(StorageError, match=wanted):
             use()
 
 
