@@ -1,6 +1,7 @@
 """Reads a finished or running study and shows it."""
 
-from clrsearch.reports.draw import require_picture, require_place, save, to_plotly
+from clrsearch.reports.confirmed import Confirmed
+from clrsearch.reports.draw import picture, require_picture, require_place, save, to_plotly
 from clrsearch.reports.figure import Figure
 from clrsearch.reports.figures import ScheduleCurve, schedules_figure
 from clrsearch.reports.live import Lines, LiveView, Watch
@@ -8,8 +9,11 @@ from clrsearch.reports.overlay import Artifacts, Extras, Overlay
 from clrsearch.reports.page import Page, read_page, render_page
 from clrsearch.reports.pictures import (
     picture_of_curves,
+    picture_of_progress,
     picture_of_range_test,
+    picture_of_schedules,
     picture_of_scores,
+    picture_of_search,
 )
 from clrsearch.reports.sentence import settling, verdict_sentence
 from clrsearch.reports.shortfall import shortfall
@@ -44,6 +48,7 @@ from clrsearch.reports.words import (
 
 __all__ = [
     "Artifacts",
+    "Confirmed",
     "Extras",
     "Figure",
     "Lines",
@@ -62,9 +67,13 @@ __all__ = [
     "list_table",
     "number",
     "one_line",
+    "picture",
     "picture_of_curves",
+    "picture_of_progress",
     "picture_of_range_test",
+    "picture_of_schedules",
     "picture_of_scores",
+    "picture_of_search",
     "preview_table",
     "read_page",
     "read_status",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clrsearch.errors import StudyError
 from clrsearch.search import Fresh, Record, Study, Verdict, expected_of, judge, read_fresh
@@ -26,8 +26,8 @@ class Confirmed:
     """
 
     slots: Mapping[SlotState, int]
-    runs: tuple[Record, ...]
-    verdict: Verdict | None
+    runs: tuple[Record, ...] = field(repr=False)
+    verdict: Verdict | None = field(repr=False)
     baseline: int | None
     reached: int | None
     test: Mapping[int, float]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tomli_w
 
@@ -17,12 +17,14 @@ from clrsearch import proposals
 from clrsearch.causes import shortened
 from clrsearch.errors import StudyError
 from clrsearch.reports import words
-from clrsearch.reports.overview import all_curves_figure, best_so_far_figure, parallel
+from clrsearch.reports.overview import parallel
 from clrsearch.reports.pictures import (
     picture_of_curves,
+    picture_of_progress,
     picture_of_range_test,
     picture_of_schedules,
     picture_of_scores,
+    picture_of_search,
 )
 from clrsearch.reports.sentence import verdict_sentence
 from clrsearch.reports.snapshot import Snapshot, snapshot
@@ -39,6 +41,7 @@ from clrsearch.search import (
 )
 
 FOLDER = Path(__file__).parent
+PROGRESS_OVER: tuple[Literal["time", "trials"], ...] = ("time", "trials")
 LONGEST_ERROR = 4000  # characters of a traceback
 MOST_FAILURES = 10  # causes
 
@@ -102,10 +105,6 @@ def read_page(study: Study, *, made: datetime, renewed: int | None = None) -> Pa
     }
     families = _families(now, winner)
     found = failures(now.records)[:MOST_FAILURES]
-    progress = (
-        best_so_far_figure(now.records, **said, baseline=now.baseline_family, by=by)
-        for by in ("time", "trials")
-    )
     return Page(
         now=now,
         winner=winner,
@@ -113,8 +112,8 @@ def read_page(study: Study, *, made: datetime, renewed: int | None = None) -> Pa
         sentence=verdict_sentence(now),
         code="" if winner is None else source_code(study, winner, verdict),
         schedule=None if winner is None else draw_figure(picture_of_schedules(study, [winner])),
-        curves=draw_figure(all_curves_figure(now.records, **said, epochs=now.epochs, **stands_out)),
-        progress=tuple(map(draw_figure, progress)),
+        curves=draw_figure(picture_of_search(now)),
+        progress=tuple(draw_figure(picture_of_progress(now, by=by)) for by in PROGRESS_OVER),
         parallels=tuple(
             draw_parallel(
                 parallel(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from clrsearch.reports.figures import (
     schedules_figure,
     scores_figure,
 )
+from clrsearch.reports.overview import all_curves_figure, best_so_far_figure
+from clrsearch.reports.snapshot import Snapshot
 from clrsearch.search import RangeTest, Record, Study, Verdict, padded, smoothed
 
 
@@ -122,4 +125,28 @@ def picture_of_curves(study: Study, runs: Sequence[Record]) -> Figure:
         )
     return learning_curves_figure(
         curves, metric=facts.metric, steps_per_epoch=facts.steps_per_epoch
+    )
+
+
+def picture_of_search(now: Snapshot) -> Figure:
+    """The learning curves of all trials, that of the recommended one on top."""
+    winner = now.recommended
+    return all_curves_figure(
+        now.records,
+        metric=now.metric,
+        direction=now.direction,
+        epochs=now.epochs,
+        winner=None if winner is None else winner.number,
+        called="leader" if now.verdict is None else "winner",
+    )
+
+
+def picture_of_progress(now: Snapshot, *, by: Literal["trials", "time"]) -> Figure:
+    """The best score so far, over the trials that have ended or the time that they took."""
+    return best_so_far_figure(
+        now.records,
+        metric=now.metric,
+        direction=now.direction,
+        baseline=now.baseline_family,
+        by=by,
     )

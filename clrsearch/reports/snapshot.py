@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clrsearch.reports.confirmed import Confirmed, confirmed
 from clrsearch.schedules import Schedule
 from clrsearch.search import Record, Study, Verdict, leader
 from clrsearch.storage import SlotState, budget, unfinished
+from clrsearch.tasks import Direction
 
 ENDS = (SlotState.COMPLETE, SlotState.PRUNED, SlotState.DIVERGED, SlotState.FAILED)
 
@@ -25,16 +26,16 @@ class Snapshot:
     name: str
     task: str
     metric: str
-    direction: str
+    direction: Direction
     epochs: int
     steps_per_epoch: int
     slots: Mapping[SlotState, int]
-    confirmed: Confirmed | None
-    records: Sequence[Record]
+    confirmed: Confirmed | None = field(repr=False)
+    records: Sequence[Record] = field(repr=False)
     leader: Record | None
     baseline: Record | None
     baseline_family: str
-    schedules: Mapping[int, Schedule]
+    schedules: Mapping[int, Schedule] = field(repr=False)
     expected_best: Record | None = None
 
     @property

@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from clrsearch.schedules.code import SourceFile, assignment, check, opening, preamble, render
+from clrsearch.schedules.code import (
+    SourceFile,
+    assignment,
+    check,
+    execute,
+    opening,
+    preamble,
+    render,
+)
 from clrsearch.schedules.constant import Constant
 from clrsearch.schedules.cosine import Cosine, CosineRestarts
 from clrsearch.schedules.cyclic import SCALE_FUNCTIONS, Cyclic
@@ -90,6 +98,7 @@ __all__ = [
     "WarmupStableDecay",
     "assignment",
     "check",
+    "execute",
     "momentum_of",
     "opening",
     "preamble",

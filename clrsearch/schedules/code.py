@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clrsearch.errors import ScheduleError
 from clrsearch.schedules.schedule import Momentum, RateFunction, Schedule, Trace
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
 
 TOLERANCE = 1e-12  # of the peak rate: float64 rounding over a few operations
 GATHERED = 10_000  # steps over which torch's classes that go from rate to rate stay within that
@@ -158,6 +162,20 @@ def _importable(own: tuple[str, str, RateFunction | None] | None) -> Iterator[No
             sys.modules[name] = before
 
 
+def execute(
+    source: str, *, own: tuple[str, str, RateFunction | None] | None = None
+) -> Callable[[Optimizer, int], LRScheduler]:
+    """The function ``make_scheduler(optimizer, steps_per_epoch)`` of a file of :func:`render`.
+
+    ``own`` is the snippet's: the file is given the function that the trace was made with.
+    """
+    namespace: dict[str, Any] = {"__name__": "schedule"}
+    with _importable(own):
+        exec(compile(source, "<schedule>", "exec"), namespace)
+    found: Callable[[Optimizer, int], LRScheduler] = namespace["make_scheduler"]
+    return found
+
+
 def check(
     source: str,
     expected: Trace,
@@ -169,7 +187,7 @@ def check(
 ) -> None:
     """Execute a file of :func:`render` and step its scheduler along the ``expected`` trace.
 
-    ``own`` is the snippet's: the file is given the function that the trace was made with.
+    ``own`` is as for :func:`execute`.
 
     Raises:
         ScheduleError: a rate or a momentum differs by more than 1e-12 of the peak rate (over more
@@ -177,16 +195,14 @@ def check(
     """
     import torch
 
-    namespace: dict[str, Any] = {"__name__": "schedule"}
-    with _importable(own):
-        exec(compile(source, "<schedule>", "exec"), namespace)
+    make_scheduler = execute(source, own=own)
     groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": 0.1 * r} for r in ratios]
     optimizer: torch.optim.Optimizer
     if momentum == "betas":
         optimizer = torch.optim.Adam(groups)
     else:
         optimizer = torch.optim.SGD(groups, momentum=0.9 if momentum == "momentum" else 0.0)
-    scheduler = namespace["make_scheduler"](optimizer, steps_per_epoch)
+    scheduler = make_scheduler(optimizer, steps_per_epoch)
     horizon = expected.rates.shape[1]
     tolerance = TOLERANCE * float(np.max(expected.rates)) * max(1.0, horizon / GATHERED)
     for step in range(horizon):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
 from typing import Literal
@@ -54,19 +54,19 @@ class Record:
     params: Mapping[str, Value]
     state: State
     diverged: bool
-    values: dict[int, float]
+    values: dict[int, float] = field(repr=False)
     metrics: Mapping[str, float]
-    worker: str
-    device: str
-    seconds: float
-    drift: float
-    error: str
-    final: bool
+    worker: str = field(repr=False)
+    device: str = field(repr=False)
+    seconds: float = field(repr=False)
+    drift: float = field(repr=False)
+    error: str = field(repr=False)
+    final: bool = field(repr=False)
     finalist: int | None
     seed_index: int
-    test: Mapping[str, float]
-    started: datetime
-    ended: datetime | None
+    test: Mapping[str, float] = field(repr=False)
+    started: datetime = field(repr=False)
+    ended: datetime | None = field(repr=False)
 
     @property
     def epoch(self) -> int:

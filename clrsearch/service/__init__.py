@@ -1,4 +1,4 @@
-"""What clrsearch can do, as functions: the Python API, and all that the command line calls."""
+"""What clrsearch can do, as functions: what the command line and ``clrsearch.api`` call."""
 
 from clrsearch.service.change import (
     cancel,
@@ -14,6 +14,7 @@ from clrsearch.service.drift import versions
 from clrsearch.service.launching import Launch, Workers, launch_local, launch_ray, launch_slurm
 from clrsearch.service.look import (
     Best,
+    Picture,
     Replayed,
     Shown,
     best,
@@ -38,6 +39,7 @@ __all__ = [
     "Dashboard",
     "Finding",
     "Launch",
+    "Picture",
     "Preview",
     "Pruned",
     "Replayed",

@@ -5,27 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from clrsearch import proposals
 from clrsearch.errors import ScheduleError, StudyError
 from clrsearch.reports import (
+    Confirmed,
     Figure,
     Snapshot,
     Status,
     ends,
     picture_of_curves,
+    picture_of_progress,
     picture_of_range_test,
+    picture_of_schedules,
     picture_of_scores,
+    picture_of_search,
     read_status,
     schedule_values,
     snapshot,
     source_code,
 )
-from clrsearch.schedules import Schedule, Value
-from clrsearch.search import Record, Study, Verdict, searches
+from clrsearch.schedules import Schedule, Trace, Value, execute, trace
+from clrsearch.search import Record, Study, StudyPlan, Verdict, searches
 from clrsearch.service.drift import bind_rate, load_same
 from clrsearch.service.place import Storage, storage_url
 from clrsearch.storage import (
@@ -37,25 +41,52 @@ from clrsearch.storage import (
 )
 from clrsearch.tasks import TaskFacts
 
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
 WATCH_SECONDS = 2.0
-Picture = Literal["scores", "curves", "range-test"]
+Picture = Literal["schedule", "scores", "curves", "trials", "progress", "time", "range-test"]
+"""The recommended schedule; scores and learning curves on fresh seeds; the learning curves of all
+trials; the best score so far over trials and over time; the losses of a range test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Best:
-    """The schedule to use: its trial, its values, and the schedule as a file of source code.
+    """The recommended schedule: its trial, its values, and the schedule as a file of source code.
 
-    That is the one chosen on fresh seeds where there is a ``verdict``, else the search's leader.
-    ``multipliers`` are the factors on the rates of the groups that the plan searches, by name.
+    It is the one chosen on fresh seeds where there is a ``verdict``; without one, the trial that is
+    expected to be the best. ``multipliers`` are the factors on the rates of the groups that the
+    plan searches, by name; ``ratios`` are the rates of all groups relative to the first one's.
+
+    ``make_scheduler(optimizer, steps_per_epoch)`` is the function of the torch code: a scheduler
+    for a fresh optimizer, over as many epochs as the search trained, to be stepped after every
+    batch.
     """
 
     trial: Record
     schedule: Schedule
     values: Mapping[str, Value]
     multipliers: Mapping[str, float]
-    code: str
-    facts: TaskFacts
-    verdict: Verdict | None
+    ratios: tuple[float, ...]
+    code: str = field(repr=False)
+    make_scheduler: Callable[[Optimizer, int], LRScheduler] = field(repr=False)
+    facts: TaskFacts = field(repr=False)
+    verdict: Verdict | None = field(repr=False)
+
+    @property
+    def number(self) -> int:
+        """The trial's number."""
+        return self.trial.number
+
+    @property
+    def params(self) -> Mapping[str, Value]:
+        """The values that the search has set; those of the schedule's own fields are ``values``."""
+        return self.trial.params
+
+    def trace(self) -> Trace:
+        """The rates and momenta at every step: ``rates`` is a (groups, steps) array."""
+        return trace(self.schedule, self.facts.horizon, self.ratios)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +114,7 @@ class Shown:
     """A study, and of one trial the record and the rates at the ends of its epochs."""
 
     snapshot: Snapshot
+    plan: StudyPlan
     trial: Record | None
     rates: tuple[float, ...]
 
@@ -109,12 +141,17 @@ def best(
         trial, verdict = chosen(study)
         bind_rate(study, trial.family, task_dir)
         schedule = study.space.build(trial.family, trial.params)
+        ratios = study.space.ratios(trial.params, study.facts)
+        code = source_code(study, trial, verdict, format)
+        torch = code if format == "torch" else source_code(study, trial, verdict)
         return Best(
             trial=trial,
             schedule=schedule,
             values=schedule_values(schedule),
             multipliers=study.space.multipliers_of(trial.params),
-            code=source_code(study, trial, verdict, format),
+            ratios=ratios,
+            code=code,
+            make_scheduler=execute(torch, own=schedule.code(len(ratios)).own),
             facts=study.facts,
             verdict=verdict,
         )
@@ -199,12 +236,14 @@ def show(
     with open_database(storage_url(storage)) as database:
         study = Study(database, name)
         if trial is None:
-            return Shown(snapshot=snapshot(study), trial=None, rates=())
+            return Shown(snapshot=snapshot(study), plan=study.plan, trial=None, rates=())
         record = study.trial(trial)
         bind_rate(study, record.family, task_dir)
         played = study.trace(record.family, record.params)
         rates = played.at_epoch_ends(study.facts.steps_per_epoch).rates[0]
-        return Shown(snapshot=snapshot(study), trial=record, rates=tuple(rates.tolist()))
+        return Shown(
+            snapshot=snapshot(study), plan=study.plan, trial=record, rates=tuple(rates.tolist())
+        )
 
 
 def picture(
@@ -222,22 +261,53 @@ def picture(
     """
     with open_database(storage_url(storage)) as database:
         study = Study(database, name)
-        if what == "range-test":
-            if study.range_test is None:
-                test = proposals.command("range-test", name)
-                raise StudyError(f"{name} has no range test: {test} makes it")
-            return picture_of_range_test(study.range_test)
-        now = snapshot(study)
-        if now.confirmed is None:
-            confirm = proposals.command("confirm", name)
-            raise StudyError(f"{name} has not been confirmed: {confirm} does it")
-        if what == "curves":
-            for family in {run.family for run in now.confirmed.runs}:
-                bind_rate(study, family, task_dir)
-            return picture_of_curves(study, now.confirmed.runs)
-        if now.verdict is None:
-            raise StudyError(f"{name}: no seed has been run with all finalists yet")
-        return picture_of_scores(study, now.verdict)
+        return _DRAW[what](study, task_dir)
+
+
+def _schedule(study: Study, task_dir: Path | None) -> Figure:
+    trial, _ = chosen(study)
+    bind_rate(study, trial.family, task_dir)
+    return picture_of_schedules(study, [trial])
+
+
+def _scores(study: Study, _: Path | None) -> Figure:
+    verdict = _confirmed(study).verdict
+    if verdict is None:
+        raise StudyError(f"{study.name}: no seed has been run with all finalists yet")
+    return picture_of_scores(study, verdict)
+
+
+def _curves(study: Study, task_dir: Path | None) -> Figure:
+    runs = _confirmed(study).runs
+    for family in {run.family for run in runs}:
+        bind_rate(study, family, task_dir)
+    return picture_of_curves(study, runs)
+
+
+def _confirmed(study: Study) -> Confirmed:
+    found = snapshot(study).confirmed
+    if found is None:
+        confirm = proposals.command("confirm", study.name)
+        raise StudyError(f"{study.name} has not been confirmed: {confirm} does it")
+    return found
+
+
+def _range_test(study: Study, _: Path | None) -> Figure:
+    if study.range_test is None:
+        test = proposals.command("range-test", study.name)
+        raise StudyError(f"{study.name} has no range test: {test} makes it")
+    return picture_of_range_test(study.range_test)
+
+
+_DRAW: Mapping[Picture, Callable[[Study, Path | None], Figure]] = {
+    "schedule": _schedule,
+    "scores": _scores,
+    "curves": _curves,
+    "trials": lambda study, _: picture_of_search(snapshot(study)),
+    "progress": lambda study, _: picture_of_progress(snapshot(study), by="trials"),
+    "time": lambda study, _: picture_of_progress(snapshot(study), by="time"),
+    "range-test": _range_test,
+}
 
 
 def replay(

@@ -14,6 +14,7 @@ from clrsearch.storage import (
     STORAGE_VARIABLE,
     StorageUrl,
 )
+from clrsearch.tasks import is_kept_here
 
 CHECKPOINT_VARIABLE = "CLRSEARCH_CHECKPOINT_DIR"
 DATA_VARIABLE = "CLRSEARCH_DATA_DIR"
@@ -113,5 +114,7 @@ def named_data_folder(given: Path | None) -> Path | None:
 
 def default_name(plan: StudyPlan) -> str:
     """What a study is called that was given no name: as its task's module or file."""
-    place = plan.task.partition(":")[0]
+    place, _, attribute = plan.task.partition(":")
+    if is_kept_here(plan.task):
+        return attribute.lower()
     return Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]

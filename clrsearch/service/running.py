@@ -43,6 +43,7 @@ from clrsearch.service.working import (
     require_room,
     wanted_stages,
     watch_workers,
+    work_here,
     worker_command,
     worker_options,
 )
@@ -57,7 +58,7 @@ from clrsearch.storage import (
     quiet_optuna,
     require_place,
 )
-from clrsearch.tasks import describe
+from clrsearch.tasks import describe, is_kept_here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,13 +112,8 @@ def run(
     """
     began = time.monotonic()
     quiet_optuna()
-    if not isinstance(plan, StudyPlan):
-        raise PlanError(
-            f"run() was given {describe(plan)}, and needs a StudyPlan: StudyPlan(task=...), or "
-            "load_plan(PATH) of a study file"
-        )
-    if workers is not None and workers < 1:
-        raise PlanError(f"workers must be at least 1, not {workers}")
+    _require_arguments(plan, workers)
+    here = is_kept_here(plan.task)
     name = default_name(plan) if name is None else name
     url = storage_url(storage)
     folder = task_folder(task_dir)
@@ -127,6 +123,11 @@ def run(
     if new:
         require_name(name)
         require_plan(plan)
+        if here and workers is None:
+            on_note(
+                f"{plan.task.partition(':')[2]} exists only in this process, so one worker trains "
+                "it here; in a file of its own it would have one per core"
+            )
     with ExitStack() as opened:
         with Tryout(
             plan, device=device, task_dir=folder, data_dir=data_dir, download=download
@@ -136,7 +137,7 @@ def run(
                 for note in left_out:
                     on_note(note)
                 tryout.require_space(plan, tryout.facts)
-            devices = tryout.devices(workers, slots=plan.trials)
+            devices = tryout.devices(1 if here else workers, slots=plan.trials)
             require_room(url, len(devices))
             tested = None
             if new and plan.range_test:
@@ -151,25 +152,40 @@ def run(
             _join(study, plan, tryout, allow_drift=allow_drift)
         finished = _left(study) == 0
         checkpoints = checkpoint_folder(url, study, checkpoint_dir)
-        options = worker_options(
-            task_dir=folder,
-            data_dir=named_data_folder(data_dir),
-            checkpoint_dir=checkpoints.parent,
-            checkpoint_seconds=checkpoint_seconds,
-            storage_patience=storage_patience,
-            allow_drift=allow_drift,
-        )
-        if not study.plan.confirm.enabled:
-            devices = devices[: study.slots.unfinished()]
-        commands = [partial(worker_command, name, url, device, options) for device in devices]
-        interrupted = not finished and watch_workers(
-            study,
-            commands,
-            checkpoints,
-            patience=storage_patience,
-            on_change=on_change,
-            on_note=on_note,
-        )
+        interrupted = False
+        if here and not finished:
+            work_here(
+                study,
+                url,
+                device=devices[0],
+                data_dir=data_dir,
+                checkpoints=checkpoints,
+                checkpoint_seconds=checkpoint_seconds,
+                storage_patience=storage_patience,
+                allow_drift=allow_drift,
+                on_change=on_change,
+                on_note=on_note,
+            )
+            interrupted = _left(study) > 0
+        elif not finished:
+            options = worker_options(
+                task_dir=folder,
+                data_dir=named_data_folder(data_dir),
+                checkpoint_dir=checkpoints.parent,
+                checkpoint_seconds=checkpoint_seconds,
+                storage_patience=storage_patience,
+                allow_drift=allow_drift,
+            )
+            if not study.plan.confirm.enabled:
+                devices = devices[: study.slots.unfinished()]
+            interrupted = watch_workers(
+                study,
+                [partial(worker_command, name, url, device, options) for device in devices],
+                checkpoints,
+                patience=storage_patience,
+                on_change=on_change,
+                on_note=on_note,
+            )
         now = Patience(storage_patience)(lambda: snapshot(study))
         return Result(
             snapshot=now,
@@ -179,6 +195,28 @@ def run(
             interrupted=interrupted,
             began_finished=finished,
             seconds=time.monotonic() - began,
+        )
+
+
+def _require_arguments(plan: StudyPlan, workers: int | None) -> None:
+    """Refuse what no study can be run with.
+
+    Raises:
+        PlanError: it is no plan, or not a number of workers that its task can have.
+    """
+    if not isinstance(plan, StudyPlan):
+        raise PlanError(
+            f"run() was given {describe(plan)}, and needs a StudyPlan: StudyPlan(task=...), or "
+            "load_plan(PATH) of a study file"
+        )
+    if workers is None:
+        return
+    if workers < 1:
+        raise PlanError(f"workers must be at least 1, not {workers}")
+    if workers > 1 and is_kept_here(plan.task):
+        raise PlanError(
+            f"workers: {plan.task.partition(':')[2]} exists only in this process, so one worker "
+            f"trains it here, not {workers}: put it into a file, or pass workers=1"
         )
 
 

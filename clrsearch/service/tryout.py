@@ -1,9 +1,10 @@
-"""A plan's task, loaded and tried in a process of its own: what it does there harms nobody else."""
+"""A plan's task, loaded and tried before a study of it begins."""
 
 from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -17,16 +18,17 @@ from clrsearch.schedules import Manual, RateFunction
 from clrsearch.search import RangeTest, StudyPlan, build_space, read_range_test, require_size
 from clrsearch.service.drift import Sources
 from clrsearch.service.place import data_folder, task_folder
-from clrsearch.tasks import TaskFacts
+from clrsearch.tasks import TaskFacts, is_kept_here
 
 EXIT_SECONDS = 10.0  # for a process that has answered everything
 
 
 class Tryout:
-    """The process, while the block lasts.
+    """A plan's task, loaded and tried while the block lasts.
 
-    ``sources`` are the hashes of what was loaded. ``epochs`` are the task's own, None for a loop of
-    the user's own.
+    That is done in a process of its own, which leaves nothing behind in this one; a task that only
+    this process has is tried here. ``sources`` are the hashes of what was loaded. ``epochs`` are
+    the task's own, None for a loop of the user's own.
 
     Whatever is asked of it raises the error that was raised there, and a :class:`TaskError` where
     the process itself has ended.
@@ -48,14 +50,8 @@ class Tryout:
         """
         self._plan = plan
         self._device = device
-        self._child = subprocess.Popen(
-            [*INTERPRETER, "-m", "clrsearch.training.requests"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._answers: _Here | _Child = _Here() if is_kept_here(plan.task) else _Child(plan.task)
         try:
-            self._write(proposals.told("--download"))
             loaded = self._ask(
                 "load",
                 task=plan.task,
@@ -67,7 +63,7 @@ class Tryout:
                 download=download,
             )
         except BaseException:
-            self.close(kill=True)
+            self._answers.close(kill=True)
             raise
         self.sources = Sources(task=loaded["source"], rate=loaded["rate_source"])
         self.epochs: int | None = loaded["epochs"]
@@ -81,21 +77,7 @@ class Tryout:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close(kill=error is not None)
-
-    def close(self, *, kill: bool = False) -> None:
-        """Let the process end, and wait until it has."""
-        assert self._child.stdin is not None and self._child.stdout is not None
-        if kill:
-            self._child.kill()
-        with suppress(BrokenPipeError):
-            self._child.stdin.close()
-        try:
-            self._child.wait(EXIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
-        self._child.stdout.close()
+        self._answers.close(kill=error is not None)
 
     @cached_property
     def facts(self) -> TaskFacts:
@@ -164,19 +146,67 @@ class Tryout:
         return found
 
     def _ask(self, request: str, **arguments: Any) -> Any:
-        assert self._child.stdout is not None
+        return self._answers.ask(request, arguments)
+
+
+class _Here:
+    """This process answers."""
+
+    def __init__(self) -> None:
+        from clrsearch.training.requests import Requests
+
+        self._requests = Requests()
+
+    def ask(self, request: str, arguments: Mapping[str, Any]) -> Any:
+        """The result of a request."""
+        return getattr(self._requests, request)(**arguments)
+
+    def close(self, *, kill: bool = False) -> None:
+        """Nothing is left to end."""
+
+
+class _Child:
+    """A process of its own answers."""
+
+    def __init__(self, task: str) -> None:
+        self._task = task
+        self._process = subprocess.Popen(
+            [*INTERPRETER, "-m", "clrsearch.training.requests"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._write(proposals.told("--download"))
+
+    def ask(self, request: str, arguments: Mapping[str, Any]) -> Any:
+        """The result of a request, or the error that it raised there."""
+        assert self._process.stdout is not None
         self._write([request, arguments])
-        line = self._child.stdout.readline()
+        line = self._process.stdout.readline()
         if not line:
-            how = how_it_ended(self._child.wait())
-            raise TaskError(f"{self._plan.task}: the process that tries it out {how}")
+            how = how_it_ended(self._process.wait())
+            raise TaskError(f"{self._task}: the process that tries it out {how}")
         answer = json.loads(line)
         if "error" in answer:
             kind: type[ClrsearchError] = getattr(errors, answer["error"])
             raise kind(*answer["arguments"])
         return answer["result"]
 
+    def close(self, *, kill: bool = False) -> None:
+        """Let the process end, and wait until it has."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        if kill:
+            self._process.kill()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
     def _write(self, content: Any) -> None:
-        assert self._child.stdin is not None
+        assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # it has ended: so has what it answers
-            print(json.dumps(content), file=self._child.stdin, flush=True)
+            print(json.dumps(content), file=self._process.stdin, flush=True)

@@ -164,8 +164,7 @@ def watch_workers(
 
     Their output goes into the folder ``logs`` beside the study's checkpoints.
     """
-    for each in study.stages():
-        each.stop(None)
+    _allow_work(study)
     logs = checkpoints / LOGS
     make_folder(logs)
     interrupted = Supervisor(
@@ -176,10 +175,57 @@ def watch_workers(
         on_change=lambda: on_change(snapshot(study)),
         on_note=on_note,
     ).watch()
+    _tidy(study, checkpoints, patience)
+    return interrupted
+
+
+def work_here(
+    study: Study,
+    url: StorageUrl,
+    *,
+    device: str,
+    data_dir: Path | None,
+    checkpoints: Path,
+    checkpoint_seconds: float,
+    storage_patience: float,
+    allow_drift: bool,
+    on_change: Callable[[Snapshot], None],
+    on_note: Callable[[str], None],
+) -> None:
+    """Work on a study in this process, which alone has its task, until no slot is left.
+
+    Raises:
+        StudyStopped: the task's code failed again and again.
+    """
+    _allow_work(study)
+    on_change(snapshot(study))
+    work(
+        study.name,
+        storage=url,
+        device=device,
+        data_dir=data_dir,
+        checkpoint_dir=checkpoints.parent,
+        checkpoint_seconds=checkpoint_seconds,
+        storage_patience=storage_patience,
+        allow_drift=allow_drift,
+        on_end=lambda record, stage: on_change(snapshot(study)),
+        on_wait=on_note,
+        on_note=on_note,
+    )
+    _tidy(study, checkpoints, storage_patience)
+
+
+def _allow_work(study: Study) -> None:
+    """Let workers begin, whatever it was stopped for before."""
+    for each in study.stages():
+        each.stop(None)
+
+
+def _tidy(study: Study, checkpoints: Path, patience: float) -> None:
+    """Remove the folder of the confirmation's checkpoints, if nothing is left in it."""
     for each in Patience(patience)(study.stages)[1:]:
         with suppress(OSError, StorageError):  # not empty: trials are left that resume from them
             study_folder(checkpoints.parent, each.uuid).rmdir()
-    return interrupted
 
 
 def wanted_stages(study: Study) -> list[Study]:

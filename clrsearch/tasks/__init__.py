@@ -8,8 +8,10 @@ from clrsearch.tasks.load import (
     as_script,
     load_rate,
     load_task,
+    refuse_while_importing,
     task_code,
 )
+from clrsearch.tasks.session import importable_name, is_kept_here, keep
 from clrsearch.tasks.task import Direction, Loop, Splits, Task, TaskFacts
 
 __all__ = [
@@ -23,9 +25,13 @@ __all__ = [
     "TaskFacts",
     "as_script",
     "describe",
+    "importable_name",
+    "is_kept_here",
+    "keep",
     "load_rate",
     "load_task",
     "rate_source",
+    "refuse_while_importing",
     "task_code",
     "task_source",
 ]

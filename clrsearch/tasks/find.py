@@ -11,6 +11,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from clrsearch.errors import TaskError
+from clrsearch.tasks.session import is_kept_here, kept_source
 
 BUILT_IN: Mapping[str, str] = {
     "denoise": "clrsearch.tasks.denoise:Denoise",
@@ -30,6 +31,8 @@ def task_source(name: str, *, folder: Path) -> str:
     Raises:
         TaskError: there is no such file or module.
     """
+    if is_kept_here(name):
+        return kept_source(name)
     return source(find(folder, of_task(name)[0]))
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 from clrsearch.errors import ClrsearchError, TaskError, TaskRaised
 from clrsearch.tasks.describe import describe
 from clrsearch.tasks.find import find, make_importable, of_rate, of_task, source
+from clrsearch.tasks.session import is_kept_here, kept, kept_source
 from clrsearch.tasks.task import Direction, Loop, Task
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ USAGE_ERROR = 2
 """The exit code of argparse, and of most others, for a command line that is not as it must be."""
 
 _FUNCTIONS = (FunctionType, BuiltinFunctionType, type)
+_importing: list[str] = []
 _contents: dict[ModuleType, tuple[Path, bytes, tuple[str, ...]]] = {}
 """The files that have been executed, as they were then, with the arguments that they found."""
 
@@ -62,15 +64,9 @@ def load_task(
         TaskError: no such file, module or name in it, not a task, or an unknown option.
         TaskRaised: the task's code raised while it was imported or constructed.
     """
-    place, attribute = of_task(name)
-    module = _load(folder, place, arguments)
-    if not hasattr(module, attribute):
-        defined = [key for key, value in vars(module).items() if _is_task(value)]
-        listed = f"; its tasks: {', '.join(defined)}" if defined else " and defines no task"
-        raise TaskError(f"{place} has no {attribute}{listed}")
-    found = getattr(module, attribute)
+    place, _ = of_task(name)
+    found, made_of = _found(name, folder, arguments)
     if isinstance(found, FunctionType):
-        _require_own(name, module, found)
         _require_one_argument(name, found)
         loop = Loop(
             name=name,
@@ -79,7 +75,7 @@ def load_task(
             arguments=arguments,
             data_dir=data_dir or Path(),
         )
-        return LoadedTask(loop, _source(module))
+        return LoadedTask(loop, made_of)
     if not _is_task(found):
         raise TaskError(
             f"{name} is {describe(found)}, neither a class derived from clrsearch.Task nor a "
@@ -90,7 +86,23 @@ def load_task(
         task = found(options)
     if data_dir is not None:
         task.data_dir = data_dir
-    return LoadedTask(task, _source(module))
+    return LoadedTask(task, made_of)
+
+
+def _found(name: str, folder: Path, arguments: tuple[str, ...]) -> tuple[Any, str]:
+    """What a task's name stands for, and a hash of its source."""
+    if is_kept_here(name):
+        return kept(name), kept_source(name)
+    place, attribute = of_task(name)
+    module = _load(folder, place, arguments)
+    if not hasattr(module, attribute):
+        defined = [key for key, value in vars(module).items() if _is_task(value)]
+        listed = f"; its tasks: {', '.join(defined)}" if defined else " and defines no task"
+        raise TaskError(f"{place} has no {attribute}{listed}")
+    found = getattr(module, attribute)
+    if isinstance(found, FunctionType):
+        _require_own(name, module, found)
+    return found, _source(module)
 
 
 def load_rate(name: str, *, arguments: tuple[str, ...] = (), folder: Path) -> LoadedRate:
@@ -188,7 +200,7 @@ def _load_file(folder: Path, place: str, arguments: tuple[str, ...]) -> ModuleTy
     module = importlib.util.module_from_spec(spec)
     make_importable(path.parent)
     sys.modules[module_name] = module
-    with as_script(place, arguments), task_code(f"importing {path.name}"):
+    with _imports(place, arguments), task_code(f"importing {path.name}"):
         spec.loader.exec_module(module)
     _contents[module] = path, content, arguments
     return module
@@ -196,8 +208,32 @@ def _load_file(folder: Path, place: str, arguments: tuple[str, ...]) -> ModuleTy
 
 def _load_module(folder: Path, name: str, arguments: tuple[str, ...]) -> ModuleType:
     find(folder, name)
-    with as_script(name, arguments), task_code(f"importing {name}"):
+    with _imports(name, arguments), task_code(f"importing {name}"):
         return importlib.import_module(name)
+
+
+@contextmanager
+def _imports(place: str, arguments: tuple[str, ...]) -> Iterator[None]:
+    """While the block lasts, a task's file is imported with its arguments."""
+    _importing.append(place)
+    try:
+        with as_script(place, arguments):
+            yield
+    finally:
+        _importing.pop()
+
+
+def refuse_while_importing(call: str) -> None:
+    """Refuse a call that a task's file makes when it is imported: every worker would make it too.
+
+    Raises:
+        TaskError: saying where to put it.
+    """
+    if _importing:
+        raise TaskError(
+            f"{_importing[-1]} calls {call} while it is imported, and each worker imports it: put "
+            'the call under  if __name__ == "__main__":'
+        )
 
 
 def _require_own(name: str, module: ModuleType, found: object) -> None:
