@@ -456,8 +456,8 @@ def _show(bar: tqdm[Any], now: Snapshot) -> None:
     bar.total = now.total + (confirmed.total if confirmed else 0)
     bar.n = now.done + (confirmed.total - confirmed.left if confirmed else 0)
     bar.set_description_str("confirming" if confirmed else "searching", refresh=False)
-    if now.leader is not None:
-        bar.set_postfix_str(f"best {now.metric} {number(now.leader.value)}", refresh=False)
+    if now.search_best is not None:
+        bar.set_postfix_str(f"best {now.metric} {number(now.search_best.value)}", refresh=False)
     bar.refresh()
 
 

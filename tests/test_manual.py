@@ -150,8 +150,8 @@ def test_a_groups_factor_is_searched_beside_every_family(url, task_dir, capsys) 
     best = service.best("mine")
     factor = best.trial.params["groups.head"]
     output.print_result(result, json=False)
-    leader = next(ln for ln in capsys.readouterr().out.splitlines() if ln.startswith("leader"))
-    assert f", groups.head {now.leader.params['groups.head']:.4g}" in leader
+    leader = next(ln for ln in capsys.readouterr().out.splitlines() if ln.startswith("search best"))
+    assert f", groups.head {now.search_best.params['groups.head']:.4g}" in leader
     assert best.multipliers == {"head": factor}
     output.print_best(best, "json")
     assert json.loads(capsys.readouterr().out)["groups"] == {"head": factor}

@@ -24,7 +24,7 @@ def test_what_is_written_is_searched_by_the_command_it_names(
     now = service.show("spiral").snapshot
     assert now.done == 3
     assert now.confirmed.test.keys() == {run.finalist for run in now.confirmed.runs}
-    assert now.leader.metrics["accuracy"] > 0.6  # it learns
+    assert now.search_best.metrics["accuracy"] > 0.6  # it learns
 
 
 @pytest.mark.parametrize(

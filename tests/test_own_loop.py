@@ -180,7 +180,7 @@ def test_a_script_of_sixty_lines_becomes_searchable_by_changing_few(
     assert line.startswith("epoch 1: 0.")
     now = service.show("script_after").snapshot
     assert now.done == 3
-    assert now.leader.value > 0.5
+    assert now.search_best.value > 0.5
 
 
 def test_the_changed_script_still_runs_by_itself(url, task_dir, tmp_path) -> None:

@@ -103,10 +103,10 @@ def test_the_next_steps_run_in_a_shell(folder) -> None:
     assert (began.returncode, errors.count("Traceback")) == (0, 0), errors
     found = steps(out)
     lies = f"{options} --task-dir 'my tasks'"
-    number = found["Run the leader again"].removeprefix(f"clrsearch replay {QUOTED} ").split()[0]
+    number = found["Replay that trial"].removeprefix(f"clrsearch replay {QUOTED} ").split()[0]
     assert found == {
         "Keep this code": f"clrsearch best {QUOTED} {lies} > schedule.py",
-        "Run the leader again": f"clrsearch replay {QUOTED} {number} {lies}",
+        "Replay that trial": f"clrsearch replay {QUOTED} {number} {lies}",
         "Search on": f"{line} --trials 52",
         "Begin another study": line.replace(QUOTED, f"{QUOTED[:-1]}-2'").replace(
             f"--name {QUOTED[:-1]}-2' {options}", f"{options} --name {QUOTED[:-1]}-2'"
@@ -116,7 +116,7 @@ def test_the_next_steps_run_in_a_shell(folder) -> None:
     saved = begin(found["Keep this code"])
     saved.communicate(timeout=300)
     assert "make_scheduler" in (folder / "schedule.py").read_text()
-    for label in ("Run the leader again", "Begin another study"):
+    for label in ("Replay that trial", "Begin another study"):
         went = begin(found[label])
         _, errors = went.communicate(timeout=300)
         assert went.returncode == 0, errors

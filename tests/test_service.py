@@ -61,7 +61,7 @@ def test_a_study_ends_with_a_schedule_that_can_be_pasted(url, task_dir) -> None:
     assert result.snapshot.done == result.snapshot.total == 12
     assert not result.interrupted
     assert seen[-1].done == 12
-    leader = result.snapshot.leader
+    leader = result.snapshot.search_best
     complete = [r for r in result.snapshot.records if r.state == "complete"]
     assert leader.value == min(record.value for record in complete)
     assert result.snapshot.baseline.family == "constant"

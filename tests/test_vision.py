@@ -52,7 +52,7 @@ def test_a_study_of_cifar10_learns_and_is_replayed(precision, url, tmp_path, mon
         precision=precision,
     )
     worked_off(plan, tmp_path)
-    leader = service.show("mine").snapshot.leader
+    leader = service.show("mine").snapshot.search_best
     assert leader.value > 0.3  # guessing has 0.1
     again = service.replay("mine", leader.number, device="cpu", data_dir=tmp_path)
     assert len(again.values) == 4

@@ -70,11 +70,11 @@ def print_error(error: ClrsearchError) -> None:
 
 
 def print_result(result: Result, *, json: bool) -> None:
-    """The end of ``run``: leader, baseline, code, where it is saved, what to do next."""
+    """The end of ``run``: search best, baseline, code, where it is saved, what to do next."""
     now = result.snapshot
     found = (
         None
-        if now.leader is None
+        if now.recommended is None
         else best(now.name, storage=result.storage, task_dir=result.task_dir)
     )
     if json:
@@ -104,10 +104,10 @@ def _print_next_steps(result: Result) -> None:
     say(f"Saved in {result.storage}")
     if result.interrupted:
         say(f"Interrupted: {proposals.again()} goes on.")
-    elif now.leader is not None:
+    elif now.recommended is not None:
         steps = {
             "Keep this code": f"{proposals.command('best', now.name)} > schedule.py",
-            "Run the leader again": proposals.command("replay", now.name, now.leader.number),
+            "Replay that trial": proposals.command("replay", now.name, now.recommended.number),
             "Settle who is best": settling(now),
             "Search on": proposals.again(trials=now.total + 50),
             "Begin another study": proposals.again(name=f"{now.name}-2"),
@@ -369,7 +369,7 @@ def _tested(tested: Tested) -> dict[str, Any]:
 
 
 def _summary(now: Snapshot, found: Best | None) -> dict[str, Any]:
-    leader = now.leader
+    best = now.search_best
     return {
         "study": now.name,
         "task": now.task,
@@ -378,15 +378,15 @@ def _summary(now: Snapshot, found: Best | None) -> dict[str, Any]:
         "trials": now.total,
         "done": now.done,
         "ends": {str(state): count for state, count in now.slots.items()},
-        "leader": None
-        if leader is None
+        "search_best": None
+        if best is None
         else {
-            "trial": leader.number,
-            "value": leader.value,
-            "metrics": dict(leader.metrics),
-            "family": leader.family,
-            "values": schedule_values(now.schedules[leader.number]),
-            "params": dict(leader.params),
+            "trial": best.number,
+            "value": best.value,
+            "metrics": dict(best.metrics),
+            "family": best.family,
+            "values": schedule_values(now.schedules[best.number]),
+            "params": dict(best.params),
         },
         "recommended": None if now.recommended is None else now.recommended.number,
         **({"confirmation": _confirmation(now)} if now.confirmed else {}),

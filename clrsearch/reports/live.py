@@ -115,7 +115,7 @@ def draw(snapshot: Snapshot, elapsed: float, done: int) -> RenderableType:
         [] if snapshot.confirmed is None else [confirmed_table(snapshot.confirmed, snapshot)]
     )
     best = Table.grid(padding=(0, 2))
-    for label, record in (("leader", snapshot.leader), ("baseline", snapshot.baseline)):
+    for label, record in (("search best", snapshot.search_best), ("baseline", snapshot.baseline)):
         if record is not None:
             best.add_row(
                 label,

@@ -310,12 +310,12 @@ def _attributes(study: Study, now: Snapshot, version: int) -> dict[str, Any]:
     if study.stage == "confirm":
         save_note(scratch, note_of_confirmation(study.confirms))
         return {**scratch._storage.get_study_system_attrs(scratch._study_id), NOTE: version}
-    verdict, winner = now.verdict, now.recommended
-    known = winner is not None and _plays(study, winner)
-    code = source_code(study, winner, verdict) if winner is not None and known else ""
+    verdict, use = now.verdict, now.recommended
+    known = use is not None and _plays(study, use)
+    code = source_code(study, use, verdict) if use is not None and known else ""
     save_note(scratch, note(now, code))
     shown = best_first(now.records, now.direction)[:OVERLAID]
-    shown += [each for each in (winner, now.baseline) if each is not None and each not in shown]
+    shown += [each for each in (use, now.baseline) if each is not None and each not in shown]
     shown = [each for each in shown if _plays(study, each)]
     if shown:
         for name, figure in (

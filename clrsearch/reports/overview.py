@@ -43,18 +43,14 @@ class Line:
 
     places: tuple[float | None, ...]
     hint: str
-    rank: str  # winner, best or other
+    rank: str  # recommended, best or other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parallel:
-    """A family's complete trials in parallel coordinates, the last axis being their score.
-
-    ``called`` is the word for the winner.
-    """
+    """A family's complete trials in parallel coordinates, the last axis being their score."""
 
     family: str
-    called: str
     axes: tuple[Upright, ...]
     lines: tuple[Line, ...]
 
@@ -65,28 +61,24 @@ def all_curves_figure(
     metric: str,
     direction: Direction,
     epochs: int,
-    winner: int | None,
-    called: str = "winner",
+    recommended: int | None,
 ) -> Figure:
-    """The metric of every trial after each epoch, by how it ended, and the winner's on top.
-
-    ``called`` is the word for that one, which before a confirmation is only the leader.
-    """
+    """The metric of every trial after each epoch, by how it ended; the recommended one's is on top."""
     begun = [record for record in records if record.values]
     tables = [_row(record, epochs) for record in begun if record.state == "complete"]
     tables = tables or [_row(record, epochs) for record in begun]
     axis = late_axis(f"validation {metric}", [np.vstack(tables)] if tables else [])
     curves = []
-    for record in sorted(begun, key=lambda each: (each.number == winner, -each.epoch)):
-        is_winner = record.number == winner
-        label = called if is_winner else record.end
+    for record in sorted(begun, key=lambda each: (each.number == recommended, -each.epoch)):
+        stands_out = record.number == recommended
+        label = "recommended" if stands_out else record.end
         curves.append(
             Curve(
                 label=label,
                 x=np.array(list(record.values), dtype=np.float64),
                 y=inside(axis, np.array(list(record.values.values()), dtype=np.float64)),
-                style=BEST if is_winner else DRAWN[record.end][0],
-                faint=not is_winner,
+                style=BEST if stands_out else DRAWN[record.end][0],
+                faint=not stands_out,
                 hint=f"trial {record.number}: {record.family}, {record.end}, "
                 f"{metric} {words.number(record.value)} after epoch {record.epoch}",
             )
@@ -95,7 +87,9 @@ def all_curves_figure(
         title="Learning curves of all trials",
         subtitle=_better(direction),
         x=Axis(label="epoch", low=0.5, high=epochs + 0.5, whole=True),
-        panels=(Panel(y=axis, curves=tuple(curves), points=_last_points(begun, winner, axis)),),
+        panels=(
+            Panel(y=axis, curves=tuple(curves), points=_last_points(begun, recommended, axis)),
+        ),
     )
 
 
@@ -153,10 +147,9 @@ def parallel(
     family: str,
     metric: str,
     direction: Direction,
-    winner: int | None,
-    called: str = "winner",
+    recommended: int | None,
 ) -> Parallel:
-    """One family's complete trials; the best tenth, three at least, and the winner stand out.
+    """One family's complete trials; the best tenth (at least three) and the recommended stand out.
 
     The score's axis has the better end on top, and what lies far out at its end.
     """
@@ -181,15 +174,14 @@ def parallel(
                 ),
                 hint=f"trial {record.number}: {metric} {words.number(record.value)}, "
                 f"{words.params(record)}",
-                rank="winner" if record.number == winner else rank,
+                rank="recommended" if record.number == recommended else rank,
             )
         )
-    order = {"other": 0, "best": 1, "winner": 2}
+    order = {"other": 0, "best": 1, "recommended": 2}
     ends = ((0.0, words.number(low)), (1.0, words.number(high)))
     turned = tuple((1.0 - place, text) for place, text in ends)
     return Parallel(
         family=family,
-        called=called,
         axes=(
             *(Upright(label=name, ticks=_ticks(domain)) for name, domain in searched.items()),
             Upright(label=metric, ticks=ends if sign > 0 else turned),
@@ -206,11 +198,13 @@ def _row(record: Record, epochs: int) -> np.ndarray:
     return np.array([[record.values.get(epoch, math.nan) for epoch in range(1, epochs + 1)]])
 
 
-def _last_points(begun: Sequence[Record], winner: int | None, axis: Axis) -> tuple[Points, ...]:
+def _last_points(
+    begun: Sequence[Record], recommended: int | None, axis: Axis
+) -> tuple[Points, ...]:
     """A mark where a curve ends before the last epoch, by how its trial ended."""
     found = []
     for end, (style, marker) in DRAWN.items():
-        ended = [r for r in begun if r.end == end and end != "complete" and r.number != winner]
+        ended = [r for r in begun if r.end == end and end != "complete" and r.number != recommended]
         if ended:
             found.append(
                 Points(

@@ -59,13 +59,13 @@ class Importances:
 class Page:
     """All that a page shows of a study.
 
-    ``winner`` is the trial to use, None before one is complete; ``verdict`` that of the fresh
+    ``recommended`` is the trial to use, None before one is complete; ``verdict`` that of the fresh
     seeds, if there is one. ``renewed`` is after how many seconds the page looks for a newer one,
     None where none will come.
     """
 
     now: Snapshot
-    winner: Record | None
+    recommended: Record | None
     verdict: Verdict | None
     sentence: str
     code: str
@@ -96,22 +96,17 @@ def read_page(study: Study, *, made: datetime, renewed: int | None = None) -> Pa
     """
     now = snapshot(study)
     facts = study.facts
-    verdict, winner = now.verdict, now.recommended
-    number = None if winner is None else winner.number
+    verdict, use = now.verdict, now.recommended
     said: dict[str, Any] = {"metric": facts.metric, "direction": facts.direction}
-    stands_out: dict[str, Any] = {
-        "winner": number,
-        "called": "leader" if verdict is None else "winner",
-    }
-    families = _families(now, winner)
+    families = _families(now, use)
     found = failures(now.records)[:MOST_FAILURES]
     return Page(
         now=now,
-        winner=winner,
+        recommended=use,
         verdict=verdict,
         sentence=verdict_sentence(now),
-        code="" if winner is None else source_code(study, winner, verdict),
-        schedule=None if winner is None else draw_figure(picture_of_schedules(study, [winner])),
+        code="" if use is None else source_code(study, use, verdict),
+        schedule=None if use is None else draw_figure(picture_of_schedules(study, [use])),
         curves=draw_figure(picture_of_search(now)),
         progress=tuple(draw_figure(picture_of_progress(now, by=by)) for by in PROGRESS_OVER),
         parallels=tuple(
@@ -121,7 +116,7 @@ def read_page(study: Study, *, made: datetime, renewed: int | None = None) -> Pa
                     study.space.families[family],
                     family=family,
                     **said,
-                    **stands_out,
+                    recommended=None if use is None else use.number,
                 )
             )
             for family in families
@@ -183,11 +178,11 @@ def _template() -> Any:
     return environment.get_template("page.html")
 
 
-def _families(now: Snapshot, winner: Record | None) -> list[str]:
-    """The families with two complete trials or more, the winner's first."""
+def _families(now: Snapshot, recommended: Record | None) -> list[str]:
+    """The families with two complete trials or more, that of the recommended one first."""
     complete = [record.family for record in now.records if record.state == "complete"]
     several = [family for family in dict.fromkeys(complete) if complete.count(family) > 1]
-    return sorted(several, key=lambda family: winner is None or family != winner.family)
+    return sorted(several, key=lambda family: recommended is None or family != recommended.family)
 
 
 def _fresh_curves(study: Study, now: Snapshot) -> Drawn | None:

@@ -130,14 +130,13 @@ def picture_of_curves(study: Study, runs: Sequence[Record]) -> Figure:
 
 def picture_of_search(now: Snapshot) -> Figure:
     """The learning curves of all trials, that of the recommended one on top."""
-    winner = now.recommended
+    use = now.recommended
     return all_curves_figure(
         now.records,
         metric=now.metric,
         direction=now.direction,
         epochs=now.epochs,
-        winner=None if winner is None else winner.number,
-        called="leader" if now.verdict is None else "winner",
+        recommended=None if use is None else use.number,
     )
 
 

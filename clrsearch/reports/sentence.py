@@ -15,21 +15,25 @@ def verdict_sentence(now: Snapshot) -> str:
         command = settling(now)
         runs = f"{command} runs as many seeds." if command else ""
         return " ".join(filter(None, (now.verdict.sentence, words.worth(now), runs, more)))
-    if now.leader is None:
+    found = now.search_best
+    if found is None:
         return "No trial is complete yet, so there is no schedule to use."
-    leads = (
-        f"{now.leader.family} (trial {now.leader.number}) leads with {now.metric} "
-        f"{words.number(now.leader.value)}, on one seed: the best of many trials owes part of its "
-        "score to luck."
+    said = (
+        f"Search best: {found.family} (trial {found.number}), {now.metric} "
+        f"{words.number(found.value)} on one seed. The best of many trials owes part of its score "
+        "to luck."
     )
     if now.confirmed is not None:
         done = now.confirmed.total - now.confirmed.left
-        return f"{leads} {done} of {now.confirmed.total} runs on fresh seeds are done."
+        return f"{said} {done} of {now.confirmed.total} runs on fresh seeds are done."
     use = now.expected_best
-    if use is not None and use.number != now.leader.number:
-        leads += f" {use.family} (trial {use.number}) is expected to be better on other seeds."
+    if use is not None and use.number != found.number:
+        said += (
+            f" {use.family} (trial {use.number}) is recommended: it is expected to do better on "
+            "other seeds."
+        )
     command = proposals.command("confirm", now.name)
-    return f"{leads} {command} tells whether it is better than its rivals."
+    return f"{said} {command} compares the best on fresh seeds."
 
 
 def settling(now: Snapshot) -> str | None:

@@ -20,7 +20,7 @@ def shortfall(study: Study, now: Snapshot) -> str | None:
     if unfinished(now.slots):
         return None
     status, retry = (proposals.command(each, now.name) for each in ("status", "retry"))
-    if now.leader is None:
+    if now.search_best is None:
         if now.done and now.slots.get(SlotState.DIVERGED, 0) == now.done:
             return _too_high(study, now)
         return (

@@ -16,7 +16,10 @@ ENDS = (SlotState.COMPLETE, SlotState.PRUNED, SlotState.DIVERGED, SlotState.FAIL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """How far a study has come. ``leader`` and ``baseline`` are the best complete trials so far.
+    """How far a study has come.
+
+    ``search_best`` is the complete trial with the best score, ``baseline`` the best of the
+    baseline's.
 
     ``slots`` counts the slots by state; ``records`` are all trials in the order of their numbers.
     ``confirmed`` is the confirmation, where that has begun. ``expected_best`` is, of a search that
@@ -32,7 +35,7 @@ class Snapshot:
     slots: Mapping[SlotState, int]
     confirmed: Confirmed | None = field(repr=False)
     records: Sequence[Record] = field(repr=False)
-    leader: Record | None
+    search_best: Record | None
     baseline: Record | None
     baseline_family: str
     schedules: Mapping[int, Schedule] = field(repr=False)
@@ -57,10 +60,10 @@ class Snapshot:
     def recommended(self) -> Record | None:
         """The trial to use: the one that the verdict has chosen.
 
-        Without a verdict it is the one that is expected to be best, else the leader.
+        Without a verdict it is the one that is expected to be best, else the search best.
         """
         if self.verdict is None:
-            return self.expected_best or self.leader
+            return self.expected_best or self.search_best
         return next(each for each in self.records if each.number == self.verdict.chosen)
 
     @property
@@ -88,7 +91,7 @@ def snapshot(study: Study) -> Snapshot:
         slots=slots,
         confirmed=confirmed(study),
         records=tuple(records),
-        leader=best,
+        search_best=best,
         baseline=baseline,
         baseline_family=study.plan.baseline,
         schedules={

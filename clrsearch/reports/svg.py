@@ -97,7 +97,7 @@ def draw_parallel(parallel: Parallel) -> Drawn:
             below = 15.0 if tick == 0.0 else -5.0 if tick == 1.0 else 4.0
             parts.append(_text(place, y(tick) + below, text, "middle", "tick halo"))
     title = f"Parameters of {parallel.family}"
-    kinds = {"winner": parallel.called, "best": "best tenth", "other": "other complete trials"}
+    kinds = {"recommended": "recommended", "best": "best tenth", "other": "other complete trials"}
     there = {line.rank for line in parallel.lines}
     return Drawn(
         title=title,

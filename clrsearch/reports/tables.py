@@ -117,12 +117,16 @@ def preview_table(curves: Sequence[ScheduleCurve], steps_per_epoch: int) -> Rend
 
 
 def result_table(snapshot: Snapshot) -> RenderableType:
-    """The leader with the baseline beside it."""
+    """The search best, the recommended trial where that is another, and the baseline."""
     table = plain_table("", "trial", snapshot.metric, "other metrics", "schedule", right=("trial",))
-    for label, record in (
-        ("leader", snapshot.leader),
+    rows = [
+        ("search best", snapshot.search_best),
+        ("recommended", snapshot.recommended),
         (f"baseline ({snapshot.baseline_family})", snapshot.baseline),
-    ):
+    ]
+    if snapshot.recommended == snapshot.search_best:
+        rows = [("search best, recommended", snapshot.search_best), rows[-1]]
+    for label, record in rows:
         if record is None:
             table.add_row(label, "", "none complete", "", "")
         else:

@@ -67,11 +67,11 @@ def seeds(count: int) -> str:
 
 
 def marks(standing: Standing, found: Confirmed, *, before: str = "") -> str:
-    """What a finalist is besides, after ``before``: best on fresh seeds, recommended, baseline."""
+    """What a finalist is, after ``before``: top finalist, recommended, baseline."""
     assert found.verdict is not None
     verdict, trial = found.verdict, standing.trial
     said = {
-        "best": trial == verdict.standings[0].trial,
+        "top finalist": trial == verdict.standings[0].trial,
         "recommended": trial == verdict.chosen,
         "baseline": trial == found.baseline,
     }

@@ -41,7 +41,7 @@ def judge(
     run with. ``expected`` are the scores that the finalists are expected to have on further seeds,
     by trial; without them the fresh means are shrunken. Of the schedules that are expected to lose
     at most ``tolerance`` standard deviations of the noise to the best, the simplest is recommended:
-    the one with the fewest searched values. By one seed it is the leader.
+    the one with the fewest searched values. By one seed it is the top finalist.
 
     Raises:
         StudyError: there is no seed that all candidates have run with, or all of them diverged.

@@ -22,7 +22,7 @@ class Standing:
     that it is expected to have on further seeds, None where it diverged. ``promise`` is by how
     much it is expected to be better than the recommended one, where it is, in noise deviations; 0
     for that itself, None while too little is known. ``p`` is the corrected,
-    anytime-valid p of its being as good as all others; None for the leader itself, and where
+    anytime-valid p of its being as good as all others; None for the top finalist itself, and where
     nothing could be tested. ``diverged`` counts the seeds on which it did.
     """
 
@@ -41,17 +41,17 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What the fresh seeds say; ``standings`` are in the order of the means, the leader first.
+    """What the fresh seeds say; ``standings`` are in the order of the means, the best first.
 
-    ``undecided`` are the trials that are not beaten, the leader among them, but those ``behind``:
-    so far, on fewer seeds than others, that they promise next to nothing. ``winner`` is the family
+    ``undecided`` are the trials that are not beaten, the top finalist among them, except those
+    ``behind``: so far, on fewer seeds than others, that they promise next to nothing. ``winner`` is the family
     of all of these where they are of one, which is best then, else None. ``chosen`` is the trial
     that is
     recommended: the simplest that is expected to lose next to nothing to the best. ``deviation`` is
     the standard deviation of what schedule and seed do not explain of a score, None by one seed.
     ``possible`` is the largest
-    advantage over one of the undecided that the leader may still have, in the metric's units, None
-    where it is not known; ``seeds_needed`` how many seeds would settle the closest of them, None if
+    advantage over one of the undecided that the top finalist may still have, in the metric's
+    units, None where it is not known; ``seeds_needed`` how many seeds would settle the closest of them, None if
     that is too many or there is nothing to settle.
     """
 
@@ -76,13 +76,13 @@ class Verdict:
 
 
 def _sentence(said: Verdict) -> str:
-    leader = said.standings[0]
+    top = said.standings[0]
     seeds = max(len(each.scores) for each in said.standings)
     if len(said.standings) == 1:
-        return f"{_named(leader)} was confirmed alone on {_count(seeds)}: it has no rival."
+        return f"{_named(top)} was confirmed alone on {_count(seeds)}: it has no rival."
     if seeds < 2:
         return (
-            f"{_named(leader)} leads, but one seed tells nothing of how far chance goes: "
+            f"{_named(top)} is the top finalist, but one seed says nothing about the noise: "
             f"confirm with at least {FEWEST_SEEDS} seeds."
         )
     names = _names(said, said.undecided)
@@ -97,9 +97,9 @@ def _sentence(said: Verdict) -> str:
         f"lose at most {said.tolerance:g} noise deviations to the best."
     )
     if not many:
-        simpler = use if said.chosen != leader.trial else ""
-        how = "leads" if said.behind else "is best"
-        return f"{_named(leader)} {how}: {_losers(said, seeds)}.{simpler}"
+        simpler = use if said.chosen != top.trial else ""
+        how = "is the top finalist" if said.behind else "is best"
+        return f"{_named(top)} {how}: {_losers(said, seeds)}.{simpler}"
     largest = (
         ""
         if said.possible is None

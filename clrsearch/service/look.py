@@ -158,7 +158,7 @@ def best(
 
 
 def chosen(study: Study) -> tuple[Record, Verdict | None]:
-    """The trial to use: the one chosen on fresh seeds, with the verdict, else the leader.
+    """The recommended trial, and the verdict by which it was chosen on fresh seeds, if there is one.
 
     Raises:
         StudyError: no trial is complete yet.

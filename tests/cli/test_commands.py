@@ -84,7 +84,7 @@ def test_run_on_a_finished_study_shows_its_result(study, clrsearch) -> None:
     assert "close " in out  # the other metric stands beside the searched one
     code, out, _ = clrsearch(*arguments, "--json")
     result = json.loads(out)
-    assert (result["done"], result["leader"]["value"]) == (11, study.leader.value)
+    assert (result["done"], result["search_best"]["value"]) == (11, study.search_best.value)
     assert "make_scheduler" in result["code"]
 
 

@@ -75,10 +75,10 @@ def begun(database: Path) -> int:
 
 def said(now: Snapshot) -> dict[str, object]:
     """What is said of a study, in numbers."""
-    assert now.leader and now.recommended and now.confirmed and now.verdict
+    assert now.search_best and now.recommended and now.confirmed and now.verdict
     verdict = now.verdict
     return {
-        "search best": now.leader.number,
+        "search best": now.search_best.number,
         "recommended": now.recommended.number,
         "standings": {each.trial: each.mean for each in verdict.standings},
         "p": {each.trial: each.p for each in verdict.standings},

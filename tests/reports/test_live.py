@@ -47,7 +47,7 @@ def snapshot(*records: Record, total: int = 10) -> Snapshot:
         },
         confirmed=None,
         records=records,
-        leader=complete[0] if complete else None,
+        search_best=complete[0] if complete else None,
         baseline=None,
         baseline_family="constant",
         schedules={each.number: Constant(lr=0.1) for each in complete},
@@ -89,7 +89,7 @@ def test_the_live_view_shows_progress_best_and_each_worker(console) -> None:
     shown = console.file.getvalue()
     assert "2 of 10 trials, 01:00, about 04:00 left" in shown
     assert "1 complete  1 pruned  0 diverged  0 failed" in shown
-    assert "leader" in shown
+    assert "search best" in shown
     assert "loss 0.5, accuracy 0.5" in shown
     assert "trial 2" in shown
     assert "epoch 2/4" in shown

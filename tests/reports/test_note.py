@@ -23,7 +23,7 @@ def snapshot(*records, name="mine") -> Snapshot:
         slots=dict.fromkeys(SlotState, 0) | {SlotState.COMPLETE: len(complete)},
         confirmed=None,
         records=records,
-        leader=min(complete, key=lambda record: record.value, default=None),
+        search_best=min(complete, key=lambda record: record.value, default=None),
         baseline=None,
         baseline_family="constant",
         schedules={},
@@ -39,7 +39,7 @@ def test_the_leaders_are_listed_the_best_first() -> None:
     rows = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
     assert [row[1].strip() for row in rows[2:]] == [str(number) for number in range(11, 1, -1)]
     assert "```python\ncode = 1\n```" in text
-    assert "cyclic \\(trial 11\\) leads" in text
+    assert "Search best: cyclic \\(trial 11\\)" in text
 
 
 def test_before_a_trial_is_complete_there_is_no_code() -> None:

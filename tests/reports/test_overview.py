@@ -73,9 +73,9 @@ def test_nothing_has_ended(by) -> None:
     assert figure.x.high == 1.0
 
 
-def curves_of(records, winner=None):
+def curves_of(records, recommended=None):
     return all_curves_figure(
-        records, metric="loss", direction="minimize", epochs=3, winner=winner
+        records, metric="loss", direction="minimize", epochs=3, recommended=recommended
     ).panels[0]
 
 
@@ -88,10 +88,10 @@ def test_curves_differ_by_how_their_trials_ended_and_the_winner_is_on_top() -> N
         make_record(0.9, number=4, state="running"),
         make_record(number=5, state="running"),
     ]
-    panel = curves_of(records, winner=0)
+    panel = curves_of(records, recommended=0)
     labels = [curve.label for curve in panel.curves]
-    assert labels[-1] == "winner"
-    assert sorted(labels) == ["complete", "diverged", "pruned", "running", "winner"]
+    assert labels[-1] == "recommended"
+    assert sorted(labels) == ["complete", "diverged", "pruned", "recommended", "running"]
     assert len({curve.style for curve in panel.curves}) == 5
     assert not panel.curves[-1].faint
     assert all(curve.faint for curve in panel.curves[:-1])
@@ -120,7 +120,9 @@ def test_parameters_lie_between_the_ends_of_their_ranges() -> None:
         make_record(0.1, number=3, state="pruned", params={"mode": "a", "max_lr": 1e-3}),
         make_record(0.1, number=4, family="constant", params={"lr": 1e-3}),
     ]
-    found = parallel(records, SPACE, family="cyclic", metric="loss", direction="minimize", winner=2)
+    found = parallel(
+        records, SPACE, family="cyclic", metric="loss", direction="minimize", recommended=2
+    )
     assert [axis.label for axis in found.axes] == ["mode", "max_lr", "gamma", "loss"]
     assert found.axes[0].ticks == ((0.0, "a"), (0.5, "b"), (1.0, "c"))
     assert found.axes[1].ticks == ((0.0, "0.001"), (1.0, "10"))
@@ -129,4 +131,4 @@ def test_parameters_lie_between_the_ends_of_their_ranges() -> None:
     assert by_trial["trial 0"].places == (0.5, pytest.approx(0.5), None, 1.0)
     assert by_trial["trial 1"].places == (1.0, pytest.approx(1.0), 0.25, 0.0)
     assert by_trial["trial 2"].places == (0.0, 0.0, None, pytest.approx(0.5))
-    assert [line.rank for line in found.lines] == ["best", "best", "winner"]
+    assert [line.rank for line in found.lines] == ["best", "best", "recommended"]

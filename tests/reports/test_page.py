@@ -79,9 +79,9 @@ def test_a_finished_study(url, task_dir) -> None:
     work(task_dir, trials=8)
     page = page_of(url)
     text = text_of(page)
-    leader = service.show("mine").snapshot.leader
-    assert f"trial {leader.number}) leads with error" in text
-    assert "clrsearch confirm mine tells whether it is better" in text
+    leader = service.show("mine").snapshot.search_best
+    assert f"trial {leader.number}), error" in text
+    assert "clrsearch confirm mine compares the best on fresh seeds" in text
     assert "8 of 8 trials done" in text
     assert "2026-01-01 12:00:00 UTC" in text
     best = service.best("mine")

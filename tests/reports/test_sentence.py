@@ -43,7 +43,7 @@ def snapshot(
             absent=(),
         ),
         records=records,
-        leader=records[0],
+        search_best=records[0],
         baseline=None,
         baseline_family="constant",
         schedules={},

@@ -115,12 +115,12 @@ def test_nothing_to_draw() -> None:
 def test_parallel_coordinates_leave_out_what_a_trial_does_not_have() -> None:
     axes = tuple(Upright(label=NASTY, ticks=((0.0, "a"), (1.0, "b"))) for _ in range(8))
     lines = (
-        Line(places=(0.0, None, 1.0, 0.5, 0.5, 0.5, 0.5, 1.0), hint=NASTY, rank="winner"),
+        Line(places=(0.0, None, 1.0, 0.5, 0.5, 0.5, 0.5, 1.0), hint=NASTY, rank="recommended"),
         Line(places=(0.0,) * 8, hint="", rank="other"),
     )
-    drawn = draw_parallel(Parallel(family="cyclic", called="leader", axes=axes, lines=lines))
+    drawn = draw_parallel(Parallel(family="cyclic", axes=axes, lines=lines))
     assert drawn.broad
     first, second = paths(drawn, "parallel")
     assert (first.count(","), second.count(",")) == (7, 8)
-    assert [key.label for key in drawn.keys] == ["leader", "other complete trials"]
-    assert not draw_parallel(Parallel(family="c", called="", axes=axes[:3], lines=())).broad
+    assert [key.label for key in drawn.keys] == ["recommended", "other complete trials"]
+    assert not draw_parallel(Parallel(family="c", axes=axes[:3], lines=())).broad

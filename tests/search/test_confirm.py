@@ -76,7 +76,7 @@ def test_a_family_is_best_where_only_its_own_schedules_cannot_be_told_apart() ->
 def test_by_one_seed_the_leader_is_chosen_however_simple_another_is() -> None:
     found = verdict([[1.0], [5.0]], complexity=[5, 1])
     assert found.chosen == 10
-    assert found.sentence.startswith("f0 (trial 10) leads, but one seed tells nothing")
+    assert found.sentence.startswith("f0 (trial 10) is the top finalist, but one seed says nothing")
 
 
 def test_rivals_that_diverged_were_not_tested() -> None:
@@ -173,7 +173,7 @@ def test_more_seeds_are_asked_for_than_there_have_been() -> None:
 
 def test_one_seed_pretends_nothing() -> None:
     found = verdict([[1.0], [2.0]])
-    assert "one seed tells nothing" in found.sentence
+    assert "one seed says nothing about the noise" in found.sentence
     assert found.sentence.endswith("confirm with at least 3 seeds.")
     assert (found.possible, found.seeds_needed) == (None, 3)
     assert [(each.low, each.high, each.p) for each in found.standings] == [(None,) * 3] * 2
