@@ -63,7 +63,7 @@ def all_curves_figure(
     epochs: int,
     recommended: int | None,
 ) -> Figure:
-    """The metric of every trial after each epoch, by how it ended; the recommended one's is on top."""
+    """The learning curve of every trial, by how it ended; that of the recommended one on top."""
     begun = [record for record in records if record.values]
     tables = [_row(record, epochs) for record in begun if record.state == "complete"]
     tables = tables or [_row(record, epochs) for record in begun]

@@ -41,18 +41,22 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What the fresh seeds say; ``standings`` are in the order of the means, the best first.
+    """What the fresh seeds say.
 
-    ``undecided`` are the trials that are not beaten, the top finalist among them, except those
-    ``behind``: so far, on fewer seeds than others, that they promise next to nothing. ``winner`` is the family
-    of all of these where they are of one, which is best then, else None. ``chosen`` is the trial
-    that is
-    recommended: the simplest that is expected to lose next to nothing to the best. ``deviation`` is
-    the standard deviation of what schedule and seed do not explain of a score, None by one seed.
-    ``possible`` is the largest
-    advantage over one of the undecided that the top finalist may still have, in the metric's
-    units, None where it is not known; ``seeds_needed`` how many seeds would settle the closest of them, None if
-    that is too many or there is nothing to settle.
+    Attributes:
+        standings: the finalists in the order of their means, the top finalist first.
+        undecided: the trials that are not significantly worse than the top finalist, that one
+            among them, except those in ``behind``.
+        behind: trials that were given fewer seeds than others because they promised too little.
+        winner: the family of all undecided trials, if they are of one and none is behind.
+        chosen: the recommended trial: the simplest one expected to lose at most ``tolerance``
+            noise deviations to the best.
+        deviation: the standard deviation of a score that neither schedule nor seed explains; None
+            with one seed.
+        possible: the largest advantage that the top finalist may still have over an undecided
+            trial, in the metric's units; None where it is unknown.
+        seeds_needed: how many seeds would settle the closest comparison; None if that is more than
+            1,000 or nothing is left to settle.
     """
 
     standings: tuple[Standing, ...]

@@ -158,7 +158,7 @@ def best(
 
 
 def chosen(study: Study) -> tuple[Record, Verdict | None]:
-    """The recommended trial, and the verdict by which it was chosen on fresh seeds, if there is one.
+    """The recommended trial, and the verdict that chose it on fresh seeds, if there is one.
 
     Raises:
         StudyError: no trial is complete yet.
