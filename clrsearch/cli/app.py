@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -19,38 +19,65 @@ app = typer.Typer(
     name="clrsearch",
     help="Find the learning-rate schedule for your model, and get it back as code.",
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},  # its commands have them too
 )
-db = typer.Typer(help="Keep the database in order.", no_args_is_help=True)
+db = typer.Typer(help="Check, upgrade and secure the database.", no_args_is_help=True)
 
-app.command()(working.run)
-app.command()(working.compare)
-app.command()(working.confirm)
-app.command()(working.worker)
-app.add_typer(cluster.launch, name="launch")
-app.command("range-test")(working.range_test)
-app.command()(look.best)
-app.command()(look.preview)
-app.command()(look.plot)
-app.command()(pages.report)
-app.command()(pages.dashboard)
-app.command("list")(look.list_studies)
-app.command()(look.status)
-app.command()(look.show)
-app.command()(look.replay)
-app.command()(look.doctor)
-app.command()(change.new)
-app.command()(change.retry)
-app.command()(change.cancel)
-app.command()(change.delete)
-app.add_typer(db, name="db")
+
+def _command(panel: str, example: str, function: Callable[..., None], name: str = "") -> None:
+    """Add a command to a panel of ``--help``, with an example at the end of its own help."""
+    shown = f"Example: `clrsearch {example}`"
+    app.command(name or None, rich_help_panel=panel, epilog=shown)(function)
+
+
+_command("Search", "run --task mine.py:Mine --trials 100", working.run)
+_command("Search", "compare --task digits --trials 120", working.compare)
+_command("Search", "confirm mine --seeds 30", working.confirm)
+_command("Search", "range-test --task mine.py:Mine -o test.png", working.range_test, "range-test")
+_command("Search", "new mine.py", change.new)
+_command("Inspect", "list", look.list_studies, "list")
+_command("Inspect", "status mine --watch", look.status)
+_command("Inspect", "show mine 42", look.show)
+_command("Inspect", "plot mine curves -o curves.html", look.plot)
+_command("Inspect", "preview cyclic onecycle --set max_lr=0.1", look.preview)
+_command("Inspect", "dashboard mine", pages.dashboard)
+_command("Inspect", "replay mine 42", look.replay)
+_command("Export", "best mine --format lightning > schedule.py", look.best)
+_command("Export", "report mine -o report.html", pages.report)
+_command("Cluster", "worker mine --max-minutes 60", working.worker)
+app.add_typer(cluster.launch, name="launch", rich_help_panel="Cluster")
+_command("Manage", "retry mine", change.retry)
+_command("Manage", "cancel mine", change.cancel)
+_command("Manage", "delete mine", change.delete)
+app.add_typer(db, name="db", rich_help_panel="Manage")
+_command("Manage", "doctor", look.doctor)
 db.command()(look.check)
 db.command()(change.upgrade)
 db.command("prune-checkpoints")(change.prune_checkpoints)
 db.command()(change.roles)
+
+
+def _print_version(asked: bool) -> None:
+    """Print the package's version and leave."""
+    if asked:
+        from importlib.metadata import version
+
+        print(f"clrsearch {version('clrsearch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Find the learning-rate schedule for your model, and get it back as code."""
 
 
 def takes(words: Sequence[str], option: str) -> bool:

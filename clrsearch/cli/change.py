@@ -17,12 +17,15 @@ from clrsearch.cli.options import (
 
 
 def new(
-    file: Annotated[Path, typer.Argument(metavar="FILE.py", help="The file to write.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.py", help="File to write.")],
     loop: Annotated[
-        bool, typer.Option("--loop", help="A training loop, train(run), instead of a class.")
+        bool, typer.Option("--loop", help="Write a training loop, train(run), instead of a class.")
     ] = False,
 ) -> None:
-    """Write a task to begin with: it runs, and comments say what to change."""
+    """Write a task or a training loop to start from.
+
+    The file runs as it is; its comments say what to change.
+    """
     from clrsearch import service
     from clrsearch.reports import say
 
@@ -32,17 +35,17 @@ def new(
 
 def delete(
     name: NameArgument,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
 ) -> None:
-    """Remove a study with all of its trials."""
+    """Delete a study with all of its trials."""
     from clrsearch import service
     from clrsearch.reports import one_line, say
 
     def ask() -> None:
         if not yes:
-            question = f"Remove the study {name} and all of its trials?"
+            question = f"Delete the study {name} and all of its trials?"
             typer.confirm(one_line(question), abort=True)
 
     service.delete(name, storage=storage_option(storage, storage_file), before=ask)
@@ -54,7 +57,7 @@ def retry(
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
 ) -> None:
-    """Give the failed trials another try, with the same parameters."""
+    """Retry failed trials with the same parameters."""
     from clrsearch import service
     from clrsearch.cli import output
 
@@ -67,7 +70,10 @@ def cancel(
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
 ) -> None:
-    """Begin nothing more, the confirmation included; what has begun goes on to its end."""
+    """Start no further trials; let running ones finish.
+
+    No confirmation starts either, until you ask for it with clrsearch confirm.
+    """
     from clrsearch import service
     from clrsearch.cli import output
 
@@ -76,11 +82,16 @@ def cancel(
 
 
 def upgrade(
-    yes: Annotated[bool, typer.Option("--yes", help="There is a backup: do not ask.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask whether there is a backup.")
+    ] = False,
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
 ) -> None:
-    """Bring a database of earlier versions to those installed. Back it up first."""
+    """Upgrade a database that an earlier version made.
+
+    Back it up first.
+    """
     from clrsearch import service
     from clrsearch.cli import output
 
@@ -94,7 +105,7 @@ def prune_checkpoints(
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
 ) -> None:
-    """Remove checkpoints that no running trial of this database needs."""
+    """Delete checkpoints that no running trial needs."""
     from clrsearch import service
     from clrsearch.cli import output
 
@@ -106,16 +117,16 @@ def prune_checkpoints(
 
 
 def roles(
-    owner: Annotated[Path, typer.Option("--owner", help="The owner's storage file.")],
-    worker: Annotated[Path, typer.Option("--worker", help="The workers' storage file.")],
-    viewer: Annotated[Path, typer.Option("--viewer", help="The viewers' storage file.")],
+    owner: Annotated[Path, typer.Option("--owner", help="Storage file of the owner.")],
+    worker: Annotated[Path, typer.Option("--worker", help="Storage file of the workers.")],
+    viewer: Annotated[Path, typer.Option("--viewer", help="Storage file of the viewers.")],
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
 ) -> None:
-    """Make three roles in PostgreSQL: an owner, a worker, a viewer who changes nothing.
+    """Create PostgreSQL roles: owner, worker and viewer.
 
-    Each file holds the URL by which that role will open the database, with the name and password
-    to give it. Run it as a user who may create roles; again, it brings them up to date.
+    Each storage file contains the URL that the role will connect with, including its name and
+    password. Run this as a user who may create roles; running it again updates them.
     """
     from clrsearch import service
     from clrsearch.cli import output

@@ -30,16 +30,14 @@ if TYPE_CHECKING:
     from clrsearch.service import Launch
 
 launch = typer.Typer(
-    help="Start workers for a study: on this machine, as SLURM jobs, as Ray tasks.",
+    help="Start workers: here, on SLURM, or on Ray.",
     no_args_is_help=True,
 )
 
-CountOption = Annotated[int, typer.Option("--workers", min=1, help="How many.")]
-PerGpuOption = Annotated[
-    int | None, typer.Option("--per-gpu", min=1, help="So many workers share each GPU.")
-]
+CountOption = Annotated[int, typer.Option("--workers", min=1, help="Number of workers.")]
+PerGpuOption = Annotated[int | None, typer.Option("--per-gpu", min=1, help="Workers per GPU.")]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print what would run, word for word; start nothing.")
+    bool, typer.Option("--dry-run", help="Print what would run, and start nothing.")
 ]
 
 
@@ -63,7 +61,7 @@ def local(
     allow_drift: DriftOption = False,
     json: JsonLinesOption = False,
 ) -> None:
-    """Processes of this machine, watched until they leave."""
+    """Start workers on this machine and watch them."""
     from clrsearch import service
     from clrsearch.cli import output
 
@@ -100,27 +98,29 @@ def slurm(
     per_gpu: PerGpuOption = None,
     dry_run: DryRunOption = False,
     device: DeviceOption = None,
-    partition: Annotated[str | None, typer.Option("--partition", help="SLURM's own word.")] = None,
+    partition: Annotated[str | None, typer.Option("--partition", help="SLURM partition.")] = None,
     time_limit: Annotated[
         int,
         typer.Option(
             "--time-limit",
             metavar="MINUTES",
             min=1,
-            help="Of each job; then it saves, is requeued, and goes on.",
+            help="Time limit of each job; it then saves, is requeued and resumes.",
         ),
     ] = 60,
     gres: Annotated[
         str | None,
-        typer.Option("--gres", help="What each job needs, such as gpu:1. Default: nothing."),
+        typer.Option("--gres", help="Resources per job, such as gpu:1. Default: none."),
     ] = None,
     sbatch: Annotated[
         list[str] | None,
-        typer.Option("--sbatch", metavar="KEY=VALUE", help="Any option of sbatch: account=mine."),
+        typer.Option(
+            "--sbatch", metavar="KEY=VALUE", help="Any option of sbatch, such as account=mine."
+        ),
     ] = None,
     log_dir: Annotated[
         Path | None,
-        typer.Option("--log-dir", help="Scripts and logs of the jobs. Default: clrsearch-jobs."),
+        typer.Option("--log-dir", help="Folder for job scripts and logs. Default: clrsearch-jobs."),
     ] = None,
     max_minutes: MaxMinutesOption = None,
     max_trials: MaxTrialsOption = None,
@@ -134,7 +134,7 @@ def slurm(
     checkpoint_seconds: CheckpointSecondsOption = 10,
     allow_drift: DriftOption = False,
 ) -> None:
-    """An array of SLURM jobs, submitted and left to SLURM."""
+    """Submit workers as an array of SLURM jobs."""
     from clrsearch import service
     from clrsearch.reports import say
 
@@ -176,20 +176,20 @@ def ray(
     device: DeviceOption = None,
     address: Annotated[
         str | None,
-        typer.Option("--address", help="A cluster, HOST:6379 or auto. Default: one of its own."),
+        typer.Option("--address", help="Ray cluster: HOST:6379 or auto. Default: start one here."),
     ] = None,
     num_gpus: Annotated[
         float | None,
-        typer.Option("--num-gpus", min=0, help="For each worker. Default: 1 / --per-gpu, or none."),
+        typer.Option("--num-gpus", min=0, help="GPUs per worker. Default: 1 / --per-gpu, or none."),
     ] = None,
     max_retries: Annotated[
-        int, typer.Option("--max-retries", min=0, help="How often a lost worker is started again.")
+        int, typer.Option("--max-retries", min=0, help="How often to restart a lost worker.")
     ] = 3,
     allow_unauthenticated: Annotated[
         bool,
         typer.Option(
             "--allow-unauthenticated",
-            help="Use a cluster at which anybody who reaches it can run code.",
+            help="Use a cluster without authentication: anyone who can reach it can run code.",
         ),
     ] = False,
     max_minutes: MaxMinutesOption = None,
@@ -204,7 +204,7 @@ def ray(
     checkpoint_seconds: CheckpointSecondsOption = 10,
     allow_drift: DriftOption = False,
 ) -> None:
-    """Tasks of a Ray cluster, waited for."""
+    """Start workers as Ray tasks and wait for them."""
     from clrsearch import service
     from clrsearch.reports import say
 

@@ -46,14 +46,14 @@ def best(
         ],
         typer.Option(
             "--format",
-            help="Code for one of these libraries, a table of all steps, or the values.",
+            help="Code for a library, a table of every step, or the values alone.",
         ),
     ] = "torch",
     task_dir: TaskDirOption = None,
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
 ) -> None:
-    """Print the best schedule: a file that runs alone, a table, or values."""
+    """Print the recommended schedule as code or values."""
     from clrsearch import service
     from clrsearch.cli import output
 
@@ -66,22 +66,27 @@ def best(
 def preview(
     names: Annotated[
         list[str],
-        typer.Argument(metavar="NAME...", help="Families of schedules, or studies: their best."),
+        typer.Argument(
+            metavar="NAME...", help="Schedule families, or studies (their recommended schedule)."
+        ),
     ],
     changes: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="A value of the families, as max_lr=0.1, or of one, as cyclic.max_lr=0.1. "
+            help="A value for all families (max_lr=0.1) or for one (cyclic.max_lr=0.1). "
             'A list gives one schedule each: \'mode=["triangular", "exp_range"]\'.',
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Default: 20, or the study's.")
+        int | None, typer.Option("--epochs", min=1, help="Epochs. Default: 20, or the study's.")
     ] = None,
     steps_per_epoch: Annotated[
-        int | None, typer.Option("--steps-per-epoch", min=1, help="Default: 100, or the study's.")
+        int | None,
+        typer.Option(
+            "--steps-per-epoch", min=1, help="Steps per epoch. Default: 100, or the study's."
+        ),
     ] = None,
     to: OutputOption = None,
     task_dir: TaskDirOption = None,
@@ -89,9 +94,10 @@ def preview(
     storage_file: StorageFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the rates and momenta of schedules, without training.
+    """Show the rates and momenta of schedules.
 
-    What is not set is as in the first trial of a family whose task has a rate of 0.1.
+    Nothing is trained. What you do not set is as in the first trial of a family, for a task with a
+    learning rate of 0.1.
     """
     from clrsearch import service
     from clrsearch.cli import output
@@ -110,11 +116,12 @@ def preview(
 def plot(
     name: NameArgument,
     picture: Annotated[
-        Literal["scores", "curves", "range-test"],
+        Literal["schedule", "scores", "curves", "trials", "progress", "time", "range-test"],
         typer.Argument(
-            metavar="PICTURE",
-            help="scores: on fresh seeds, by schedule. curves: the metric of the confirmed "
-            "schedules, epoch by epoch, and their rates. range-test: losses by rate.",
+            metavar="FIGURE",
+            help="schedule: the recommended one. scores, curves: the finalists on fresh seeds. "
+            "trials: all learning curves. progress, time: best score so far. range-test: losses "
+            "by rate.",
         ),
     ],
     to: PictureOption,
@@ -122,7 +129,7 @@ def plot(
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
 ) -> None:
-    """Draw what a study has found."""
+    """Draw a figure of a study."""
     from clrsearch import service
     from clrsearch.cli import output
 
@@ -150,14 +157,14 @@ def status(
     name: NameArgument,
     watch: Annotated[
         bool,
-        typer.Option("--watch", help="Show it anew every 2 seconds, until all trials have ended."),
+        typer.Option("--watch", help="Refresh every 2 seconds until all trials have ended."),
     ] = False,
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
     storage_patience: PatienceOption = 600,
     json: JsonLinesOption = False,
 ) -> None:
-    """Show how a study stands: its workers, the time left, what failed."""
+    """Show progress, workers, time left and failures."""
     from clrsearch import service
     from clrsearch.cli import output
     from clrsearch.errors import PlanError
@@ -186,13 +193,15 @@ def status(
 
 def show(
     name: NameArgument,
-    trial: Annotated[int | None, typer.Argument(metavar="TRIAL", help="A trial's number.")] = None,
+    trial: Annotated[
+        int | None, typer.Argument(metavar="TRIAL", help="Number of the trial.")
+    ] = None,
     task_dir: TaskDirOption = None,
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
     json: JsonLinesOption = False,
 ) -> None:
-    """Show a study's trials, or one of them epoch by epoch."""
+    """Show all trials of a study, or one in detail."""
     from clrsearch import service
     from clrsearch.cli import output
 
@@ -203,16 +212,16 @@ def show(
 
 def replay(
     name: NameArgument,
-    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="A trial's number.")],
+    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="Number of the trial.")],
     device: DeviceOption = None,
     task_dir: TaskDirOption = None,
     data_dir: DataDirOption = None,
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
 ) -> None:
-    """Run a trial again: does it come out the same?
+    """Re-run a trial and check that it reproduces.
 
-    Exit code 1 if it does not.
+    Nothing is stored. The exit code is 1 if any epoch differs.
     """
     from clrsearch import service
     from clrsearch.cli import output
@@ -237,9 +246,10 @@ def doctor(
     storage_file: StorageFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Look at what is needed here: Python, torch, device, storage, checkpoints, launchers.
+    """Check Python, torch, devices, storage and launchers.
 
-    Fit to be pasted into a report: there is no password in it. Exit code 1 if something is wrong.
+    The output contains no passwords, so you can paste it into a bug report. The exit code is 1 if
+    something is wrong.
     """
     from clrsearch import service
 
@@ -253,9 +263,9 @@ def check(
     storage_file: StorageFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Look whether what is stored of each study fits together. Nothing is changed.
+    """Check that the stored studies are consistent.
 
-    Exit code 1 if something is wrong.
+    Nothing is changed. The exit code is 1 if something is wrong.
     """
     from clrsearch import service
 

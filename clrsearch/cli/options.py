@@ -1,4 +1,4 @@
-"""The options and arguments that commands share, and what they turn into."""
+"""Options and arguments that several commands share, and what they turn into."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ StorageOption = Annotated[
     typer.Option(
         "--storage",
         metavar="URL",
-        help="Database, such as sqlite:///studies.db or postgresql://me@host/db. "
-        "Default: CLRSEARCH_STORAGE, else one file in your data folder.",
+        help="Database URL, such as sqlite:///studies.db or postgresql://me@host/db. "
+        "Default: CLRSEARCH_STORAGE, else a SQLite file in your data folder.",
     ),
 ]
 StorageFileOption = Annotated[
     Path | None,
     typer.Option(
         "--storage-file",
-        help="A file that holds the database URL, for one with a password. "
+        help="File that contains the database URL; use it for a URL with a password. "
         "Default: CLRSEARCH_STORAGE_FILE.",
     ),
 ]
@@ -46,7 +46,7 @@ DeviceOption = Annotated[
     typer.Option(
         "--device",
         callback=_carry,
-        help="cuda, cuda:1, mps or cpu. Default: the first there is.",
+        help="cuda, cuda:1, mps or cpu. Default: the first one available.",
     ),
 ]
 TaskDirOption = Annotated[
@@ -54,7 +54,7 @@ TaskDirOption = Annotated[
     typer.Option(
         "--task-dir",
         callback=_carry,
-        help="Where a task's file or package lies. Default: the study file's folder, or this one.",
+        help="Folder of the task's file or package. Default: the study file's folder, or this one.",
     ),
 ]
 DataDirOption = Annotated[
@@ -62,19 +62,19 @@ DataDirOption = Annotated[
     typer.Option(
         "--data-dir",
         callback=_carry,
-        help="Where a task finds its data. Default: CLRSEARCH_DATA_DIR, else in your data folder.",
+        help="Folder of the task's data. Default: CLRSEARCH_DATA_DIR, else your data folder.",
     ),
 ]
 DownloadOption = Annotated[
-    bool, typer.Option("--download", help="Fetch the task's data to there, if it is not there.")
+    bool, typer.Option("--download", help="Download the task's data if it is missing.")
 ]
 CheckpointDirOption = Annotated[
     Path | None,
     typer.Option(
         "--checkpoint-dir",
         callback=_carry,
-        help="Default: CLRSEARCH_CHECKPOINT_DIR, else beside the SQLite file, else in your data "
-        "folder. Workers on several machines resume each other's trials if they share it.",
+        help="Folder for checkpoints; workers that share it can resume each other's trials. "
+        "Default: CLRSEARCH_CHECKPOINT_DIR, else beside the SQLite file, else your data folder.",
     ),
 ]
 CheckpointSecondsOption = Annotated[
@@ -82,7 +82,7 @@ CheckpointSecondsOption = Annotated[
     typer.Option(
         "--checkpoint-seconds",
         min=0,
-        help="At least so long between two checkpoints of a trial.",
+        help="Minimum time between two checkpoints of a trial, in seconds.",
     ),
 ]
 PatienceOption = Annotated[
@@ -90,14 +90,14 @@ PatienceOption = Annotated[
     typer.Option(
         "--storage-patience",
         min=0,
-        help="How long to wait for a lost database, in seconds.",
+        help="How long to wait for an unreachable database, in seconds.",
     ),
 ]
 DriftOption = Annotated[
     bool,
     typer.Option(
         "--allow-drift",
-        help="Go on although the task's source, clrsearch or torch is not as it was.",
+        help="Continue although the task's source, clrsearch or torch has changed.",
     ),
 ]
 MaxMinutesOption = Annotated[
@@ -105,12 +105,12 @@ MaxMinutesOption = Annotated[
     typer.Option(
         "--max-minutes",
         min=0,
-        help="Then a worker saves, gives its trial back and leaves.",
+        help="After this time a worker saves a checkpoint, releases its trial and exits.",
     ),
 ]
 MaxTrialsOption = Annotated[
     int | None,
-    typer.Option("--max-trials", min=1, help="A worker leaves when it has ended so many."),
+    typer.Option("--max-trials", min=1, help="A worker exits after this many trials."),
 ]
 IdleWaitOption = Annotated[
     float | None,
@@ -118,45 +118,49 @@ IdleWaitOption = Annotated[
         "--idle-wait",
         min=0,
         metavar="SECONDS",
-        help="How long a worker stays for trials that are added when none is left.",
+        help="How long a worker without a trial waits for new ones.",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 JsonLinesOption = Annotated[
-    bool, typer.Option("--json", help="Print JSON Lines, one object per line, for other programs.")
+    bool, typer.Option("--json", help="Print JSON Lines: one object per line.")
 ]
 StudyFileArgument = Annotated[
     Path | None,
-    typer.Argument(metavar="FILE", help="A study in TOML. Default: the task denoise."),
+    typer.Argument(metavar="FILE", help="Study file in TOML. Default: the built-in task denoise."),
 ]
 TrialsOption = Annotated[
-    int | None, typer.Option("--trials", help="How many schedules to try. Default: 100.")
+    int | None, typer.Option("--trials", help="Number of schedules to try. Default: 100.")
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", help="Processes. Default: one per GPU, or per core.")
+    int | None,
+    typer.Option("--workers", help="Worker processes. Default: one per GPU, or per core."),
 ]
 NameOption = Annotated[
-    str | None, typer.Option("--name", help="Default: the file's or the task's name.")
+    str | None,
+    typer.Option("--name", help="Name of the study. Default: that of the file or the task."),
 ]
 TaskOption = Annotated[
     str | None,
-    typer.Option("--task", help="denoise, digits, ..., package.module:NAME or file.py:NAME."),
+    typer.Option(
+        "--task", help="What to train: denoise, digits, ..., package.module:NAME or file.py:NAME."
+    ),
 ]
 EpochsOption = Annotated[
-    int | None, typer.Option("--epochs", help="Per trial. Default: the task's.")
+    int | None, typer.Option("--epochs", help="Epochs per trial. Default: the task's.")
 ]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Default: 0.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the study. Default: 0.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Any key of a study, such as 'bounds.cyclic.max_lr=[1e-3,1]'.",
+        help="Set any key of a study file, such as confirm.seeds=10.",
     ),
 ]
 RangeTestOption = Annotated[
     bool,
-    typer.Option("--range-test", help="Search the rates within what a range test finds."),
+    typer.Option("--range-test", help="Search only the learning rates that a range test finds."),
 ]
 
 
@@ -174,14 +178,14 @@ _OUTPUT = typer.Option(
     "-o",
     metavar="FILE",
     callback=_picture_file,
-    help="A picture: FILE ends in .html, .png or .svg.",
+    help="Write a figure to FILE.html, FILE.png or FILE.svg.",
 )
 OutputOption = Annotated[Path | None, _OUTPUT]
 PictureOption = Annotated[Path, _OUTPUT]
 NoConfirmOption = Annotated[
-    bool, typer.Option("--no-confirm", help="Do not run the best again on fresh seeds.")
+    bool, typer.Option("--no-confirm", help="Do not re-run the best schedules on fresh seeds.")
 ]
-NameArgument = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")]
+NameArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study.")]
 
 
 def asked_plan(

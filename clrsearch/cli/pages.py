@@ -21,19 +21,19 @@ from clrsearch.cli.options import (
 def report(
     name: NameArgument,
     to: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The page, FILE.html.")
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Write the page to FILE.html.")
     ] = Path("report.html"),
     watch: Annotated[
-        bool, typer.Option("--watch", help="Renew it while the study runs, until it has ended.")
+        bool, typer.Option("--watch", help="Rewrite the page while the study runs.")
     ] = False,
     task_dir: TaskDirOption = None,
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
     storage_patience: PatienceOption = 600,
 ) -> None:
-    """Write a study to one page: verdict, code, curves, parameters, trials.
+    """Write a study to one HTML page.
 
-    The page needs neither a network nor any other file.
+    It contains the verdict, the code, all curves, parameters and trials, and needs no network.
     """
     from clrsearch import service
     from clrsearch.cli import output
@@ -54,27 +54,27 @@ def report(
 
 
 def dashboard(
-    name: Annotated[
-        str | None, typer.Argument(metavar="STUDY", help="Open this study's page.")
-    ] = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any.")] = 8080,
+    name: Annotated[str | None, typer.Argument(metavar="STUDY", help="Study to open.")] = None,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port; 0 picks a free one.")
+    ] = 8080,
     host: Annotated[
         str,
         typer.Option(
-            "--host", help="The address to listen at; others than this reach other machines."
+            "--host", help="Address to listen on. The default is reachable from this machine only."
         ),
     ] = "127.0.0.1",
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="Notes cannot be written either.")
+        bool, typer.Option("--read-only", help="Also refuse changes to notes.")
     ] = False,
     task_dir: TaskDirOption = None,
     storage: StorageOption = None,
     storage_file: StorageFileOption = None,
 ) -> None:
-    """Open optuna-dashboard on the studies, with notes, figures and code added.
+    """Open optuna-dashboard on the studies.
 
-    It asks nobody who they are, and so listens to this machine alone. Nothing of a study can be
-    changed in it but notes.
+    Each study has a note with its verdict and code, and figures. There is no login, so by default
+    only this machine can reach it. Nothing but notes can be changed.
     """
     from clrsearch import service
     from clrsearch.cli import output

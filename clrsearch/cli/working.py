@@ -69,10 +69,10 @@ def run(
     allow_drift: DriftOption = False,
     json: JsonLinesOption = False,
 ) -> None:
-    """Search a schedule, or go on with a search.
+    """Search for the best schedule, or resume a search.
 
-    The same command again goes on with an unfinished study; with more --trials it adds to a
-    finished one. In the end the best are run again on fresh seeds.
+    Run the same command again to resume an interrupted study, or with more --trials to extend a
+    finished one. At the end, the best schedules are re-run on fresh seeds.
     """
     given = {"trials": trials, "task": task, "epochs": epochs, "seed": seed}
     given |= {"range_test": range_test or None}
@@ -116,9 +116,10 @@ def compare(
     allow_drift: DriftOption = False,
     json: JsonLinesOption = False,
 ) -> None:
-    """Search all families with as many trials each, and confirm the best of each.
+    """Search every family with the same number of trials.
 
-    Families that do not fit the epochs are left out; --set families=[...] names those to compare.
+    The best schedule of each family is then re-run on fresh seeds. Families that do not fit the
+    number of epochs are left out; choose them yourself with --set 'families=["cyclic", "cosine"]'.
     """
     from clrsearch import service
     from clrsearch.reports import say
@@ -162,11 +163,13 @@ def confirm(
     name: NameArgument,
     top: Annotated[
         int | None,
-        typer.Option("--top", min=1, help="How many schedules besides the baseline's best."),
+        typer.Option("--top", min=1, help="Number of finalists besides the baseline."),
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option("--seeds", min=1, help="Fresh seeds for each; without, as many as it takes."),
+        typer.Option(
+            "--seeds", min=1, help="Fresh seeds per finalist. Default: as many as needed."
+        ),
     ] = None,
     workers: WorkersOption = None,
     device: DeviceOption = None,
@@ -180,11 +183,11 @@ def confirm(
     allow_drift: DriftOption = False,
     json: JsonLinesOption = False,
 ) -> None:
-    """Run the best of a finished search again on fresh seeds, and choose by these.
+    """Re-run the best schedules on fresh seeds.
 
-    Without --seeds these go where the verdict depends on them, until it is settled or the
-    confirmation has had its share of the epochs. Again with more seeds or schedules it runs what is
-    missing.
+    The recommended schedule is chosen by these runs alone. Without --seeds, runs are added where
+    the verdict depends on them, until it is settled or a quarter of the epochs has been spent. With
+    more seeds or finalists than before, only the missing runs are added.
     """
     from clrsearch import service
 
@@ -222,7 +225,7 @@ def worker(
     worker_name: Annotated[str | None, typer.Option("--worker-name", hidden=True)] = None,
     ends_with_parent: Annotated[bool, typer.Option("--ends-with-parent", hidden=True)] = False,
 ) -> None:
-    """Join a study: work on it until no trial is left, or up to a limit."""
+    """Join a study and work until no trial is left."""
     from clrsearch import service
     from clrsearch.cli import output
 
@@ -252,7 +255,8 @@ def range_test(
     study: Annotated[
         str | None,
         typer.Argument(
-            metavar="STUDY", help="A FILE.toml or a study's name. Default: the task denoise."
+            metavar="STUDY",
+            help="FILE.toml, or the name of a study. Default: the built-in task denoise.",
         ),
     ] = None,
     task: TaskOption = None,
@@ -267,9 +271,10 @@ def range_test(
     allow_drift: DriftOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Find the rates at which the loss starts to fall, and turns up again.
+    """Find the learning rates at which a task trains.
 
-    A study keeps its range test; for a file or a task nothing is stored.
+    The rate grows from step to step until the loss rises again. The result is stored only when
+    STUDY is the name of an existing study.
     """
     from clrsearch import service
     from clrsearch.cli import output
