@@ -123,12 +123,12 @@ def test_checkpoints_that_no_worker_can_go_on_from_are_noted(
     assert [(each["says"], each["remedy"]) for each in found if each["state"] == "note"] == [
         (
             f"the checkpoint {damaged} cannot be used: it is damaged (its checksum does not match)",
-            f"trial {numbers[1]} begins again when a worker takes it up",
+            f"trial {numbers[1]} starts over when a worker claims it",
         ),
         (
             f"the checkpoint {swapped} cannot be used: it belongs to another trial "
             f"(trial: {numbers[3]})",
-            f"trial {numbers[2]} begins again when a worker takes it up",
+            f"trial {numbers[2]} starts over when a worker claims it",
         ),
     ]
 

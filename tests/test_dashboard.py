@@ -444,5 +444,5 @@ def test_its_terminal_shows_an_address_and_nothing_of_other_packages(url, task_d
     finally:
         shown.send_signal(signal.SIGINT)
         _, errors = shown.communicate(timeout=60)
-    assert errors == "notes can be written, nothing else is changed; Ctrl-C ends it\n"
+    assert errors == "only notes can be changed; Ctrl-C ends it\n"
     assert shown.returncode == 0

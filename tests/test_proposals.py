@@ -105,18 +105,18 @@ def test_the_next_steps_run_in_a_shell(folder) -> None:
     lies = f"{options} --task-dir 'my tasks'"
     number = found["Replay that trial"].removeprefix(f"clrsearch replay {QUOTED} ").split()[0]
     assert found == {
-        "Keep this code": f"clrsearch best {QUOTED} {lies} > schedule.py",
+        "Save this code": f"clrsearch best {QUOTED} {lies} > schedule.py",
         "Replay that trial": f"clrsearch replay {QUOTED} {number} {lies}",
-        "Search on": f"{line} --trials 52",
-        "Begin another study": line.replace(QUOTED, f"{QUOTED[:-1]}-2'").replace(
+        "Search further": f"{line} --trials 52",
+        "Start another study": line.replace(QUOTED, f"{QUOTED[:-1]}-2'").replace(
             f"--name {QUOTED[:-1]}-2' {options}", f"{options} --name {QUOTED[:-1]}-2'"
         ),
         "See all trials": f"clrsearch dashboard {QUOTED} {lies}",
     }
-    saved = begin(found["Keep this code"])
+    saved = begin(found["Save this code"])
     saved.communicate(timeout=300)
     assert "make_scheduler" in (folder / "schedule.py").read_text()
-    for label in ("Replay that trial", "Begin another study"):
+    for label in ("Replay that trial", "Start another study"):
         went = begin(found[label])
         _, errors = went.communicate(timeout=300)
         assert went.returncode == 0, errors

@@ -270,7 +270,7 @@ def test_ctrl_c_gives_slots_back_and_the_next_run_goes_on(url, task_dir, whole_g
     (os.killpg if whole_group else os.kill)(first.pid, signal.SIGINT)
     out, errors = first.communicate(timeout=PATIENCE)
     assert first.returncode == 130
-    assert f"Interrupted: clrsearch {' '.join(arguments)} goes on." in out
+    assert f"Interrupted. To resume: clrsearch {' '.join(arguments)}" in out
     assert errors.startswith("clrsearch: workers save their trials and leave; Ctrl-C again ends")
     assert len(errors.splitlines()) == 1
     with open_database(url) as database:

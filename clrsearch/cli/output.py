@@ -103,14 +103,14 @@ def _print_next_steps(result: Result) -> None:
     now = result.snapshot
     say(f"Saved in {result.storage}")
     if result.interrupted:
-        say(f"Interrupted: {proposals.again()} goes on.")
+        say(f"Interrupted. To resume: {proposals.again()}")
     elif now.recommended is not None:
         steps = {
-            "Keep this code": f"{proposals.command('best', now.name)} > schedule.py",
+            "Save this code": f"{proposals.command('best', now.name)} > schedule.py",
             "Replay that trial": proposals.command("replay", now.name, now.recommended.number),
             "Settle who is best": settling(now),
-            "Search on": proposals.again(trials=now.total + 50),
-            "Begin another study": proposals.again(name=f"{now.name}-2"),
+            "Search further": proposals.again(trials=now.total + 50),
+            "Start another study": proposals.again(name=f"{now.name}-2"),
             "See all trials": proposals.command("dashboard", now.name),
         }
         for step, line in steps.items():
@@ -135,7 +135,7 @@ def print_note(text: str) -> None:
 
 def end_hung(reason: str) -> NoReturn:
     """The last line of a worker whose task hangs; no more of its code is run."""
-    print_note(f"{reason}: its process is ended, and its trial left to others")
+    print_note(f"{reason}: its process was ended; another worker will resume the trial")
     os._exit(ExitCode.HUNG)
 
 
@@ -143,25 +143,25 @@ def print_retried(name: str, opened: int) -> None:
     """What ``clrsearch retry`` did."""
     if opened:
         worker = proposals.command("worker", name)
-        say(f"{opened} failed trials of {name} are open again: {worker} goes on with them")
+        say(f"{opened} failed trials of {name} are queued again: {worker} resumes them")
     else:
-        say(f"no trial of {name} has failed for good")
+        say(f"{name} has no failed trials")
 
 
 def print_cancelled(name: str, cancelled: int) -> None:
     """What ``clrsearch cancel`` did."""
     done = (
-        f"{cancelled} trials of {name} that had not begun are cancelled"
+        f"{cancelled} trials of {name} cancelled before they started"
         if cancelled
-        else f"every trial of {name} has begun"
+        else f"every trial of {name} has already started"
     )
-    say(f"{done}. No confirmation begins until {proposals.command('confirm', name)}")
+    say(f"{done}. No confirmation starts until you run {proposals.command('confirm', name)}")
 
 
 def print_upgraded(done: Upgraded) -> None:
     """What ``clrsearch db upgrade`` did."""
     if not done.changed:
-        say(f"nothing to do: Optuna's schema {done.after} is the one that is needed")
+        say(f"nothing to do: Optuna's schema {done.after} is up to date")
         return
     if done.before != done.after:
         say(f"Optuna's schema is now {done.after}, it was {done.before}")
@@ -193,7 +193,7 @@ def print_list(snapshots: Sequence[Snapshot], unreadable: Sequence[str], *, json
     elif snapshots:
         _print_table(list_table(snapshots))
     elif not unreadable:
-        say(f"no studies yet: {proposals.command('run')} begins one")
+        say(f"no studies yet: {proposals.command('run')} starts one")
     for why in unreadable:
         print_note(why)
 
@@ -246,7 +246,7 @@ def print_tested(tested: Tested, *, to: Path | None, json: bool) -> None:
 
 def print_range_test(test: RangeTest | None) -> None:
     """The lines of a range test that ``run`` makes before it searches; None when it begins."""
-    said = "training at rising rates ..." if test is None else test.sentence
+    said = "running the range test ..." if test is None else test.sentence
     say(f"range test: {said}", error=True)
 
 
@@ -266,7 +266,7 @@ def print_report(page: Page, to: Path) -> None:
 def print_dashboard(opened: Dashboard) -> None:
     """Where the dashboard is, and whether notes can be written."""
     say(opened.url)
-    notes = "read-only" if opened.read_only else "notes can be written, nothing else is changed"
+    notes = "read-only" if opened.read_only else "only notes can be changed"
     say(f"{notes}; Ctrl-C ends it", error=True)
 
 

@@ -24,13 +24,13 @@ def shortfall(study: Study, now: Snapshot) -> str | None:
         if now.done and now.slots.get(SlotState.DIVERGED, 0) == now.done:
             return _too_high(study, now)
         return (
-            f"{now.name} has no result, for no trial completed: {words.ends(now)}. "
-            f"{status} tells what failed"
+            f"{now.name} has no result: no trial completed ({words.ends(now)}). "
+            f"{status} shows what failed"
         )
     found = now.confirmed
     failed_runs = 0 if found is None else found.slots.get(SlotState.FAILED, 0)
     if found is not None and found.total and not found.left and found.verdict is None:
-        again = f". {retry} lets the failed ones run again" if failed_runs else ""
+        again = f". {retry} retries the failed ones" if failed_runs else ""
         return (
             f"the confirmation of {now.name} has no result: its runs ended {words.ends(found)}"
             f"{_cause(now)}{again}"
@@ -39,8 +39,7 @@ def shortfall(study: Study, now: Snapshot) -> str | None:
     if failed:
         trials = "1 trial" if failed == 1 else f"{failed} trials"
         return (
-            f"{trials} of {now.name} failed for good{_cause(now)}: {status} tells more, "
-            f"{retry} gives them another try"
+            f"{trials} of {now.name} failed{_cause(now)}: {status} shows why, {retry} retries them"
         )
     return None
 
@@ -63,7 +62,7 @@ def _too_high(study: Study, now: Snapshot) -> str:
     settings = " ".join(f"--set {proposals.quoted(each)}" for each in _lower_bounds(study))
     another = proposals.again(name=f"{now.name}-2") or proposals.command("run")
     return (
-        f"{now.name} has no result, for every trial diverged{rates}. Lower the bounds: add "
+        f"{now.name} has no result: every trial diverged{rates}. Lower the bounds: add "
         f"{settings} to {another}"
     )
 

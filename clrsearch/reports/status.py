@@ -248,7 +248,7 @@ def status_table(status: Status) -> RenderableType:
     if outlook:
         parts.append(Text(outlook))
     if status.stopped:
-        parts.append(Text("Stopped: its task failed again and again.", style="red"))
+        parts.append(Text("Stopped: its task failed repeatedly.", style="red"))
     if status.holders:
         parts += [Text(), _holders(status)]
     if status.failures:
@@ -260,12 +260,12 @@ def status_advice(status: Status) -> list[str]:
     """What to do where nothing goes on by itself, in lines that are not broken."""
     name, trial = status.name, status.stopped_by
     if status.stopped:
-        retry = f"{proposals.command('retry', name)} gives the failed trials another try."
+        retry = f"{proposals.command('retry', name)} retries the failed trials."
         why = [] if trial is None else [f"{proposals.command('show', name, trial)} shows why."]
         return [*why, retry]
     if status.left and not status.live:
         worker = proposals.command("worker", name)
-        return [f"Unless a worker is just starting, {worker} goes on with it."]
+        return [f"Unless a worker is just starting, {worker} resumes it."]
     return []
 
 
@@ -310,7 +310,7 @@ def _outlook(status: Status) -> str:
     if not status.live:
         return "No worker is live."
     if pace is None or seconds_left is None:
-        return f"The time left is not known before {FEWEST} trials have ended."
+        return f"The remaining time is known once {FEWEST} trials have ended."
     rate = f"{pace.per_hour:,.0f}" if pace.per_hour >= 10 else words.number(pace.per_hour)
     workers = "1 live worker" if pace.workers == 1 else f"{pace.workers} live workers"
     return (

@@ -1,4 +1,4 @@
-"""Decides what to try, where to stop and who leads; never imports torch or training."""
+"""The search: which trial to run next, when to prune, which schedule wins; never imports torch."""
 
 from clrsearch.search.allocation import OPENING, Run, budget, every_run, next_runs
 from clrsearch.search.confirm import judge

@@ -1,4 +1,4 @@
-"""Scores as the sum of what the schedule, the seed and chance contribute."""
+"""Additive model of scores: schedule effect + seed effect + residual noise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-FEWEST_DEGREES = 4  # of freedom, that the deviation is to be relied on
+FEWEST_DEGREES = 4  # degrees of freedom below which the noise estimate is not trusted
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -16,11 +16,13 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Additive:
-    """A fit of score = schedule + seed + rest.
+    """Fit of score = schedule + seed + residual.
 
-    ``means`` are the schedules' own over all seeds, as they would be if each had run with all;
-    ``counts`` the seeds that each has run with. ``deviation`` is the standard deviation of the
-    rest, and ``degrees`` how many degrees of freedom it is known from; without one it is None.
+    Attributes:
+        means: each schedule's mean over all seeds, estimated for the seeds it has not run with.
+        counts: number of seeds each schedule has run with.
+        deviation: standard deviation of the residual; None without degrees of freedom.
+        degrees: residual degrees of freedom.
     """
 
     means: Vector
@@ -30,9 +32,10 @@ class Additive:
 
 
 def additive(table: Matrix) -> Additive:
-    """The least-squares fit to scores by schedule and seed, not a number where there is none.
+    """Fit the additive model to a (schedules, seeds) table of scores by least squares.
 
-    Every schedule has run with a seed, and all are linked by seeds that they share.
+    Missing runs are NaN. Every schedule must have at least one score, and all schedules must be
+    connected through shared seeds.
     """
     there = ~np.isnan(table)
     table = table[:, there.any(axis=0)]
@@ -47,7 +50,7 @@ def additive(table: Matrix) -> Additive:
     seeds = (scores.sum(axis=0) - there.T @ schedules) / runs
     rest = np.where(there, scores - schedules[:, None] - seeds, 0.0)
     degrees = int(there.sum()) - len(counts) - len(runs) + 1
-    whole = counts == len(runs)  # whose means need no model, and are not rounded by it
+    whole = counts == len(runs)  # complete rows: plain mean, no rounding
     return Additive(
         means=np.where(whole, table.mean(axis=1), schedules + seeds.mean() + level),
         counts=counts,
@@ -57,10 +60,10 @@ def additive(table: Matrix) -> Additive:
 
 
 def shrunken(fit: Additive) -> Vector:
-    """The means drawn towards their common mean, as far as chance explains their spread.
+    """Shrink the means towards their common mean by empirical Bayes.
 
-    By empirical Bayes: a mean keeps the share between / (between + noise / seeds) of its distance,
-    where ``between`` is what the spread of the means has more than the noise.
+    A mean keeps the fraction between / (between + noise / seeds) of its distance to the common
+    mean, where ``between`` is the variance of the means in excess of the noise.
     """
     if fit.deviation is None or len(fit.means) < 2:
         return fit.means
@@ -74,10 +77,11 @@ def shrunken(fit: Additive) -> Vector:
 
 
 def promises(fit: Additive, chosen: int) -> Vector | None:
-    """What each schedule promises: by how much it is expected to be better than the chosen one.
+    """Expected improvement of each schedule over the chosen one, in noise standard deviations.
 
-    Where it is not better, that is nothing: the mean of the positive part of the difference, which
-    is taken for normal. In deviations of the rest; None where that is hardly known.
+    The mean of the positive part of the difference in means, which is assumed to be normal; 0 for
+    the chosen schedule itself. None if the noise estimate has too few degrees of freedom or is
+    zero.
     """
     if fit.degrees < FEWEST_DEGREES or not fit.deviation:
         return None

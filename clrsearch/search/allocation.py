@@ -1,4 +1,4 @@
-"""Who runs on which fresh seed next: seeds are spent where the verdict depends on them."""
+"""Allocation of fresh seeds to finalists: spend seeds where the verdict depends on them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from clrsearch.search.plan import MOST_SEEDS, StudyPlan
 from clrsearch.search.verdict import Standing, Verdict
 from clrsearch.tasks import Direction
 
-OPENING = 2  # seeds that every finalist runs with
-FRONT = 3  # who get seeds first: the recommended one, a rival, the baseline or another rival
+OPENING = 2  # seeds every finalist runs with
+FRONT = 3  # first in line: the recommended schedule, a rival, and the baseline or another rival
 
 Run = tuple[int, int]
-"""The number of a finalist, and a seed index. The search has run with seed index 0."""
+"""Trial number of a finalist, and a seed index. Seed index 0 was used by the search."""
 
 
 def every_run(finalists: Sequence[Record], seeds: int) -> list[Run]:
-    """Each finalist on seeds 1 to ``seeds``; all run with the first before the second begins."""
+    """Every finalist on seeds 1 to ``seeds``; all run one seed before the next begins."""
     return [(each.number, seed) for seed in range(1, seeds + 1) for each in finalists]
 
 
 def budget(plan: StudyPlan) -> int:
-    """How many runs the confirmation may take by the plan's share."""
+    """Maximum number of confirmation runs under the plan's ``share``."""
     share = plan.confirm.share
     return math.floor(share / (1 - share) * plan.trials + 1e-9)
 
@@ -44,15 +44,17 @@ def next_runs(
     expected: Mapping[int, float] | None = None,
     tolerance: float = 0.1,
 ) -> list[Run]:
-    """The runs to add once all runs ``asked`` for have ended; none where the verdict is settled.
+    """Runs to add once all runs in ``asked`` have ended; empty if the verdict is settled.
 
-    First every finalist runs with two seeds, which is granted. Then seeds go to the recommended
-    schedule, the rival that promises most to be better, and the ``baseline`` (a family) until it is
-    told from the recommended one; of these a finalist that has fewer seeds catches up, for only
-    seeds that two have run with compare them. A rival that is beaten, or promises at most
-    ``tolerance`` noise deviations, gets no more. At most ``left`` runs, and at least as many as
-    there are ``workers``, where there is that much to do: then further rivals are taken, and
-    further seeds. The fewer workers, the fewer of the same runs.
+    First, every finalist runs with two seeds, regardless of ``left``. After that, seeds go to the
+    recommended schedule, the rival with the highest promise, and the ``baseline`` family until it
+    differs significantly from the recommended schedule. Only shared seeds compare two schedules, so
+    those of the three with fewer seeds catch up first. Rivals that are significantly worse, or
+    whose promise is at most ``tolerance`` noise deviations, get no more seeds.
+
+    Returns at most ``left`` runs, and at least one per worker if there is enough to do, adding
+    further rivals and further seeds as needed. A smaller ``workers`` gives a prefix of the same
+    list.
     """
     opening = [run for run in every_run(finalists, OPENING) if run not in asked]
     if opening:
@@ -61,13 +63,13 @@ def next_runs(
         verdict = judge(
             finalists, scores, direction=direction, expected=expected, tolerance=tolerance
         )
-    except StudyError:  # nobody is left, or some have failed on all seeds
+    except StudyError:  # all diverged, or no seed is shared by all
         return []
     runs: list[Run] = []
     for block in _in_turn(_pursued(verdict, baseline), asked):
         fitting = block[: max(left - len(runs), 0)]
         seeds = {seed for _, seed in (*asked, *runs)}
-        if not fitting or (len(fitting) == 1 and fitting[0][1] not in seeds):  # with none to pair
+        if not fitting or (len(fitting) == 1 and fitting[0][1] not in seeds):  # unpaired
             break
         runs += fitting
         if len(runs) >= workers:
@@ -76,7 +78,7 @@ def next_runs(
 
 
 def _pursued(verdict: Verdict, baseline: str) -> list[int]:
-    """Who is to get more seeds, the recommended one first; nobody where all is settled."""
+    """Trials to spend seeds on, the recommended one first; empty if everything is settled."""
     chosen = verdict.chosen
 
     def open_still(each: Standing) -> bool:
@@ -94,9 +96,9 @@ def _pursued(verdict: Verdict, baseline: str) -> list[int]:
 
 
 def _in_turn(pursued: Sequence[int], asked: Collection[Run]) -> Iterator[list[Run]]:
-    """Blocks of runs without end: the fewest seeds that one of three has are made one more.
+    """Yield blocks of runs; each gives one more seed to those of the front with the fewest seeds.
 
-    With each further block one more is let in, who begins where it has stopped.
+    The front starts with three schedules. After each block one more joins, from its own last seed.
     """
     counts = {each: _in_a_row(each, asked) for each in pursued}
     front, rest = list(pursued[:FRONT]), list(pursued[FRONT:])
@@ -111,5 +113,5 @@ def _in_turn(pursued: Sequence[int], asked: Collection[Run]) -> Iterator[list[Ru
 
 
 def _in_a_row(trial: int, asked: Collection[Run]) -> int:
-    """The last seed up to which a finalist has been asked to run with all."""
+    """The last seed index up to which the finalist has been assigned every seed."""
     return next(seed for seed in count(0) if (trial, seed + 1) not in asked)

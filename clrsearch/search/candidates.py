@@ -1,4 +1,4 @@
-"""Values to choose among: drawn from a family's space, and neighbours of values in it."""
+"""Candidate values: random draws from a family's space, and neighbours of known values."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 from clrsearch.schedules import Choice, Range, Space, Value
 
-CHANGED = 0.3  # the share of a neighbour's values that differ, one at least
-STEP = 0.15  # how far, as a standard deviation in shares of a range
+CHANGED = 0.3  # expected share of a neighbour's values that differ, at least one
+STEP = 0.15  # standard deviation of a move, as a share of the range
 
 
 def draw(space: Space, generator: np.random.Generator) -> dict[str, Value]:
-    """Values drawn evenly from each parameter's range, or the logarithm of it."""
+    """Draw each parameter uniformly from its range, or log-uniformly on a log scale."""
     params: dict[str, Value] = {}
     for name, parameter in space.items():
         if parameter.applies(params):
@@ -25,7 +25,7 @@ def draw(space: Space, generator: np.random.Generator) -> dict[str, Value]:
 def neighbour(
     params: Mapping[str, Value], space: Space, generator: np.random.Generator
 ) -> dict[str, Value]:
-    """Values like ``params``, some of them a little higher or lower, or another choice."""
+    """Perturb ``params``: move some of the numbers a little, redraw some of the choices."""
     names = list(params)
     changed = {name for name in names if generator.random() < CHANGED}
     changed.add(names[generator.integers(len(names))])
@@ -54,13 +54,13 @@ def _moved(domain: Range, value: float, generator: np.random.Generator) -> Value
     if low == high:
         return _at(domain, 0.0)
     place = ((math.log(value) if domain.log else value) - low) / (high - low)
-    # at the end of a range one goes back as far as one would have gone beyond it
+    # reflect moves at the ends of the range
     reflected = abs((place + STEP * generator.standard_normal()) % 2)
     return _at(domain, min(reflected, 2 - reflected))
 
 
 def _at(domain: Range, place: float) -> Value:
-    """The value at a share of the way from the lower end to the upper one."""
+    """The value at position ``place`` in the range, from 0 (lower end) to 1 (upper end)."""
     low, high = _ends(domain)
     value = low + place * (high - low)
     if domain.log:
@@ -69,7 +69,7 @@ def _at(domain: Range, place: float) -> Value:
 
 
 def _ends(domain: Range) -> tuple[float, float]:
-    """The ends on the scale that is searched evenly; half a step out for whole numbers."""
+    """The ends on the linear or log scale; integer ranges are widened by half a step."""
     reach = 0.5 if domain.integer and domain.low < domain.high else 0.0
     low, high = domain.low - reach, domain.high + reach - (1e-9 if reach else 0.0)
     return (math.log(low), math.log(high)) if domain.log else (low, high)

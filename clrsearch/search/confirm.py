@@ -1,8 +1,8 @@
-"""Who won: schedules compared on fresh seeds, each of which several of them ran with.
+"""The confirmation's verdict: compare schedules on fresh seeds that several of them ran with.
 
-The best of many trials owes part of its score to the seeds that it was searched with, so it is
-chosen again on seeds that it was not chosen by. All runs of one seed share weights and data order,
-and the comparison takes the seeds' own effect out. It may be looked at after every seed.
+The best of many trials owes part of its score to the seeds it was selected on, so the winner is
+chosen again on seeds the selection never saw. All runs of one seed share initial weights and data
+order, and the comparison removes the seed effect. It is valid to look after every seed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from clrsearch.tasks import Direction
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 Scores = Mapping[int, Mapping[int, float | None]]
-"""By trial and seed index; None is a run that diverged."""
+"""Scores by trial and seed index; None for a run that diverged."""
 
 
 def judge(
@@ -35,16 +35,23 @@ def judge(
     expected: Mapping[int, float] | None = None,
     tolerance: float = 0.1,
 ) -> Verdict:
-    """The verdict over ``candidates``, of whom ``scores`` maps trial and seed index to the score.
+    """Compute the verdict over ``candidates``.
 
-    Who has diverged on a fresh seed is out. Two schedules are compared on the seeds that both have
-    run with. ``expected`` are the scores that the finalists are expected to have on further seeds,
-    by trial; without them the fresh means are shrunken. Of the schedules that are expected to lose
-    at most ``tolerance`` standard deviations of the noise to the best, the simplest is recommended:
-    the one with the fewest searched values. By one seed it is the top finalist.
+    Schedules that diverged on a fresh seed are out. Two schedules are compared on the seeds both
+    have run with. Of the schedules expected to lose at most ``tolerance`` noise standard deviations
+    to the best, the simplest is recommended: the one with the fewest searched values. With a single
+    seed the top finalist is recommended.
+
+    Args:
+        candidates: the finalists.
+        scores: fresh scores by trial and seed index.
+        direction: whether the metric is minimized or maximized.
+        expected: expected score of each finalist on further seeds, by trial; by default the
+            shrunken means of the fresh scores.
+        tolerance: acceptable loss against the best, in noise standard deviations.
 
     Raises:
-        StudyError: there is no seed that all candidates have run with, or all of them diverged.
+        StudyError: no seed has been run with all candidates, or all candidates diverged.
     """
     run_by = [set(scores[each.number]) for each in candidates]
     if not run_by or not set.intersection(*run_by):
@@ -101,7 +108,7 @@ def judge(
 
 
 def _table(fit: Sequence[Record], scores: Scores) -> Matrix:
-    """The scores, (schedules, seeds); not a number where a schedule has not run with a seed."""
+    """Scores as a (schedules, seeds) array; NaN where a schedule has not run with a seed."""
     seeds = sorted({seed for each in fit for seed in scores[each.number]})
     return np.array(
         [[scores[each.number].get(seed, math.nan) for seed in seeds] for each in fit], dtype=float
@@ -109,7 +116,7 @@ def _table(fit: Sequence[Record], scores: Scores) -> Matrix:
 
 
 def _simplest(fit: Sequence[Record], awaited: Vector, most: float) -> int:
-    """The one with the fewest values of those that lose at most so much to the best."""
+    """Index of the schedule with the fewest values among those at most ``most`` behind the best."""
     near = [i for i in range(len(fit)) if awaited[i] - awaited.min() <= most]
     return min(near, key=lambda i: (len(fit[i].params), awaited[i], i))
 
@@ -117,10 +124,7 @@ def _simplest(fit: Sequence[Record], awaited: Vector, most: float) -> int:
 def _what_is_open(
     table: Matrix, kept: Sequence[int], behind: Sequence[int]
 ) -> tuple[float | None, int | None]:
-    """The largest difference still possible among the undecided, and the seeds that settle one.
-
-    Where only those behind are left, seeds that settle one of them.
-    """
+    """The largest difference still possible among the undecided, and the seeds to settle one."""
     rivals = kept[1:] or behind
     enough = (len(table) - 1) * (len(kept) + len(behind)) / LEVEL  # as among_the_best corrects
     largest, fewest = 0.0, math.inf
@@ -135,7 +139,7 @@ def _what_is_open(
         if mean > 0:
             effect = mean / max(deviation, 1e-6 * mean)
             needed = seeds_until(effect, enough=enough, most=MOST_SEEDS)
-            fewest = min(fewest, max(needed, seeds + 1))  # those there are have not settled it
+            fewest = min(fewest, max(needed, seeds + 1))  # the seeds so far did not
     return (
         largest if kept[1:] and math.isfinite(largest) else None,
         int(fewest) if fewest <= MOST_SEEDS else None,
@@ -143,7 +147,7 @@ def _what_is_open(
 
 
 def _winner(undecided: Sequence[Record], *, rivals: int) -> str | None:
-    """The one family of all that are not beaten, where another is."""
+    """The family of all undecided schedules if they share one and at least one rival is out."""
     families = {each.family for each in undecided}
     return undecided[0].family if len(families) == 1 and rivals else None
 
@@ -157,7 +161,7 @@ def _standing(
     promise: float | None = None,
     p: float | None = None,
 ) -> Standing:
-    """``mean`` is None for one that diverged: that of the seeds on which it did not is taken."""
+    """Build a finalist's standing; without a ``mean`` (it diverged), average its finite scores."""
     finite = {seed: score for seed, score in sorted(scores.items()) if score is not None}
     values = np.array(list(finite.values()))
     if mean is None:

@@ -1,4 +1,4 @@
-"""Whether what is stored of a study fits together, slot by slot and trial by trial."""
+"""Consistency checks between a study's slots and trials."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from clrsearch.search.history import Record
 from clrsearch.storage import UNFINISHED, SlotState
 
-NAMED = 5  # slots or trials in one message
+NAMED = 5  # slots or trials listed in one message
 TOLD = {SlotState.COMPLETE, SlotState.PRUNED, SlotState.DIVERGED}
 
 Mender = Literal["run", "worker"]
@@ -17,23 +17,23 @@ Mender = Literal["run", "worker"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Misfit:
-    """What does not fit, and which command puts it right where a process was killed."""
+    """An inconsistency, and the command that repairs it if a killed process caused it."""
 
     says: str
     mended_by: Mender | None
 
     @property
     def passing(self) -> bool:
-        """Whether the next process puts it right."""
+        """Whether the next process repairs it."""
         return self.mended_by is not None
 
 
 def misfits(
     slots: Mapping[int, SlotState], records: Sequence[Record], *, budget: int, epochs: int
 ) -> list[Misfit]:
-    """What contradicts itself in a study's slots, here by number, and its trials.
+    """Find contradictions between a study's slots (state by number) and its trials.
 
-    There should be ``budget`` slots, and ``epochs`` values of a complete trial.
+    A consistent study has ``budget`` slots, and ``epochs`` values in every complete trial.
     """
     told: dict[int, list[Record]] = {}
     for record in records:

@@ -1,15 +1,16 @@
-"""Whether a schedule is worse than others, told so that one may look after every seed.
+"""Anytime-valid tests of whether a schedule is worse: valid even when checked after every seed.
 
-Of the paired differences of two schedules over n seeds, with the t statistic t and nu = n - 1, the
-evidence for a mean above zero is the likelihood of t under a prior on the standardized effect, the
-positive half of a normal distribution of variance g, over its likelihood without an effect:
+For the paired differences of two schedules over n seeds, with t statistic t and nu = n - 1, the
+evidence for a mean above zero is a likelihood ratio: the likelihood of t under a prior on the
+standardized effect, the positive half of a normal distribution of variance g, over its likelihood
+under no effect:
 
     E = 2 P (1 + n g)^(-1/2) ((1 + t^2 / nu) / (1 + t^2 / (nu (1 + n g))))^(n / 2)
 
-where P is the probability of an effect above zero by the same normal prior of both signs. Without
-an effect it rises above 1 / a at any of all seeds with a probability of at most a, so that 1 / E is
-a p value at every look (H. Wang, A. Ramdas, "Anytime-valid t-tests and confidence sequences for
-Gaussian means with unknown variance", arXiv 2310.03722).
+where P is the posterior probability of an effect above zero under the two-sided normal prior. Under
+no effect, the probability that E ever exceeds 1 / a is at most a, so 1 / E is a valid p-value at
+every look (H. Wang, A. Ramdas, "Anytime-valid t-tests and confidence sequences for Gaussian means
+with unknown variance", arXiv 2310.03722).
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from scipy.stats import norm
 
 LEVEL = 0.05
 POWER = 0.8
-PRIOR = 2.0  # g; of 0.5 to 4 it needs the fewest seeds where a rival is worse by 2 or 3 deviations
+PRIOR = 2.0  # g; of 0.5 to 4, needs the fewest seeds for rivals worse by 2 or 3 deviations
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
 
 def evidence(differences: Vector) -> Vector:
-    """The logarithm of the evidence for a mean above zero, after each of the ``differences``.
+    """Log evidence for a mean above zero, after each of the ``differences``.
 
-    Differences that are all zero are none. Equal ones are not without limit: after n of them it is
-    at most 2 (1 + n g)^((n - 1) / 2).
+    Differences that are all zero give no evidence. Identical differences give bounded evidence:
+    after n of them at most 2 (1 + n g)^((n - 1) / 2).
     """
     seeds = np.arange(1, len(differences) + 1)
     sums, squares = np.cumsum(differences), np.cumsum(differences**2)
@@ -42,28 +43,31 @@ def evidence(differences: Vector) -> Vector:
         sums * np.abs(sums), seeds * squares, out=np.zeros(len(seeds)), where=squares > 0
     )
     found = _evidence(seeds, explained)
-    found[:1] = 0.0  # one difference has no deviation to be held against
+    found[:1] = 0.0  # a single difference has no standard deviation
     return found
 
 
 def _evidence(seeds: NDArray[np.int_], explained: Vector) -> Vector:
-    """The same of the share of the squares that the mean explains, t^2 / (t^2 + nu), signed."""
+    """Log evidence from the signed share of the squares explained by the mean, t^2 / (t^2 + nu)."""
     widened = 1 + PRIOR * seeds
     rest = 1 - np.abs(explained) * (1 - 1 / widened)
     score = np.sign(explained) * seeds * np.sqrt(np.abs(explained) * PRIOR / widened / rest)
     two_sided = -0.5 * np.log(widened) - seeds / 2 * np.log(rest)
-    with np.errstate(divide="ignore"):  # of a probability that no float holds
+    with np.errstate(divide="ignore"):  # log(0) where the probability underflows
         return np.asarray(two_sided + np.log(2 * stdtr(seeds, score)))
 
 
 def among_the_best(table: Matrix) -> Vector:
-    """The corrected p of each schedule's being as good as all others; at most ``LEVEL``: beaten.
+    """Corrected p-value of each schedule being as good as all others; significant up to ``LEVEL``.
 
-    ``table`` is (schedules, seeds), less is better, and not a number where a schedule has not run
-    with a seed: two of them are compared on the seeds that both have, in their order, at every
-    look up to the last one. Bonferroni's correction is for the rivals that may be better, Holm's
-    (Scandinavian Journal of Statistics 6, 1979) for the schedules that may be beaten: that
-    anything is found of equal schedules, at any look, has a probability of at most ``LEVEL``.
+    Pairs are compared on the seeds both have, in order, and the strongest evidence at any look up
+    to the last one counts. Bonferroni corrects for the rivals that may be better, Holm
+    (Scandinavian Journal of Statistics 6, 1979) for the schedules that may be worse: if all
+    schedules are equal, the probability of any finding, at any look, is at most ``LEVEL``.
+
+    Args:
+        table: scores, (schedules, seeds), lower is better; NaN where a schedule has not run with a
+            seed.
     """
     schedules = len(table)
     if schedules < 2:
@@ -79,7 +83,7 @@ def among_the_best(table: Matrix) -> Vector:
 
 
 def _holm(raw: Vector) -> Vector:
-    """Step-down corrected: the smallest of m times m, the next times m - 1, never decreasing."""
+    """Holm's step-down: m times the smallest, m - 1 times the next, ..., made non-decreasing."""
     order = np.argsort(raw, kind="stable")
     corrected = np.empty(len(raw))
     steps = np.arange(len(raw), 0, -1) * raw[order]
@@ -88,24 +92,24 @@ def _holm(raw: Vector) -> Vector:
 
 
 def reach(differences: Vector) -> float:
-    """How far the mean difference may be off: half the width of its 95 % interval at every look.
+    """Half the width of the anytime-valid 95 % confidence interval of the mean difference.
 
-    The interval holds the differences that the evidence of both signs does not exclude; it has no
-    ends before the fourth seed.
+    The interval holds the differences that the evidence of neither sign excludes; it is unbounded
+    before the fourth seed.
     """
     seeds = len(differences)
     widened = 1 + PRIOR * seeds
     most = float((math.sqrt(widened) / LEVEL) ** (2 / seeds)) if seeds else math.inf
     if most >= widened:
         return math.inf
-    ratio = (most - 1) / (1 - most / widened)  # of n (mean - d)^2 to the squares around the mean
+    ratio = (most - 1) / (1 - most / widened)  # n (mean - d)^2 over the squares around the mean
     return math.sqrt(ratio * float(np.var(differences)))
 
 
 def seeds_until(effect: float, *, enough: float, most: int) -> float:
-    """How many seeds bring ``enough`` evidence of a standardized effect, four times in five.
+    """Seeds needed to reach ``enough`` evidence for a standardized effect with 80 % power.
 
-    Infinity where that takes more than ``most``.
+    Infinity if that takes more than ``most``.
     """
     seeds = np.arange(2, most + 1)
     t = np.maximum(effect * np.sqrt(seeds) - norm.ppf(POWER), 0.0)

@@ -1,8 +1,8 @@
-"""A schedule as a point: a few numbers in which schedules of all families can be compared.
+"""Feature vectors of schedules: a few numbers that make schedules of all families comparable.
 
-Two schedules that keep the rate about as high at about the same times train about alike, whatever
-family they are of and whatever their parameters are called. A momentum m multiplies the length of
-a step by about 1 / (1 - m), so it is counted into the rate.
+Two schedules that keep the rate about as high at about the same times train about alike, regardless
+of their families and parameter names. Momentum m multiplies the step length by about 1 / (1 - m),
+so it is folded into an effective rate.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from clrsearch.search.space import StudySpace
 Array = NDArray[np.float64]
 
 SEGMENTS = 8
-LOOKS = 160  # steps at which a schedule is read, a multiple of the segments
-USUAL_MOMENTUM = 0.9  # counts as no change of the rate
-LOWEST = 1e-8  # of the task's own rate: below, rates are as good as zero
+LOOKS = 160  # steps at which a schedule is sampled, a multiple of SEGMENTS
+USUAL_MOMENTUM = 0.9  # leaves the effective rate unchanged
+LOWEST = 1e-8  # relative to the task's own rate; anything lower counts as zero
 
-STARTS = (16, 8, 4, 2)  # parts of the horizon: its first 1/16, 1/8, ...
+STARTS = (16, 8, 4, 2)  # fractions of the horizon: its first 1/16, 1/8, ...
 
 LENGTHS = np.array([22.0] * SEGMENTS + [40.0, 4.0, 1.6, 1.0, 4.0, 90.0, 6.0] + [7.0] * len(STARTS))
-"""How far apart two schedules must be in each feature to have little to say of each other.
+"""Length scale of each feature: the distance at which two schedules are nearly uncorrelated.
 
-Round numbers near those that are most likely on recorded tasks (``benchmarks/replay``).
+Round numbers near the maximum-likelihood values on recorded tasks (``benchmarks/replay``).
 """
 FACTOR_LENGTH = 5.0
-"""The same for the logarithm of a factor on the rates of a parameter group."""
+"""Length scale for the logarithm of a parameter group's rate factor."""
 
 
 class Points:
-    """The points of a study's schedules; a trial's is computed once."""
+    """The feature points of a study's schedules; cached per trial."""
 
     def __init__(self, space: StudySpace, lengths: Array = LENGTHS) -> None:
         self._space, self._lengths = space, lengths
@@ -45,11 +45,11 @@ class Points:
 
     @property
     def features(self) -> int:
-        """How many coordinates a point has."""
+        """Number of coordinates of a point."""
         return len(LENGTHS) + len(self._space.multipliers)
 
     def of_records(self, records: Sequence[Record]) -> Array:
-        """The points of some of the search's trials, (trials, features)."""
+        """Points of some of the search's trials, (trials, features)."""
         new = [record for record in records if record.number not in self._of_trial]
         computed = self.of([(record.family, record.params) for record in new])
         self._of_trial |= {record.number: row for record, row in zip(new, computed, strict=True)}
@@ -75,14 +75,17 @@ class Points:
 
 
 def features(rates: Array, momenta: Array) -> Array:
-    """The features of schedules that are given at equally spaced steps: (schedules, 19).
+    """Features of schedules sampled at equally spaced steps: (schedules, 19).
 
-    ``rates``, relative to the task's own, and ``momenta`` are (schedules, steps). Logarithms of
-    the effective rate: its mean in eight segments and in the last twentieth, its peak, its mean.
-    The centroid of the area under it and the place of its peak, as shares of the horizon. How far
-    the logarithm climbs in all after the first quarter: a cycle comes down and goes up again. Ten
-    times the mean momentum above 0.9. Logarithms of the area in the first 1/16, 1/8, 1/4 and 1/2
-    of the horizon.
+    In order: logarithms of the effective rate's mean in eight segments and in the last twentieth,
+    of its peak and of its overall mean; the centroid of the area under the rate and the position of
+    its peak, as shares of the horizon; the total climb of the log rate after the first quarter
+    (cycles climb again after each descent); ten times the mean momentum above 0.9; logarithms of
+    the area in the first 1/16, 1/8, 1/4 and 1/2 of the horizon.
+
+    Args:
+        rates: learning rates relative to the task's own, (schedules, steps).
+        momenta: momenta, (schedules, steps).
     """
     effective = np.maximum(rates * (1 - USUAL_MOMENTUM) / (1 - momenta), LOWEST)
     steps = effective.shape[1]

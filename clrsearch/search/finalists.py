@@ -1,4 +1,4 @@
-"""Who is run again on fresh seeds."""
+"""Selection of the schedules to run again on fresh seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clrsearch.search.history import Record, best_first
 from clrsearch.search.traces import one_each
 from clrsearch.tasks import Direction
 
-CREDIBLE = 2.0  # posterior deviations behind the best that a trial may be
+CREDIBLE = 2.0  # posterior standard deviations a trial may be behind the best
 
 
 def finalists(
@@ -24,19 +24,15 @@ def finalists(
     expected: Mapping[int, float] | None = None,
     deviation: Mapping[int, float] | None = None,
 ) -> list[Record]:
-    """Who is confirmed: the best complete trial of each family, then the next best.
+    """Select the trials to confirm: the best complete trial of each family, then the next best.
 
-    So many that there are ``top`` of them besides the baseline's, or one per family if these are
-    more. No schedule is confirmed twice: ``trace_of`` numbers the traces. Nor is one that is
-    ``alike`` another finalist, unless it is the best of its family: it would do as well.
+    There are ``top`` finalists besides the baseline's, or one per family if that is more. No
+    schedule is confirmed twice (``trace_of`` numbers the traces), nor one that is ``alike`` another
+    finalist, unless it is the best of its family.
 
-    ``expected`` are posterior means by trial and ``deviation`` their standard deviations: with
-    these the trials are ranked by what is expected of them, those that are not credibly the best
-    are left out, whole families too, and ``top`` is the most there are. The baseline's best is
-    always one.
-
-    Raises:
-        StudyError: no trial is complete.
+    Given ``expected`` (posterior means by trial) and ``deviation`` (their standard deviations),
+    trials are ranked by expected score, those not credibly the best are dropped, even whole
+    families, and ``top`` is a hard limit. The baseline's best trial is always a finalist.
     """
     ranked = one_each(best_first(records, direction), trace_of)
     if not ranked:
@@ -71,7 +67,7 @@ def _credible(
     direction: Direction,
     baseline: str,
 ) -> list[Record]:
-    """Those that may be the best by what is expected, in that order, and the baseline's best."""
+    """Trials that may be the best, by expected score, and the baseline's best trial."""
     sign = 1.0 if direction == "minimize" else -1.0
     known = sorted(
         (each for each in ranked if each.number in expected),

@@ -1,4 +1,4 @@
-"""The runs of a confirmation, sorted by what they are runs of."""
+"""The runs of a confirmation, grouped by finalist."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from clrsearch.search.traces import one_each
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fresh:
-    """What has been run again on fresh seeds.
+    """The confirmation runs of a search's finalists on fresh seeds.
 
-    Of finalists with equal traces the first of ``finalists`` stands for all, with the runs of all:
-    ``stands_for`` maps trials to trials. ``runs`` are those that have begun, ``ended`` those that
-    have come to a score or diverged, by trial and seed index.
+    Finalists with equal traces are merged: the first one represents them all and gets all their
+    runs.
+
+    Attributes:
+        finalists: one finalist per distinct trace.
+        stands_for: maps each confirmed trial to its representative in ``finalists``.
+        runs: all runs that have started.
+        ended: the runs that completed or diverged, by trial and seed index.
     """
 
     finalists: tuple[Record, ...]
@@ -26,7 +31,7 @@ class Fresh:
 
     @property
     def scores(self) -> dict[int, dict[int, float | None]]:
-        """By trial and seed index; None of a run that diverged."""
+        """Scores by trial and seed index; None for a run that diverged."""
         return {
             trial: {seed: None if run.diverged else run.value for seed, run in of_trial.items()}
             for trial, of_trial in self.ended.items()
@@ -34,7 +39,7 @@ class Fresh:
 
 
 def read_fresh(study: Study, confirmation: Study) -> Fresh:
-    """The runs that a search's confirmation has now."""
+    """Read the present runs of a search's confirmation."""
     runs = tuple(confirmation.history.records())
     confirmed = [study.trial(number) for number in sorted(confirmation.finalists())]
     finalists = one_each(confirmed, study.traces.of)

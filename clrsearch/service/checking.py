@@ -61,7 +61,7 @@ def check_database(*, storage: Storage = None) -> list[Finding]:
                 what="slots",
                 state="note",
                 says=f"the slots of {len(owners)} studies that are not there",
-                remedy="a deletion was broken off, or a study cannot be read; they do no harm",
+                remedy="a deletion was interrupted, or a study cannot be read; this does no harm",
             )
         )
     return findings
@@ -102,7 +102,7 @@ def _check(study: Study) -> Iterator[Finding]:
             what=study.name,
             state="note",
             says=f"trials {', '.join(drifted)}: an epoch came out differently when it was repeated",
-            remedy=f"machines or packages that compute differently; {replay} shows how far",
+            remedy=f"the machines or packages compute differently; {replay} shows how far",
         )
 
 
@@ -132,7 +132,7 @@ def _check_checkpoints(study: Study, folder: Path) -> Iterator[Finding]:
                 what=study.name,
                 state="note",
                 says=f"the checkpoint {path} cannot be used: {error}",
-                remedy=f"trial {record.number} begins again when a worker takes it up",
+                remedy=f"trial {record.number} starts over when a worker claims it",
             )
 
 

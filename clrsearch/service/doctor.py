@@ -137,14 +137,14 @@ def _storage(url: StorageUrl) -> Iterator[Finding]:
         what="latency",
         state="note" if slow else "ok",
         says=f"{found.milliseconds:.2f} ms for a round trip",
-        remedy="a trial makes about a hundred: a database that is nearer helps" if slow else "",
+        remedy="a trial makes about a hundred: use a database that is closer" if slow else "",
     )
     if abs(found.clock) > CLOCK_SECONDS:
         yield Finding(
             what="clock",
             state="note",
             says=f"the database's is {found.clock:+.0f} s from this machine's",
-            remedy="nothing needs it, for leases go by the database's clock; times read oddly",
+            remedy="harmless: leases use the database's clock, but displayed times will be off",
         )
 
 

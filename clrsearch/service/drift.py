@@ -163,8 +163,8 @@ def refuse_drift(study: Study, sources: Sources) -> None:
             found.append(f"{package} was {there} and is {here}")
     if found:
         ways = {
-            "begins another": proposals.again(name=f"{study.name}-2"),
-            "goes on all the same": proposals.again(allow_drift=True),
+            "starts another": proposals.again(name=f"{study.name}-2"),
+            "continues anyway": proposals.again(allow_drift=True),
         }
         advice = ", ".join(f"{line} {does}" for does, line in ways.items() if line is not None)
         raise PlanMismatch(

@@ -288,14 +288,14 @@ def _confirmed(study: Study) -> Confirmed:
     found = snapshot(study).confirmed
     if found is None:
         confirm = proposals.command("confirm", study.name)
-        raise StudyError(f"{study.name} has not been confirmed: {confirm} does it")
+        raise StudyError(f"{study.name} has no confirmation yet: {confirm} starts one")
     return found
 
 
 def _range_test(study: Study, _: Path | None) -> Figure:
     if study.range_test is None:
         test = proposals.command("range-test", study.name)
-        raise StudyError(f"{study.name} has no range test: {test} makes it")
+        raise StudyError(f"{study.name} has no range test: {test} runs one")
     return picture_of_range_test(study.range_test)
 
 

@@ -75,7 +75,7 @@ def checkpoint_root(url: StorageUrl, given: Path | None) -> Path:
     if given is not None or variable:
         folder = Path(given or str(variable)).absolute()
         if folder.exists() and not folder.is_dir():
-            raise StorageError(f"{folder} is no folder: --checkpoint-dir names one")
+            raise StorageError(f"{folder} is not a folder: --checkpoint-dir names one")
         return folder
     if url.file is not None:
         return beside(url.file)

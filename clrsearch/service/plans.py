@@ -136,8 +136,8 @@ def confirmation_plan(
         if left:
             raise StudyError(
                 f"{left} trials of {name} have not ended: "
-                f"{run_command(study, study.plan.trials)} goes on with them, "
-                f"{proposals.command('cancel', name)} takes out those that have not begun"
+                f"{run_command(study, study.plan.trials)} resumes them, "
+                f"{proposals.command('cancel', name)} cancels those that have not started"
             )
         if all(record.state != "complete" for record in study.history.records()):
             raise StudyError(f"no trial of {name} is complete: there is nothing to confirm")

@@ -205,7 +205,7 @@ class _Family:
         params = space.first(self._name)[0]
         for name in values:
             if name not in params:
-                raise PlanError(f"{self._name}.{name} means nothing beside the other values")
+                raise PlanError(f"{self._name}.{name} has no effect with the other values")
         schedule: Any = space.build(self._name, params)
         try:
             return cast(Schedule, replace(schedule, **rest))

@@ -280,7 +280,7 @@ def _join(study: Study, plan: StudyPlan, tryout: Tryout, *, allow_drift: bool) -
         another = proposals.again(name=f"{study.name}-2")
         raise PlanMismatch(
             f"the study {study.name} exists with another plan: {'; '.join(different)}. "
-            f"{another} begins another, {proposals.command('delete', study.name)} removes this one"
+            f"{another} starts another, {proposals.command('delete', study.name)} deletes this one"
         )
     if not allow_drift:
         refuse_drift(study, tryout.sources)

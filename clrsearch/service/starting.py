@@ -27,7 +27,7 @@ def new_file(path: Path, *, loop: bool = False) -> str:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise TaskError(f"{path} is there already: nothing is written over it") from None
+        raise TaskError(f"{path} already exists and is not overwritten") from None
     except OSError as error:
         raise TaskError(f"{path} cannot be written: {error.strerror}") from error
     return next(line.strip() for line in text.splitlines() if line.strip().startswith("clrsearch"))

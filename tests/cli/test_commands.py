@@ -153,7 +153,7 @@ def test_an_unknown_study_names_a_near_one(study, clrsearch) -> None:
 
 
 def test_list_where_there_is_no_database_yet(url, clrsearch) -> None:
-    assert clrsearch("list") == (0, "no studies yet: clrsearch run begins one\n", "")
+    assert clrsearch("list") == (0, "no studies yet: clrsearch run starts one\n", "")
     assert not url.file.exists()
 
 
@@ -173,4 +173,4 @@ def test_delete_asks_first(study, clrsearch, monkeypatch) -> None:
     code, out, _ = clrsearch("delete", "mine", "--yes")
     assert (code, out) == (0, "removed mine\n")
     code, out, _ = clrsearch("list")
-    assert (code, out) == (0, "no studies yet: clrsearch run begins one\n")
+    assert (code, out) == (0, "no studies yet: clrsearch run starts one\n")

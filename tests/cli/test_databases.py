@@ -43,7 +43,7 @@ def test_failed_trials_are_tried_again(clrsearch, url, task_dir) -> None:
     assert clrsearch("worker", "mine")[0] == 3  # the third failure in a row stops the study
     assert len(service.show("mine").snapshot.records) == 3
     clrsearch("retry", "mine")
-    assert clrsearch("retry", "mine")[1] == "no trial of mine has failed for good\n"
+    assert clrsearch("retry", "mine")[1] == "mine has no failed trials\n"
 
 
 def test_open_trials_are_cancelled_and_no_part_of_the_budget(clrsearch, url, task_dir) -> None:
@@ -53,7 +53,7 @@ def test_open_trials_are_cancelled_and_no_part_of_the_budget(clrsearch, url, tas
         Study(database, "mine").grow(5)
     code, out, _ = clrsearch("cancel", "mine")
     assert code == 0
-    assert out.startswith("3 trials of mine that had not begun are cancelled. No confirmation")
+    assert out.startswith("3 trials of mine cancelled before they started. No confirmation")
     assert (
         "mine is finished: 2 trials"
         in clrsearch("run", "--name", "mine", "--task", "tiny.py:Tiny")[1]

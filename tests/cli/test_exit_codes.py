@@ -55,8 +55,8 @@ def test_trials_that_failed_for_good_are_1_beside_a_result(ended) -> None:
     assert code == 1
     assert "def make_scheduler" in out
     assert errors == (
-        "clrsearch: 1 trial of a b failed for good (KeyError: 'x'): clrsearch status 'a b' tells "
-        "more, clrsearch retry 'a b' gives them another try\n"
+        "clrsearch: 1 trial of a b failed (KeyError: 'x'): clrsearch status 'a b' shows why, "
+        "clrsearch retry 'a b' retries them\n"
     )
 
 
@@ -66,8 +66,8 @@ def test_a_study_without_a_complete_trial_is_1(ended) -> None:
     assert code == 1
     assert out.startswith('{"study": "a b"')
     assert errors == (
-        "clrsearch: a b has no result, for no trial completed: 0 complete, 0 pruned, 0 diverged, "
-        "2 failed. clrsearch status 'a b' tells what failed\n"
+        "clrsearch: a b has no result: no trial completed (0 complete, 0 pruned, 0 diverged, "
+        "2 failed). clrsearch status 'a b' shows what failed\n"
     )
 
 
@@ -75,7 +75,7 @@ def test_where_all_diverged_lower_bounds_are_proposed(ended) -> None:
     code, _, errors = ended("Explodes", "--no-confirm")
     assert code == 1
     assert errors == (
-        "clrsearch: a b has no result, for every trial diverged at rates from 0.02 up. Lower the "
+        "clrsearch: a b has no result: every trial diverged at rates from 0.02 up. Lower the "
         "bounds: add --set 'bounds.cyclic.max_lr=[6.7e-06, 0.00067]' "
         "--set 'bounds.constant.lr=[6.7e-06, 0.00067]' to clrsearch run --task tiny.py:Explodes "
         "--no-confirm --name 'a b-2'\n"
@@ -97,7 +97,7 @@ def test_a_confirmation_without_a_result_is_1_and_can_be_retried(
     assert code == 1
     assert errors == (
         "clrsearch: the confirmation of a b has no result: its runs ended 0 complete, 0 pruned, "
-        f"0 diverged, {runs} failed (KeyError: 'x'). clrsearch retry 'a b' lets the failed ones "
-        "run again\n"
+        f"0 diverged, {runs} failed (KeyError: 'x'). clrsearch retry 'a b' retries the failed "
+        "ones\n"
     )
     assert service.retry("a b") == runs

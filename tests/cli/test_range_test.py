@@ -43,7 +43,7 @@ def test_for_a_study_it_is_kept_and_plotted(clrsearch, task_dir, tmp_path) -> No
     code, _, errors = clrsearch("plot", "mine", "range-test", "-o", "x.png")
     assert (code, errors) == (
         2,
-        "clrsearch: mine has no range test: clrsearch range-test mine makes it\n",
+        "clrsearch: mine has no range test: clrsearch range-test mine runs one\n",
     )
     code, out, _ = clrsearch("range-test", "mine", "--json")
     assert code == 0
@@ -62,7 +62,7 @@ def test_for_a_study_it_is_kept_and_plotted(clrsearch, task_dir, tmp_path) -> No
         code, _, errors = clrsearch("plot", "mine", picture, "-o", str(tmp_path / "x.html"))
         assert (code, errors) == (
             2,
-            "clrsearch: mine has not been confirmed: clrsearch confirm mine does it\n",
+            "clrsearch: mine has no confirmation yet: clrsearch confirm mine starts one\n",
         )
 
     for wrong in (["--task", "digits"], ["--seed", "1"], ["--set", "seed=1"]):

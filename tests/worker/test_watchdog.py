@@ -157,7 +157,7 @@ def require_ended(worker, words) -> None:
     assert worker.returncode == 5
     (line,) = errors.splitlines()
     assert line.startswith("clrsearch: the task has made no progress for ")
-    assert line.endswith(f"{words}: its process is ended, and its trial left to others")
+    assert line.endswith(f"{words}: its process was ended; another worker will resume the trial")
 
 
 def test_a_hung_step_ends_with_its_process_and_another_worker_goes_on(url, task_dir, start) -> None:
