@@ -1,4 +1,4 @@
-"""Feature vectors of schedules: a few numbers that make schedules of all families comparable.
+"""Schedules as feature vectors: a few numbers that make schedules of all families comparable.
 
 Two schedules that keep the rate about as high at about the same times train about alike, regardless
 of their families and parameter names. Momentum m multiplies the step length by about 1 / (1 - m),
@@ -21,14 +21,14 @@ Array = NDArray[np.float64]
 SEGMENTS = 8
 LOOKS = 160  # steps at which a schedule is sampled, a multiple of SEGMENTS
 USUAL_MOMENTUM = 0.9  # leaves the effective rate unchanged
-LOWEST = 1e-8  # relative to the task's own rate; anything lower counts as zero
+LOWEST = 1e-8  # floor of effective rates, relative to the task's own rate
 
 STARTS = (16, 8, 4, 2)  # fractions of the horizon: its first 1/16, 1/8, ...
 
 LENGTHS = np.array([22.0] * SEGMENTS + [40.0, 4.0, 1.6, 1.0, 4.0, 90.0, 6.0] + [7.0] * len(STARTS))
-"""Length scale of each feature: the distance at which two schedules are nearly uncorrelated.
+"""Length scale of each feature: schedules further apart than this say little about each other.
 
-Round numbers near the maximum-likelihood values on recorded tasks (``benchmarks/replay``).
+Round numbers near the most likely values on recorded tasks (``benchmarks/replay``).
 """
 FACTOR_LENGTH = 5.0
 """Length scale for the logarithm of a parameter group's rate factor."""
@@ -57,10 +57,7 @@ class Points:
         return np.array(rows).reshape(len(records), self.features)
 
     def of(self, schedules: Sequence[tuple[str, Mapping[str, Value]]]) -> Array:
-        """The features of schedules, of which family and values are given, over their lengths.
-
-        A (schedules, features) array.
-        """
+        """Points of (family, values) pairs: features over length scales, (schedules, features)."""
         rates = np.empty((len(schedules), LOOKS))
         momenta = np.full((len(schedules), LOOKS), USUAL_MOMENTUM)
         for row, (family, params) in enumerate(schedules):

@@ -1,4 +1,4 @@
-"""What has been tried, as plain records."""
+"""A study's trials as plain records."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from clrsearch.search.stored import ROW_ERRORS, unreadable
 from clrsearch.storage import Details, Reported, Trials
 
 OVERLAP = 1000
-"""Rows of values that are read again: so many may be under way in other transactions."""
+"""Rows of values to read again, since concurrent transactions may commit rows out of order."""
 
 DISCARDED = "discarded"
-"""The attribute of a trial that was begun twice for one slot: it counts for nothing."""
+"""Attribute of a trial that was created twice for one slot and is ignored."""
 
 END = "end"
-"""The attribute that says how a trial ended: metrics, seconds, what went wrong."""
+"""Attribute with the outcome of a trial: metrics, seconds, error."""
 
 State = Literal["running", "complete", "pruned", "failed"]
 
@@ -39,13 +39,19 @@ _STATES: Mapping[TrialState, State] = {
 class Record:
     """One trial.
 
-    ``params`` are without the family's prefix; ``values`` maps epochs (from 1, in their order) to
-    the metric.
-    ``metrics`` holds all metrics of the last epoch, ``seconds`` the time spent in training and
-    validation, ``drift`` how far an epoch came out differently when it was repeated after a worker
-    was lost, ``error`` the traceback of a failed trial, which is ``final`` where it used up its
-    slot. Times are in UTC. In a confirmation, ``finalist`` is the number of the search's trial that
-    was run again, on ``seed_index``, and ``test`` holds its metrics on the test split.
+    Attributes:
+        params: parameters without the family's prefix.
+        values: the metric by epoch, from 1, in order.
+        metrics: all metrics of the last epoch.
+        seconds: time spent in training and validation.
+        drift: how much a repeated epoch's result differed from the first after a worker was lost.
+        error: traceback of a failed trial.
+        final: whether a failed trial used up its slot.
+        finalist: in a confirmation, the number of the search's trial that is run again.
+        seed_index: in a confirmation, the seed it is run on.
+        test: in a confirmation, the metrics on the test split.
+        started: start time in UTC.
+        ended: end time in UTC; None while running.
     """
 
     number: int
@@ -70,39 +76,39 @@ class Record:
 
     @property
     def epoch(self) -> int:
-        """The last epoch that was reported, 0 before the first."""
+        """The last reported epoch; 0 before the first."""
         return next(reversed(self.values), 0)
 
     @property
     def value(self) -> float | None:
-        """The metric at the last reported epoch; the trial's score where it is complete."""
+        """The metric at the last reported epoch; the score of a complete trial."""
         return self.values.get(self.epoch)
 
     @property
     def end(self) -> str:
-        """How it ended, in the words of the slot table; ``running`` before."""
+        """How it ended, as a slot state; ``running`` before."""
         return "diverged" if self.diverged else self.state
 
 
 class History:
-    """A study's records, kept up to date by reading what has changed."""
+    """A study's records, updated incrementally from the database."""
 
     def __init__(self, trials: Trials, study: str) -> None:
-        """``study`` is the name of theirs, for errors."""
+        """Read from ``trials``; ``study`` is their study's name, for error messages."""
         self._trials = trials
         self._study = study
-        self._records: dict[int, Record] = {}  # by the trials' ids
-        self._left_out: set[int] = set()  # discarded, or none that a worker of ours has begun
-        self._first_open = 0  # no trial before this one changes any more
-        self._last_value = 0  # the row up to which values have been read
+        self._records: dict[int, Record] = {}  # by trial id
+        self._left_out: set[int] = set()  # discarded, or not started by our workers
+        self._first_open = 0  # trials with smaller ids have all finished
+        self._last_value = 0  # last row of values read
         self._read: list[Record] = []
         self._read_at = -float("inf")
 
     def records(self, max_age: float = 0.0) -> list[Record]:
-        """Every trial's record in the order of their numbers, at most ``max_age`` seconds old.
+        """All records by trial number, at most ``max_age`` seconds old.
 
-        The latest value of a running trial may be missing, and where something older is asked for,
-        who has taken it over.
+        The latest value of a running trial may be missing. With ``max_age`` > 0, a running trial
+        may still show its previous worker.
         """
         if time.monotonic() - self._read_at > max_age:
             self._refresh()
@@ -111,7 +117,7 @@ class History:
         return self._read
 
     def of_slot(self, slot: int) -> list[Record]:
-        """The records of one slot's trials in the order of their numbers, with all values."""
+        """Records of one slot's trials by trial number, with all their values."""
         self._refresh()
         ids = {each for each, record in self._records.items() if record.slot == slot}
         values = _by_trial(self._trials.values(ids))
@@ -119,7 +125,7 @@ class History:
         return sorted(found, key=lambda record: record.number)
 
     def _look_who_runs(self) -> None:
-        """Read again who works on the running trials."""
+        """Re-read which workers run the running trials."""
         running = {each for each, record in self._records.items() if record.state == "running"}
         for trial, who in self._trials.attributes(running, ("worker", "device")).items():
             if who and self._records[trial].worker != who["worker"]:
@@ -130,11 +136,11 @@ class History:
         self._read = sorted(self._records.values(), key=lambda record: record.number)
 
     def _refresh(self) -> None:
-        """Read the trials that are new or have ended, and the values that are new.
+        """Read new and newly finished trials, and new values.
 
-        Values are read behind the last row, and a little before: rows of transactions that ran at
-        the same time need not appear in their order. Of a trial that ends all are read again.
-        All is read before anything is noted, so that an error of the database loses nothing.
+        Values are read from a little before the last row on, because rows of concurrent
+        transactions may appear out of order; when a trial finishes, all its values are read again.
+        Everything is read before anything is stored, so a database error loses nothing.
         """
         now = time.monotonic()
         states = self._trials.states(self._first_open)
@@ -178,7 +184,7 @@ class History:
         return record is None or record.state != _STATES[state]
 
     def _add_values(self, latest: Mapping[int, Mapping[int, float]]) -> None:
-        """Give running trials the values that have come since."""
+        """Add newly read values to running trials."""
         for trial, values in latest.items():
             record = self._records.get(trial)
             if record is None or record.state != "running":
@@ -189,7 +195,7 @@ class History:
 
 
 def _by_trial(reported: Iterable[Reported]) -> dict[int, dict[int, float]]:
-    """Values by step, by trial, in the order of the steps."""
+    """Group values by trial, sorted by step."""
     values: dict[int, dict[int, float]] = {}
     for trial, _, step, value in reported:
         values.setdefault(trial, {})[step] = value
@@ -200,7 +206,7 @@ def _by_trial(reported: Iterable[Reported]) -> dict[int, dict[int, float]]:
 
 
 class _End(BaseModel):
-    """What is stored of how a trial ended."""
+    """The stored outcome of a trial."""
 
     metrics: dict[str, float] = {}
     seconds: float = 0.0
@@ -211,7 +217,7 @@ class _End(BaseModel):
 
 
 class _Stored(BaseModel):
-    """The attributes of a trial that one of our workers has begun."""
+    """The stored attributes of a trial started by one of our workers."""
 
     slot: int
     family: str
@@ -223,10 +229,10 @@ class _Stored(BaseModel):
 
 
 def to_record(details: Details, values: dict[int, float]) -> Record:
-    """The record of a trial that one of our workers has begun.
+    """Convert a trial started by one of our workers to a record.
 
     Raises:
-        ValueError: what is stored of it is damaged.
+        ValueError: the stored trial is damaged.
     """
     stored = _Stored.model_validate(details.attributes)
     if details.started is None:
@@ -256,20 +262,20 @@ def to_record(details: Details, values: dict[int, float]) -> Record:
 
 
 def leader(records: Sequence[Record], direction: str, family: str | None = None) -> Record | None:
-    """The complete trial with the best last value, of one family where asked, if there is one."""
+    """The complete trial with the best final value, optionally of one family; None without any."""
     of_family = [record for record in records if family in (None, record.family)]
     return next(iter(best_first(of_family, direction)), None)
 
 
 def best_first(records: Sequence[Record], direction: str) -> list[Record]:
-    """The complete trials by their last value, the best first; equal ones by their number."""
+    """Complete trials sorted by final value, best first; ties by number."""
     sign = 1.0 if direction == "minimize" else -1.0
     complete = [record for record in records if record.state == "complete"]
     return sorted(complete, key=lambda record: (sign * (record.value or 0.0), record.number))
 
 
 def telling(records: Sequence[Record], direction: str, *, most: int) -> list[Record]:
-    """Those that have not failed, at most so many: the best for one half, then the latest."""
+    """Select up to ``most`` trials that did not fail: half of them the best, then the latest."""
     found = [record for record in records if record.state != "failed"]
     if len(found) <= most:
         return found

@@ -1,4 +1,4 @@
-"""Which parameters a family's results depended on most, by PED-ANOVA.
+"""Parameter importances within a family, by PED-ANOVA.
 
 S. Watanabe et al., "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary
 Subspaces", IJCAI 2023.
@@ -19,15 +19,15 @@ from clrsearch.search.sampler import distributions, quiet
 from clrsearch.tasks import Direction
 
 LEAST = 20
-"""Complete trials, below which the best tenth is too few of them to be compared with the others."""
+"""Minimum number of complete trials; with fewer, the best tenth is too small a sample."""
 
 
 def importances(
     records: Sequence[Record], space: Space, *, direction: Direction
 ) -> dict[str, float]:
-    """The shares of one family's parameters, the largest first; nothing below 20 complete trials.
+    """Importance of each of a family's parameters, largest first; they sum to 1.
 
-    They add up to 1. There is none either where as many trials as are compared score the same.
+    Empty with fewer than 20 complete trials, or if too many trials tie for the best score.
     """
     complete = [record for record in records if record.state == "complete"]
     if len(complete) < LEAST:
@@ -45,7 +45,7 @@ def importances(
                 for record in complete
             ]
         )
-        warnings.simplefilter("ignore", UserWarning)  # that a parameter is rarely searched
+        warnings.simplefilter("ignore", UserWarning)  # a parameter is rarely searched
         warnings.filterwarnings("error", "Target and region", UserWarning)  # the best are all
         try:
             return get_param_importances(study)

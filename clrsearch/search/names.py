@@ -1,4 +1,4 @@
-"""The names of studies: those that there are, and those that a new one may have."""
+"""Study names: listing, validation and suggestions."""
 
 from __future__ import annotations
 
@@ -12,44 +12,45 @@ from clrsearch.errors import PlanError
 from clrsearch.search.stored import ATTRIBUTE
 from clrsearch.storage import Database, study_rows
 
-LONGEST = 200  # characters; Optuna keeps 512, and a confirmation's name is longer than its search's
+LONGEST = 200  # characters; Optuna stores 512, and a confirmation's name adds a suffix
 
 
 def searches(database: Database) -> list[str]:
-    """The names of the studies that clrsearch made, oldest first; not of their confirmations.
+    """Names of the searches clrsearch created, oldest first; confirmations are excluded.
 
-    Those that cannot be read are among them.
+    Includes studies that cannot be read.
     """
     rows = study_rows(database.engine, ATTRIBUTE)
     return [row.name for row in rows if row.text is not None and not _is_confirmation(row.text)]
 
 
 def study_names(database: Database) -> tuple[list[str], list[str]]:
-    """The names of all studies, oldest first: those that clrsearch made, and the others."""
+    """Names of all studies, oldest first: those created by clrsearch, and the others."""
     rows = study_rows(database.engine, ATTRIBUTE)
     ours = [row.name for row in rows if row.text is not None]
     return ours, [row.name for row in rows if row.text is None]
 
 
 def exists(database: Database, name: str) -> bool:
-    """Whether clrsearch has made a study of this name."""
+    """Whether clrsearch has created a search of this name."""
     return name in searches(database)
 
 
 def remove_unreadable(database: Database, name: str) -> None:
-    """Remove a study of ours that cannot be opened, with its trials.
+    """Delete a study that cannot be opened, with its trials.
 
-    Its slots and checkpoints stay: what says which they are cannot be trusted.
+    Its slots and checkpoints are kept, because the stored id that identifies them cannot be
+    trusted.
     """
     storage = get_storage(database.optuna)
     storage.delete_study(storage.get_study_id_from_name(name))
 
 
 def require_name(name: str) -> None:
-    """Refuse a name for a new study that could not be typed or told from others.
+    """Reject names for new studies that are hard to type or to tell apart.
 
     Raises:
-        PlanError: saying why.
+        PlanError: with the reason.
     """
     if not name:
         raise PlanError("the name of a study is empty: give another with --name")
@@ -70,7 +71,7 @@ def require_name(name: str) -> None:
 
 
 def unknown(name: str, names: list[str]) -> str:
-    """What to say where there is no study of this name, but those of other ``names``."""
+    """Error message for an unknown study name, with suggestions from ``names``."""
     if not names:
         return f"no study {name}: there are none yet; {proposals.command('run')} begins one"
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)

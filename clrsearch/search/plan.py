@@ -1,4 +1,4 @@
-"""What a study was asked to do: read from TOML and options, and stored with the study."""
+"""A study's plan: read from TOML and options, and stored with the study."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ from clrsearch.tasks import BUILT_IN
 BASELINE = "constant"
 LARGEST_FILE = 1_000_000  # bytes of a study file
 BASELINE_EVERY = 10
-"""One slot in so many goes to the baseline."""
+"""One in this many slots goes to the baseline."""
 ANY = "any"
-"""In place of a slot's family: the one that the surrogate leads to."""
+"""Family of a slot for which the surrogate chooses the family."""
 SEARCHED = tuple(family for family in FAMILIES if family not in (BASELINE, Manual.family))
-"""The families of a plan that names none, where they fit."""
+"""Families of a plan that names none, as far as they fit the task."""
 LED = "cyclic"
-"""The family that no surrogate leads away from: it keeps ..."""
+"""The family with a guaranteed share of the slots; the surrogate chooses the rest."""
 LED_PLACES = (0, 2)
-"""... these of every ..."""
+"""Its positions in each run of ..."""
 LED_EVERY = 5
-"""... so many slots that are not the baseline's: more than a third of all."""
+"""... this many slots that are not the baseline's: more than a third of all."""
 EARLIER: Mapping[str, Any] = {"sampler": "tpe", "allocation": "equal", "seeds": 1}
-"""What a plan means that was stored before there was a choice."""
+"""Values of stored plans that predate these options."""
 STORED = "stored"
-"""The context of the validation of a plan that is stored: it may be larger than a new one."""
+"""Validation context of a stored plan, which may exceed the limits for new plans."""
 
-_BARE = re.compile(r"[A-Za-z0-9_-]+")  # a key that TOML takes without quotes
+_BARE = re.compile(r"[A-Za-z0-9_-]+")  # a TOML key that needs no quotes
 
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
 Bound = Scalar | tuple[Scalar, ...]
-"""One value fixes a parameter, two numbers are the ends of its range, strings are its choices."""
+"""One value fixes a parameter, two numbers bound its range, strings are its choices."""
 Number = StrictInt | StrictFloat
 
 MOST_TRIALS = 100_000
@@ -65,7 +65,7 @@ MOST_FINALISTS = 100
 MOST_SEEDS = 1000
 MOST_RETRIES = 100
 MOST_SEARCH_SEEDS = 100
-MOST_SAMPLES = 10_000_000  # of a batch
+MOST_SAMPLES = 10_000_000  # per batch
 
 _WANTED = {
     "bounds": "neither a number, a text, true or false, nor a list",
@@ -73,8 +73,8 @@ _WANTED = {
     "groups": "neither a number nor the two ends of a range",
     "manual": 'neither a list of [EPOCHS, RATE] nor "file.py:NAME"',
 }
-"""What a reader is told in place of a union's alternatives."""
-_DEPTH = {"bounds": 3, "options": 2, "groups": 2, "manual": 1}  # parts of the key of such a value
+"""Error text for values of union types, in place of one error per alternative."""
+_DEPTH = {"bounds": 3, "options": 2, "groups": 2, "manual": 1}  # length of such a value's key
 _TYPES = {
     "too_short": "must not be empty",
     "string_too_short": "must not be empty",
@@ -84,11 +84,11 @@ _TYPES = {
     "tuple_type": "must be a list",
 }
 _TABLES = ("mapping_type", "dict_type", "model_type")
-"""Pydantic's kinds of errors in TOML's words."""
+"""Pydantic error types reported as a missing TOML table."""
 
 
 def at_most(most: int) -> AfterValidator:
-    """A new plan's upper limit: beyond it there is a slip of the pen, not a study."""
+    """Upper limit for new plans, to catch typos; stored plans may exceed it."""
 
     def check(value: int, info: ValidationInfo) -> int:
         if value > most and info.context != STORED:
@@ -99,11 +99,15 @@ def at_most(most: int) -> AfterValidator:
 
 
 class ConfirmPlan(BaseModel):
-    """Whether and how the best are run again on fresh seeds: ``top`` besides the baseline.
+    """Whether and how the best schedules are confirmed on fresh seeds.
 
-    Each on so many ``seeds``; without a number on as many as it takes to tell them apart, while the
-    confirmation has at most ``share`` of the study's epochs. What is recommended may be expected to
-    lose ``tolerance`` standard deviations of the noise.
+    Attributes:
+        enabled: whether to confirm at all.
+        top: number of finalists besides the baseline's.
+        seeds: fixed number of seeds per finalist; None for as many as it takes to tell them apart.
+        share: largest share of the study's epochs spent on the confirmation if ``seeds`` is None.
+        tolerance: expected loss against the best, in noise standard deviations, that a simpler
+            schedule may have and still be recommended.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -116,20 +120,23 @@ class ConfirmPlan(BaseModel):
 
 
 class StudyPlan(BaseModel):
-    """Everything that a study is asked to do. What is None here is the task's to say.
+    """A study's settings. None means the task's own default.
 
-    ``bounds`` maps a family to its parameters' bounds, ``groups`` a parameter group of the task's
-    optimizer to a factor on its rates, or to the ends of the range in which that is searched. With
-    ``range_test`` the rates are searched within what a range test finds.
-    ``sampler`` proposes: the surrogate over all families, or one of Optuna's for each of them.
-    ``allocation`` says how the trials are shared among the families: ``led`` by the surrogate, or
-    ``equal``, as they are among families that are named and by Optuna's samplers. Trials begin from
-    so many ``seeds`` in turn; the runs of one seed share their first weights and the order of the
-    data.
-    ``precision`` is in what numbers the model computes, see :mod:`clrsearch.training.precision`.
-    ``args`` is the command line that the task's file finds, as one would type it in a shell.
-    ``manual`` are the rates of the family of that name. ``trials`` counts slots: the retry of a
-    failed trial does not use up another.
+    Attributes:
+        trials: number of slots; retrying a failed trial does not use up another.
+        allocation: how trials are shared among families: ``led`` by the surrogate, or ``equal``.
+            Defaults to ``equal`` if families are named or with one of Optuna's samplers.
+        sampler: the surrogate over all families, or one of Optuna's samplers per family.
+        range_test: whether to restrict learning rates to the range found by a range test.
+        seeds: number of seeds that trials cycle through; runs of one seed share initial weights and
+            data order.
+        precision: number format of the model's computations, see
+            :mod:`clrsearch.training.precision`.
+        args: command line seen by the task's file, in shell syntax.
+        bounds: parameter bounds by family.
+        groups: factor on the rates of a parameter group of the task's optimizer, or the range to
+            search it in.
+        manual: the rates of the ``manual`` family.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -176,15 +183,15 @@ class StudyPlan(BaseModel):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """``args``, split as a shell does."""
+        """``args``, split like a shell does."""
         return tuple(shlex.split(self.args or ""))
 
     def labels(self, first: int) -> list[str]:
-        """The family that each slot is for, or ANY.
+        """The family of each slot, or ANY.
 
-        One in ten is for the baseline: of the first ten slots that of the number ``first``, then
-        every tenth. The others are the families' by turns; or, where the surrogate leads, two of
-        five are for cyclic schedules.
+        Every tenth slot goes to the baseline, except that among the first ten it is slot ``first``.
+        The others cycle through the families; with ``allocation="led"``, two of five are cyclic and
+        the rest are ANY.
         """
         if self.baseline in self.families:
             return [self._label(slot) for slot in range(self.trials)]
@@ -199,7 +206,7 @@ class StudyPlan(BaseModel):
         return found
 
     def _label(self, place: int) -> str:
-        """What the slot at a place is for, among those that are not the baseline's."""
+        """Label of the slot at this position among the slots that are not the baseline's."""
         if self.allocation == "equal" or len(self.families) == 1:
             return self.families[place % len(self.families)]
         kept = LED in self.families and place % LED_EVERY in LED_PLACES
@@ -207,22 +214,23 @@ class StudyPlan(BaseModel):
 
     @property
     def searched(self) -> tuple[str, ...]:
-        """The families that get slots, the baseline included."""
+        """The families that get slots, including the baseline."""
         return tuple(dict.fromkeys((*self.families, self.baseline)))
 
 
 def _implies_equal_shares(content: Mapping[str, Any]) -> bool:
-    """Whether the families have equal shares of a plan that says nothing of it."""
+    """Whether a plan without ``allocation`` means equal shares."""
     return "families" in content or content.get("sampler", "surrogate") != "surrogate"
 
 
 def load_plan(path: Path | None, changes: Mapping[str, Any] | None = None) -> StudyPlan:
-    """The plan of a study file, or the default one, with ``changes`` laid over it.
+    """Load the plan of a study file, or the default plan, and apply ``changes``.
 
-    ``changes`` maps keys to values as the file would hold them; a dotted key reaches into a table.
+    ``changes`` maps keys to values as in the file; a dotted key refers to a key inside a table.
 
     Raises:
-        PlanError: no such file, not TOML, an unknown key (the nearest one is named) or a bad value.
+        PlanError: no such file, invalid TOML, an unknown key (the message suggests the nearest one)
+            or a bad value.
     """
     content = {} if path is None else _read(path)
     for key, value in (changes or {}).items():
@@ -236,7 +244,7 @@ def load_plan(path: Path | None, changes: Mapping[str, Any] | None = None) -> St
 
 
 def require_plan(plan: StudyPlan) -> None:
-    """Refuse a plan that no task could be searched with.
+    """Reject a plan that is invalid for every task.
 
     Raises:
         PlanError: naming the key.
@@ -252,10 +260,10 @@ def require_plan(plan: StudyPlan) -> None:
 
 
 def refuse_task(text: str) -> None:
-    """Refuse a task where a study file is wanted.
+    """Reject a task given in place of a study file.
 
     Raises:
-        PlanError: it says how a task is named.
+        PlanError: with the option that names a task.
     """
     place, colon, attribute = text.partition(":")
     if text in BUILT_IN or (colon and place and attribute.isidentifier()):
@@ -279,7 +287,7 @@ def _require_families(plan: StudyPlan) -> None:
 
 
 def _require_bounds(plan: StudyPlan) -> None:
-    """Refuse what no task could be searched within."""
+    """Reject bounds that are invalid for every task."""
     given: list[tuple[str, object]] = []
     given += [(f"groups.{name}", each) for name, each in plan.groups.items()]
     for family, bounds in plan.bounds.items():
@@ -308,17 +316,17 @@ def _require_rates(plan: StudyPlan) -> None:
 
 
 def _is_finite(value: object) -> bool:
-    """Whether it is no number, or one that a float can hold."""
+    """Whether the value is finite as a float; True for non-numbers."""
     try:
         return not isinstance(value, int | float) or math.isfinite(value)
-    except OverflowError:  # of a whole number
+    except OverflowError:  # integer too large for a float
         return False
 
 
 def settings(plan: StudyPlan) -> list[str]:
-    """The keys that make a plan another study than the default one, as KEY=VALUE.
+    """The settings that differ from the default plan, as KEY=VALUE.
 
-    The task is left aside, and so are ``trials`` and ``confirm``, as by :func:`differences`.
+    The task, ``trials`` and ``confirm`` are skipped, as in :func:`differences`.
     """
     aside = {"task", "trials", "confirm"}
     content = plan.model_dump(mode="json", exclude_defaults=True, exclude=aside)
@@ -329,7 +337,7 @@ def settings(plan: StudyPlan) -> list[str]:
 
 
 def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Values by dotted key; TOML reads them as JSON writes them."""
+    """Flatten nested tables to dotted keys; JSON literals of these values are valid TOML."""
     for key, value in content.items():
         name = above + (key if _BARE.fullmatch(key) else json.dumps(key, ensure_ascii=False))
         if isinstance(value, Mapping):
@@ -339,10 +347,10 @@ def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, An
 
 
 def differences(stored: StudyPlan, asked: StudyPlan) -> list[str]:
-    """The keys in which two plans ask for different studies, with both values.
+    """The keys in which two plans describe different studies, with both values.
 
-    A study may grow and be confirmed in another way: ``trials`` and ``confirm`` are left aside. So
-    are families that are not named, and what an earlier version left no choice about.
+    ``trials`` and ``confirm`` may change during a study, so they are skipped; so are families if
+    the new plan names none, and options that did not exist when the old plan was stored.
     """
     aside = {"trials", "confirm"}
     if "families" not in asked.model_fields_set:
@@ -358,7 +366,7 @@ def differences(stored: StudyPlan, asked: StudyPlan) -> list[str]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint to append to a message about an unknown ``word``: the nearest known one, or all."""
+    """Hint to append to an error about an unknown ``word``: the nearest known one, or all."""
     names = list(known)
     near = difflib.get_close_matches(word, names, n=1)
     return f"; did you mean {near[0]}?" if near else f"; there is {', '.join(names)}"
@@ -376,7 +384,7 @@ def _read(path: Path) -> dict[str, Any]:
             content = file.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE:
             raise PlanError(f"{path} is no study file: it holds more than {LARGEST_FILE} bytes")
-        return read_toml(content.decode("utf-8-sig"))  # editors of Windows begin with a mark
+        return read_toml(content.decode("utf-8-sig"))  # Windows editors add a byte order mark
     except FileNotFoundError:
         raise PlanError(f"no such study file: {path}{_toml_files_near(path)}") from None
     except OSError as error:
@@ -389,10 +397,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def read_toml(text: str) -> dict[str, Any]:
-    """What a text in TOML holds.
+    """Parse TOML text.
 
     Raises:
-        ValueError: it is none, or numbers or brackets of it go on for thousands of characters.
+        ValueError: invalid TOML, nested too deeply, or a number with thousands of digits.
     """
     try:
         return tomllib.loads(text)
@@ -419,7 +427,7 @@ def _lay_over(content: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _parts(key: str) -> list[str]:
-    """The parts of a dotted key, of which TOML lets one be quoted."""
+    """Split a dotted key, whose parts may be quoted as in TOML."""
     try:
         found: Any = read_toml(f"{key} = 0")
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What a study's trials tell of schedules, those that were run and those that were not."""
+"""The surrogate's posterior given a study's trials, for schedules run or not yet run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from clrsearch.search.surrogate import Runs, Surrogate, SurrogateError, matern
 from clrsearch.search.traces import Traces
 from clrsearch.tasks import Direction
 
-ALIKE = 0.99  # the prior correlation of what two schedules score
-TOLD = 500  # trials that the surrogate sees at most
-UNDER_WAY = 200  # and running ones
+ALIKE = 0.99  # prior correlation of two schedules' scores above which they count as alike
+TOLD = 500  # maximum number of finished trials the surrogate sees
+UNDER_WAY = 200  # maximum number of running trials it sees
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Searched:
-    """What a proposal rests on: the plan, the space, and how schedules are compared."""
+    """The inputs of a proposal: the plan, the space, and how schedules are compared."""
 
     plan: StudyPlan
     space: StudySpace
@@ -32,7 +32,7 @@ class Searched:
     direction: Direction
 
     def families(self, label: str) -> tuple[str, ...]:
-        """The families that a slot with this label may try."""
+        """The families a slot with this label may try."""
         if label != ANY:
             return (label,)
         return tuple(each for each in self.plan.families if self.space.is_formula(each))
@@ -40,19 +40,16 @@ class Searched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Belief:
-    """The score that a schedule is expected to have from another seed, and how sure that is.
-
-    ``deviation`` is one standard deviation, in the metric's units.
-    """
+    """Expected score of a schedule on a new seed, with its standard deviation in metric units."""
 
     mean: float
     deviation: float
 
 
 def posterior(records: Sequence[Record], runs: Sequence[Record], searched: Searched) -> Surrogate:
-    """What the search's ``records`` tell of all schedules, and the ``runs`` of its confirmation.
+    """Fit the surrogate to the search's ``records`` and to the ``runs`` of its confirmation.
 
-    Schedules by a function of the user's are left out.
+    Schedules defined by a user's function are left out.
 
     Raises:
         SurrogateError: too few trials are complete.
@@ -90,14 +87,14 @@ def _runs(schedules: Sequence[Record], points: Points, begun: Sequence[Record]) 
 def expected_of(
     finalists: Sequence[Record], believed: Mapping[int, Belief]
 ) -> dict[int, float] | None:
-    """The finalists' scores on further seeds, by number; None where not of all are known."""
+    """Expected scores of the finalists on further seeds, by trial; None unless all are known."""
     if any(each.number not in believed for each in finalists):
         return None
     return {each.number: believed[each.number].mean for each in finalists}
 
 
 def alike(one: Record, other: Record, searched: Searched) -> bool:
-    """Whether two schedules are so much alike that hardly more can be said of one than of both."""
+    """Whether two schedules are so similar that their scores are almost perfectly correlated."""
     if not all(searched.space.is_formula(each.family) for each in (one, other)):
         return False
     points = searched.points.of_records([one, other])
@@ -107,7 +104,7 @@ def alike(one: Record, other: Record, searched: Searched) -> bool:
 def beliefs(
     records: Sequence[Record], runs: Sequence[Record], searched: Searched
 ) -> dict[int, Belief]:
-    """What to believe of each complete trial, by number; nothing where no surface can be fitted.
+    """Belief about each complete trial, by number; empty if no surrogate can be fitted.
 
     ``runs`` are those of the confirmation.
     """

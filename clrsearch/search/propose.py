@@ -1,8 +1,8 @@
-"""What a slot's trial is to be: a setting that is always tried, a random one, or the surrogate's.
+"""Proposals for a slot's trial: a fixed initial setting, a random one, or the surrogate's.
 
-The surrogate proposes by Thompson sampling (W. R. Thompson, Biometrika 25, 1933): one surface is
-drawn from its posterior, and the candidate that is best on it is run. So proposals differ as far as
-one knows little, and agree as one knows more.
+The surrogate proposes by Thompson sampling (W. R. Thompson, Biometrika 25, 1933): draw one surface
+from its posterior and run the candidate that is best on it. Proposals vary while little is known,
+and converge as evidence accumulates.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from clrsearch.search.sampler import suggest
 from clrsearch.search.surrogate import FEWEST, Surrogate, SurrogateError
 from clrsearch.search.traces import Traces
 
-STARTUP = 15  # trials that are told before the surrogate is asked, or ...
-STARTUP_SHARE = 1 / 4  # ... that share of a small study
-DRAWN = 600  # candidates drawn at random
-BEST = 8  # trials that have neighbours among the candidates ...
-NEIGHBOURS = 25  # ... so many each
-REDRAWN = 20  # times at most, where what is drawn has been tried
+STARTUP = 15  # finished trials before the surrogate proposes, or ...
+STARTUP_SHARE = 1 / 4  # ... this share of a small study
+DRAWN = 600  # random candidates
+BEST = 8  # best trials whose neighbours are candidates ...
+NEIGHBOURS = 25  # ... this many each
+REDRAWN = 20  # maximum number of redraws of schedules that were already tried
 
 Schedule = tuple[str, Mapping[str, Value]]
 """A family and its values."""
@@ -44,11 +44,11 @@ class Proposal:
 def propose(
     label: str, rank: int, records: Sequence[Record], searched: Searched, *, seed: int
 ) -> Proposal:
-    """The trial for a slot with a ``label``, a family's name or ANY, after ``rank`` others like it.
+    """Propose the trial of a slot with this ``label``, a family's name or ANY.
 
-    ``records`` are the trials of all other slots. The same arguments give the same proposal.
-    Nothing is tried twice while there is something new to be found. Rates by a function of the
-    user's are left to TPE.
+    ``rank`` is the number of earlier slots with the same label, ``records`` are the trials of all
+    other slots. Deterministic for the same arguments. No schedule is proposed twice while a new one
+    can be found. Families defined by a user's function are left to TPE.
     """
     known = {searched.traces.of(record) for record in records}
     if label != ANY:
@@ -88,7 +88,7 @@ def _by_optuna(
 def _by_surrogate(
     label: str, records: Sequence[Record], searched: Searched, generator: np.random.Generator
 ) -> Iterator[Schedule]:
-    """Candidates, those that are best on a surface drawn from the posterior first."""
+    """Candidates sorted by a surface drawn from the posterior, best first."""
     surrogate = posterior(records, (), searched)
     candidates = _candidates(label, records, searched, surrogate, generator)
     drawn = surrogate.draw(searched.points.of(candidates), generator)
@@ -125,10 +125,7 @@ def _candidates(
 def _at_random(
     label: str, rank: int, searched: Searched, generator: np.random.Generator
 ) -> Iterator[Schedule]:
-    """Random values of a family; where any will do, of those that have no slots of their own.
-
-    They take turns, so that each is tried.
-    """
+    """Random values of a family; with ANY, of the families without slots of their own, in turn."""
     families = [each for each in searched.families(label) if each != LED or label == LED]
     family = families[rank % len(families)]
     for _ in range(REDRAWN):
@@ -136,7 +133,7 @@ def _at_random(
 
 
 def _new(schedules: Iterator[Schedule], traces: Traces, known: set[int]) -> Proposal:
-    """The first that has not been tried; where all of them have, the first."""
+    """The first schedule that has not been tried, or the first of all if none is new."""
     first = None
     for family, params in schedules:
         found = Proposal(family=family, params=params)

@@ -1,9 +1,9 @@
-"""When to stop a trial early: leniently, only against its own family, and only at a trough.
+"""Lenient pruning: compare a trial only with its own family, and only at a trough of its rate.
 
-While the rate is high the validation metric says little of what the descent will make of it: the
-schedules that win in the end are often among the worst at their peak. So a trial is judged only
-where its rate is as low as it has ever been (a cycle's trough, any epoch of a constant or falling
-rate), and by the best value so far, which does not fall back when the others are at their peak.
+At a high learning rate the validation metric says little about the final score: schedules that win
+in the end are often among the worst at their peak. So a trial is judged only where its rate is as
+low as it has ever been (a cycle's trough, or any epoch of a constant or falling rate), and by its
+best value so far, which does not degrade while other trials are at their peak.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, Successive
 from clrsearch.search.history import Record
 from clrsearch.tasks import Direction
 
-GRACE = 1 / 3  # of the horizon, before which nothing is pruned
-QUORUM = 8  # trials to compare with, at least
-WORST = 1 / 3  # the share of the family that is dropped
-RIVALS = 1000  # the latest trials of the family; more of them would not judge better
+GRACE = 1 / 3  # share of the horizon before which nothing is pruned
+QUORUM = 8  # minimum number of trials to compare with
+WORST = 1 / 3  # share of the family that is pruned
+RIVALS = 1000  # latest trials of the family to compare with
 
 PRUNERS: Mapping[str, Callable[[int], BasePruner]] = {
     "median": lambda epochs: MedianPruner(),
     "halving": lambda epochs: SuccessiveHalvingPruner(min_resource=1),
     "hyperband": lambda epochs: HyperbandPruner(min_resource=1, max_resource=epochs),
 }
-"""Optuna's own pruners by name, each made from the number of epochs."""
+"""Optuna's pruners by name, each a factory taking the number of epochs."""
 
 
 def hopeless(
@@ -35,14 +35,17 @@ def hopeless(
     *,
     direction: Direction,
 ) -> bool:
-    """Whether a trial is, at a trough of its rate, in the worst third of its family.
+    """Whether a trial, at a trough of its rate, is in the worst third of its family.
 
-    ``values`` maps its epochs so far (from 1) to the metric; ``others`` are the family's other
-    trials, of which the last 1,000 count; ``rates`` are the trial's own rates at the ends of all of
-    its epochs, the first at index 0. Trials that have reached the epoch count with their best value
-    up to it, those that were pruned or diverged before as worse, and those that are still on their
-    way not at all. Nothing is pruned before a third of the epochs, nor with fewer than eight to
-    compare with, nor at the last epoch, where it would save nothing.
+    Trials that reached the epoch count with their best value up to it, those pruned or diverged
+    before it as worse, and those still running before it not at all. Nothing is pruned in the first
+    third of the epochs, with fewer than eight trials to compare with, or at the last epoch.
+
+    Args:
+        values: the trial's metric by epoch so far, from 1.
+        others: the family's other trials; only the last 1,000 count.
+        rates: the trial's learning rates at the ends of all its epochs, the first at index 0.
+        direction: whether the metric is minimized or maximized.
     """
     epoch, epochs = max(values), len(rates)
     if epoch < GRACE * epochs or epoch >= epochs or not _at_a_trough(rates, epoch):

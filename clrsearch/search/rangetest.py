@@ -1,9 +1,9 @@
-"""What a learning-rate range test says: where the loss starts to fall, and where it has turned.
+"""Reading a learning-rate range test: where the loss starts to fall, and where it turns.
 
 L. N. Smith, "Cyclical Learning Rates for Training Neural Networks", arXiv:1506.01186, section 3.3:
-the bounds of a cycle are the rate at which the network begins to learn and the one at which
-learning slows, becomes ragged or fails. Read off by a rule here, and taken as the bounds of a
-search, never as its result.
+the bounds of a cycle are the rate at which the network begins to learn and the rate at which
+learning slows, becomes ragged or fails. Here a fixed rule reads them off, and they only bound a
+search, never replace it.
 """
 
 from __future__ import annotations
@@ -17,24 +17,28 @@ from pydantic import BaseModel, ConfigDict
 
 from clrsearch.schedules import Range
 
-WINDOW = 5  # rates of the running median, about a third of a decade
-PLATEAU = 10  # rates at the beginning that are taken for harmless
-STARTED = 0.05  # of the whole fall: from there on the loss falls
-TURNED = 0.5  # of the whole fall is lost again: from there on it has turned
-MARGIN = 2.0  # below the rate at which it has turned
-LEAST_FALL = 0.01  # of the loss at the start: less is none
-NOISE = 5.0  # standard errors of the smoothed loss: less than that is no fall either
+WINDOW = 5  # rates in the running median, about a third of a decade
+PLATEAU = 10  # first rates, assumed to be harmless
+STARTED = 0.05  # share of the total fall at which the loss has started to fall
+TURNED = 0.5  # share of the total fall that is lost again where the loss has turned
+MARGIN = 2.0  # factor below the rate at which the loss has turned
+LEAST_FALL = 0.01  # minimum fall, as a share of the initial loss
+NOISE = 5.0  # minimum fall, in standard errors of the smoothed loss
 
 Curves = tuple[tuple[float, ...], ...]
 Array = NDArray[np.float64]
 
 
 class RangeTest(BaseModel):
-    """A range test and what was read off it.
+    """A range test and the bounds read from it.
 
-    ``training`` and ``validation`` hold one curve of losses per seed, over the ``rates``; a curve
-    that is shorter has diverged. ``base`` and ``maximum`` are the proposed bounds, None where the
-    curves do not show one; ``sentence`` says what they show.
+    Attributes:
+        rates: the learning rates tried.
+        training: training losses over ``rates``, one curve per seed; a shorter curve diverged.
+        validation: validation losses, likewise.
+        base: proposed lower bound; None if the curves show none.
+        maximum: proposed upper bound; None if the curves show none.
+        sentence: what the curves show, in words.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,10 +51,10 @@ class RangeTest(BaseModel):
     sentence: str
 
     def bounds(self, own_rate: float) -> Range | None:
-        """The rates to search: the proposed ones, and the task's own if it lies outside of them.
+        """The range of rates to search: the proposed bounds, widened to include ``own_rate``.
 
-        Where the loss has not turned, the highest rate that was tried is the top; None where no
-        rates are proposed.
+        If the loss has not turned, the upper end is the highest rate tried. None if no rates are
+        proposed.
         """
         if self.base is None:
             return None
@@ -59,14 +63,14 @@ class RangeTest(BaseModel):
 
 
 def read_range_test(rates: Sequence[float], training: Curves, validation: Curves) -> RangeTest:
-    """Read the bounds off the losses of a range test.
+    """Read the bounds from the losses of a range test.
 
-    Of both losses, the median over the seeds is taken, and of that the running median of five
-    rates; a curve that has diverged counts as infinite. The start is the median of the first ten.
-    *Base* is the rate from which on the validation loss has fallen by 5 % of its whole fall. *Max*
-    is half of the highest rate at which the training or the validation loss, whichever bears more,
-    has not yet lost half of its fall again. A fall within five standard errors, or of less than 1 %
-    of the start, is none.
+    Both losses are smoothed: the median over the seeds, then a running median over five rates,
+    where diverged curves count as infinite. The initial loss is the median over the first ten
+    rates. *Base* is the rate from which on the validation loss has fallen by 5 % of its total fall.
+    *Max* is half of the highest rate at which the training or the validation loss, whichever
+    tolerates more, has not yet lost half of its fall again. A fall within five standard errors, or
+    of less than 1 % of the initial loss, does not count.
     """
     base, sentence = _start_of_the_fall(rates, validation)
     maximum = None
@@ -89,7 +93,7 @@ def read_range_test(rates: Sequence[float], training: Curves, validation: Curves
 
 
 def padded(curves: Curves, points: int, filling: float) -> Array:
-    """Curves as a matrix of (seeds, points), with the ``filling`` behind their ends."""
+    """Curves as a (seeds, points) array, padded with ``filling``."""
     table = np.full((len(curves), points), filling)
     for row, curve in zip(table, curves, strict=True):
         row[: len(curve)] = curve
@@ -97,7 +101,7 @@ def padded(curves: Curves, points: int, filling: float) -> Array:
 
 
 def smoothed(curves: Curves, points: int) -> Array:
-    """The running median of the seeds' median, at each of so many rates; see the reading's rule."""
+    """Running median over rates of the median over seeds; see :func:`read_range_test`."""
     middle = np.median(padded(curves, points, np.inf), axis=0)
     reach = WINDOW // 2
     return np.array(
@@ -107,7 +111,7 @@ def smoothed(curves: Curves, points: int) -> Array:
 
 
 def _start_of_the_fall(rates: Sequence[float], validation: Curves) -> tuple[float | None, str]:
-    """The rate where the loss starts to fall, if it does, and how to say so."""
+    """The rate where the loss starts to fall, or None, and a sentence that says so."""
     loss = smoothed(validation, len(rates))
     start, lowest = _start_and_lowest(loss)
     if not math.isfinite(start):
@@ -128,7 +132,7 @@ def _start_of_the_fall(rates: Sequence[float], validation: Curves) -> tuple[floa
 
 
 def _turn(rates: Sequence[float], curves: Curves) -> float | None:
-    """The highest rate before half of the fall is lost again; None where that never happens."""
+    """The highest rate before half of the fall is lost again; None if that never happens."""
     loss = smoothed(curves, len(rates))
     start, lowest = _start_and_lowest(loss)
     lost = loss[lowest] + TURNED * (start - loss[lowest])
@@ -137,14 +141,14 @@ def _turn(rates: Sequence[float], curves: Curves) -> float | None:
 
 
 def _start_and_lowest(loss: Array) -> tuple[float, int]:
-    """The loss at the start, and the index of the lowest behind it."""
+    """The initial loss, and the index of the lowest loss after it."""
     return float(np.median(loss[:PLATEAU])), PLATEAU + int(np.argmin(loss[PLATEAU:]))
 
 
 def _standard_error(curves: Curves) -> float:
-    """Of the smoothed loss: from the second differences of each seed's, which a trend leaves out.
+    """Standard error of the smoothed loss, from second differences, which cancel a trend.
 
-    A median of n values is 1.25 times as uncertain as their mean.
+    The standard error of a median is 1.25 times that of the mean.
     """
     deviations = []
     for curve in curves:

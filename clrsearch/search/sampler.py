@@ -1,7 +1,7 @@
-"""What to try next: a pure function of a family's history, proposed by Optuna's TPE in memory.
+"""Optuna samplers as pure functions of a family's history, run on in-memory studies.
 
-J. Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011. One TPE per family:
-over all families in one study the strong ones starve the weak.
+TPE: J. Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011. Each family
+gets its own study: in a shared one the strong families starve the weak.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from clrsearch.schedules import Choice, Parameter, Space, Value
 from clrsearch.search.history import Record, telling
 from clrsearch.tasks import Direction
 
-STARTUP = 10  # trials of a family that are drawn at random before TPE proposes
-REPLAYED = 500  # records that TPE sees at most: a proposal then takes about 0.1 s
-REDRAWN = 20  # times at most, where what is drawn has been tried
+STARTUP = 10  # random trials of a family before the sampler proposes
+REPLAYED = 500  # maximum number of records replayed: a proposal then takes about 0.1 s
+REDRAWN = 20  # maximum number of redraws of parameters that were already tried
 
 SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "tpe": lambda seed: optuna.samplers.TPESampler(
@@ -36,7 +36,7 @@ SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "qmc": lambda seed: optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP),
 }
-"""Optuna's samplers by name, each made from a seed."""
+"""Optuna's samplers by name, each a factory taking a seed."""
 
 _STATES = {
     "running": TrialState.RUNNING,
@@ -54,13 +54,19 @@ def suggest(
     sampler: str = "tpe",
     tried: Callable[[Mapping[str, Value]], bool] = lambda params: False,
 ) -> dict[str, Value]:
-    """Parameters to try next, given one family's ``history``, running trials included.
+    """Propose parameters from one family's ``history``, running trials included.
 
-    ``sampler`` is the name of one in :data:`SAMPLERS`.
+    Deterministic for the same history and seed. Failed trials are left out, since they say nothing
+    about their parameters; diverged ones count as infeasible. Parameters that were already
+    ``tried`` are replaced by random ones; they are repeated only if nothing new is found.
 
-    The same history and seed give the same parameters. Failed trials are left out, for they say
-    nothing of their parameters; diverged ones count as infeasible. In place of what has been
-    ``tried`` something is drawn at random; only where nothing new is found is it tried again.
+    Args:
+        history: the family's trials.
+        space: the family's space.
+        direction: whether the metric is minimized or maximized.
+        seed: seed of the sampler.
+        sampler: a name in :data:`SAMPLERS`.
+        tried: whether parameters have been tried already.
     """
     records = telling(history, direction, most=REPLAYED)
     replayed = [_replayed(record, space) for record in records]
@@ -86,7 +92,7 @@ def _draw(study: optuna.Study, space: Space) -> dict[str, Value]:
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:
-    """A parameter's domain in Optuna's words."""
+    """A parameter's domain as an Optuna distribution."""
     domain = parameter.domain
     if isinstance(domain, Choice):
         return CategoricalDistribution(domain.options)
@@ -96,7 +102,7 @@ def distribution(parameter: Parameter) -> BaseDistribution:
 
 
 def distributions(space: Space, params: Mapping[str, Value]) -> dict[str, BaseDistribution]:
-    """The distributions of those parameters that ``params`` holds."""
+    """The distributions of the parameters in ``params``."""
     return {name: distribution(space[name]) for name in params}
 
 
@@ -116,7 +122,7 @@ def _replayed(record: Record, space: Space) -> FrozenTrial:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without Optuna's word on experimental arguments, and its log line for a study in memory."""
+    """Silence Optuna's experimental warnings and its log line for new in-memory studies."""
     logger = logging.getLogger("optuna")
     level = logger.level
     logger.setLevel(logging.WARNING)

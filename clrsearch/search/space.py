@@ -1,4 +1,4 @@
-"""The space of a study: each family's own ranges under the plan's bounds, for the task at hand."""
+"""A study's search space: each family's ranges for the task, narrowed by the plan's bounds."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from clrsearch.search.rangetest import RangeTest
 from clrsearch.tasks import TaskFacts
 
 GROUPS = "groups."
-"""In front of a group's name, in the name of the factor on its rates."""
-MORE_EPOCHS = 20  # are tried, to say how many a family needs
+"""Prefix of a group's name in the name of its rate factor."""
+MORE_EPOCHS = 20  # additional epochs to try when telling how many a family needs
 MOST_RATES = 50_000_000
-"""In a trace, of all groups: 400 MB, and a few times that while it is computed."""
+"""Maximum number of rates in a trace, over all groups: 400 MB, and a few times that at peak."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySpace:
-    """What may be tried: a space per family, and the setting that turns values to schedules.
+    """The search space per family, and the setting that turns values into schedules.
 
-    Every family's space ends with the factors on the rates of the groups that the plan names.
+    Every family's space ends with the rate factors of the groups named in the plan.
     """
 
     setting: Setting
@@ -47,20 +47,20 @@ class StudySpace:
     multipliers: Space
 
     def build(self, family: str, params: Mapping[str, Value]) -> Schedule:
-        """The schedule of a family that the searched ``params`` stand for."""
+        """Build the schedule of a family from the searched ``params``."""
         try:
             return FAMILIES[family].build(params, self.setting)
         except (LookupError, TypeError) as error:
             raise ScheduleError(f"no schedule {family} of {dict(params)}: {error}") from error
 
     def is_formula(self, family: str) -> bool:
-        """Whether the family's rates are no function of the user's, which is not always loaded."""
+        """Whether the family is a formula, not a user's function, which is not always loaded."""
         return family != Manual.family or not isinstance(self.setting.manual, str)
 
     def first(self, family: str) -> tuple[Mapping[str, Value], ...]:
-        """The settings of a family that are tried before anything is sampled.
+        """The settings of a family to try before sampling.
 
-        The groups' rates are as the task has them, or as near to that as the plan allows.
+        Group rates are the task's own, or as close to them as the plan allows.
         """
         own = {
             name: parameter
@@ -72,11 +72,11 @@ class StudySpace:
         return tuple({**first, **as_it_is} for first in FAMILIES[family].first(self.setting, own))
 
     def multipliers_of(self, params: Mapping[str, Value]) -> dict[str, float]:
-        """The searched factors on the groups' rates, by the groups' names."""
+        """The searched rate factors by group name."""
         return {name.removeprefix(GROUPS): float(params[name]) for name in self.multipliers}
 
     def ratios(self, params: Mapping[str, Value], facts: TaskFacts) -> tuple[float, ...]:
-        """The groups' rates relative to the first group's, under the searched factors."""
+        """The groups' rates relative to the first group's, with the searched factors applied."""
         factors = self.multipliers_of(params)
         return tuple(
             ratio * factors.get(name, 1.0)
@@ -85,7 +85,7 @@ class StudySpace:
 
 
 def require_size(facts: TaskFacts) -> None:
-    """Refuse a length of training whose traces would not fit into memory.
+    """Reject a training length whose traces would not fit into memory.
 
     Raises:
         PlanError: naming the length.
@@ -100,16 +100,16 @@ def require_size(facts: TaskFacts) -> None:
 
 
 def fitting(plan: StudyPlan, facts: TaskFacts) -> tuple[StudyPlan, list[str]]:
-    """A plan with those families that fit the task, and a line for each that is left out.
+    """Restrict a plan to the families that fit the task, with a message for each one left out.
 
-    Families that the plan names stay; they are refused later where they do not fit.
+    Families named by the plan are kept; if they do not fit, they are rejected later.
     """
     if "families" in plan.model_fields_set:
         return plan, []
     setting = _setting(plan, facts)
     reasons = {each: why for each in plan.families if (why := _misfit(each, setting))}
     families = tuple(each for each in plan.families if each not in reasons)
-    if not families:  # told as where they are named
+    if not families:  # handled like named families
         return plan, []
     left_out = [f"left out: {each} ({why})" for each, why in reasons.items()]
     return plan.model_copy(update={"families": families}), left_out
@@ -121,13 +121,17 @@ def build_space(
     rate_function: RateFunction | None = None,
     tested: RangeTest | None = None,
 ) -> StudySpace:
-    """The space of a plan for a task.
+    """Build the search space of a plan for a task.
 
-    ``rate_function`` is what ``plan.manual`` names, ``tested`` the range test that the plan wants.
+    Args:
+        plan: the study's plan.
+        facts: what is known of the task.
+        rate_function: the function named by ``plan.manual``.
+        tested: the range test, if the plan uses one.
 
     Raises:
-        PlanError: a bound is unknown, reversed or not allowed, a family does not fit the epochs,
-            or rates are written by hand that no family uses.
+        PlanError: a bound is unknown, reversed or not allowed, a family does not fit the epochs, or
+            manual rates are given that no family uses.
     """
     if plan.manual is not None and Manual.family not in plan.searched:
         raise PlanError("manual: there are rates by hand, but manual is not among the families")
@@ -165,7 +169,7 @@ def _setting(plan: StudyPlan, facts: TaskFacts) -> Setting:
 
 
 def _ways_out(family: str, plan: StudyPlan, setting: Setting) -> str:
-    """What to do where a family needs more epochs, after a full stop; nothing for other misfits."""
+    """Advice, as further sentences, if a family only needs more epochs; otherwise empty."""
     more = range(setting.epochs + 1, setting.epochs + MORE_EPOCHS)
     enough = next((each for each in more if _fits(family, replace(setting, epochs=each))), None)
     if enough is None:
@@ -184,7 +188,7 @@ def _fits(family: str, setting: Setting) -> bool:
 
 
 def _misfit(family: str, setting: Setting) -> str:
-    """Why a family does not fit, or nothing."""
+    """Why a family does not fit the setting; empty if it does."""
     try:
         FAMILIES[family].space(setting)
     except ScheduleError as error:
@@ -193,7 +197,7 @@ def _misfit(family: str, setting: Setting) -> str:
 
 
 def _multipliers(plan: StudyPlan, facts: TaskFacts) -> Space:
-    """The searched factors on the rates of the groups that the plan names."""
+    """The rate factors of the groups named in the plan."""
     first, *others = facts.groups
     found = {}
     for name, bound in plan.groups.items():
@@ -273,7 +277,7 @@ def _listed(values: tuple[object, ...]) -> str:
 
 
 def _corners(space: Space) -> Iterator[dict[str, Value]]:
-    """Every combination of the ends of the ranges: where these are allowed, all values are."""
+    """All combinations of the ranges' ends: if these are valid, so are all values in between."""
     ends = [[(name, end) for end in dict.fromkeys(p.domain.extremes)] for name, p in space.items()]
     for combination in itertools.product(*ends):
         params: dict[str, Value] = {}

@@ -1,4 +1,4 @@
-"""What is stored of a study, checked before anything is made of it."""
+"""A study's stored attribute, validated on reading."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Stage = Literal["search", "confirm"]
 
 
 ATTRIBUTE = "clrsearch"
-"""The key of what is stored of a study that clrsearch made."""
+"""Key of the attribute of a study created by clrsearch."""
 
 ROW_ERRORS = (AttributeError, LookupError, TypeError, ValueError)
-"""What it raises to read a row that is damaged, or was written by others."""
+"""Exceptions raised by reading rows that are damaged or not ours."""
 
 
 class Link(BaseModel):
@@ -33,11 +33,11 @@ class Link(BaseModel):
 
 
 class Stored(BaseModel):
-    """The attribute of a study that clrsearch made.
+    """The attribute of a study created by clrsearch.
 
-    A role that may only work on studies can write it too. ``uuid`` names a folder, so that nothing
-    but a UUID will do. ``confirms`` is None for a search, and for the confirmations that earlier
-    versions made.
+    Roles that may only work on studies can write it too, so it is not trusted: ``uuid`` names a
+    folder and must be a valid UUID. ``confirms`` is None for searches, and for confirmations
+    created by earlier versions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,10 +58,10 @@ class Stored(BaseModel):
 
 
 def read_stored(name: str, attribute: Any) -> Stored:
-    """The attribute of the study ``name`` as it was read.
+    """Validate the attribute read from the study ``name``.
 
     Raises:
-        StudyError: it is damaged, or of another version; naming the key.
+        StudyError: it is damaged or from another version; names the key.
     """
     try:
         return Stored.model_validate(attribute, context=STORED)
@@ -74,7 +74,7 @@ def read_stored(name: str, attribute: Any) -> Stored:
 
 
 def unreadable(name: str, why: object, attribute: Any = None) -> StudyError:
-    """The refusal of a study, with the version that made it where that can be read."""
+    """Error for a study that cannot be read, with the version that created it if known."""
     versions = attribute.get("versions") if isinstance(attribute, dict) else None
     version = versions.get("clrsearch") if isinstance(versions, dict) else None
     made = f" (made by clrsearch {version})" if version else ""

@@ -6,10 +6,13 @@ import io
 import shlex
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
+import typer
 
 from clrsearch import service
+from clrsearch.cli.app import app
 from clrsearch.errors import PlanError
 from clrsearch.search import StudyPlan
 
@@ -319,18 +322,53 @@ def test_a_usage_error_is_one_line_too(arguments, message, refused) -> None:
 def test_help_is_asked_for_shortly_too(command, clrsearch) -> None:
     code, out, errors = clrsearch(*command, "-h")
     assert (code, errors) == (0, "")
-    assert out.startswith(" ".join(["Usage: clrsearch", *command, "["]))
+    assert out.split()[: len(command) + 2] == ["Usage:", "clrsearch", *command]
 
 
 @pytest.mark.parametrize("command", ["run", "compare", "confirm", "list", "status", "show"])
 def test_help_says_where_json_means_json_lines(command, clrsearch) -> None:
     _, out, _ = clrsearch(command, "--help")
-    assert "Print JSON Lines, one object per line" in " ".join(out.split())
+    assert "Print JSON Lines: one object per line." in " ".join(out.replace("│", " ").split())
 
 
 @pytest.mark.parametrize("command", [[], ["db"], ["launch"]])
-def test_a_command_without_its_subcommand_shows_its_help(command, refused) -> None:
-    assert refused(*command).startswith("Usage: clrsearch ")
+def test_a_command_without_its_subcommand_shows_its_help(command, clrsearch) -> None:
+    code, out, errors = clrsearch(*command)
+    assert (code, errors) == (2, "")
+    assert out.split()[: len(command) + 2] == ["Usage:", "clrsearch", *command]
+
+
+def commands(group, words=()):
+    """Every command below a group: its words, and the command."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*words, name))
+        else:
+            yield (*words, name), command
+
+
+EVERY = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_a_summary_is_one_line_of_the_overview(words, clrsearch) -> None:
+    summary = EVERY[words].help.split("\n\n")[0].strip()
+    assert "\n" not in summary and summary.endswith(".")
+    _, out, _ = clrsearch(*words[:-1], "--help")
+    assert f"│ {words[-1]} " in out
+    assert summary in out
+
+
+@pytest.mark.parametrize("words", [each for each in EVERY if len(each) == 1], ids=" ".join)
+def test_a_command_has_an_example_that_parses(words, clrsearch) -> None:
+    _, out, _ = clrsearch(*words, "--help")
+    example = shlex.split(out.split("Example: ")[1].split(">")[0])
+    assert example[:2] == ["clrsearch", *words]
+    EVERY[words].make_context(words[0], example[2:])
+
+
+def test_the_version_is_told(clrsearch) -> None:
+    assert clrsearch("--version") == (0, f"clrsearch {metadata.version('clrsearch')}\n", "")
 
 
 def test_who_is_asked_and_says_no_changes_nothing(clrsearch, monkeypatch) -> None:
@@ -405,7 +443,7 @@ def test_help_costs_neither_torch_nor_optuna() -> None:
     )
     assert done.stdout.splitlines()[-1] == "heavy: []"
     for command in ("run", "worker", "best", "list", "show", "replay", "delete"):
-        assert f"\n  {command} " in done.stdout
+        assert f"\n│ {command} " in done.stdout
 
 
 def test_the_public_names_cost_no_torch() -> None:
