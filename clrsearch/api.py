@@ -22,6 +22,7 @@ from clrsearch.reports import (
     schedule_line,
     to_plotly,
     verdict_sentence,
+    worth,
 )
 from clrsearch.search import RangeTest, Record, StudyPlan, Verdict, load_plan
 from clrsearch.service import Best, Picture, Replayed, Storage
@@ -340,7 +341,7 @@ class Study:
         found = now.recommended
         if found is not None:
             lines += [
-                html.escape(verdict_sentence(now)),
+                html.escape(_said(now)),
                 html.escape(schedule_line(self.best.schedule)),
             ]
             drawn = service.picture(
@@ -468,6 +469,16 @@ def _standing(now: Snapshot) -> str:
     if found is None:
         return f"{progress}, none complete yet"
     return f"{progress}, recommended {found.family} (trial {found.number})"
+
+
+def _said(now: Snapshot) -> str:
+    """The verdict, with the call that would settle it."""
+    verdict = now.verdict
+    if verdict is None or now.confirmed is None or now.confirmed.left:
+        return verdict_sentence(now)
+    seeds = None if verdict.winner is not None else verdict.seeds_needed
+    more = "" if seeds is None else f"study.confirm(seeds={seeds}) runs that many."
+    return " ".join(filter(None, (verdict.sentence, worth(now), more)))
 
 
 def _path(given: Path | str | None) -> Path | None:

@@ -44,6 +44,7 @@ from clrsearch.reports.words import (
     schedule_values,
     trial_json,
     trial_line,
+    worth,
 )
 
 __all__ = [
@@ -99,4 +100,5 @@ __all__ = [
     "trial_line",
     "trial_table",
     "verdict_sentence",
+    "worth",
 ]

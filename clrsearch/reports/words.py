@@ -86,10 +86,10 @@ def worth(now: Snapshot) -> str:
         return ""
     p = verdict.standing(found.baseline).p
     baseline = f"{now.baseline_family} (trial {found.baseline}"
-    reaches = f"reaches after {found.reached} of {now.epochs} epochs what"
+    after = f"after {found.reached} of {now.epochs} epochs"
     if p is None or found.baseline in verdict.undecided:
-        return f"It {reaches} {baseline}) ends at."
-    return f"It beats {baseline}; p = {p:.2g}) and {reaches} that ends at."
+        return f"It reaches the final score of {baseline}) {after}."
+    return f"It beats {baseline}; p = {p:.2g}) and reaches its final score {after}."
 
 
 def groups(record: Record) -> str:

@@ -34,7 +34,7 @@ Schedule = tuple[str, Mapping[str, Value]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """What to try, and why the surrogate was not asked where it should have been."""
+    """A schedule to try; ``fallback`` says why the surrogate, if due, could not propose it."""
 
     family: str
     params: Mapping[str, Value]

@@ -107,7 +107,7 @@ def distributions(space: Space, params: Mapping[str, Value]) -> dict[str, BaseDi
 
 
 def _replayed(record: Record, space: Space) -> FrozenTrial:
-    """A record as TPE needs it, which of a curve only looks at a pruned one's last value."""
+    """Convert a record to an Optuna trial; TPE uses only the last value of a pruned curve."""
     value = record.value
     last = {} if record.state != "pruned" or value is None else {record.epoch: value}
     return create_trial(

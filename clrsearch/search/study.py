@@ -1,4 +1,4 @@
-"""A study in the database: its plan and facts, and the life of its trials."""
+"""A study in the database: its plan and facts, its slots, and the life cycle of its trials."""
 
 from __future__ import annotations
 
@@ -38,35 +38,35 @@ from clrsearch.tasks import TaskFacts
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-CONFIRMATION = ".confirm"  # at the end of the name
-FINALIST = "finalist:"  # before the number of the trial
+CONFIRMATION = ".confirm"  # suffix of the name
+FINALIST = "finalist:"  # prefix of the trial number in the attribute's key
 STOPPED = "clrsearch:stopped"
 CANCELLED = "clrsearch:cancelled"
 LOST = "lost"
-"""The attribute of a trial that says how its workers were lost: exit code, last checkpoint."""
+"""Trial attribute with the losses of its workers: exit code and last checkpoint, by worker."""
 CURVES = ("rates", "momenta")
-"""Attributes of a trial that are there to be looked at: they follow from its parameters."""
-PATIENCE_SECONDS = 5.0  # for another process that is creating the same study
-FIRST_SEED = 500_000  # of a search's further seeds: far from those of its confirmation
+"""Trial attributes for display only; they follow from the parameters."""
+PATIENCE_SECONDS = 5.0  # wait for another process that is creating the same study
+FIRST_SEED = 500_000  # of a search's additional seeds: far from those of its confirmation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finalist:
-    """A schedule that is confirmed."""
+    """A schedule to confirm."""
 
     family: str
     params: Mapping[str, Value]
 
 
 class Study:
-    """One study: what it was asked to do, what it knows of its task, its slots and its trials."""
+    """One study: its plan, its task's facts, its slots and its trials."""
 
     def __init__(self, database: Database, name: str) -> None:
         """Open a study.
 
         Raises:
-            StudyError: there is none of this name (near ones are named), it is not ours, or what is
-                stored of it is damaged.
+            StudyError: no study has this name (similar names are suggested), clrsearch did not
+                create it, or its stored data is damaged.
         """
         self.name = name
         self.database = database
@@ -77,7 +77,7 @@ class Study:
             raise StudyError(unknown(name, searches(database))) from None
         try:
             attribute = self._storage.get_study_user_attrs(self._id).get(ATTRIBUTE)
-        except ValueError as error:  # no JSON
+        except ValueError as error:  # not JSON
             raise unreadable(name, error) from error
         if attribute is None:
             raise StudyError(f"{name} is a study of Optuna's that clrsearch did not make")
@@ -92,7 +92,7 @@ class Study:
         self.range_test = stored.range_test
         try:
             total = self.slots.counts().total()
-        except ValueError as error:  # of a state that there is not
+        except ValueError as error:  # unknown state
             raise unreadable(name, error, attribute) from error
         self.plan = stored.plan.model_copy(update={"trials": max(stored.plan.trials, total)})
         try:
@@ -104,8 +104,8 @@ class Study:
         self.history = History(self._trials, name)
         self._trial_ids: dict[int, int] = {}
         self._rate_function: RateFunction | None = None
-        self._believed: tuple[int, Mapping[int, Belief]] | None = None  # after how many ends
-        self._sibling: Study | None = None  # opened once: it keeps the runs that it has read
+        self._believed: tuple[int, Mapping[int, Belief]] | None = None  # keyed by the ended trials
+        self._sibling: Study | None = None  # opened once, so that it keeps the runs it has read
 
     @classmethod
     def create(
@@ -119,16 +119,24 @@ class Study:
         range_test: RangeTest | None = None,
         confirms: Study | None = None,
     ) -> Study:
-        """Make a study; one that another process has just made is opened instead.
+        """Create a study, or open it if another process has just created it.
 
-        A search gets its slots; those of a confirmation, which ``confirms`` one, come with its
-        finalists. ``range_test`` is the one that the plan wants.
+        A search gets its slots right away; a confirmation gets them with its finalists.
+
+        Args:
+            database: where to create it.
+            name: the study's name.
+            plan: the study's plan.
+            facts: the task's facts.
+            versions: versions of the software that creates it.
+            range_test: the range test, if the plan uses one.
+            confirms: the search to confirm; None to create a search.
 
         Raises:
             PlanError: the plan cannot be searched.
             StudyError: the name is taken by another kind of study.
         """
-        # what cannot be searched is refused before anything is written
+        # reject an invalid plan before writing anything
         build_space(plan, facts, tested=range_test)
         storage = get_storage(database.optuna)
         direction = StudyDirection[facts.direction.upper()]
@@ -157,7 +165,7 @@ class Study:
 
     @classmethod
     def _there(cls, database: Database, name: str, confirms: Study | None) -> Study:
-        """The study of this name, if it is what was going to be made."""
+        """Open the existing study of this name, if it is of the kind to be created."""
         study = cls(database, name)
         if confirms is None and study.stage == "confirm":
             raise StudyError(
@@ -168,29 +176,29 @@ class Study:
         return study
 
     def bind(self, rate_function: RateFunction) -> None:
-        """Give it the function that its plan names for the rates by hand; needed for their traces.
+        """Set the function that the plan names for the manual rates; their traces need it.
 
         Raises:
-            PlanError: the function gives no positive number at some step.
+            PlanError: the function returns something other than a positive number at some step.
         """
         self._rate_function = rate_function
         self.space = build_space(self.plan, self.facts, rate_function, self.range_test)
         self._compare()
 
     def _compare(self) -> None:
-        """Begin to compare the schedules of its space."""
+        """Set up the comparison of schedules in the study's space."""
         self.traces = Traces(self.space, self.facts)
         self.points = Points(self.space)
 
     def propose(self, slot: Slot, records: Sequence[Record]) -> Proposal:
-        """The trial of a slot, given those of all others. The same history gives the same trial."""
+        """Propose a slot's trial given all other trials; deterministic for the same history."""
         seed = np.random.SeedSequence((self.plan.seed, slot.number)).generate_state(1)[0]
         rank = self.slots.rank(slot)
         return propose(slot.family, rank, records, self.searched, seed=int(seed))
 
     @property
     def searched(self) -> Searched:
-        """What its proposals rest on."""
+        """The inputs of the study's proposals."""
         return Searched(
             plan=self.plan,
             space=self.space,
@@ -200,7 +208,7 @@ class Study:
         )
 
     def beliefs(self) -> Mapping[int, Belief]:
-        """What to believe of each complete trial, by number, after search and confirmation."""
+        """Belief about each complete trial, by number, from the search and its confirmation."""
         sibling = self.confirmation()
         records = self.history.records()
         runs = [] if sibling is None else sibling.history.records()
@@ -210,21 +218,21 @@ class Study:
         return self._believed[1]
 
     def keep_range_test(self, tested: RangeTest) -> None:
-        """Store a range test beside a search that did not ask for one: its bounds stay."""
+        """Store a range test with a search that did not ask for one; its bounds stay unchanged."""
         self.range_test = tested
         self._store(range_test=tested.model_dump(mode="json"))
 
     def show_figure(self, name: str, figure: Figure) -> None:
-        """Have optuna-dashboard show a figure with the study."""
+        """Show a figure with the study in optuna-dashboard."""
         from optuna_dashboard import save_plotly_graph_object
 
         there = load_study(study_name=self.name, storage=self._storage)
         save_plotly_graph_object(there, figure, graph_object_id=name)
 
     def grow(self, trials: int) -> None:
-        """Make it so many slots, if it has fewer.
+        """Add slots up to ``trials`` in total.
 
-        The baseline has one of them, unless there is only one.
+        One in ten goes to the baseline, and at least one unless there is only one slot.
         """
         if trials > self.plan.trials:
             self.plan = self.plan.model_copy(update={"trials": trials})
@@ -236,7 +244,7 @@ class Study:
         self.slots.grow(labels, _seeds(labels, plan.seeds))
 
     def plan_confirmation(self, confirm: ConfirmPlan) -> None:
-        """Change how the best will be confirmed."""
+        """Change the confirmation's plan."""
         self.plan = self.plan.model_copy(update={"confirm": confirm})
         stored = self._storage.get_study_user_attrs(self._id)[ATTRIBUTE]
         self._store(plan={**stored["plan"], "confirm": confirm.model_dump(mode="json")})
@@ -247,11 +255,11 @@ class Study:
 
     @property
     def confirms(self) -> str:
-        """Of a confirmation: the name of its search."""
+        """The name of the search that this study confirms."""
         return self._link.name if self._link else self.name.removesuffix(CONFIRMATION)
 
     def confirmation(self) -> Study | None:
-        """The study in which the best of this one are run again, if it has begun."""
+        """The study that confirms this one, or None if it has not started."""
         if self._sibling is None and self.stage == "search":
             found = next(filter(self._is_confirmed_by, self._confirmation_names()), None)
             if found is not None:
@@ -259,14 +267,15 @@ class Study:
         return self._sibling
 
     def _confirmation_names(self) -> tuple[str, str]:
-        """What its confirmation is called, and what instead where that name is taken."""
+        """The usual name of its confirmation, and the one to use if that is taken."""
         usual = f"{self.name}{CONFIRMATION}"
         return usual, f"{usual}.{self.uuid[:8]}"
 
     def _is_confirmed_by(self, name: str) -> bool:
-        """Whether the study of this name is its confirmation, by the UUID that is stored there.
+        """Whether the study of this name confirms this one, by the UUID stored there.
 
-        Earlier versions stored none: theirs have the usual name, and came after their search.
+        Earlier versions stored no UUID: their confirmations have the usual name and were created
+        after the search.
         """
         try:
             study_id = self._storage.get_study_id_from_name(name)
@@ -274,7 +283,7 @@ class Study:
             return False
         try:
             attribute = self._storage.get_study_user_attrs(study_id).get(ATTRIBUTE)
-        except ValueError as error:  # no JSON
+        except ValueError as error:  # not JSON
             raise unreadable(name, error) from error
         if not isinstance(attribute, dict) or attribute.get("stage") != "confirm":
             return False
@@ -284,10 +293,10 @@ class Study:
         return isinstance(link, dict) and link.get("uuid") == self.uuid
 
     def again(self) -> Study:
-        """The same study, opened anew: more may be asked of it by now.
+        """Reopen the study, since its plan may have changed.
 
         Raises:
-            StudyError: it has been deleted, or another one has its name.
+            StudyError: it has been deleted, or another study now has its name.
         """
         study = self._bound(Study(self.database, self.name))
         if study.uuid != self.uuid:
@@ -300,15 +309,15 @@ class Study:
         return sibling
 
     def stages(self) -> list[Study]:
-        """This study, and its confirmation where that has begun."""
+        """This study, and its confirmation if that has started."""
         sibling = self.confirmation()
         return [self] if sibling is None else [self, sibling]
 
     def confirm(self, candidates: Sequence[Record], runs: Sequence[tuple[int, int]]) -> Study:
-        """Begin the confirmation, or add what is missing of these runs of the candidates.
+        """Start the confirmation, or add the missing ones of these runs.
 
-        Each is the number of a candidate and a seed index. The search has run with seed index 0 and
-        others from 500,000 on.
+        Each run is a candidate's trial number and a seed index. The search itself used seed index 0
+        and indices from 500,000 on.
         """
         sibling = self.confirmation() or self._make_confirmation()
         known = sibling.finalists()
@@ -336,11 +345,11 @@ class Study:
         )
         try:
             return self._bound(make(usual))
-        except StudyError:  # somebody else's
+        except StudyError:  # the name is taken by another study
             return self._bound(make(instead))
 
     def finalists(self) -> dict[int, Finalist]:
-        """Of a confirmation: what is run again, by the numbers of the search's trials."""
+        """The finalists of this confirmation, by trial number in the search."""
         attributes = self._storage.get_study_user_attrs(self._id)
         try:
             return {
@@ -352,7 +361,7 @@ class Study:
             raise unreadable(self.name, error) from error
 
     def trace(self, family: str, params: Mapping[str, Value]) -> Trace:
-        """What a trial with these parameters plays to the optimizer, over the whole horizon."""
+        """Rates and momenta of a trial with these parameters at every step of the horizon."""
         ratios = self.space.ratios(params, self.facts)
         return trace(self.space.build(family, params), self.facts.horizon, ratios)
 
@@ -363,9 +372,9 @@ class Study:
         attributes: Mapping[str, Any],
         family: str | None = None,
     ) -> int:
-        """Bear a running trial for a slot, whole and in one transaction; its number.
+        """Create a RUNNING trial for a slot atomically and return its number.
 
-        ``family`` is that of the parameters, where the slot is for any.
+        ``family`` is the family of ``params``; needed if the slot's own is ANY.
         """
         family = family or slot.family
         again = {} if slot.finalist is None else {"finalist": slot.finalist}
@@ -392,7 +401,7 @@ class Study:
         return number
 
     def resume(self, trial: int, attributes: Mapping[str, Any]) -> bool:
-        """Note who goes on with a running trial; False where it has ended."""
+        """Record which worker resumes a running trial; False if the trial has ended."""
         try:
             for name, attribute in attributes.items():
                 self._storage.set_trial_user_attr(self._trial_id(trial), name, attribute)
@@ -401,12 +410,12 @@ class Study:
         return True
 
     def note_loss(self, trial: int, worker: str, code: int, checkpoint: int | None) -> None:
-        """Note with which exit code a trial's worker was lost, after the checkpoint of an epoch."""
+        """Record a lost worker's exit code and the epoch of the trial's last checkpoint."""
         lost = {**self._losses(trial), worker: [code, checkpoint]}
         self.resume(trial, {LOST: lost})
 
     def loss_codes(self, trial: int, checkpoint: int | None) -> list[int]:
-        """The exit codes of workers that were lost since the last checkpoint, where noted."""
+        """Recorded exit codes of the workers lost since the last checkpoint."""
         return [code for code, since in self._losses(trial).values() if since == checkpoint]
 
     def _losses(self, trial: int) -> dict[str, list[Any]]:
@@ -415,37 +424,37 @@ class Study:
         return dict(found.get(LOST, {}))
 
     def report(self, trial: int, values: Mapping[int, float]) -> bool:
-        """Store the metric of some finished epochs at once; False where the trial has ended."""
+        """Store the metric of finished epochs in one call; False if the trial has ended."""
         return self._trials.report(self._trial_id(trial), values)
 
     def prunes(self, trial: int) -> bool:
-        """Whether a pruner of Optuna's that the plan names stops a trial, by what is stored."""
+        """Whether the plan's Optuna pruner stops the trial, given its stored values."""
         pruner = PRUNERS[self.plan.pruner](self.facts.epochs)
         study = load_study(study_name=self.name, storage=self._storage, pruner=pruner)
         return pruner.prune(study, self._storage.get_trial(self._trial_id(trial)))
 
     def complete(self, trial: int, value: float, attributes: Mapping[str, Any]) -> bool:
-        """End a trial with its last epoch's value; False where it has ended."""
+        """Complete a trial with its last epoch's value; False if it has already ended."""
         return self._end(trial, TrialState.COMPLETE, attributes, value)
 
     def prune(self, trial: int, attributes: Mapping[str, Any], *, diverged: bool = False) -> bool:
-        """End a trial early; False where it has ended.
+        """Prune a trial; False if it has already ended.
 
-        One that diverged is infeasible, so that samplers shun its like.
+        A diverged trial is marked infeasible, so that samplers avoid similar ones.
         """
         return self._end(trial, TrialState.PRUNED, attributes, diverged=diverged)
 
     def fail(self, trial: int, attributes: Mapping[str, Any]) -> bool:
-        """End a trial whose task raised; False where it has ended."""
+        """Fail a trial; False if it has already ended."""
         return self._end(trial, TrialState.FAIL, attributes)
 
     def discard(self, trial: int) -> None:
-        """End a trial that was begun twice for one slot, and leave it out of the history."""
+        """Fail a trial that was created twice for one slot, and exclude it from the history."""
         if self.resume(trial, {DISCARDED: True}):
             self._end(trial, TrialState.FAIL, {})
 
     def discard_orphans(self) -> None:
-        """Discard what still runs for slots that have ended: it was begun twice."""
+        """Discard trials that still run for finished slots: they were created twice."""
         ended = {slot for slot, state in self.slots.states().items() if state not in UNFINISHED}
         for record in self.history.records():
             if record.state == "running" and record.slot in ended:
@@ -482,7 +491,7 @@ class Study:
         """The record of one trial.
 
         Raises:
-            StudyError: there is none of this number.
+            StudyError: there is no trial of this number.
         """
         records = self.history.records()
         for record in records:
@@ -493,12 +502,12 @@ class Study:
 
     @property
     def id(self) -> int:
-        """Optuna's number of the study in its database."""
+        """Optuna's id of the study in its database."""
         return self._id
 
     @property
     def is_there(self) -> bool:
-        """Whether it has not been deleted since it was opened."""
+        """Whether the study still exists in the database."""
         try:
             stored = self._storage.get_study_user_attrs(self._id).get(ATTRIBUTE)
         except KeyError:
@@ -512,7 +521,7 @@ class Study:
         return attributes.get(STOPPED) or None
 
     def stop(self, traceback: str | None) -> None:
-        """Tell every worker to leave, for this reason; None lets them work again."""
+        """Stop all workers, with the traceback as the reason; None lets them work again."""
         self._storage.set_study_user_attr(self._id, STOPPED, traceback or "")
 
     @property
@@ -524,20 +533,20 @@ class Study:
         )
 
     def cancel(self) -> int:
-        """Begin nothing more, a confirmation included; how many slots had not begun.
+        """Cancel all slots that have not started, the confirmation's included; returns the count.
 
-        What was interrupted has begun: it is still resumed.
+        Interrupted trials have started and are still resumed.
         """
         self._storage.set_study_user_attr(self._id, CANCELLED, True)
         return sum(each.slots.cancel() for each in self.stages())
 
     def allow_confirmation(self) -> None:
-        """Let a confirmation begin again, after :meth:`cancel`."""
+        """Allow a confirmation to start again after :meth:`cancel`."""
         for each in self.stages():
             each._storage.set_study_user_attr(each._id, CANCELLED, False)
 
     def delete(self) -> None:
-        """Remove the study, its trials and its slots, and its confirmation."""
+        """Delete the study with its trials, slots and confirmation."""
         sibling = self.confirmation()
         if sibling is not None:
             sibling.delete()
@@ -546,9 +555,9 @@ class Study:
 
 
 def _seeds(labels: Sequence[str], seeds: int) -> list[int]:
-    """The seed index of each slot: every label's slots begin from each of the ``seeds`` in turn.
+    """The seed index of each slot: slots of the same label cycle through the ``seeds``.
 
-    The first is 0, as in a search by one seed.
+    The first seed's index is 0, as in a search with a single seed.
     """
     met: Counter[str] = Counter()
     found = []
@@ -560,7 +569,7 @@ def _seeds(labels: Sequence[str], seeds: int) -> list[int]:
 
 
 def _appears(storage: BaseStorage, study_id: int) -> bool:
-    """Whether the study's maker writes its plan within a few seconds."""
+    """Whether the process creating the study writes its plan within a few seconds."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         if ATTRIBUTE in storage.get_study_user_attrs(study_id):
@@ -570,7 +579,7 @@ def _appears(storage: BaseStorage, study_id: int) -> bool:
 
 
 def _half_made(storage: BaseStorage, study_id: int, direction: StudyDirection) -> bool:
-    """Whether a study without a plan is what a maker of ours left that was killed half-way."""
+    """Whether a study without a plan was left by a process of ours killed while creating it."""
     return (
         storage.get_n_trials(study_id) == 0
         and storage.get_study_directions(study_id) == [direction]

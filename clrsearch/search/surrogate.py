@@ -1,9 +1,9 @@
-"""What a schedule that has not been run would score: a Gaussian process over schedules' features.
+"""Surrogate model of scores: a Gaussian process over schedule features.
 
-The score of schedule x from seed s is level + seed_s + f(x) + h_s(x) + noise, all of them Gaussian:
-f is what the search is after; h_s is what a schedule owes to its seed, alike for schedules that are
-alike. See C. E. Rasmussen and C. K. I. Williams, "Gaussian Processes for Machine Learning" (2006),
-chapters 2 and 5.
+The score of schedule x on seed s is level + seed_s + f(x) + h_s(x) + noise, all Gaussian: f is the
+target of the search; h_s is the interaction of schedule and seed, correlated between similar
+schedules. See C. E. Rasmussen and C. K. I. Williams, "Gaussian Processes for Machine Learning"
+(2006), chapters 2 and 5.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from threadpoolctl import ThreadpoolController
 Array = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 
-FEWEST = 3  # complete runs that a surface can be fitted to
-WORST = 2.0  # the score, after squashing, of a run that diverged, and the highest that there is
-LOCAL = 0.6  # h's lengths relative to f's
-FITTED = 200  # runs at most by which the scales are chosen
+FEWEST = 3  # minimum number of complete runs to fit a surface
+WORST = 2.0  # squashed score of a diverged run, and the maximum of all scores
+LOCAL = 0.6  # length scale of h relative to f's
+FITTED = 200  # maximum number of runs used to fit the scales
 JITTER = 1e-8
-FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # on the scales that the data may change
-DOUBT = math.log(4)  # standard deviation of the prior on the logarithm of each of these factors
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # on the default scales; the data choose among them
+DOUBT = math.log(4)  # standard deviation of the prior on the logarithm of these factors
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,10 +37,10 @@ _LIBRARIES = ThreadpoolController()
 
 
 def one_thread(compute: Callable[P, T]) -> Callable[P, T]:
-    """Let a function compute with one BLAS thread.
+    """Limit a function to one BLAS thread.
 
-    With a worker for each core, more threads for such small matrices wait for each other: seconds
-    in place of a tenth of one.
+    With one worker per core, additional threads on such small matrices wait for each other: seconds
+    instead of a tenth of a second.
     """
     limited: Callable[P, T] = _LIBRARIES.wrap(limits=1, user_api="blas")(compute)
     return limited
@@ -48,9 +48,10 @@ def one_thread(compute: Callable[P, T]) -> Callable[P, T]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scales:
-    """The standard deviations of the parts of a score, where the better half spreads over one.
+    """Standard deviations of the components of a squashed score, whose better half spans about one.
 
-    The usual ones are round numbers near the most likely on recorded tasks (``benchmarks/replay``).
+    The defaults are round numbers near the most likely values on recorded tasks
+    (``benchmarks/replay``).
     """
 
     level: float = 1.0
@@ -60,13 +61,13 @@ class Scales:
     noise: float = 0.2
 
     def louder(self, factor: float) -> Scales:
-        """With that many times the noise, and as much more of what a schedule owes to its seed."""
+        """Multiply the noise and the schedule-seed interaction by ``factor``."""
         return replace(self, noise=factor * self.noise, local=factor * self.local)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runs:
-    """Some runs: their ``points``, (runs, features), the ``seeds`` they began from, (runs,)."""
+    """Runs: their ``points``, (runs, features), and the ``seeds`` they started from, (runs,)."""
 
     points: Array
     seeds: Numbers
@@ -77,7 +78,7 @@ class Runs:
         return cls(points=np.empty((0, features)), seeds=np.empty(0, dtype=np.int64))
 
     def then(self, others: Runs) -> Runs:
-        """These and the others behind them."""
+        """These runs followed by ``others``."""
         return Runs(
             points=np.vstack([self.points, others.points]),
             seeds=np.concatenate([self.seeds, others.seeds]),
@@ -89,10 +90,10 @@ class Runs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Squash:
-    """Scores on the scale that the surface is fitted on.
+    """Transform of scores to the scale the surface is fitted on.
 
-    The median is 0 and the best tenth begins at -1; the worse half is drawn together by a
-    logarithm, for how bad the bad ones are says nothing of the good ones.
+    The median maps to 0 and the best tenth starts at -1; the worse half is compressed by a
+    logarithm, because how bad the bad ones are says nothing about the good ones.
     """
 
     median: float
@@ -100,7 +101,7 @@ class Squash:
 
     @classmethod
     def of(cls, scores: Array) -> Squash:
-        """The one for these scores, less is better, of which those that diverged are NaN."""
+        """Fit the transform to scores, lower is better, NaN for runs that diverged."""
         finite = scores[np.isfinite(scores)]
         median, low = np.quantile(finite, [0.5, 0.1])
         spread = float(median - low) or float(finite.std())
@@ -112,13 +113,13 @@ class Squash:
         return np.where(np.isfinite(scores), np.minimum(squashed, WORST), WORST)
 
     def undo(self, squashed: Array) -> Array:
-        """Scores again."""
+        """Invert the transform."""
         relative = np.where(squashed > 0, np.expm1(np.maximum(squashed, 0.0)), squashed)
         return self.median + self.spread * relative
 
 
 class Surrogate:
-    """The posterior over the surface f, given what some runs have scored."""
+    """The posterior over the surface f given the scores of some runs."""
 
     @one_thread
     def __init__(
@@ -129,10 +130,11 @@ class Surrogate:
         pruned: Runs | None = None,
         running: Runs | None = None,
     ) -> None:
-        """``scores``, less is better, are those of the runs ``told``; NaN where one diverged.
+        """Fit to the ``scores`` of the runs ``told``; lower is better, NaN for runs that diverged.
 
-        ``pruned`` runs count as censored: they would have ended at the median or worse, nobody
-        knows by how much. ``running`` ones tell nothing yet, but their points are taken.
+        ``pruned`` runs are treated as censored: they would have scored the median or worse, by an
+        unknown amount. ``running`` runs have no score yet, but reduce the uncertainty at their
+        points.
 
         Raises:
             SurrogateError: fewer than three runs have a score, or no surface fits them.
@@ -144,7 +146,7 @@ class Surrogate:
         self.squash = Squash.of(scores)
         self._targets = self.squash(scores)
         self.scales = _scales(told, self._targets)
-        self._doubts = np.zeros(len(told))  # variances on top of the noise
+        self._doubts = np.zeros(len(told))  # variances in addition to the noise
         self._condition(told, nothing)
         if len(pruned):
             believed, doubts = self._censored(pruned)
@@ -154,28 +156,28 @@ class Surrogate:
 
     @one_thread
     def mean(self, points: Array) -> Array:
-        """The expected score of each point, over seeds, in the scores' own units."""
+        """Expected score of each point over seeds, in the scores' own units."""
         return self.squash.undo(self._mean(points))
 
     @one_thread
     def deviation(self, points: Array) -> Array:
-        """How unsure that is: one standard deviation, in the scores' own units."""
+        """Standard deviation of the expected score, in the scores' own units."""
         mean, deviation = self._mean(points), np.sqrt(np.diag(self._covariance(points)))
         return (self.squash.undo(mean + deviation) - self.squash.undo(mean - deviation)) / 2
 
     @one_thread
     def draw(self, points: Array, generator: np.random.Generator) -> Array:
-        """One surface drawn from the posterior, at the points; squashed, so only ranks count."""
+        """Draw one surface from the posterior at the points; squashed, so only ranks matter."""
         root = _root(self._covariance(points))
         return self._mean(points) + root @ generator.standard_normal(len(points))
 
     @property
     def noise(self) -> float:
-        """The standard deviation of one run's score that neither schedule nor seed explains."""
+        """Standard deviation of a run's score not explained by schedule or seed."""
         return self.scales.noise * self.squash.spread
 
     def _condition(self, told: Runs, running: Runs) -> None:
-        """Take ``told`` with their targets for given, and ``running`` as points that will be."""
+        """Condition on ``told`` with their targets; ``running`` only affects the covariance."""
         runs = told.then(running)
         doubts = np.concatenate([self._doubts, np.zeros(len(running))])
         self._points = runs.points
@@ -197,7 +199,7 @@ class Surrogate:
         return np.asarray(self.scales.level**2 + surface)
 
     def _censored(self, pruned: Runs) -> tuple[Array, Array]:
-        """What pruned runs would have scored, at the median or above: means and variances."""
+        """Imputed scores of pruned runs, at the median or worse: means and variances."""
         variance = np.diag(self._covariance(pruned.points)) + self.scales.noise**2
         mean, deviation = self._mean(pruned.points), np.sqrt(np.maximum(variance, JITTER))
         above = stats.truncnorm(-mean / deviation, np.inf, loc=mean, scale=deviation)
@@ -205,17 +207,17 @@ class Surrogate:
 
 
 class SurrogateError(ValueError):
-    """No surface can be fitted to these runs."""
+    """No surface can be fitted to the runs."""
 
 
 def matern(distances: Array) -> Array:
-    """Matérn's correlation of smoothness 5/2 (Rasmussen and Williams, equation 4.17)."""
+    """Matérn correlation with smoothness 5/2 (Rasmussen and Williams, equation 4.17)."""
     scaled = math.sqrt(5) * distances
     return np.asarray((1 + scaled + scaled**2 / 3) * np.exp(-scaled))
 
 
 def _covariance(runs: Runs, scales: Scales) -> Array:
-    """Of what runs score, without the noise: (runs, runs)."""
+    """Prior covariance of the runs' scores without noise, (runs, runs)."""
     distances = cdist(runs.points, runs.points)
     alike = runs.seeds[:, None] == runs.seeds
     owed = scales.seed**2 + scales.local**2 * matern(distances / LOCAL)
@@ -223,7 +225,7 @@ def _covariance(runs: Runs, scales: Scales) -> Array:
 
 
 def _root(covariance: Array) -> Array:
-    """The lower triangular root of a covariance."""
+    """Lower Cholesky factor of a covariance."""
     jittered = covariance + JITTER * np.eye(len(covariance))
     for more in (0.0, 1e-6, 1e-4):
         try:
@@ -236,9 +238,9 @@ def _root(covariance: Array) -> Array:
 
 
 def _scales(told: Runs, targets: Array) -> Scales:
-    """The scales with the highest posterior density, on a grid around the usual ones.
+    """The scales with the highest posterior density on a grid around the defaults.
 
-    One after the other: the noise, the seeds' own effect, the surface; each is found again.
+    Coordinate descent: the noise, the seed effect, the surface, and the noise once more.
     """
     some = np.linspace(0, len(told) - 1, min(len(told), FITTED)).astype(int)
     runs = Runs(points=told.points[some], seeds=told.seeds[some])
@@ -263,7 +265,7 @@ def _scales(told: Runs, targets: Array) -> Scales:
 
 
 def _evidence(parts: Sequence[Array], targets: Array, scales: Scales) -> float:
-    """The logarithm of the marginal likelihood (Rasmussen and Williams, equation 5.8)."""
+    """Log marginal likelihood (Rasmussen and Williams, equation 5.8)."""
     surface, local, alike = parts
     covariance = scales.level**2 + scales.surface**2 * surface
     covariance = covariance + alike * (scales.seed**2 + scales.local**2 * local)

@@ -1,7 +1,7 @@
-"""Which schedules are one: those that play the same rates and momenta, whatever their values.
+"""Deduplication of schedules: those with the same rates and momenta are the same schedule.
 
-With a single cycle ``triangular`` and ``triangular2`` are the same schedule. Traces are compared at
-a few steps, and as a whole only where they agree there.
+With a single cycle, for example, ``triangular`` equals ``triangular2``. Traces are compared at a
+few steps first, and in full only if they agree there.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from clrsearch.search.space import StudySpace
 from clrsearch.tasks import TaskFacts
 
 LOOKS = 16
-GOLDEN = (math.sqrt(5) - 1) / 2  # spreads the looks so that cycles do not fall in with them
-SAME = 1e-8  # of the peak: families compute in different orders
+GOLDEN = (math.sqrt(5) - 1) / 2  # spreads the sampled steps so that they do not align with cycles
+SAME = 1e-8  # tolerance relative to the peak, for rounding differences between families
 
 
 class Traces:
-    """Numbers for the traces of a study's schedules: equal traces have the same number.
+    """Numbers the traces of a study's schedules; equal traces share a number.
 
-    A function of the user's is not called: two schedules by it are one where their values are.
+    A user's function is never called: its schedules are equal if their values are.
     """
 
     def __init__(self, space: StudySpace, facts: TaskFacts) -> None:
@@ -43,7 +43,7 @@ class Traces:
         return self._of_trial[record.number]
 
     def number(self, family: str, params: Mapping[str, Value]) -> int:
-        """The number of the trace that a family's values stand for."""
+        """The number of the trace of a family's values."""
         values = (family, frozenset(params.items()))
         if values not in self._of_values:
             new = len(self._of_values)
@@ -52,9 +52,9 @@ class Traces:
         return self._of_values[values]
 
     def first(self, family: str) -> Mapping[int, Mapping[str, Value]]:
-        """The settings that are tried before anything is sampled, by the numbers of their traces.
+        """Settings to try before sampling, by trace number.
 
-        Of those with equal traces it is the first.
+        Of settings with equal traces, only the first is kept.
         """
         if family not in self._first:
             found: dict[int, Mapping[str, Value]] = {}
@@ -64,7 +64,7 @@ class Traces:
         return self._first[family]
 
     def _compared(self, family: str, params: Mapping[str, Value], new: int) -> int:
-        """The number of an equal trace that is known, or the ``new`` one."""
+        """The number of a known equal trace, or ``new``."""
         schedule = self._space.build(family, params)
         ratios = self._space.ratios(params, self._facts)
         alike = self._alike.setdefault(self._looks(schedule, ratios), [])
@@ -77,7 +77,7 @@ class Traces:
         return new
 
     def _looks(self, schedule: Schedule, ratios: Sequence[float]) -> Hashable:
-        """A trace at a few steps, rounded: equal for equal traces."""
+        """Rounded fingerprint of a trace at a few steps, the same for equal traces."""
         rates, momenta = schedule.at(self._steps)
         peak, highest = float(rates.max()) or 1.0, max(ratios)
         parts = [rates / peak, np.asarray(ratios) / highest]
@@ -88,7 +88,7 @@ class Traces:
 
 
 def one_each(records: Sequence[Record], trace_of: Callable[[Record], int]) -> list[Record]:
-    """The records without those whose trace an earlier one has."""
+    """Drop records whose trace equals that of an earlier record."""
     found: dict[int, Record] = {}
     for record in records:
         found.setdefault(trace_of(record), record)

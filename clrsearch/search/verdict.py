@@ -1,4 +1,4 @@
-"""What fresh seeds say of schedules, as data and in words."""
+"""The verdict of a confirmation, as data and in words."""
 
 from __future__ import annotations
 
@@ -7,23 +7,29 @@ from dataclasses import dataclass
 
 from clrsearch.search.evidence import LEVEL
 
-MOST_SEEDS = 1000  # more of them are not proposed
-FEWEST_SEEDS = 3  # that tell something
+MOST_SEEDS = 1000  # more are never proposed
+FEWEST_SEEDS = 3  # minimum for a meaningful result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How a finalist did on the fresh seeds.
+    """A finalist's result on the fresh seeds.
 
-    ``trial`` is its number in the search and ``searched`` its score there; ``scores`` are the
-    fresh ones by seed index. ``mean`` is theirs, or, of one that has run with fewer seeds than
-    others, what it would be with all: the seeds' own effect is taken out. ``low`` and ``high`` are
-    the ends of the mean's 95 % interval, None with fewer than two seeds. ``expected`` is the score
-    that it is expected to have on further seeds, None where it diverged. ``promise`` is by how
-    much it is expected to be better than the recommended one, where it is, in noise deviations; 0
-    for that itself, None while too little is known. ``p`` is the corrected,
-    anytime-valid p of its being as good as all others; None for the top finalist itself, and where
-    nothing could be tested. ``diverged`` counts the seeds on which it did.
+    Attributes:
+        trial: its number in the search.
+        family: its family.
+        searched: its score in the search.
+        scores: its fresh scores by seed index.
+        mean: mean fresh score, adjusted for the seed effects if it has run with fewer seeds than
+            others.
+        low: lower end of the mean's 95 % interval; None with fewer than two seeds.
+        high: upper end, likewise.
+        expected: expected score on further seeds; None if it diverged.
+        promise: expected improvement over the recommended schedule in noise standard deviations; 0
+            for that schedule itself, None if too little is known.
+        p: corrected, anytime-valid p-value of being as good as all others; None for the top
+            finalist, and where nothing could be tested.
+        diverged: number of seeds on which it diverged.
     """
 
     trial: int
@@ -41,22 +47,24 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What the fresh seeds say.
+    """The verdict of the fresh seeds.
 
     Attributes:
-        standings: the finalists in the order of their means, the top finalist first.
-        undecided: the trials that are not significantly worse than the top finalist, that one
-            among them, except those in ``behind``.
-        behind: trials that were given fewer seeds than others because they promised too little.
-        winner: the family of all undecided trials, if they are of one and none is behind.
-        chosen: the recommended trial: the simplest one expected to lose at most ``tolerance``
-            noise deviations to the best.
-        deviation: the standard deviation of a score that neither schedule nor seed explains; None
-            with one seed.
+        standings: the finalists by mean score, the top finalist first.
+        undecided: trials that are not significantly worse than the top finalist, including the top
+            finalist itself and excluding those in ``behind``.
+        behind: trials that got fewer seeds than others because their promise was too small.
+        winner: the family of all undecided and ``behind`` trials, if they share one and at least
+            one rival is out.
+        chosen: the recommended trial: the simplest one expected to lose at most ``tolerance`` noise
+            standard deviations to the best.
+        deviation: standard deviation of a score not explained by schedule or seed; None with one
+            seed.
         possible: the largest advantage that the top finalist may still have over an undecided
-            trial, in the metric's units; None where it is unknown.
-        seeds_needed: how many seeds would settle the closest comparison; None if that is more than
-            1,000 or nothing is left to settle.
+            trial, in metric units; None if unknown.
+        seeds_needed: number of seeds that would settle the closest comparison; None if that is more
+            than 1,000 or nothing is left to settle.
+        tolerance: acceptable loss against the best, in noise standard deviations.
     """
 
     standings: tuple[Standing, ...]
@@ -71,11 +79,11 @@ class Verdict:
 
     @property
     def sentence(self) -> str:
-        """All of this in words."""
+        """The verdict in words."""
         return _sentence(self)
 
     def standing(self, trial: int) -> Standing:
-        """Of one finalist."""
+        """The standing of one finalist."""
         return next(each for each in self.standings if each.trial == trial)
 
 
@@ -122,7 +130,7 @@ def _sentence(said: Verdict) -> str:
 
 
 def _losers(said: Verdict, seeds: int) -> str:
-    """How all others were left behind."""
+    """How all other schedules were ruled out."""
     gone = sum(each.diverged > 0 for each in said.standings)
     beaten = len(said.standings) - len(said.undecided) - len(said.behind) - gone
     rivals = "its only rival is" if beaten == 1 else f"each of its {beaten} rivals is"
@@ -138,7 +146,7 @@ def _losers(said: Verdict, seeds: int) -> str:
 
 
 def _behind(said: Verdict) -> str:
-    """Who is not beaten, but was not worth more seeds."""
+    """The schedules that were not significantly worse, but not worth more seeds."""
     most = max(len(said.standing(each).scores) for each in said.behind)
     return f"{_names(said, said.behind)} fell behind on {_count(most)} and got no more"
 

@@ -1,6 +1,6 @@
-"""Where deciding meets doing: the loop that claims, trains and tells, and who watches over it.
+"""The worker: the loop that claims slots, trains and reports, and the supervisor that watches it.
 
-The loop is imported from its module, for it needs torch and a supervisor does not.
+The loop is not re-exported here, because it needs torch and a supervisor does not.
 """
 
 from clrsearch.worker.names import worker_name

@@ -1,4 +1,4 @@
-"""One worker's attempt at a slot's trial: train, report, prune, checkpoint, tell."""
+"""One worker's attempt at a slot's trial: train, report, prune, checkpoint, record the result."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from clrsearch.worker.lease import Lease
 from clrsearch.worker.outbox import Outbox
 from clrsearch.worker.watchdog import Watchdog
 
-SETTLE_SECONDS = 0.2  # between two looks whether an outage is over
-REPORT_SECONDS = 0.5  # between two reports at least; a live view looks as often
+SETTLE_SECONDS = 0.2  # between two checks whether an outage is over
+REPORT_SECONDS = 0.5  # minimum interval between reports; a live view polls as often
 
 
 class TrialEnded(Exception):
-    """The trial has been told by another worker, which held the slot before."""
+    """The trial's result has been recorded by another worker, which held the slot before."""
 
 
 class Attempt:
-    """From where the trial was broken off, or its beginning, to its end.
+    """One attempt at a trial, from its start or where it was interrupted, to its end.
 
-    Nothing is written for a slot whose lease was not renewed a moment ago. While the database is
-    away the training goes on, and what it has to say waits.
+    Nothing is written for a slot whose lease was not renewed recently. During a database outage the
+    training continues, and its values are buffered.
     """
 
     def __init__(
@@ -47,9 +47,23 @@ class Attempt:
         watchdog: Watchdog,
         on_save: Callable[[], None],
     ) -> None:
-        """``stored`` are the values of earlier attempts, ``rates`` those at the epochs' ends.
+        """Prepare an attempt; :meth:`train` runs it.
 
-        Without ``rivals`` the trial is not pruned. ``on_save`` is called after each checkpoint.
+        Args:
+            study: the slot's study.
+            slot: the claimed slot.
+            lease: the slot's lease.
+            run: the training run.
+            checkpoints: where checkpoints are stored.
+            identity: the trial's identity in its checkpoints.
+            stored: values reported by earlier attempts, by epoch.
+            rates: learning rates at the ends of the epochs.
+            rivals: returns the trials to prune against; None to never prune.
+            checkpoint_seconds: interval between checkpoints.
+            patience: retries database calls during an outage.
+            sleep: interruptible sleep.
+            watchdog: detects hanging task code.
+            on_save: called after each checkpoint.
         """
         self._study = study
         self._slot = slot
@@ -71,15 +85,15 @@ class Attempt:
         self._pruned = False
 
     def train(self) -> None:
-        """Train to the end and tell it.
+        """Train to the end and record the result.
 
         Raises:
-            Interrupted: the run was, or the slot has been lost; :meth:`leave` tells which.
-            TrialEnded: nothing is left to do.
-            Unrestorable: the run cannot go on from its checkpoint after all.
+            Interrupted: the run was interrupted, or the slot was lost; :meth:`leave` handles both.
+            TrialEnded: another worker has already ended the trial.
+            Unrestorable: the run cannot be resumed from its checkpoint after all.
             StorageError: a checkpoint cannot be written.
-            SQLAlchemyError, StorageInternalError: an error of the database that does not pass, or
-                an outage that outlasts patience.
+            SQLAlchemyError, StorageInternalError: a permanent database error, or an outage longer
+                than the patience.
         """
         try:
             with self._watchdog.watching():
@@ -91,7 +105,7 @@ class Attempt:
         self._tell(SlotState.PRUNED if self._pruned else SlotState.COMPLETE, self._last.metrics)
 
     def _finish(self, epoch: Epoch) -> bool:
-        """Report an epoch, and save; whether the trial goes on."""
+        """Report an epoch and save a checkpoint if due; returns whether to continue."""
         facts = self._study.facts
         self._last = epoch
         with self._watchdog.after_epoch():
@@ -104,17 +118,17 @@ class Attempt:
         return not self._pruned
 
     def leave(self) -> None:
-        """Save how far it came, without waiting for the database."""
+        """Save the progress, without waiting for the database."""
         try:
             if self._post() and self._run.epoch < self._study.facts.epochs:
                 self._save()
         except (*DATABASE_ERRORS, StorageError, TaskError, Interrupted, TrialEnded):
-            return  # the next attempt begins with the last checkpoint, or with none
+            return  # the next attempt starts from the last checkpoint, if any
 
     def _post(self, *, apart: float = 0.0) -> bool:
-        """Send the values that wait, at least so many seconds after the last ones.
+        """Send the buffered values, at least ``apart`` seconds after the last time.
 
-        False while the database is away.
+        Returns False during a database outage.
         """
         if self._lease.lost:
             raise Interrupted
@@ -163,7 +177,7 @@ class Attempt:
         self._on_save()
 
     def _tell(self, end: SlotState, metrics: Any, **attributes: Any) -> None:
-        """End the trial, then the slot, once all values are stored."""
+        """End the trial and then the slot, once all values are stored."""
         while not self._post():
             self._sleep(SETTLE_SECONDS)
         study, trial = self._study, self._trial

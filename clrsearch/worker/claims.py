@@ -1,4 +1,4 @@
-"""Finding work: what was begun goes first, the slots of lost workers and interrupted trials."""
+"""Finding work: started trials go first, those of lost workers and interrupted ones."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from clrsearch.storage import DATABASE_ERRORS, LEASE_SECONDS, Claim, Patience, S
 
 T = TypeVar("T")
 
-LOOK_SECONDS = 1.0  # between two looks at slots that others hold
+LOOK_SECONDS = 1.0  # between two checks of slots that others hold
 
 
 class Claims:
-    """Claims slots in one worker's name."""
+    """Claims slots for one worker."""
 
     def __init__(
         self, slots: Slots, worker: str, *, patience: Patience, sleep: Callable[[float], None]
@@ -23,17 +23,16 @@ class Claims:
         self._worker = worker
         self._patience = patience
         self._sleep = sleep
-        self._watched: dict[int, tuple[Claim, float]] = {}  # with when it was first seen so
+        self._watched: dict[int, tuple[Claim, float]] = {}  # with when it was first seen unchanged
 
     def next(self, *, stay: bool = False) -> Slot | None:
-        """A slot to work on; None where none is open and all others are in good hands.
+        """Claim a slot; None if no slot is open and every other one has a live worker.
 
-        With ``stay`` only where all have ended.
+        With ``stay``, None only once all slots have ended.
 
-        A slot whose lease has run out is taken over, before any other, but only after this worker
-        itself has watched it for a whole lease without a renewal and without an error of the
-        database, so that nobody looks dead because of an outage. It waits as long as there is such
-        a slot.
+        A slot whose lease has expired is taken over before any other, but only after this worker
+        has watched it for a whole lease without a renewal and without a database error, so that an
+        outage does not make workers look dead. The call waits while there may be such a slot.
         """
         seen: dict[int, Claim] = {}
         while True:
@@ -48,7 +47,7 @@ class Claims:
             self._sleep(LOOK_SECONDS)
 
     def _lost(self) -> Slot | None:
-        """The slot of a worker that was lost, now taken over."""
+        """Take over the slot of a lost worker, if there is one."""
         for claim in self._patiently(self._slots.claims):
             if claim.worker != self._worker and self._silent(claim):
                 slot = self._patiently(
@@ -59,7 +58,7 @@ class Claims:
         return None
 
     def forget(self) -> None:
-        """Begin to watch anew, after an error of the database."""
+        """Restart watching, after a database error."""
         self._watched.clear()
 
     def _silent(self, claim: Claim) -> bool:
@@ -83,7 +82,7 @@ class Claims:
 
 
 def _same(claim: Claim, earlier: Claim | None) -> bool:
-    """Whether nothing has happened to a claim since."""
+    """Whether a claim is unchanged since ``earlier``."""
     return earlier is not None and (claim.attempt, claim.expires) == (
         earlier.attempt,
         earlier.expires,

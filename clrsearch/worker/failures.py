@@ -1,4 +1,4 @@
-"""Whom failures speak against: the task, or the process and the machine that met them."""
+"""Whom to blame for failures: the task, or the process and its machine."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from clrsearch.errors import TaskError, TaskRaised
 from clrsearch.search import Record
 from clrsearch.storage import host_of
 
-OWN_FAILURES = 2  # in a row, and a worker leaves
-FAILURES = 3  # in a row, with no trial complete, stop the study: more than one worker meets
+OWN_FAILURES = 2  # consecutive failures after which a worker leaves
+FAILURES = 3  # consecutive failures, with no complete trial, that stop the study
 
 
 def reason_to_leave(failures: Sequence[TaskError]) -> str | None:
-    """Why a process should leave whose latest trials ended with these errors; None if it stays."""
+    """Why a process whose latest trials failed with these errors should leave; None if it stays."""
     if len(failures) < OWN_FAILURES:
         return None
     last = cause(told(failures[-1]))
@@ -22,14 +22,14 @@ def reason_to_leave(failures: Sequence[TaskError]) -> str | None:
 
 
 def told(error: TaskError) -> str:
-    """What an error has to tell: the task's own traceback, or what is wrong with the task."""
+    """The task's own traceback, or the message if the task itself is at fault."""
     return (isinstance(error, TaskRaised) and error.traceback) or str(error)
 
 
 def keeps_failing(records: Sequence[Record], live: Iterable[str]) -> bool:
     """Whether the task is to blame: no trial is complete and the latest to end all failed.
 
-    Not while one of the ``live`` workers is on a machine on which nothing has failed.
+    False as long as one of the ``live`` workers is on a machine without failures.
     """
     ended = sorted((each.ended, each.number, each) for each in records if each.ended is not None)
     latest = [record for _, _, record in ended[-FAILURES:]]

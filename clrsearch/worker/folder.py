@@ -1,4 +1,4 @@
-"""Whether a study's workers have the same checkpoint folder, so that they can resume trials."""
+"""Checks that a study's workers share one checkpoint folder, so that they can resume trials."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from clrsearch.storage import DATABASE_ERRORS, Slots
 from clrsearch.training import Checkpoints
 
 LOOK_SECONDS = 60.0
-"""Between two looks: a folder on a network may show what is new in it a while later."""
-NAMED = 3  # workers in a message
+"""Interval between checks; network file systems may show new files with a delay."""
+NAMED = 3  # workers listed in a message
 
 
 class SharedFolder:
-    """One worker's view of the checkpoint folder; while the block lasts, its own sign is in it.
+    """One worker's view of the checkpoint folder; as a context, its sign file is in the folder.
 
-    Each worker leaves a file there. Who holds a slot and has left none has another folder: trials
-    that come from there begin again.
+    Every worker leaves a file there. A worker that holds a slot but has left no file uses another
+    folder, so trials taken over from it start from scratch.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class SharedFolder:
         self._checkpoints = checkpoints
         self._worker = worker
         self._on_note = on_note
-        self._missed: set[str] = set()  # at the last look
+        self._missed: set[str] = set()  # at the last check
         self._looked_at: float | None = None
         self._told = False
 
@@ -41,8 +41,8 @@ class SharedFolder:
         self._checkpoints.unsign(self._worker)
 
     def look(self) -> None:
-        """Once a minute: tell, once, of workers whose sign is missing for the second time."""
-        with suppress(StorageError):  # in case that somebody has cleaned up
+        """Check once a minute; warn once about workers whose sign is missing twice in a row."""
+        with suppress(StorageError):  # restore it if somebody has cleaned up
             self._checkpoints.sign(self._worker)
         now = time.monotonic()
         waits = self._looked_at is not None and now - self._looked_at < LOOK_SECONDS

@@ -1,4 +1,4 @@
-"""Keeping a claim: a thread that renews a slot's lease while its trial trains."""
+"""Keeping a claim: a thread renews a slot's lease while its trial trains."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from types import TracebackType
 from clrsearch.storage import DATABASE_ERRORS, LEASE_SECONDS, Slot, Slots, is_outage
 
 RENEWALS = 3  # per lease
-RETRY_SECONDS = 1.0  # to the next try after a renewal that the database did not answer
+RETRY_SECONDS = 1.0  # before retrying a renewal that the database did not answer
 
 
 class Lease:
-    """A claimed slot, renewed in the background while the block lasts, whatever the database does.
+    """A claimed slot's lease, renewed in the background inside the context, even during outages.
 
-    ``lost`` becomes true when another worker has taken the slot, and stays so. Where memory or
-    threads run out, so that nothing renews it, whoever asks for it is told: nobody waits in vain.
+    ``lost`` becomes and stays true when another worker takes the slot. If the renewing thread dies,
+    e.g. out of memory, :meth:`fresh` raises its error, so that nobody waits in vain.
     """
 
     def __init__(
@@ -29,9 +29,9 @@ class Lease:
         patience: float,
         on_trouble: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
-        """``patience`` is how long an outage may last, in seconds.
+        """``patience`` is the longest outage to tolerate, in seconds.
 
-        ``on_trouble`` is called with the error at which one begins, and with none that stays.
+        ``on_trouble`` is called with the error that starts an outage, never with a permanent one.
         """
         self.lost = False
         self._slots = slots
@@ -39,18 +39,18 @@ class Lease:
         self._patience = patience
         self._on_trouble = on_trouble
         self._renewed_at = time.monotonic()
-        self._trouble: tuple[BaseException, float] | None = None  # with when it began
+        self._trouble: tuple[BaseException, float] | None = None  # with its start
         self._failure: BaseException | None = None
         self._begun, self._done, self._ended = (threading.Event() for _ in range(3))
 
     def fresh(self) -> bool:
-        """Whether the claim stood a moment ago, so that this worker may write for the slot.
+        """Whether the claim was confirmed recently, so that this worker may write for the slot.
 
-        It is not while the database is away, nor right after this process was suspended.
+        False during a database outage, and right after the process was suspended.
 
         Raises:
-            SQLAlchemyError, StorageInternalError: the database has been away for longer than there
-                is patience, or its error is none that passes.
+            SQLAlchemyError, StorageInternalError: the outage lasts longer than the patience, or the
+                error is permanent.
             MemoryError: or whatever else ended the thread.
         """
         if self._failure is not None:
@@ -64,24 +64,24 @@ class Lease:
         return not self.lost and time.monotonic() - self._renewed_at < LEASE_SECONDS / 2
 
     def settle(self, sleep: Callable[[float], None]) -> bool:
-        """Wait until the claim is known to stand or to be lost; whether it stands."""
+        """Wait until the claim is known to stand or to be lost; returns whether it stands."""
         while not self.lost and not self.fresh():
             sleep(RETRY_SECONDS / 4)
         return not self.lost
 
     def doubt(self, error: BaseException) -> None:
-        """Note an error of the database: nothing is known until the next renewal."""
+        """Note a database error: nothing is known until the next renewal."""
         if self._trouble is None and is_outage(error):
             self._on_trouble(error)
         since = self._trouble[1] if self._trouble else time.monotonic()
         self._trouble = error, since
 
     def abandon(self) -> None:
-        """Renew it no more: this process is about to end."""
+        """Stop renewing: this process is about to exit."""
         self._done.set()
 
     def __enter__(self) -> Lease:
-        # not Thread.start(): it waits for ever for a thread that finds no memory to begin with
+        # not Thread.start(): it waits forever for a thread that cannot allocate memory to start
         _thread.start_new_thread(self._keep, ())
         if not self._begun.wait(LEASE_SECONDS):
             raise MemoryError("no thread could be started that renews the lease of a slot")

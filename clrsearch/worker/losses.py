@@ -1,4 +1,4 @@
-"""Whether a trial is given up, for the workers that it had were lost."""
+"""Giving up trials whose workers keep getting lost."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from clrsearch.errors import ExitCode
 from clrsearch.launch import how_it_ended
 from clrsearch.search import Study
 
-LOSSES = 5  # of workers without a new checkpoint fail a trial
-CRASHES = 2  # of a process by itself, which nothing outside can have caused, do so too
+LOSSES = 5  # lost workers without a new checkpoint that fail a trial
+CRASHES = 2  # crashes with no external cause that fail a trial as well
 KILLED = -9  # SIGKILL
 FROM_OUTSIDE = (KILLED, -signal.SIGTERM, -signal.SIGINT, -1, ExitCode.HUNG)  # -1: SIGHUP
 
@@ -36,9 +36,9 @@ def why_given_up(losses: int, codes: Sequence[int]) -> str | None:
 
 
 def release(stage: Study, worker: str, code: int) -> int:
-    """Open the slots that a lost worker still held; how many there were.
+    """Reopen the slots that a lost worker still held; returns their number.
 
-    At their trials it is noted how it ended.
+    The exit code is recorded with their trials.
     """
     for claim in stage.slots.claims():
         if claim.worker == worker and claim.trial is not None:

@@ -1,4 +1,4 @@
-"""What workers are called."""
+"""Worker names."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import socket
 
 
 def worker_name() -> str:
-    """A name that no other worker has: host, process and random digits.
+    """A unique worker name: host, process id and random digits.
 
-    Containers may share a host's name, and their processes the number 1. Where ``clrsearch run``
-    names a worker that it starts, the process is its own.
+    Host and process id are not enough: containers may share a host name, and their processes all be
+    number 1. For workers named by ``clrsearch run``, the process id is that of ``clrsearch run``.
     """
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"

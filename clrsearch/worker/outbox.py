@@ -1,4 +1,4 @@
-"""Values on their way into the database: they wait here for company, and while it is away."""
+"""Buffer of values to report: batches those of short epochs, and holds them during outages."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from collections.abc import Callable, Mapping
 
 
 class Outbox:
-    """The values of one trial, each sent once, those of short epochs together.
+    """The values of one trial, each sent once, those of short epochs in batches.
 
-    ``values`` are those stored and those of the epochs run since; ``drift`` is the largest
-    difference between a stored value and the one that its epoch gave when it was repeated.
+    Attributes:
+        values: the stored values, and those of the epochs run since.
+        drift: largest difference between a stored value and that of the repeated epoch.
     """
 
     def __init__(
         self, stored: Mapping[int, float], send: Callable[[Mapping[int, float]], None]
     ) -> None:
-        """``stored`` are the values in the database; ``send`` is called with some by epoch."""
+        """``stored`` are the values in the database; ``send`` stores a batch of values by epoch."""
         self.values = dict(stored)
         self.drift = 0.0
         self._stored = dict(stored)
@@ -26,7 +27,7 @@ class Outbox:
         self._sent_at = -math.inf
 
     def put(self, epoch: int, value: float) -> bool:
-        """Take the value of a finished epoch; False where the epoch has only been repeated."""
+        """Add the value of a finished epoch; False if the epoch was only repeated."""
         if epoch in self._stored:
             self.drift = max(self.drift, abs(value - self._stored[epoch]))
             return False
@@ -34,9 +35,9 @@ class Outbox:
         return True
 
     def send(self, *, apart: float = 0.0) -> None:
-        """Send what waits, but not within ``apart`` seconds after the last time.
+        """Send the buffered values, but not within ``apart`` seconds after the last time.
 
-        What an error of the database keeps from being sent waits on.
+        Values that a database error keeps from being sent stay in the buffer.
         """
         now = time.monotonic()
         if self._waiting and now - self._sent_at >= apart:

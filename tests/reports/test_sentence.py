@@ -84,12 +84,13 @@ def test_what_it_is_worth_is_said_in_epochs_of_the_baseline() -> None:
     p = f"{now.verdict.standing(1).p:.2g}"
     assert float(p) < 0.05
     assert verdict_sentence(now) == (
-        f"{now.verdict.sentence} It beats constant (trial 1; p = {p}) and reaches after 3 of 4 "
-        "epochs what that ends at."
+        f"{now.verdict.sentence} It beats constant (trial 1; p = {p}) and reaches its final "
+        "score after 3 of 4 epochs."
     )
     near = snapshot(FIRST, SECOND, families=("cyclic", "constant"), baseline=1, reached=3)
-    assert "It reaches after 3 of 4 epochs what constant (trial 1) ends at." in verdict_sentence(
-        near
+    assert (
+        "It reaches the final score of constant (trial 1) after 3 of 4 epochs."
+        in verdict_sentence(near)
     )
     alone = snapshot(FIRST, LAST, families=("cyclic", "constant"), baseline=1)
     assert verdict_sentence(alone) == alone.verdict.sentence
