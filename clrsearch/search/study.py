@@ -104,7 +104,7 @@ class Study:
         self.history = History(self._trials, name)
         self._trial_ids: dict[int, int] = {}
         self._rate_function: RateFunction | None = None
-        self._believed: tuple[int, Mapping[int, Belief]] | None = None  # keyed by the ended trials
+        self._believed: tuple[int, Mapping[int, Belief]] | None = None  # ended trials, beliefs
         self._sibling: Study | None = None  # opened once, so that it keeps the runs it has read
 
     @classmethod
@@ -526,7 +526,7 @@ class Study:
 
     @property
     def cancelled(self) -> bool:
-        """Whether no confirmation begins by itself any more, read anew."""
+        """Whether the study was cancelled, so that no confirmation starts by itself; re-read."""
         return any(
             each._storage.get_study_user_attrs(each._id).get(CANCELLED, False)
             for each in self.stages()

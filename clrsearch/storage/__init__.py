@@ -1,4 +1,4 @@
-"""Where studies are kept: the database's URL, its engine, and the slot table beside Optuna's."""
+"""Study storage: the database URL, its engine, and the slot table beside Optuna's tables."""
 
 from clrsearch.storage.admin import Upgraded, upgrade
 from clrsearch.storage.condition import Condition, condition, require_writable

@@ -1,4 +1,4 @@
-"""Keeping a database in order."""
+"""Database maintenance."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from clrsearch.storage.url import StorageUrl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upgraded:
-    """Optuna's schema before and after, and the columns that were added to the slot table."""
+    """Optuna's schema before and after, and the columns added to the slot table."""
 
     before: str
     after: str
@@ -28,12 +28,12 @@ class Upgraded:
 
     @property
     def changed(self) -> bool:
-        """Whether there was anything to do."""
+        """Whether anything was upgraded."""
         return self.before != self.after or bool(self.columns)
 
 
 def upgrade(url: StorageUrl) -> Upgraded:
-    """Bring the tables to the versions that this Optuna and this package know.
+    """Upgrade the tables to the versions used by this Optuna and this package.
 
     Raises:
         StorageError: there is no database, its schema is newer, or a change failed.
@@ -60,7 +60,7 @@ def upgrade(url: StorageUrl) -> Upgraded:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """No log lines while the block lasts: Optuna's migration sets alembic's own to be printed."""
+    """Suppress log lines, since Optuna's migration enables alembic's own."""
     logging.disable(logging.INFO)
     try:
         yield

@@ -1,4 +1,4 @@
-"""How a database is: reached how fast, by whom, in which version, and whether it can be written."""
+"""Database diagnostics: latency, server version, clock offset, and whether it is writable."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ ROUND_TRIPS = 9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """``server`` is its own name and version, ``milliseconds`` the median of a round trip.
+    """The condition of a database.
 
-    ``refused`` says why this role may not write, empty where it may. ``clock`` is by how many
-    seconds the database's clock is ahead of this machine's.
+    Attributes:
+        server: the server's name and version.
+        schema: version of Optuna's schema.
+        studies: number of studies.
+        milliseconds: median round-trip time.
+        refused: why this role may not write; empty if it may.
+        clock: seconds by which the database's clock is ahead of this machine's.
     """
 
     server: str
@@ -33,7 +38,7 @@ class Condition:
 
 
 def condition(database: Database) -> Condition:
-    """Look at an open database; what is written to find out is taken back."""
+    """Diagnose an open database; the test write is rolled back."""
     engine = database.engine
     with engine.connect() as connection:
         trips = []
@@ -61,11 +66,11 @@ _NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL"}
 
 
 def require_writable(database: Database) -> None:
-    """Refuse a database that takes no writes from the start; later that is taken for a failover.
+    """Reject a database that is read-only from the start; later, that is taken for a failover.
 
     Raises:
         StorageError: it is read-only, for this role or for all.
-        SQLAlchemyError: another error of the database.
+        SQLAlchemyError: any other database error.
     """
     try:
         _change_nothing(database.engine)
@@ -76,7 +81,7 @@ def require_writable(database: Database) -> None:
 
 
 def _refused(engine: sa.Engine) -> str:
-    """Why this role may not change a row of ours."""
+    """Why this role may not change our rows; empty if it may."""
     try:
         _change_nothing(engine)
     except DATABASE_ERRORS as error:
@@ -85,7 +90,7 @@ def _refused(engine: sa.Engine) -> str:
 
 
 def _change_nothing(engine: sa.Engine) -> None:
-    """Change no row, and take that back."""
+    """Execute an update that changes no row, and roll it back."""
     with engine.connect() as connection:
         connection.exec_driver_sql(f"UPDATE {SLOT_TABLE} SET attempt = attempt WHERE study = ''")
         connection.rollback()

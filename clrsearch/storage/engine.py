@@ -1,4 +1,4 @@
-"""Opening the database: one engine for Optuna's tables and ours, and one border for its errors."""
+"""Opening the database: one engine for Optuna's tables and ours, one place to map errors."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from clrsearch.storage.slots import create_slot_table, has_slot_table, missing_c
 from clrsearch.storage.sqlite import SqliteFile
 from clrsearch.storage.url import StorageUrl
 
-# One connection per worker, whatever its threads do: a stock PostgreSQL serves 97. It is not tried
-# before each use, which would cost a tenth of every call: a broken one is an outage, and those are
+# One connection per worker, regardless of its threads: a stock PostgreSQL serves 97. No ping before
+# each use, which would cost a tenth of every call: a broken connection is an outage, and those are
 # waited out.
 _SERVER = {"pool_size": 1, "max_overflow": 0}
 _OPTIONS: Mapping[str, dict[str, Any]] = {
@@ -42,19 +42,19 @@ _OPTIONS: Mapping[str, dict[str, Any]] = {
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 4,
-            # No longer than a worker may write after a renewal: what is under way when the network
+            # No longer than a worker may write after a renewal: data in flight when the network
             # goes silent must not arrive after another worker has taken the slot over.
             "tcp_user_timeout": 7_500,
         },
     },
     "mysql": {
         **_SERVER,
-        "pool_recycle": 30,  # half of what the server lets a session be idle for
+        "pool_recycle": 30,  # half of the server's idle timeout
         "connect_args": {"connect_timeout": 10, "read_timeout": 30, "write_timeout": 30},
     },
 }
-# A host that vanishes within a transaction leaves a session that holds its locks, of which Optuna
-# takes one on the whole study: the server is told to end a session that has gone silent.
+# A host that vanishes within a transaction leaves a session with locks, one of them Optuna's on the
+# whole study: the server must end sessions that have gone silent.
 _SESSION: dict[str, tuple[str, ...]] = {
     "postgresql": (
         "SET idle_in_transaction_session_timeout = '20s'",
@@ -67,15 +67,15 @@ _SESSION: dict[str, tuple[str, ...]] = {
 }
 
 SCHEMAS = ("v3.2.0.a",)
-"""The heads of Optuna's schema that the SQL in :mod:`clrsearch.storage.trials` was written for."""
+"""Versions of Optuna's schema supported by the SQL in :mod:`clrsearch.storage.trials`."""
 
-# What PostgreSQL, and MySQL for a database, a table, a column, an action, call a missing privilege.
+# Missing privilege: PostgreSQL; MySQL for a database, a table, a column, an action.
 _DENIED = {"42501", 1044, 1142, 1143, 1227}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """An open database: Optuna's storage, and the engine under it that the slot table shares."""
+    """An open database: Optuna's storage, and its engine, which the slot table shares."""
 
     url: StorageUrl
     optuna: RDBStorage
@@ -86,15 +86,15 @@ class Database:
 def open_database(
     url: StorageUrl, *, create: bool = False, patience: Patience | None = None
 ) -> Iterator[Database]:
-    """The database at ``url`` while the block lasts; its tables are made where ``create`` asks.
+    """Open the database at ``url`` for the duration of the context; ``create`` creates its tables.
 
-    A SQLite file that cannot be written to is only read, and not opened where ``create`` asks.
-    With ``patience`` an outage is waited out before it is open, but not a host that is unknown at
-    the first connection: its name is more likely wrong. Every error of the database within the
-    block leaves it as a :class:`StorageError`.
+    A SQLite file that cannot be written is opened read-only, or rejected with ``create``. With
+    ``patience``, outages are waited out before the database is open, except an unknown host at the
+    first connection, whose name is more likely wrong. Every database error inside the context is
+    raised as a :class:`StorageError`.
 
     Raises:
-        StorageError: it cannot be opened, read or written, in one line that names the cause.
+        StorageError: it cannot be opened, read or written; one line that names the cause.
     """
     require_place(url, create=create)
     patience = patience or Patience(0.0)
@@ -115,10 +115,10 @@ def open_database(
 
 
 def _file(url: StorageUrl, *, create: bool) -> SqliteFile | None:
-    """The file of a SQLite database; ``create`` makes an empty one where there is none.
+    """The file of a SQLite database; ``create`` creates an empty one if it is missing.
 
     Raises:
-        StorageError: with ``create``: it cannot be written to.
+        StorageError: with ``create``, it cannot be written to.
     """
     if create and url.file is not None and not url.file.exists():
         url.file.touch()
@@ -130,7 +130,7 @@ def _file(url: StorageUrl, *, create: bool) -> SqliteFile | None:
 
 @contextmanager
 def storage_errors(url: StorageUrl) -> Iterator[None]:
-    """Around calls into the database: what it raises becomes a :class:`StorageError`."""
+    """Convert database errors raised inside the context to :class:`StorageError`."""
     try:
         yield
     except DATABASE_ERRORS as error:
@@ -143,7 +143,7 @@ def storage_errors(url: StorageUrl) -> Iterator[None]:
 
 @contextmanager
 def _option_errors(url: StorageUrl) -> Iterator[None]:
-    """Around connecting: drivers choke on a URL's options in ways of their own, values included."""
+    """Convert driver errors about a URL's options, whose messages may contain their values."""
     try:
         yield
     except (AttributeError, TypeError, ValueError):
@@ -153,12 +153,12 @@ def _option_errors(url: StorageUrl) -> Iterator[None]:
 
 
 def explained(url: StorageUrl, error: BaseException) -> StorageError:
-    """What the database raised, in one line that says what to do."""
+    """Convert a database error to one line that says what to do."""
     return StorageError(f"{url}: {cause(error)}{_remedy(url, error)}")
 
 
 def cause(error: BaseException) -> str:
-    """The driver's own words in one line: Optuna's and SQLAlchemy's wrappers say less."""
+    """The driver's own message in one line; Optuna's and SQLAlchemy's wrappers say less."""
     error = root(error)
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig
@@ -168,7 +168,7 @@ def cause(error: BaseException) -> str:
 
 
 def _remedy(url: StorageUrl, error: BaseException) -> str:
-    """What to do where the server does not let anybody write, or not the one who asks."""
+    """Advice if the server lets nobody write, or not this role; empty otherwise."""
     if is_read_only(error):
         return "; the URL must name a server and a role that may write"
     refused = getattr(root(error), "orig", None)
@@ -181,7 +181,7 @@ def _remedy(url: StorageUrl, error: BaseException) -> str:
 
 
 def _made_by_another(error: BaseException) -> bool:
-    """Whether a table or its first row appeared while this process was making it too."""
+    """Whether another process created a table or its first row at the same time."""
     text = str(root(error))
     return isinstance(root(error), DatabaseError) and (
         "already exists" in text
@@ -213,7 +213,7 @@ def _open(url: StorageUrl, file: SqliteFile | None, *, make_tables: bool) -> Dat
         begin = partial(_begin_session, url.dialect) if file is None else file.begin_session
         sqlalchemy.event.listen(engine, "connect", begin)
         sqlalchemy.event.listen(engine, "handle_error", _leave_if_read_only)
-        engine.dispose()  # the connection that looked at the version was not set up
+        engine.dispose()  # the connection that read the version was not set up
         create_slot_table(engine)
         if missing_columns(engine):
             raise StorageError(
@@ -227,12 +227,12 @@ def _open(url: StorageUrl, file: SqliteFile | None, *, make_tables: bool) -> Dat
 
 
 def optuna_storage(url: StorageUrl, file: SqliteFile | None = None, **options: Any) -> RDBStorage:
-    """Optuna's storage at ``url``, whatever the version of its schema.
+    """Create Optuna's storage at ``url``, without checking the version of its schema.
 
-    ``file`` is that of a SQLite database. ``options`` are laid over those of its engine.
+    ``file`` is the file of a SQLite database. ``options`` override those of the engine.
 
     Raises:
-        SQLAlchemyError, StorageInternalError: the database's errors.
+        SQLAlchemyError, StorageInternalError: a database error.
     """
     template = url.reveal().replace("{", "{{").replace("}", "}}")  # Optuna calls str.format on it
     storage = RDBStorage(
@@ -240,7 +240,7 @@ def optuna_storage(url: StorageUrl, file: SqliteFile | None = None, **options: A
         engine_kwargs=_options(url, file) | options,
         skip_compatibility_check=True,
     )
-    storage.url = str(url)  # what is pickled or shown of it has no password
+    storage.url = str(url)  # no password when it is pickled or shown
     if file is not None:
         sqlalchemy.event.listen(storage.engine, "checkout", file.check)
     return storage
@@ -251,9 +251,9 @@ def _options(url: StorageUrl, file: SqliteFile | None) -> dict[str, Any]:
 
 
 def _make_tables(url: StorageUrl) -> None:
-    """Make Optuna's tables and then ours; a second connection is needed for that alone.
+    """Create Optuna's tables and then ours, which needs a second connection.
 
-    A role that may not make them is refused before Optuna has opened what nobody could close.
+    A role without the privilege fails before Optuna opens an engine that nobody could close.
     """
     BaseModel.metadata.create_all(plain_engine(url))
     engine = optuna_storage(url, max_overflow=1).engine
@@ -274,27 +274,27 @@ def has_studies(url: StorageUrl) -> bool:
 
 
 def _has_tables(url: StorageUrl, file: SqliteFile | None = None) -> bool:
-    """Whether there are our tables: the first connection of a command."""
+    """Whether our tables exist; this is a command's first connection."""
     try:
         return has_slot_table(plain_engine(url, file))
     except DATABASE_ERRORS as error:
-        if is_unknown_host(error):  # a typo, and no outage yet
+        if is_unknown_host(error):  # a typo, not an outage
             raise explained(url, error) from error
         raise
 
 
 def plain_engine(url: StorageUrl, file: SqliteFile | None = None) -> sqlalchemy.Engine:
-    """An engine for a few statements: it keeps no connection open, and Optuna makes no tables."""
+    """Create an engine for a few statements: no connection pool, and no tables made by Optuna."""
     options = _options(url, file)
     kept = {key: options[key] for key in ("connect_args", "creator") if key in options}
     return sqlalchemy.create_engine(url.reveal(), poolclass=sqlalchemy.NullPool, **kept)
 
 
 def require_version(url: StorageUrl, storage: RDBStorage, *, or_older: bool = False) -> None:
-    """Refuse a schema that our own SQL was not written for; ``or_older`` allows one to upgrade.
+    """Reject a schema that our SQL does not support; ``or_older`` accepts one that can be upgraded.
 
     Raises:
-        StorageError: naming the schemas that are known and what to install.
+        StorageError: naming the supported schemas and what to install.
     """
     there, here = storage.get_current_version(), storage.get_head_version()
     known = " and ".join(SCHEMAS)
@@ -324,12 +324,12 @@ def _begin_session(dialect: str, connection: Any, _record: Any) -> None:
 
 
 def _leave_if_read_only(context: sqlalchemy.engine.ExceptionContext) -> None:
-    """Drop the connections to a server that takes no writes: the primary may be another by now."""
+    """Drop connections to a read-only server: another one may be the primary by now."""
     error = context.sqlalchemy_exception
     if error is not None and is_read_only(error):
         context.is_disconnect = True
 
 
 def quiet_optuna() -> None:
-    """Keep Optuna's own log lines out of the terminal; warnings stay."""
+    """Hide Optuna's info log lines; warnings stay."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,4 +1,4 @@
-"""Telling an outage, which passes, from an error that stays; and waiting outages out."""
+"""Telling temporary outages from permanent errors, and waiting outages out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tenacity import (
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 600.0
-LONGEST_WAIT = 10.0  # seconds between two tries
+LONGEST_WAIT = 10.0  # seconds between retries
 
 DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)
 
@@ -31,7 +31,7 @@ DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)
 # transaction, rolled back (deadlock), out of connections, memory or disk, lock not available,
 # cancelled or shutting down, I/O error. https://www.postgresql.org/docs/current/errcodes-appendix.html
 _POSTGRESQL = re.compile("08|25006|25P0[34]|40|53|55P03|57|58000|58030")
-# A connection that was never made has no SQLSTATE; these words say that another try will not help.
+# A failed connection attempt has no SQLSTATE; these words say that retrying will not help.
 _REFUSED_FOR_GOOD = re.compile(
     "authentication failed|does not exist|no such (database|user)|no pg_hba.conf entry"
     "|no password supplied|permission denied|certificate"
@@ -41,10 +41,10 @@ _MYSQL_READ_ONLY = {1290, 1792, 1836}
 _MYSQL = {
     *_MYSQL_READ_ONLY,
     *(0, 1043, 1053, 1152, 1158, 1159, 1160, 1161, 1184, 1927),  # connection lost, shutting down
-    *(2002, 2003, 2006, 2013, 2055, 4031),  # the same, seen from here
+    *(2002, 2003, 2006, 2013, 2055, 4031),  # the same, seen by the client
     *(1040, 1129, 1135, 1203, 1226),  # too many connections, queries or broken connections
     *(1021, 1037, 1038, 1041, 1114, 1637),  # out of disk, memory or transactions
-    *range(1, 31),  # the server's own temporary files: lost, unreadable, no space for them
+    *range(1, 31),  # the server's temporary files: lost, unreadable, no space for them
     *(1020, 1180, 1205, 1206, 1213, 3101, 3572),  # locks, deadlocks, conflicts between nodes
     *(1317, 1969, 3024),  # a statement that was cancelled or took too long
     *(1047, 3032, 3100, 3168),  # a node that is joining or offline
@@ -53,10 +53,10 @@ _SQLITE = re.compile("database (table )?is locked")
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether the same call may succeed later: the database is away, overrun or locked.
+    """Whether the same call may succeed later: the database is unreachable, overloaded or locked.
 
-    This is meant for a database that has been reached once: a host name that does not resolve any
-    more and a server that takes no writes any more are signs of a failover.
+    Meant for a database that has been reached before: a host name that no longer resolves, or a
+    server that no longer takes writes, then indicates a failover.
     """
     cause = root(error)
     if isinstance(cause, PoolTimeout):
@@ -76,7 +76,7 @@ def is_outage(error: BaseException) -> bool:
 
 
 def is_unknown_host(error: BaseException) -> bool:
-    """Whether the host's name does not resolve, and the resolver did not say to try again."""
+    """Whether the host name does not resolve, without the resolver suggesting a retry."""
     refused = getattr(root(error), "orig", None)
     if refused is None:
         return False
@@ -96,10 +96,10 @@ def is_read_only(error: BaseException) -> bool:
 
 
 def root(error: BaseException) -> BaseException:
-    """SQLAlchemy's error under Optuna's: that one says the same of every failure.
+    """SQLAlchemy's error wrapped by Optuna's, which is the same for every failure.
 
-    Where Optuna queries again after an error, in a transaction that the error has broken, the first
-    error is only the context of the second.
+    If Optuna queries again in a transaction broken by an error, the first error is only the context
+    of the second.
     """
     while isinstance(error, StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
@@ -113,20 +113,20 @@ def _driver(error: BaseException) -> str:
 
 
 def _code(error: BaseException) -> object:
-    """PostgreSQL's SQLSTATE or MySQL's number, if the server gave one."""
+    """PostgreSQL's SQLSTATE or MySQL's error number, if the server sent one."""
     if _driver(error) == "pymysql":
         return next(iter(error.args), None)
     return getattr(error, "sqlstate", None)
 
 
 def _server_was_silent(error: BaseException) -> bool:
-    """Without a SQLSTATE it did not answer: the connection was not made, or broke."""
+    """Whether an error without SQLSTATE means a connection that failed or broke."""
     silent = ("OperationalError", "InterfaceError", "ConnectionTimeout", "DatabaseError")
     return type(error).__name__ in silent
 
 
 class Patience:
-    """Calls until an outage is over, for at most so many seconds."""
+    """Retries a call until an outage is over, for a limited time in seconds."""
 
     def __init__(
         self,
@@ -135,17 +135,17 @@ class Patience:
         sleep: Callable[[float], None] = time.sleep,
         on_wait: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
-        """``on_wait`` is called with the error at which a wait begins."""
+        """``on_wait`` is called with the error that starts a wait."""
         self.seconds = seconds
         self._sleep = sleep
         self._on_wait = on_wait
 
     def __call__(self, call: Callable[[], T]) -> T:
-        """The result of ``call``, which is called again after every outage.
+        """Return the result of ``call``, retrying it during outages.
 
         Raises:
-            SQLAlchemyError, StorageInternalError: the last error, where patience has run out or
-                the error is no outage.
+            SQLAlchemyError, StorageInternalError: the last error, if the time is up or it is not an
+                outage.
         """
         return Retrying(
             retry=retry_if_exception(is_outage),
@@ -164,7 +164,7 @@ class Patience:
 
 
 class Tolerance:
-    """Lets an outage pass where the same is done again soon, for at most so many seconds."""
+    """Suppresses outages in work that is repeated soon anyway, for a limited time in seconds."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -172,10 +172,11 @@ class Tolerance:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """A block that an outage ends early.
+        """Context that an outage ends early.
 
         Raises:
-            SQLAlchemyError, StorageInternalError: the error is no outage, or it has lasted longer.
+            SQLAlchemyError, StorageInternalError: the error is not an outage, or the outage lasts
+                too long.
         """
         try:
             yield

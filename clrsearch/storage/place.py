@@ -1,4 +1,4 @@
-"""Whether a SQLite file, or a folder of checkpoints, may lie where it is said to."""
+"""Checks of where a SQLite file or a checkpoint folder is stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NETWORK = (
     *("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "gpfs", "beegfs", "panfs"),
     *("orangefs", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "fuse.s3fs", "fuse.ceph"),
 )
-"""File systems, as /proc/self/mountinfo names them, that share files between machines."""
+"""Names of file systems shared between machines, as in /proc/self/mountinfo."""
 
 READ_ONLY = "the file or its folder is read-only here"
 
@@ -22,7 +22,7 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 
 def require_place(url: StorageUrl, *, create: bool = False) -> None:
-    """Refuse a database file that is not there, or with ``create`` a folder that cannot hold it.
+    """Reject a database file that is missing, or with ``create``, a folder that cannot hold it.
 
     Raises:
         StorageError: naming the file or the folder.
@@ -54,10 +54,10 @@ def require_place(url: StorageUrl, *, create: bool = False) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder of checkpoints, or one in it, where it is missing.
+    """Create a checkpoint folder, or one inside it, if it is missing.
 
     Raises:
-        StorageError: it cannot be made or written to.
+        StorageError: it cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def make_folder(folder: Path) -> None:
 
 
 def file_system(folder: Path, mounts: str) -> str | None:
-    """The type of the file system that ``folder`` lies on, after the text of a mountinfo file."""
+    """Type of the file system that holds ``folder``, given the text of a mountinfo file."""
     found: tuple[int, str] | None = None
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")

@@ -1,4 +1,4 @@
-"""Roles of a PostgreSQL database: who owns the tables, who works on them, who only looks."""
+"""Roles of a PostgreSQL database: owner of the tables, worker, and read-only viewer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clrsearch.storage.engine import has_studies, open_database, plain_engine, s
 from clrsearch.storage.slots import SLOT_TABLE
 from clrsearch.storage.url import StorageUrl
 
-_LOCK = 0x636C7273  # of the advisory lock under which two callers wait for each other
+_LOCK = 0x636C7273  # key of the advisory lock that serializes callers
 _TABLES = [*BaseModel.metadata.tables, "alembic_version", SLOT_TABLE]
 _OURS = "JOIN pg_namespace n ON n.oid = t.relnamespace AND n.nspname = current_schema()"
 
@@ -56,7 +56,11 @@ _INSTEAD = {
 
 
 class Role(StrEnum):
-    """What one may do: all, upgrades included; work on studies, but not delete them; look."""
+    """Access levels.
+
+    Owners may do everything, including upgrades; workers work on studies but cannot delete them;
+    viewers only read.
+    """
 
     OWNER = "owner"
     WORKER = "worker"
@@ -65,7 +69,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeRole:
-    """A role by its name on the server, and whether it was not there before."""
+    """A role's name on the server, and whether it was newly created."""
 
     role: Role
     name: str
@@ -73,11 +77,13 @@ class MadeRole:
 
 
 def make_roles(url: StorageUrl, urls: Mapping[Role, StorageUrl]) -> list[MadeRole]:
-    """Create the roles of a database or bring them up to date, and its tables where missing.
+    """Create or update the roles of a database, and its tables if they are missing. Idempotent.
 
-    ``urls`` are those by which the roles will open the database: they hold their names and
-    passwords. The passwords do not leave this process: the server gets what SCRAM keeps of them.
-    ``url`` is of somebody who may create roles. Doing it twice changes nothing.
+    Passwords do not leave this process: the server gets SCRAM verifiers.
+
+    Args:
+        url: opens the database as a user who may create roles.
+        urls: the URL each role will use, with its name and password.
 
     Raises:
         StorageError: the database has no roles, the URLs do not fit, or the server refuses.
@@ -93,7 +99,7 @@ def make_roles(url: StorageUrl, urls: Mapping[Role, StorageUrl]) -> list[MadeRol
         )
     with storage_errors(url), plain_engine(url).begin() as connection:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-        if not has_studies(url):  # those of an earlier version are the owner's to upgrade
+        if not has_studies(url):  # tables of an earlier version are the owner's to upgrade
             with open_database(url, create=True):
                 pass
         made = [
@@ -115,7 +121,7 @@ def _credentials(admin: StorageUrl, role: Role, url: StorageUrl) -> tuple[str, s
 
 
 def _make_role(connection: sa.Connection, name: str, password: str) -> bool:
-    """Make a role that may log in, or change its password; whether it was not there."""
+    """Create a login role, or update its password; returns whether it was created."""
     query = sa.text("SELECT rolsuper, rolcanlogin FROM pg_roles WHERE rolname = :name")
     there = connection.execute(query, {"name": name}).one_or_none()
     if there is not None and there.rolsuper:
@@ -138,10 +144,10 @@ def _make_role(connection: sa.Connection, name: str, password: str) -> bool:
 
 
 def is_password(password: str, verifier: str) -> bool:
-    """Whether ``verifier`` is what a server keeps of a password: RFC 5802, section 3.
+    """Whether ``verifier`` is a server's SCRAM verifier of this password: RFC 5802, section 3.
 
-    StoredKey = SHA-256(HMAC(PBKDF2(password, salt, iterations), "Client Key")). A password with
-    letters beyond ASCII is normalised by the driver and not here, so that it never matches.
+    StoredKey = SHA-256(HMAC(PBKDF2(password, salt, iterations), "Client Key")). Passwords with
+    non-ASCII characters are normalised by the driver but not here, so they never match.
     """
     method, _, rest = verifier.partition("$")
     if method != "SCRAM-SHA-256" or not password.isascii():
@@ -157,7 +163,7 @@ def is_password(password: str, verifier: str) -> bool:
 
 
 def _grant(connection: sa.Connection, names: Mapping[Role, str]) -> None:
-    """Give each role what it needs and no more, on the tables there are and on later ones."""
+    """Grant each role exactly what it needs, on existing and future tables."""
     owner, worker, viewer = (names[role] for role in Role)
     schema, database, superuser = connection.execute(
         sa.text(
@@ -165,7 +171,7 @@ def _grant(connection: sa.Connection, names: Mapping[Role, str]) -> None:
             "FROM pg_roles WHERE rolname = current_user"
         )
     ).one()
-    if not superuser:  # who may give away only what is also theirs
+    if not superuser:  # needs membership in the owner to change ownership
         _run(connection, "GRANT {} TO CURRENT_USER", owner)
     _run(connection, "GRANT CONNECT ON DATABASE {} TO {}, {}, {}", database, *names.values())
     _run(connection, "GRANT USAGE, CREATE ON SCHEMA {} TO {}", schema, owner)
@@ -190,7 +196,7 @@ def _grant(connection: sa.Connection, names: Mapping[Role, str]) -> None:
 
 
 def _run(connection: sa.Connection, statement: str, *names: str, **literals: str) -> None:
-    """Run a statement that takes no parameters, with names and literals quoted by the driver."""
+    """Run a statement without parameters, with names and literals quoted by the driver."""
     from psycopg import sql
 
     composed = sql.SQL(statement).format(

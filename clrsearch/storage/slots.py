@@ -1,8 +1,8 @@
-"""Slots: the units of a study's budget, claimed by compare-and-swap so that the budget is exact.
+"""Slots: the units of a study's budget, claimed by compare-and-swap to keep the budget exact.
 
-One table beside Optuna's in the same database. A worker may write for a slot only while its claim,
-the pair of worker and attempt, still stands; every update names both and looks at how many rows it
-changed. Times are those of the database's clock, whatever the clocks of the workers' machines say.
+The slot table lives beside Optuna's tables in the same database. A worker may write to a slot only
+while its claim, the pair of worker and attempt, stands; every update names both and checks the
+number of rows changed. Times come from the database's clock, not from the workers' machines.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from sqlalchemy.ext.compiler import compiles
 T = TypeVar("T")
 
 LEASE_SECONDS = 15.0
-BATCH = 1000  # rows in one statement
+BATCH = 1000  # rows per statement
 SLOT_TABLE = "clrsearch_slots"
 
 _ANEW = {"trial": None, "losses": 0, "checkpoint": None}
 
 
 class SlotState(StrEnum):
-    """What has become of a slot; all but the first two are ends."""
+    """State of a slot; all but the first two are final."""
 
     OPEN = "open"
     CLAIMED = "claimed"
@@ -40,7 +40,7 @@ class SlotState(StrEnum):
 
 
 UNFINISHED = (SlotState.OPEN, SlotState.CLAIMED)
-"""The states of slots that are not used up."""
+"""States of slots that are not used up."""
 
 _metadata = sa.MetaData()
 _slots = sa.Table(
@@ -54,18 +54,18 @@ _slots = sa.Table(
     sa.Column("seed_index", sa.Integer),  # ... on which seed
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("trial", sa.Integer),
-    sa.Column("worker", sa.String(255)),  # its holder; where it is open, who failed it last
-    sa.Column("attempt", sa.Integer, nullable=False),  # how often it was claimed
+    sa.Column("worker", sa.String(255)),  # its holder; if open, the last one to fail it
+    sa.Column("attempt", sa.Integer, nullable=False),  # number of claims
     sa.Column("losses", sa.Integer, nullable=False, server_default="0"),  # since the checkpoint
-    sa.Column("expires", sa.Double),  # epoch seconds of the database's clock
-    sa.Column("checkpoint", sa.Integer),  # the last epoch that can be resumed from
+    sa.Column("expires", sa.Double),  # Unix time of the database's clock
+    sa.Column("checkpoint", sa.Integer),  # the last epoch to resume from
 )
 
 _BEGUN = _slots.c.trial.is_not(None)
 
 
 class _Now(sa.sql.functions.FunctionElement[float]):
-    """Epoch seconds of the database's clock, with fractions."""
+    """Unix time of the database's clock, with fractions of a second."""
 
     inherit_cache = True
     type = sa.Double()
@@ -83,23 +83,28 @@ def _now_postgresql(element: _Now, compiler: Any, **_: Any) -> str:
 
 @compiles(_Now, "mysql", "mariadb")
 def _now_mysql(element: _Now, compiler: Any, **_: Any) -> str:
-    # unix_timestamp() without an argument knows no time zone and no hour that comes twice.
+    # unix_timestamp() without an argument is independent of the time zone and daylight saving time.
     return "(unix_timestamp() + microsecond(now(6)) / 1e6)"
 
 
 database_clock = _Now()
-"""The one clock that all workers go by, in epoch seconds."""
+"""The clock shared by all workers, as Unix time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """A slot as its claimer holds it: ``attempt`` fences its writes against later claimers.
+    """A slot as held by its claimer.
 
-    ``trial`` is the one that an earlier claimer bound to it, ``checkpoint`` the epoch of its last
-    checkpoint, ``losses`` counts the workers that were lost with it since. In a confirmation,
-    ``seed_index`` tells runs from different seeds apart; ``finalist`` is, in a confirmation, the
-    number of the search's trial that is run again. ``family`` is, of a search, "any" where the
-    sampler has the choice.
+    Attributes:
+        number: its number in the study.
+        family: the family it is for; in a search, "any" if the sampler may choose.
+        worker: the claimer.
+        attempt: fencing token: rejects writes of earlier claimers.
+        trial: the trial bound to it by an earlier claimer.
+        losses: number of workers lost with it since the last checkpoint.
+        checkpoint: epoch of its last checkpoint.
+        finalist: in a confirmation, the number of the search's trial that is run again.
+        seed_index: the seed its trial starts from.
     """
 
     number: int
@@ -115,10 +120,10 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A claimed slot as others see it.
+    """A claimed slot as seen by others.
 
-    ``expires`` is in epoch seconds of the database's clock, ``age`` the seconds since the renewal,
-    which are negative where the clock was set back since.
+    ``expires`` is Unix time on the database's clock; ``age`` is the seconds since the last renewal,
+    negative if the clock was set back since.
     """
 
     number: int
@@ -135,33 +140,33 @@ class Claim:
 
     @property
     def expired(self) -> bool:
-        """Whether the lease has run out, or ends later than any can: the clock was set back."""
+        """Whether the lease has expired, or ends impossibly late because the clock was set back."""
         return abs(self.age) > LEASE_SECONDS
 
 
 def host_of(worker: str) -> str:
-    """The machine in a worker's name, which begins with it."""
+    """The host part of a worker's name."""
     return worker.partition(":")[0]
 
 
 def create_slot_table(engine: sa.Engine) -> None:
-    """Make the table where it is missing."""
+    """Create the table if it is missing."""
     _metadata.create_all(engine)
 
 
 def has_slot_table(engine: sa.Engine) -> bool:
-    """Whether the table is there."""
+    """Whether the table exists."""
     return sa.inspect(engine).has_table(_slots.name)
 
 
 def missing_columns(engine: sa.Engine) -> list[str]:
-    """The columns that a table of an earlier version does not have."""
+    """Columns missing from a table created by an earlier version."""
     there = {column["name"] for column in sa.inspect(engine).get_columns(_slots.name)}
     return [column.name for column in _slots.columns if column.name not in there]
 
 
 def add_missing_columns(engine: sa.Engine) -> list[str]:
-    """Add the columns that a table of an earlier version does not have; their names."""
+    """Add the columns missing from a table created by an earlier version; returns their names."""
     missing = missing_columns(engine)
     with engine.begin() as connection:
         for name in missing:
@@ -171,18 +176,18 @@ def add_missing_columns(engine: sa.Engine) -> list[str]:
 
 
 def slot_owners(engine: sa.Engine) -> set[str]:
-    """The UUIDs of the studies that have slots."""
+    """UUIDs of the studies that have slots."""
     with engine.connect() as connection:
         return set(connection.scalars(sa.select(_slots.c.study).distinct()))
 
 
 def unfinished(counts: Mapping[SlotState, int]) -> int:
-    """How many of the counted slots are not used up."""
+    """Number of counted slots that are not used up."""
     return sum(counts.get(state, 0) for state in UNFINISHED)
 
 
 def budget(counts: Mapping[SlotState, int]) -> int:
-    """How many of the counted slots there are to use up; what was cancelled is no part of it."""
+    """Number of counted slots in the budget, which excludes cancelled ones."""
     return sum(counts.values()) - counts.get(SlotState.CANCELLED, 0)
 
 
@@ -191,7 +196,7 @@ def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 class Slots:
-    """The slots of one stage of one study, which is known by a UUID: SQLite reuses deleted ids."""
+    """The slots of one stage of a study, keyed by UUID because SQLite reuses deleted ids."""
 
     def __init__(self, engine: sa.Engine, study: str, stage: str = "search") -> None:
         self._engine = engine
@@ -199,9 +204,9 @@ class Slots:
         self._ours = sa.and_(_slots.c.study == study, _slots.c.stage == stage)
 
     def grow(self, families: Sequence[str], seeds: Sequence[int] = ()) -> None:
-        """Add the slots that are missing, so that slot i exists for each i with its family.
+        """Add missing slots, so that slot i exists with its family for each i.
 
-        ``seeds`` are their seed indices, 0 where there are none.
+        ``seeds`` are their seed indices, 0 by default.
         """
         with self._engine.connect() as connection:
             numbers = set(connection.scalars(sa.select(_slots.c.number).where(self._ours)))
@@ -214,10 +219,9 @@ class Slots:
             self.grow(families, seeds)
 
     def grow_runs(self, families: Mapping[int, str], runs: Sequence[tuple[int, int]]) -> None:
-        """Add the missing ones of these runs of a confirmation, in their order.
+        """Add the missing ones of these confirmation runs, in order, and reopen cancelled ones.
 
-        Each is a finalist, whose family is one of ``families``, and a seed index. Those that were
-        cancelled are open again.
+        Each run is a finalist, whose family is in ``families``, and a seed index.
         """
         query = sa.select(_slots.c.number, _slots.c.state, _slots.c.finalist, _slots.c.seed_index)
         with self._engine.connect() as connection:
@@ -235,14 +239,14 @@ class Slots:
             self.grow_runs(families, runs)
 
     def runs(self) -> dict[tuple[int, int], SlotState]:
-        """The states of a confirmation's runs, by finalist and seed index."""
+        """States of a confirmation's runs, by finalist and seed index."""
         query = sa.select(_slots.c.finalist, _slots.c.seed_index, _slots.c.state)
         with self._engine.connect() as connection:
             rows = connection.execute(query.where(self._ours)).all()
         return {(row.finalist, row.seed_index): SlotState(row.state) for row in rows}
 
     def _add(self, slots: Sequence[Mapping[str, object]]) -> bool:
-        """Add open slots; False where another process has added some of them meanwhile."""
+        """Add open slots; False if another process has added some of them concurrently."""
         new = {**self._key, "state": SlotState.OPEN, "attempt": 0, "losses": 0}
         new |= {"finalist": None, "seed_index": None}
         try:
@@ -254,13 +258,13 @@ class Slots:
         return True
 
     def claim(self, worker: str) -> Slot | None:
-        """The first open slot, now held by ``worker``, which holds no other.
+        """Claim the first open slot for ``worker``, which must hold no other; None without any.
 
-        A slot that is held in the worker's name already is one that it claimed just before the
-        connection broke, so that it never heard of it: that one comes first. Then come slots whose
-        trial has begun and was interrupted, before those that have not begun. Of these, slots whose
-        last trial failed on the worker's machine come after the others, and those whose last trial
-        failed in its own hands are the last.
+        A slot already held in the worker's name comes first: its claim succeeded, but the
+        connection broke before the worker learned of it. Next are slots with an interrupted trial,
+        then those that have not started. Within each of these groups, slots whose last trial failed
+        on the worker's machine come later, and those whose last trial failed in this worker come
+        last.
         """
         claimed, opened = (_slots.c.state == state for state in (SlotState.CLAIMED, SlotState.OPEN))
         mine = sa.and_(claimed, _slots.c.worker == worker)
@@ -282,16 +286,16 @@ class Slots:
                 return slot
 
     def take_over(self, claim: Claim, worker: str) -> Slot | None:
-        """The slot of a worker that was lost; None where its lease has not run out after all."""
+        """Take over a lost worker's slot; None if its lease has not expired after all."""
         past = _slots.c.expires < database_clock
-        impossible = _slots.c.expires > database_clock + 2 * LEASE_SECONDS  # as Claim.expired
+        impossible = _slots.c.expires > database_clock + 2 * LEASE_SECONDS  # as in Claim.expired
         lost = sa.and_(_slots.c.state == SlotState.CLAIMED, sa.or_(past, impossible))
         return self._swap(claim, worker, lost, losses=claim.losses + 1)
 
     def _swap(
         self, seen: Any, worker: str, free: sa.ColumnElement[bool], *, losses: int
     ) -> Slot | None:
-        """Claim the slot if it is as it was seen and still free."""
+        """Claim the slot if it is unchanged since it was read, and still free."""
         slot = Slot(
             number=seen.number,
             family=seen.family,
@@ -323,7 +327,7 @@ class Slots:
             return slot if connection.execute(swap).rowcount == 1 else None
 
     def claims(self) -> list[Claim]:
-        """The slots that are held, by workers that live or not, in order."""
+        """All claimed slots by number, including those of dead workers."""
         query = (
             sa.select(_slots, (database_clock + LEASE_SECONDS - _slots.c.expires).label("age"))
             .where(self._ours, _slots.c.state == SlotState.CLAIMED)
@@ -348,26 +352,26 @@ class Slots:
             ]
 
     def renew(self, slot: Slot) -> bool:
-        """Prolong the lease; False where the claim no longer stands."""
+        """Renew the lease; False if the claim no longer stands."""
         return self._update(slot, expires=database_clock + LEASE_SECONDS)
 
     def bind(self, slot: Slot, trial: int) -> bool:
-        """Note the trial that runs in the slot; False where the claim no longer stands."""
+        """Record the slot's trial; False if the claim no longer stands."""
         return self._update(slot, trial=trial)
 
     def note_checkpoint(self, slot: Slot, epoch: int) -> bool:
-        """Note what can be resumed from; False where the claim no longer stands."""
+        """Record the epoch of a checkpoint; False if the claim no longer stands."""
         return self._update(slot, checkpoint=epoch, losses=0)
 
     def finish(self, slot: Slot, state: SlotState) -> bool:
-        """Use the slot up; False where the claim no longer stands."""
+        """Use up the slot with a final state; False if the claim no longer stands."""
         return self._update(slot, state=state, expires=None)
 
     def hand_back(self, slot: Slot, *, anew: bool = False) -> bool:
-        """Open the slot again; False where the claim no longer stands.
+        """Reopen the slot; False if the claim no longer stands.
 
-        ``anew`` is for another trial, for the last one has failed: what was noted of that is
-        forgotten, but not who failed it.
+        ``anew`` is for a new trial after a failure: the old trial, its losses and its checkpoint
+        are cleared, but not the worker that failed it.
         """
         opened = {"state": SlotState.OPEN, "worker": None, "expires": None}
         failed = {**_ANEW, "worker": slot.worker}
@@ -383,19 +387,19 @@ class Slots:
         return self._change(*held, **values) == 1
 
     def release(self, worker: str) -> int:
-        """Open every slot that ``worker``, seen to have died, still held; how many there were."""
+        """Reopen every slot still held by ``worker``, known to be dead; returns their number."""
         held = (_slots.c.state == SlotState.CLAIMED, _slots.c.worker == worker)
         return self._change(
             *held, state=SlotState.OPEN, worker=None, expires=None, losses=_slots.c.losses + 1
         )
 
     def retry(self) -> int:
-        """Open every slot that failed; how many there were."""
+        """Reopen every failed slot; returns their number."""
         failed = _slots.c.state == SlotState.FAILED
         return self._change(failed, state=SlotState.OPEN, worker=None, **_ANEW)
 
     def cancel(self) -> int:
-        """Take the slots that have not begun out of the budget; how many there were."""
+        """Cancel the slots that have not started; returns their number."""
         return self._change(_slots.c.state == SlotState.OPEN, ~_BEGUN, state=SlotState.CANCELLED)
 
     def _reopen(self, cancelled: Sequence[int]) -> None:
@@ -413,7 +417,7 @@ class Slots:
             ).rowcount
 
     def first_of(self, family: str) -> int | None:
-        """The number of a family's first slot; None where it has none yet."""
+        """Number of a family's first slot, or None."""
         query = sa.select(sa.func.min(_slots.c.number))
         with self._engine.connect() as connection:
             first: int | None = connection.scalar(
@@ -422,21 +426,21 @@ class Slots:
         return first
 
     def rank(self, slot: Slot) -> int:
-        """How many earlier slots are for the same family."""
+        """Number of earlier slots for the same family."""
         earlier = (_slots.c.family == slot.family, _slots.c.number < slot.number)
         query = sa.select(sa.func.count()).select_from(_slots).where(self._ours, *earlier)
         with self._engine.connect() as connection:
             return connection.scalar(query) or 0
 
     def states(self) -> dict[int, SlotState]:
-        """The states of all slots, by number and in order."""
+        """States of all slots, by number, in order."""
         query = sa.select(_slots.c.number, _slots.c.state).order_by(_slots.c.number)
         with self._engine.connect() as connection:
             rows = connection.execute(query.where(self._ours))
             return {number: SlotState(state) for number, state in rows}
 
     def counts(self) -> Counter[SlotState]:
-        """How many slots there are in each state."""
+        """Number of slots in each state."""
         query = (
             sa.select(_slots.c.state, sa.func.count()).where(self._ours).group_by(_slots.c.state)
         )
@@ -444,21 +448,21 @@ class Slots:
             return Counter({SlotState(state): count for state, count in connection.execute(query)})
 
     def unfinished(self) -> int:
-        """How many slots are not used up."""
+        """Number of slots that are not used up."""
         return unfinished(self.counts())
 
     def live(self) -> int:
-        """How many slots are claimed under a lease that has not run out."""
+        """Number of slots claimed under an unexpired lease."""
         return sum(not claim.expired for claim in self.claims())
 
     def delete(self) -> None:
-        """Remove all of them."""
+        """Delete all slots."""
         with self._engine.begin() as connection:
             connection.execute(_slots.delete().where(self._ours))
 
 
 def _reluctance(worker: str) -> sa.ColumnElement[int]:
-    """How little an open slot is for a worker: another process or machine is to try it first."""
+    """Sort key that defers slots which failed in this worker, or on its machine."""
     failed_by = _slots.c.worker
     here = failed_by.startswith(f"{host_of(worker)}:", autoescape=True)
     return sa.case((failed_by == worker, 2), (here, 1), else_=0)

@@ -1,4 +1,4 @@
-"""The file of a SQLite database: opened as it may be used, and never taken for another."""
+"""SQLite database files: opened with the access they allow, and guarded against replacement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
 from clrsearch.errors import StorageError
 from clrsearch.storage.url import StorageUrl
 
-BUSY_SECONDS = 60  # how long a writer waits for the one write lock
+BUSY_SECONDS = 60  # how long a writer waits for the write lock
 
 _SESSION = (
     "PRAGMA journal_mode=WAL",  # readers never wait for the writer
@@ -24,25 +24,25 @@ _SESSION = (
 
 
 class FileGone(SQLAlchemyError):
-    """The file was deleted, moved or replaced while it was open; it does not come back."""
+    """The file was deleted, moved or replaced while it was open; this is permanent."""
 
 
 class _Connection(sqlite3.Connection):
-    """``frozen`` is what the file was like when it was opened as one that never changes."""
+    """``frozen`` is the file's state when it was opened as immutable."""
 
     frozen: tuple[int, ...] | None = None
 
 
 class SqliteFile:
-    """Makes connections to a database file that is there, and to no other in its place.
+    """Connects to an existing database file, and never to another one that replaces it.
 
-    Where the file or its folder cannot be written to they only read, and nothing is made beside it.
+    If the file or its folder is not writable, connections are read-only and create no files.
     """
 
     def __init__(self, file: Path, options: Mapping[str, Any]) -> None:
-        """``options`` are those of the driver, which go over ours."""
-        # The driver opens every write with BEGIN IMMEDIATE, so that two writers queue for the lock
-        # and neither reads what the other is about to change.
+        """``options`` are driver options, which override ours."""
+        # The driver opens every write with BEGIN IMMEDIATE, so that writers queue for the lock
+        # and none reads data that another is about to change.
         self._options = {"timeout": BUSY_SECONDS, "isolation_level": "IMMEDIATE", **options}
         self._named = file
         self._path = file.resolve()
@@ -53,10 +53,10 @@ class SqliteFile:
 
     @classmethod
     def of(cls, url: StorageUrl) -> SqliteFile | None:
-        """The file of a database; None where that is on a server.
+        """The file of a database; None for a database server.
 
         Raises:
-            FileGone: it is not there.
+            FileGone: the file does not exist.
         """
         if url.file is None:
             return None
@@ -64,11 +64,11 @@ class SqliteFile:
         return cls(url.file, options)
 
     def connect(self) -> sqlite3.Connection:
-        """A new connection.
+        """Open a new connection.
 
         Raises:
-            FileGone: the file is no longer there, or another one is.
-            StorageError: what is in the write-ahead log cannot be read without writing.
+            FileGone: the file no longer exists, or was replaced.
+            StorageError: the write-ahead log has data that cannot be read without write access.
         """
         seen = self.require_same()
         if not self.read_only:
@@ -82,33 +82,33 @@ class SqliteFile:
             return self._open("mode=ro")
         if not self._keeps_log():
             return self._open("mode=ro")
-        # SQLite reads no log where it cannot make one, but takes a file for whole that nobody
-        # writes: nobody does as long as there is no log
+        # In WAL mode SQLite must be able to create a log, unless the file is opened as immutable.
+        # That is safe as long as nobody writes to it: without a log, nobody does.
         connection = self._open("mode=ro&immutable=1")
         connection.frozen = seen
         return connection
 
     def begin_session(self, connection: sqlite3.Connection, *_: object) -> None:
-        """Set a new connection up."""
+        """Set up a new connection."""
         for statement in () if self.read_only else _SESSION:
             connection.execute(statement)
 
     def check(self, connection: _Connection, *_: object) -> None:
-        """Before a connection is used.
+        """Check the file before a connection is used.
 
         Raises:
-            FileGone: the file is no longer there, or another one is.
-            DisconnectionError: the file has changed under a connection that took it for whole.
+            FileGone: the file no longer exists, or was replaced.
+            DisconnectionError: the file has changed since the connection opened it as immutable.
         """
         seen = self.require_same()
         if connection.frozen not in (None, seen):
             raise DisconnectionError
 
     def require_same(self) -> tuple[int, ...]:
-        """What the file is like now: a state that differs once somebody has written.
+        """The file's current state, which differs after every write.
 
         Raises:
-            FileGone: the file is no longer there, or another one is.
+            FileGone: the file no longer exists, or was replaced.
         """
         seen = self._look()
         if seen[:2] != self._inode:
@@ -123,11 +123,11 @@ class SqliteFile:
         return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size, self._logged()
 
     def _logged(self) -> int:
-        """How many bytes lie in the write-ahead log: it is there while somebody writes."""
+        """Size of the write-ahead log in bytes; the log exists while somebody writes."""
         return self._wal.stat().st_size if self._wal.exists() else 0
 
     def _keeps_log(self) -> bool:
-        """Whether who writes to it keeps a log: https://www.sqlite.org/fileformat.html 1.3.3."""
+        """Whether the file is in WAL mode: https://www.sqlite.org/fileformat.html 1.3.3."""
         with self._path.open("rb") as file:
             return file.read(20)[18:] == b"\x02\x02"
 

@@ -1,8 +1,8 @@
-"""Optuna's trials as plain rows: the one place that speaks to its tables by SQL.
+"""Optuna's trials as plain rows: the only module that accesses its tables in SQL.
 
-Its own way of reading builds objects for every running trial each time it is asked, which takes
-about a second where a thousand are running, and it commits each value by itself. The layout is that
-of the schema which :func:`~clrsearch.storage.engine.require_version` has checked.
+Optuna's own reads build an object for every running trial on each call, about a second with a
+thousand of them, and it commits each value separately. The table layout is that of the schema
+checked by :func:`~clrsearch.storage.engine.require_version`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
 CONSTRAINT = "constraints:"
-"""In front of a constraint's name, in the key of a trial's system attribute."""
-CHUNK = 500  # ids in one query: some databases take few variables
+"""Prefix of a constraint's name in the key of a trial's system attribute."""
+CHUNK = 500  # ids per query; some databases limit the number of variables
 
 _trials = models.TrialModel.__table__
 _params = models.TrialParamModel.__table__
@@ -32,9 +32,10 @@ _values = models.TrialIntermediateValueModel.__table__
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Details:
-    """A trial without its values. It is born with most of that, and its end adds the rest.
+    """A trial without its values; ``started`` and ``ended`` are in UTC.
 
-    Times are in UTC. One that somebody has enqueued has not been started.
+    Most of it is written when the trial is created, the rest when it ends. An enqueued trial has
+    not been started.
     """
 
     number: int
@@ -47,7 +48,7 @@ class Details:
 
 
 class Reported(NamedTuple):
-    """A value that a trial has reported, under the number of its row."""
+    """A value reported by a trial, with its row id."""
 
     trial: int
     row: int
@@ -56,7 +57,7 @@ class Reported(NamedTuple):
 
 
 class StudyRow(NamedTuple):
-    """A study, and the text of an attribute of it; None where it has none."""
+    """A study, and the raw text of one of its attributes, or None."""
 
     id: int
     name: str
@@ -67,21 +68,21 @@ class Trials:
     """The trials of one study."""
 
     def __init__(self, engine: sa.Engine, study_id: int, *, unread: Collection[str] = ()) -> None:
-        """User attributes whose keys are ``unread`` are left where they are."""
+        """User attributes whose keys are in ``unread`` are never loaded."""
         self._engine = engine
         self._ours = _trials.c.study_id == study_id
         self._unread = tuple(unread)
 
     def states(self, first: int = 0) -> dict[int, TrialState]:
-        """The states of the trials from the id ``first`` on, by their ids."""
+        """States of the trials from id ``first`` on, by id."""
         query = sa.select(_trials.c.trial_id, _trials.c.state)
         query = query.where(self._ours, _trials.c.trial_id >= first).order_by(_trials.c.trial_id)
         return {row.trial_id: row.state for row in self._rows(query)}
 
     def details(self, ids: Collection[int]) -> dict[int, Details]:
-        """Some trials without their values, by their ids.
+        """Trials without their values, by id.
 
-        The state comes first: what is written before it changes is then read with it.
+        The state is read first, so anything written before a state change is read with it.
         """
         times = (_trials.c.datetime_start, _trials.c.datetime_complete)
         rows = list(self._of(ids, _trials, _trials.c.number, _trials.c.state, *times))
@@ -110,7 +111,7 @@ class Trials:
         }
 
     def attributes(self, ids: Collection[int], keys: Collection[str]) -> dict[int, dict[str, Any]]:
-        """Some of the user attributes of some trials, by their ids."""
+        """Selected user attributes of trials, by id."""
         return self._attributes(ids, _user.c.key.in_(keys))
 
     def _attributes(
@@ -122,11 +123,11 @@ class Trials:
         return found
 
     def values(self, ids: Collection[int]) -> list[Reported]:
-        """All that some trials have reported."""
+        """All values reported by these trials."""
         return [Reported(*row) for row in self._of(ids, _values, *_REPORTED, where=_FINITE)]
 
     def values_since(self, row: int) -> list[Reported]:
-        """What the study's trials have reported in rows behind the given one."""
+        """Values reported by the study's trials in rows after ``row``."""
         query = (
             sa.select(_values.c.trial_id, *_REPORTED)
             .join(_trials, _trials.c.trial_id == _values.c.trial_id)
@@ -135,9 +136,9 @@ class Trials:
         return [Reported(*each) for each in self._rows(query)]
 
     def report(self, trial: int, values: Mapping[int, float]) -> bool:
-        """Store values of a running trial by step, in one transaction; False where it has ended.
+        """Store values of a running trial by step in one transaction; False if it has ended.
 
-        Of a step that has a value already, that one stays.
+        Steps that already have a value keep it.
         """
         query = sa.select(_trials.c.state).where(_trials.c.trial_id == trial).with_for_update()
         there = sa.select(_values.c.step).where(_values.c.trial_id == trial)
@@ -168,10 +169,10 @@ class Trials:
         *columns: sa.Column[Any],
         where: sa.ColumnElement[bool] | None = None,
     ) -> Iterator[Any]:
-        """Rows of a table that belong to some trials, in the order in which they were written.
+        """Rows of a table for these trials, in the order they were written.
 
-        Of many trials all between the first and the last are read; few are named one by one, for
-        the trials between them may be a whole study.
+        For many trials, the whole range from the first to the last is read; few are selected one by
+        one, because the range between them may be a whole study.
         """
         query = sa.select(table.c.trial_id, *columns).order_by(*table.primary_key)
         if where is not None:
@@ -199,14 +200,14 @@ _FINITE = (
 
 @lru_cache(maxsize=1024)
 def _distribution(text: str) -> BaseDistribution:
-    """A distribution by its JSON, of which a study has a few."""
+    """Parse a distribution from JSON; cached, because a study has only a few."""
     return json_to_distribution(text)
 
 
 def study_rows(engine: sa.Engine, key: str) -> list[StudyRow]:
-    """All studies, oldest first, each with the text of one of its user attributes as it is stored.
+    """All studies, oldest first, with the raw text of one of their user attributes.
 
-    Optuna would read all attributes of all studies, and none of them where one is damaged.
+    Optuna would read all attributes of all studies, and fail on all if one is damaged.
     """
     studies = models.StudyModel.__table__
     attributes = models.StudyUserAttributeModel.__table__
@@ -221,7 +222,7 @@ def study_rows(engine: sa.Engine, key: str) -> list[StudyRow]:
 
 
 def place_of(engine: sa.Engine, trial_id: int) -> tuple[str, int, int] | None:
-    """The study's name and id, and the trial's number there; None where there is no such trial."""
+    """Name and id of a trial's study, and the trial's number; None if there is no such trial."""
     studies = models.StudyModel.__table__
     query = (
         sa.select(studies.c.study_name, studies.c.study_id, _trials.c.number)

@@ -1,4 +1,4 @@
-"""Where studies are kept: a database URL that never shows its password."""
+"""Database URLs that never show their passwords."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
 _FORMS = "sqlite:///FILE, postgresql://USER@HOST/DATABASE or mysql://USER@HOST/DATABASE"
 _UNSHOWN = " (what was given is not shown, as it may hold a password)"
 _SECRET = re.compile("pass(?!file)|pwd|secret|token|scram|credential", re.IGNORECASE)
-_DSN = re.compile("[;=&]")  # what separates the parts of other ways to write where a database is
+_DSN = re.compile("[;=&]")  # separators in other connection string formats
 
 
 class StorageUrl:
     """A SQLAlchemy database URL; ``str`` and ``repr`` show neither its password nor its query.
 
-    ``kept_in`` is the file that it was read from, if any. It cannot be pickled.
+    ``kept_in`` is the file it was read from, if any. It cannot be pickled.
 
     Raises:
-        StorageError: SQLAlchemy cannot read the text, the database is none that is supported, or
-            its driver is not installed. Nothing of the text is shown: anywhere in what is no URL
-            there may be a password.
+        StorageError: SQLAlchemy cannot parse the text, the database is not supported, or its driver
+            is not installed. The message shows nothing of the text, because an invalid URL may hold
+            a password anywhere.
     """
 
     __slots__ = ("_url", "kept_in")
@@ -42,7 +42,7 @@ class StorageUrl:
         self.kept_in = kept_in
         try:
             url = make_url(text)
-        except (ArgumentError, ValueError):  # ValueError: a port that is no number
+        except (ArgumentError, ValueError):  # ValueError: a port that is not a number
             raise StorageError(f"not a database URL: write {_FORMS}{_UNSHOWN}") from None
         backend = url.get_backend_name()
         if backend == "postgres":
@@ -64,16 +64,16 @@ class StorageUrl:
             raise StorageError(
                 f"{backend} needs a driver: pip install 'clrsearch[{_EXTRAS[driver]}]'"
             )
-        # Optuna knows MariaDB as mysql.
+        # Optuna treats MariaDB as mysql.
         family = "postgresql" if backend == "postgresql" else "mysql"
         self._url = url.set(drivername=f"{family}+{driver}")
 
     @classmethod
     def default(cls) -> StorageUrl:
-        """One SQLite file in the platform's folder for user data, which is made if missing.
+        """A SQLite file in the platform's user data folder, which is created if missing.
 
         Raises:
-            StorageError: it cannot be made.
+            StorageError: it cannot be created.
         """
         folder = platformdirs.user_data_path("clrsearch", appauthor=False)
         try:
@@ -87,7 +87,7 @@ class StorageUrl:
 
     @classmethod
     def from_file(cls, path: Path) -> StorageUrl:
-        """The URL that is the only line of a file, which keeps its password out of sight.
+        """Read the URL from a one-line file, which keeps its password out of sight.
 
         Raises:
             StorageError: the file cannot be read, or holds no URL.
@@ -108,11 +108,11 @@ class StorageUrl:
         return cls(lines[0], kept_in=path).absolute()
 
     def reveal(self) -> str:
-        """The URL with its password, for the database driver alone."""
+        """The URL with its password, for the database driver only."""
         return self._url.render_as_string(hide_password=False)
 
     def environment(self) -> Mapping[str, str]:
-        """The variables by which another process of this package finds the same database."""
+        """Environment variables that point another process of this package to the same database."""
         if self.kept_in is not None:
             return {FILE_VARIABLE: str(self.kept_in), STORAGE_VARIABLE: ""}
         return {FILE_VARIABLE: "", STORAGE_VARIABLE: self.reveal()}
@@ -124,17 +124,17 @@ class StorageUrl:
 
     @property
     def user(self) -> str | None:
-        """The name by which the server knows who opens it; None where the URL has none."""
+        """The user name in the URL, or None."""
         return self._url.username
 
     @property
     def has_password(self) -> bool:
-        """Whether the URL itself holds one."""
+        """Whether the URL itself holds a password."""
         return self._url.password is not None or any(map(_SECRET.search, self._url.query))
 
     @property
     def has_options(self) -> bool:
-        """Whether it says more than where the database is and who opens it."""
+        """Whether the URL has options in its query."""
         return bool(self._url.query)
 
     @property
@@ -146,7 +146,7 @@ class StorageUrl:
         return Path(self._url.database).absolute()
 
     def absolute(self) -> StorageUrl:
-        """The same database, whatever the current folder of the process that opens it."""
+        """The same database, independent of the current working directory."""
         if self.file is None:
             return self
         return StorageUrl(
@@ -165,10 +165,10 @@ class StorageUrl:
 
 
 def _require_server(url: URL, text: str) -> None:
-    """Refuse a server's URL that SQLAlchemy can read, but not as it was meant.
+    """Reject a server URL that SQLAlchemy parses, but not as intended.
 
     Raises:
-        StorageError: its parts are not told apart as in a URL, or it names no database.
+        StorageError: its parts are not separated as in a URL, or it names no database.
     """
     credentials, at, place = text.partition("?")[0].partition("://")[2].rpartition("@")
     if "@" in credentials or (at and url.username is None):

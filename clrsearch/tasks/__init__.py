@@ -1,4 +1,4 @@
-"""What is trained: the contract of a task, its facts, and how it is found by name."""
+"""Tasks: their contract, their facts, and how they are found by name."""
 
 from clrsearch.tasks.describe import describe
 from clrsearch.tasks.find import BUILT_IN, rate_source, task_source

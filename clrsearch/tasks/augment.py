@@ -1,7 +1,7 @@
-"""Random changes of a batch of images, each image by itself, computed at once on its device.
+"""Random augmentations of an image batch, drawn per image and computed at once on its device.
 
-Images are (N, C, H, W) of any type. What is drawn comes from torch's global generator of their
-device, which a run has seeded.
+Images are (N, C, H, W) of any dtype. Random numbers come from torch's global generator of their
+device, which the run has seeded.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from torch import Tensor
 
 
 def crop(images: Tensor, padding: int) -> Tensor:
-    """Each image shifted by up to ``padding`` pixels in both directions; what comes in is black.
+    """Each image shifted by up to ``padding`` pixels in both directions, and filled with black.
 
-    That is the crop of the image's own size at a random place of the padded image.
+    This equals a crop of the original size at a random position of the padded image.
     """
     count, channels, height, width = images.shape
     device = images.device
@@ -30,16 +30,17 @@ def crop(images: Tensor, padding: int) -> Tensor:
 
 
 def flip(images: Tensor) -> Tensor:
-    """Each image as it is or, with probability 1/2, left and right exchanged."""
+    """Each image mirrored horizontally with probability 1/2."""
     mirrored = torch.rand(len(images), device=images.device) < 0.5
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
 def cutout(images: Tensor, side: int, fill: Tensor) -> Tensor:
-    """A square of ``side`` pixels of each image replaced by ``fill``, a value per channel (C,).
+    """Each image with a square of ``side`` pixels replaced by ``fill``, a value per channel (C,).
 
-    Its centre is any pixel, so that a part of it may lie outside. T. DeVries and G. W. Taylor,
-    "Improved Regularization of Convolutional Neural Networks with Cutout", arXiv:1708.04552.
+    Its centre is any pixel, so part of the square may lie outside the image. T. DeVries and G. W.
+    Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout",
+    arXiv:1708.04552.
     """
     count, _, height, width = images.shape
     device = images.device

@@ -1,4 +1,4 @@
-"""A value in words, for an error that says what came."""
+"""Describes a value in words, for error messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def describe(value: object) -> str:
     if isinstance(value, (tuple, list)):
         return f"{_with_article(name)} of {len(value)}" if value else f"an empty {name}"
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    if shape is not None and dtype is not None:  # of torch or NumPy
+    if shape is not None and dtype is not None:  # a tensor or an array
         kind = str(dtype).removeprefix("torch.")
         return f"{_with_article(kind)} {name.lower()} of shape {tuple(shape)}"
     return _with_article(name)

@@ -1,4 +1,4 @@
-"""Where a task or a function lies, from its name alone: nothing of it is executed."""
+"""Finds the source file of a task or function by name, without executing any of it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ BUILT_IN: Mapping[str, str] = {
     "fashion-mnist": "clrsearch.tasks.images:FashionMnist",
     "image-folder": "clrsearch.tasks.images:ImageFolder",
 }
-"""The tasks that ship with the package, by their short names."""
+"""The built-in tasks by their short names."""
 
 
 def task_source(name: str, *, folder: Path) -> str:
-    """A hash of the source file that :func:`load_task` would load; nothing of it is executed.
+    """A hash of the source file that :func:`load_task` would load, without executing it.
 
     Raises:
         TaskError: there is no such file or module.
@@ -37,7 +37,7 @@ def task_source(name: str, *, folder: Path) -> str:
 
 
 def rate_source(name: str, *, folder: Path) -> str:
-    """The same for :func:`load_rate`."""
+    """A hash of the source file that :func:`load_rate` would load; see :func:`task_source`."""
     return source(find(folder, of_rate(name)[0]))
 
 
@@ -47,7 +47,7 @@ def source(path: Path) -> str:
 
 
 def of_task(name: str) -> tuple[str, str]:
-    """The file or module of a task, and the name in it."""
+    """The file or module of a task, and the name within it."""
     place, _, attribute = BUILT_IN.get(name, name).partition(":")
     if not place or not attribute:
         raise TaskError(_what_is_meant(name))
@@ -55,7 +55,7 @@ def of_task(name: str) -> tuple[str, str]:
 
 
 def of_rate(name: str) -> tuple[str, str]:
-    """The file or module of a function for rates, and the name in it."""
+    """The file or module of a rate function, and the name within it."""
     place, _, attribute = name.partition(":")
     if not attribute:
         raise TaskError(f"{name}: a function is written package.module:NAME or file.py:NAME")
@@ -68,19 +68,19 @@ def of_rate(name: str) -> tuple[str, str]:
 
 
 def find(folder: Path, place: str) -> Path:
-    """The source file of a module, or a file of the folder.
+    """The source file of a module, or a file in the folder.
 
     Raises:
-        TaskError: there is none, or it is none of the user's.
+        TaskError: there is none, or it is not the user's own.
     """
     return _find_file(folder, place) if place.endswith(".py") else _find_module(folder, place)
 
 
 def make_importable(folder: Path) -> None:
-    """Let what lies in a folder be imported where nothing else has the name."""
+    """Make the modules in a folder importable, unless their names are taken."""
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
-        importlib.invalidate_caches()  # of files that are newer than the process
+        importlib.invalidate_caches()  # they miss files created since
 
 
 def _find_file(folder: Path, place: str) -> Path:
@@ -96,14 +96,14 @@ def _find_file(folder: Path, place: str) -> Path:
 
 
 def _find_module(folder: Path, name: str) -> Path:
-    """The source file of a module; neither it nor the packages around it are imported."""
+    """The source file of a module, found without importing it or its parent packages."""
     if name.partition(".")[0] in sys.stdlib_module_names:
         raise TaskError(f"{name} is a module of Python's own, which defines no task and no rates")
     make_importable(folder)
     spec: ModuleSpec | None = None
-    path: list[str] | None = None  # where the package's modules are; a module has none
+    path: list[str] | None = None  # the enclosing package's search path; empty for a module
     for part in name.split("."):
-        # within a package by the last part of the name: a full one wants its parents imported
+        # inside a package, search for the last part: a full name would import the parents
         finders = sys.meta_path if path is None else [PathFinder]
         found = (finder.find_spec(part, path) for finder in finders)
         spec = next((each for each in found if each is not None), None)

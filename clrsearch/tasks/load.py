@@ -1,4 +1,4 @@
-"""From a name to what it names, a task or a function: ``package.module:NAME``, ``file.py:NAME``."""
+"""Loads a task or a function by name: ``package.module:NAME`` or ``file.py:NAME``."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 USAGE_ERROR = 2
-"""The exit code of argparse, and of most others, for a command line that is not as it must be."""
+"""The exit code of argparse, and of most other parsers, for an invalid command line."""
 
 _FUNCTIONS = (FunctionType, BuiltinFunctionType, type)
 _importing: list[str] = []
 _contents: dict[ModuleType, tuple[Path, bytes, tuple[str, ...]]] = {}
-"""The files that have been executed, as they were then, with the arguments that they found."""
+"""The files executed so far, each with its content and its command line at that time."""
 
 
 class LoadedTask(NamedTuple):
-    """A task, or a loop of the user's own, and a hash of the source file that defines it."""
+    """A task or custom training loop, and a hash of the source file that defines it."""
 
     task: Task | Loop
     source: str
@@ -53,15 +53,17 @@ def load_task(
     folder: Path,
     data_dir: Path | None = None,
 ) -> LoadedTask:
-    """The task that ``name`` stands for; ``folder`` is where a ``file.py`` is looked for.
+    """Load the task called ``name``; a ``file.py`` is looked up in ``folder``.
 
-    What lies in it can be imported, but hides no installed module: it goes last on ``sys.path``.
+    Modules in ``folder`` can be imported but hide no installed module: it goes last on
+    ``sys.path``.
 
-    ``arguments`` are what it finds on its command line, while it is imported and, if it is a loop,
-    run. ``data_dir`` is where it finds its data, if it reads some from the disk.
+    ``arguments`` is the command line that the task sees when it is imported, constructed or, if it
+    is a loop, run. ``data_dir`` is the folder for data that it reads from disk.
 
     Raises:
-        TaskError: no such file, module or name in it, not a task, or an unknown option.
+        TaskError: there is no such file, module or name in it, it is not a task, or an option is
+            unknown.
         TaskRaised: the task's code raised while it was imported or constructed.
     """
     place, _ = of_task(name)
@@ -90,7 +92,7 @@ def load_task(
 
 
 def _found(name: str, folder: Path, arguments: tuple[str, ...]) -> tuple[Any, str]:
-    """What a task's name stands for, and a hash of its source."""
+    """The object that a task's name refers to, and a hash of its source."""
     if is_kept_here(name):
         return kept(name), kept_source(name)
     place, attribute = of_task(name)
@@ -106,13 +108,13 @@ def _found(name: str, folder: Path, arguments: tuple[str, ...]) -> tuple[Any, st
 
 
 def load_rate(name: str, *, arguments: tuple[str, ...] = (), folder: Path) -> LoadedRate:
-    """The function of a step and the steps per epoch that ``name`` stands for.
+    """Load the function of the step and the steps per epoch that is called ``name``.
 
-    ``arguments`` and ``folder`` are as for :func:`load_task`. What the function raises when it is
-    called becomes a :class:`TaskRaised` that names the step.
+    ``arguments`` and ``folder`` are as for :func:`load_task`. Exceptions that the function raises
+    when called become a :class:`TaskRaised` that names the step.
 
     Raises:
-        TaskError: no such file, module or name in it, or it cannot be called.
+        TaskError: there is no such file, module or name in it, or it cannot be called.
         TaskRaised: the file raised while it was imported.
     """
     place, attribute = of_rate(name)
@@ -131,10 +133,10 @@ def load_rate(name: str, *, arguments: tuple[str, ...] = (), folder: Path) -> Lo
 
 @contextmanager
 def task_code(doing: str) -> Iterator[None]:
-    """Around a call into a task's own code: what it raises becomes a :class:`TaskRaised`.
+    """Wraps a call into a task's own code: its exceptions become :class:`TaskRaised`.
 
-    ``doing`` completes the sentence "KeyError while ...: 'x'". So does what ends a process, unless
-    that is argparse, which has said by then what it misses.
+    ``doing`` completes the sentence "KeyError while ...: 'x'". A SystemExit is converted as well;
+    one from argparse, which has printed what is missing, becomes a TaskError.
     """
     try:
         yield
@@ -154,7 +156,7 @@ def task_code(doing: str) -> Iterator[None]:
 
 @contextmanager
 def as_script(place: str, arguments: tuple[str, ...]) -> Iterator[None]:
-    """While the block lasts, the command line of a script: many read theirs."""
+    """Give the code in the block a script's command line, which many scripts read."""
     before = sys.argv
     sys.argv = [place, *arguments]
     try:
@@ -164,7 +166,7 @@ def as_script(place: str, arguments: tuple[str, ...]) -> Iterator[None]:
 
 
 def _own_traceback(error: BaseException) -> str:
-    """The traceback of ``error`` from the first frame outside this package on; none, no text."""
+    """The traceback of ``error`` from the first frame outside this package; empty if there is none."""
     package = str(Path(__file__).parent.parent)
     frame = error.__traceback__
     while frame is not None:
@@ -194,7 +196,7 @@ def _load_file(folder: Path, place: str, arguments: tuple[str, ...]) -> ModuleTy
     content = path.read_bytes()
     there = sys.modules.get(module_name)
     if there is not None and _contents.get(there) == (path, content, arguments):
-        return there  # the task and a function may lie in one file, which is executed once
+        return there  # a task and a rate function may share a file; execute it once
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -214,7 +216,7 @@ def _load_module(folder: Path, name: str, arguments: tuple[str, ...]) -> ModuleT
 
 @contextmanager
 def _imports(place: str, arguments: tuple[str, ...]) -> Iterator[None]:
-    """While the block lasts, a task's file is imported with its arguments."""
+    """Marks that a task's file is being imported, and sets its command line."""
     _importing.append(place)
     try:
         with as_script(place, arguments):
@@ -224,10 +226,10 @@ def _imports(place: str, arguments: tuple[str, ...]) -> Iterator[None]:
 
 
 def refuse_while_importing(call: str) -> None:
-    """Refuse a call that a task's file makes when it is imported: every worker would make it too.
+    """Reject a call made while a task's file is imported: every worker would repeat it.
 
     Raises:
-        TaskError: saying where to put it.
+        TaskError: saying where to move the call.
     """
     if _importing:
         raise TaskError(
@@ -237,7 +239,7 @@ def refuse_while_importing(call: str) -> None:
 
 
 def _require_own(name: str, module: ModuleType, found: object) -> None:
-    """Refuse a function that another module defines: the hash of this one says nothing of it."""
+    """Reject a function defined in another module: the hash of this one would not cover it."""
     if isinstance(found, _FUNCTIONS) and found.__module__ != module.__name__:
         raise TaskError(f"{name} is defined in {found.__module__}: name it from there")
 

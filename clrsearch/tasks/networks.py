@@ -1,6 +1,6 @@
-"""Networks that classify images: torchvision's by name, and the one of Caffe's CIFAR-10 example.
+"""Image classifiers: torchvision's models by name, and the network of Caffe's CIFAR-10 example.
 
-Importing torchvision takes seconds, so it is imported only where a network is built.
+Importing torchvision takes seconds, so it is imported only when it is needed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from clrsearch.errors import TaskError
 
 CAFFE = "cifar10_full"
-_SEVERAL_OUTPUTS = ("googlenet", "inception_v3")  # while they train
-_NOT_TRAINED = "num_batches_tracked"  # a counter, which old files of weights do not have
+_SEVERAL_OUTPUTS = ("googlenet", "inception_v3")  # in training mode
+_NOT_TRAINED = "num_batches_tracked"  # a counter that old weight files lack
 
 
 class Normalize(nn.Module):
-    """Images of 0 .. 255 less their mean, over their standard deviation, per channel of 0 .. 1.
+    """Normalises images of 0 .. 255; mean and deviation are per channel, for values of 0 .. 1.
 
-    It is the first layer of a task's model, so that a data set may stay on the device as bytes.
+    It is the first layer of a task's model, so that a dataset can stay on the device as bytes.
     """
 
     mean: Tensor
@@ -40,17 +40,17 @@ class Normalize(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) of any type, as float32."""
+        """Images (N, C, H, W) of any dtype, to float32."""
         return (images.float() - self.mean) / self.deviation
 
 
 class CaffeNetwork(nn.Module):
-    """The network of Caffe's ``cifar10_full`` example, which Smith's paper trained: 90 k weights.
+    """The network of Caffe's ``cifar10_full`` example, used in Smith's paper: 90 k parameters.
 
-    Y. Jia et al., "Caffe: Convolutional Architecture for Fast Feature Embedding" (2014). Three
-    convolutions of 5 x 5, each followed by pooling over 3 x 3 with stride 2, and one linear layer.
-    Local response normalisation is across channels here, for torch has no other; Caffe's is within
-    each.
+    Y. Jia et al., "Caffe: Convolutional Architecture for Fast Feature Embedding" (2014). Three 5 x
+    5 convolutions, each followed by 3 x 3 pooling with stride 2, and one linear layer. Local
+    response normalisation is across channels, as torch has no other; Caffe's is within each
+    channel.
     """
 
     def __init__(self, *, classes: int, channels: int, size: int) -> None:
@@ -80,7 +80,7 @@ class CaffeNetwork(nn.Module):
 
 
 def network_names() -> list[str]:
-    """The names that :func:`build_network` knows."""
+    """The names that :func:`build_network` accepts."""
     from torchvision import models
 
     offered = models.list_models(module=models)
@@ -92,8 +92,8 @@ def build_network(
 ) -> nn.Module:
     """A new network for images of ``shape`` (channels, size, size), with random weights.
 
-    With ``small_stem`` a ResNet begins as K. He et al. (arXiv:1512.03385, section 4.2) have it for
-    CIFAR-10, with a convolution of 3 x 3 and stride 1 and no pooling, so that it keeps the size of
+    With ``small_stem`` a ResNet begins as in K. He et al. (arXiv:1512.03385, section 4.2) for
+    CIFAR-10: with a 3 x 3 convolution of stride 1 and no pooling, which preserves the resolution of
     small images. The first convolution of any network takes as many channels as the images have.
     """
     from torchvision import models
@@ -113,12 +113,13 @@ def build_network(
 
 
 def require_fit(name: str, *, shape: tuple[int, int, int], small_stem: bool) -> None:
-    """Refuse an unknown network, and images of a size that it cannot take.
+    """Reject an unknown network, or an image size that it cannot take.
 
-    Nothing is computed, for the tensors have shapes only; the random generators stay as they are.
+    Nothing is computed (the network runs on the meta device), and the random generators are
+    unchanged.
 
     Raises:
-        TaskError: naming the network, with what it says of the size.
+        TaskError: naming the network, with its own error message about the size.
     """
     known = network_names()
     if name not in known:
@@ -135,18 +136,18 @@ def require_fit(name: str, *, shape: tuple[int, int, int], small_stem: bool) -> 
 
 
 def head_of(network: nn.Module) -> str:
-    """The name of the last layer, which gives the scores of the classes."""
+    """The name of the last layer, which outputs the class scores."""
     names: list[str] = [name for name, each in network.named_modules() if _has_weights(each)]
     return names[-1]
 
 
 def load_weights(network: nn.Module, file: Path, *, fresh_head: bool) -> None:
-    """Give a network the weights of a file, all or all but its last layer's.
+    """Load a network's weights from a file, all of them or all but the last layer's.
 
-    The file holds a ``state_dict``, saved by ``torch.save``; no code in it is executed.
+    The file holds a ``state_dict`` saved with ``torch.save``; no code in it is executed.
 
     Raises:
-        TaskError: there is no such file, or it is of another network or for other classes.
+        TaskError: there is no such file, or it is for another network or other classes.
     """
     there = _read_weights(file)
     here = network.state_dict()
@@ -195,7 +196,7 @@ def _other_shape(file: Path, name: str, there: Tensor, here: Tensor, head: str) 
 
 
 def _take_channels(network: nn.Module, channels: int) -> None:
-    """Replace the first convolution by one for so many channels."""
+    """Replace the first convolution with one for ``channels`` input channels."""
     name, first = next(
         (name, each) for name, each in network.named_modules() if isinstance(each, nn.Conv2d)
     )

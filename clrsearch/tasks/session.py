@@ -1,8 +1,8 @@
-"""Tasks given as objects: the name by which other processes load them, if there is one.
+"""Tasks passed as objects: the name by which other processes load them, if there is one.
 
-A class or a function of a module or a script has a name, ``package.module:NAME`` or
-``file.py:NAME``. One that was typed into a notebook or an interpreter exists in this process alone;
-it is called ``__main__:NAME`` and kept here.
+A class or function in a module or script has a name, ``package.module:NAME`` or ``file.py:NAME``.
+One defined in a notebook or interpreter exists only in this process; it is called ``__main__:NAME``
+and kept here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _objects: dict[str, Callable[..., Any]] = {}
 def importable_name(found: Callable[..., Any]) -> tuple[str, Path] | None:
     """The name of a class or function, and the folder from which it is loaded by that name.
 
-    None where no other process can load it: it is local to a function, or has no source file.
+    None if no other process can load it: it is local to a function, or has no source file.
     """
     attribute = found.__qualname__
     module = sys.modules.get(found.__module__)
@@ -32,7 +32,7 @@ def importable_name(found: Callable[..., Any]) -> tuple[str, Path] | None:
     if module is None or file is None or not file.endswith(".py") or not attribute.isidentifier():
         return None
     path = Path(file).resolve()
-    spec = getattr(module, "__spec__", None)  # of a script there is none
+    spec = getattr(module, "__spec__", None)  # a script has none
     if spec is None or spec.name.startswith("clrsearch_task_"):
         return f"{path.name}:{attribute}", path.parent
     depth = spec.name.count(".") + (path.name == "__init__.py")
@@ -40,22 +40,22 @@ def importable_name(found: Callable[..., Any]) -> tuple[str, Path] | None:
 
 
 def keep(found: Callable[..., Any]) -> str:
-    """Keep an object of this process; the name by which it is loaded here."""
+    """Keep an object in this process; returns the name by which it is loaded here."""
     attribute = found.__name__ if found.__name__.isidentifier() else "task"
     _objects[attribute] = found
     return f"{PLACE}:{attribute}"
 
 
 def is_kept_here(name: str) -> bool:
-    """Whether a task's name is one that only the process in which it was defined can load."""
+    """Whether only the process that defined a task can load it by this name."""
     return name.partition(":")[0] == PLACE
 
 
 def kept(name: str) -> Callable[..., Any]:
-    """The object of that name.
+    """The object kept under ``name``.
 
     Raises:
-        TaskError: this process has none.
+        TaskError: this process has no such object.
     """
     attribute = name.partition(":")[2]
     if attribute not in _objects:
@@ -67,7 +67,7 @@ def kept(name: str) -> Callable[..., Any]:
 
 
 def kept_source(name: str) -> str:
-    """A hash of the object's source; of its name alone where the source is not known."""
+    """A hash of the object's source, or of its name if the source is not available."""
     found = kept(name)
     try:
         text = inspect.getsource(found)

@@ -1,4 +1,4 @@
-"""What is trained: the contract that a task keeps, and what the search must know of it."""
+"""The contract of a task, and what the search needs to know about it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Direction = Literal["minimize", "maximize"]
 class Splits(NamedTuple):
     """A task's data: three torch datasets of ``(input, target)`` pairs.
 
-    The search sees ``validation`` only; ``test`` is never used to choose.
+    The search sees only ``validation``; ``test`` is never used for selection.
     """
 
     train: Dataset[Any]
@@ -32,14 +32,14 @@ class Splits(NamedTuple):
 
 
 class Task(ABC):
-    """One training problem: derive a class, and name it on the command line or in a study.
+    """A training problem: subclass it, and name the class on the command line or in a study.
 
-    ``metric`` is one of the names that :meth:`measure` or :meth:`evaluate` returns, and
+    ``metric`` is one of the names returned by :meth:`measure` or :meth:`evaluate`, and
     ``direction`` says which way is better; ``epochs`` and ``batch_size`` are what the schedule is
-    searched for. All four may be overridden by a study.
+    searched for. A study may override all four.
 
-    ``data_dir`` is the folder in which a task finds data that lies on the disk: ``--data-dir``, set
-    when the task has been constructed, and different from machine to machine.
+    ``data_dir`` is the folder where the task finds data stored on disk: ``--data-dir``, set after
+    the task is constructed, and different from machine to machine.
     """
 
     metric: ClassVar[str]
@@ -56,10 +56,10 @@ class Task(ABC):
     options: Options
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
-        """Keep the options, validated.
+        """Validate and store the options.
 
         Raises:
-            TaskError: an option is unknown or has a wrong value; the message names it.
+            TaskError: an option is unknown or has an invalid value; the message names it.
         """
         try:
             self.options = self.Options.model_validate(dict(options or {}))
@@ -75,27 +75,27 @@ class Task(ABC):
             raise TaskError(f"options.{name}: {reason}") from error
 
     def download(self) -> None:
-        """Fetch into ``data_dir`` what :meth:`data` reads there; called for ``--download`` only.
+        """Download the data that :meth:`data` reads into ``data_dir``; called only for ``--download``.
 
         Raises:
-            TaskError: there is nothing to fetch, unless this is overridden.
+            TaskError: there is nothing to download, unless this is overridden.
         """
         raise TaskError(f"{type(self).__name__} has nothing to download: leave out --download")
 
     @abstractmethod
     def data(self) -> Splits:
-        """The three splits, the same at every call. Called once per process."""
+        """The three splits, the same on every call. Called once per process."""
 
     @abstractmethod
     def model(self) -> nn.Module:
-        """A new model; its weights come from torch's global generator, which the run has seeded."""
+        """A new model, initialised from torch's global generator, which the run has seeded."""
 
     @abstractmethod
     def optimizer(self, model: nn.Module) -> Optimizer:
         """A fresh optimizer for the model.
 
-        The learning rates of its parameter groups count relative to the first group's: a head at
-        ten times the body's rate keeps the ten under every schedule.
+        The learning rates of its parameter groups are taken relative to the first group's: a head
+        at ten times the body's rate keeps this factor under every schedule.
         """
 
     @abstractmethod
@@ -104,34 +104,35 @@ class Task(ABC):
 
     @abstractmethod
     def measure(self, output: Any, target: Any) -> Mapping[str, Tensor]:
-        """Each metric of a validation batch, *summed* over its samples: scalar tensors.
+        """Each metric of a validation batch, *summed* over its samples, as scalar tensors.
 
-        The trainer adds the sums up and divides by the number of samples.
+        The trainer adds up the sums and divides by the number of samples.
         """
 
     def augment(self, inputs: Any) -> Any:
-        """A training batch, augmented on its device; as it is unless overridden."""
+        """The inputs of a training batch, augmented on their device; unchanged unless overridden."""
         return inputs
 
     def evaluate(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
-        """Metrics of the whole validation split that are no means over samples (F1, AUC); none.
+        """Metrics of the whole validation split that are not means over samples (F1, AUC).
 
-        Where it is overridden, it is given all outputs and targets, concatenated.
+        If overridden, it receives all outputs and targets, concatenated; by default there are no
+        such metrics.
         """
         return {}
 
     @classmethod
     def evaluates(cls) -> bool:
-        """Whether the task overrides :meth:`evaluate`, so that outputs have to be kept for it."""
+        """Whether the task overrides :meth:`evaluate`, so that outputs must be kept for it."""
         return cls.evaluate is not Task.evaluate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loop:
-    """A training loop of the user's own: a function ``train(run)``, and the options of the study.
+    """A custom training loop: a function ``train(run)``, and the study's options.
 
-    ``name`` is how it was named, ``arguments`` what it finds on its command line, ``data_dir``
-    where data lies on this machine. What it is given says :class:`clrsearch.training.OwnRun`.
+    ``name`` is the name it was given by, ``arguments`` its command line, ``data_dir`` where data is
+    stored on this machine. The function receives a :class:`clrsearch.training.OwnRun`.
     """
 
     name: str
@@ -141,7 +142,7 @@ class Loop:
     data_dir: Path = Path()
 
     def download(self) -> None:
-        """It fetches its data by itself, or not at all.
+        """Not supported: a loop downloads its own data, if any.
 
         Raises:
             TaskError: always.
@@ -150,11 +151,11 @@ class Loop:
 
 
 class TaskFacts(BaseModel):
-    """What the search must know of a task, probed once and stored with the study.
+    """What the search needs to know about a task, probed once and stored with the study.
 
-    ``ratios`` are the learning rates of the optimizer's parameter groups relative to the first,
-    whose own is ``own_rate``; ``optimizer`` describes it in words. ``source`` is a hash of the file
-    that defines the task. A loop of the user's own keeps its batch size to itself.
+    ``ratios`` are the learning rates of the optimizer's parameter groups relative to the first
+    group's, which is ``own_rate``; ``optimizer`` describes the optimizer in words. ``source`` is a
+    hash of the file that defines the task. ``batch_size`` is None for a custom training loop.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -173,5 +174,5 @@ class TaskFacts(BaseModel):
 
     @property
     def horizon(self) -> int:
-        """The number of optimizer steps of a whole run."""
+        """The number of optimizer steps in a full run."""
         return self.epochs * self.steps_per_epoch

@@ -1,4 +1,4 @@
-"""Runs traces on tasks; knows nothing of Optuna or of the search."""
+"""Trains tasks under schedule traces; independent of Optuna and of the search."""
 
 from clrsearch.training.checkpoint import (
     Checkpoints,

@@ -1,7 +1,7 @@
-"""Checkpoints: the state of a run in a file, whole and of one trial, or of no use.
+"""Checkpoints: the state of a trial's run, written atomically and verified on load.
 
-A file begins with three lines: what it is; the SHA-256 of all that follows; whose it is, as JSON.
-The rest is what ``torch.save`` writes.
+A file starts with three lines: a magic line, the SHA-256 of everything that follows, and the
+identity of the trial as JSON. The rest is written by ``torch.save``.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from clrsearch.errors import StorageError, TaskError
 from clrsearch.storage import make_folder
 from clrsearch.training.run import Unrestorable, restoring
 
-_SIGN = "worker-"  # in front of a worker's name
+_SIGN = "worker-"  # prefix of a worker's marker file
 _MAGIC = b"clrsearch checkpoint 1\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Whose checkpoint it is: a study's UUID, a trial's number, family and parameters.
+    """Identifies a checkpoint: the study's UUID and the trial's number, family and parameters.
 
-    ``attempt`` is the one that wrote it, or that is about to go on from it.
+    ``attempt`` is the attempt that wrote the checkpoint or that is about to resume from it.
     """
 
     study: str
@@ -44,10 +44,10 @@ class Identity:
     attempt: int
 
     def require(self, found: Identity) -> None:
-        """Refuse a checkpoint that is not of an earlier attempt at the same trial.
+        """Reject a checkpoint that was not written by an earlier attempt at the same trial.
 
         Raises:
-            Unrestorable: saying whose it is instead.
+            Unrestorable: it belongs to another trial or attempt; the message says which.
         """
         for key in ("study", "trial", "family", "params"):
             if (there := getattr(found, key)) != getattr(self, key):
@@ -60,17 +60,17 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needed:
-    """The trials that run, or wait to be resumed, and the workers that hold slots."""
+    """The trials that are running or waiting to be resumed, and the workers that hold slots."""
 
     trials: Collection[int]
     workers: Collection[str]
 
 
 class Checkpoints:
-    """The checkpoints of one study's trials in a folder, one file per trial.
+    """The checkpoints of a study's trials: one file per trial in a folder.
 
     Raises:
-        StorageError: the folder cannot be made or written to.
+        StorageError: the folder cannot be created or written to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,16 +80,16 @@ class Checkpoints:
     def save(
         self, identity: Identity, state: Mapping[str, Any], *, confirm: Callable[[], bool]
     ) -> bool:
-        """Replace the trial's checkpoint: the file is written elsewhere first, then renamed.
+        """Write the trial's checkpoint to a temporary file, then rename it into place.
 
-        It is renamed only where ``confirm`` then allows it; whether it was. A folder that somebody
-        has removed is made anew.
+        The rename happens only if ``confirm`` returns true; returns whether it did. If the folder
+        has been deleted, it is recreated.
 
         Raises:
-            StorageError: the disk is full, or another error of the file system.
-            TaskError: the state has something in it that cannot be pickled.
+            StorageError: the disk is full, or another file-system error occurred.
+            TaskError: the state contains something that cannot be pickled.
         """
-        buffer = io.BytesIO()  # torch.save to a full disk raises no OSError
+        buffer = io.BytesIO()  # torch.save raises no OSError when the disk is full
         try:
             torch.save(dict(state), buffer)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -105,7 +105,7 @@ class Checkpoints:
                     os.fsync(file.fileno())
                 if not confirm():
                     return False
-                if _is_folder(path):  # which was put there by hand
+                if _is_folder(path):  # someone created it by hand
                     shutil.rmtree(path)
                 draft.replace(path)
             finally:
@@ -117,10 +117,11 @@ class Checkpoints:
         return True
 
     def load(self, identity: Identity, device: torch.device) -> dict[str, Any] | None:
-        """The state in the trial's checkpoint; None where there is no file.
+        """The state in the trial's checkpoint, or None if there is no file.
 
         Raises:
-            Unrestorable: the file is damaged, or not of an earlier attempt at this trial.
+            Unrestorable: the file is damaged, or was not written by an earlier attempt at this
+                trial.
         """
         try:
             found, content = read_checkpoint(self.path(identity.trial))
@@ -132,7 +133,7 @@ class Checkpoints:
             return dict(state)
 
     def remove(self, trial: int) -> None:
-        """Remove the trial's checkpoint, and the drafts of those who were killed at it."""
+        """Delete the trial's checkpoint and any temporary files left behind by killed workers."""
         try:
             for path in self.folder.glob(f"trial-{trial:d}.*"):
                 if _is_folder(path):
@@ -145,7 +146,7 @@ class Checkpoints:
             ) from error
 
     def sign(self, worker: str) -> None:
-        """Leave a file that shows others that this worker has the same folder."""
+        """Create a marker file that shows other workers that this one uses the same folder."""
         path = self.folder / _sign(worker)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -154,31 +155,31 @@ class Checkpoints:
             raise StorageError(f"{path} cannot be written: {error.strerror}") from error
 
     def unsign(self, worker: str) -> None:
-        """Take the worker's file away; nobody minds one that stays."""
+        """Delete the worker's marker file; a leftover one does no harm."""
         with suppress(OSError):
             (self.folder / _sign(worker)).unlink()
 
     def unsigned(self, workers: Collection[str]) -> set[str]:
-        """The workers whose file is not here: they write their checkpoints elsewhere."""
+        """The workers without a marker file here: they write their checkpoints elsewhere."""
         here = {path.name for path in self.folder.glob(f"{_SIGN}*")}
         return {worker for worker in workers if _sign(worker) not in here}
 
     def path(self, trial: int) -> Path:
-        """Where the trial's checkpoint lies."""
+        """The path of the trial's checkpoint."""
         return checkpoint_path(self.folder, trial)
 
 
 def checkpoint_path(folder: Path, trial: int) -> Path:
-    """Where the checkpoint of a trial lies in its study's folder."""
+    """The path of a trial's checkpoint in its study's folder."""
     return folder / f"trial-{trial:d}.pt"
 
 
 def read_checkpoint(path: Path) -> tuple[Identity, io.BytesIO]:
-    """Whose checkpoint a file is, and what ``torch.load`` takes; its checksum has been compared.
+    """The identity in a checkpoint file and its state for ``torch.load``; verifies the checksum.
 
     Raises:
-        FileNotFoundError: there is none.
-        Unrestorable: it cannot be read, or is damaged.
+        FileNotFoundError: there is no such file.
+        Unrestorable: the file cannot be read, or is damaged.
     """
     try:
         with path.open("rb") as file:
@@ -196,13 +197,13 @@ def read_checkpoint(path: Path) -> tuple[Identity, io.BytesIO]:
 
 
 def _sealed(identity: Identity, state: memoryview) -> tuple[bytes | memoryview, ...]:
-    """The parts of a file."""
+    """The parts of a checkpoint file, in order."""
     whose = json.dumps(asdict(identity)).encode() + b"\n"
     return _MAGIC, _checksum(whose, state), whose, state
 
 
 def _checksum(*parts: bytes | memoryview) -> bytes:
-    """The line with the checksum of what follows it."""
+    """The checksum line for the parts that follow it."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
@@ -210,9 +211,10 @@ def _checksum(*parts: bytes | memoryview) -> bytes:
 
 
 def needless(folder: Path, needed: Callable[[], Needed]) -> list[Path]:
-    """The files in a study's folder that are of none of its running trials and their workers.
+    """The files in a study's folder that none of the needed trials and workers own.
 
-    ``needed`` is called when the folder has been looked at: what begins meanwhile is not listed.
+    ``needed`` is called after the folder has been listed, so files of newer trials are not
+    included.
     """
     files = sorted((*folder.glob("trial-*"), *folder.glob(f"{_SIGN}*")))
     wanted = needed()

@@ -1,6 +1,7 @@
-"""What a task gives, asked for and checked: an error names the method, what came, what is wanted.
+"""Calls a task's methods and validates what they return.
 
-What a method raises is left to the caller, who knows when it was called.
+An error names the method, what it returned and what was expected. Exceptions raised by a method are
+left to the caller, which knows the context of the call.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ NUMBER = "a number or a scalar tensor"
 
 
 def splits_of(task: Task) -> Splits:
-    """What ``data()`` returns: three datasets, of which none is empty."""
+    """The three datasets returned by ``data()``, none of them empty."""
     found = task.data()
     if not isinstance(found, (tuple, list)) or len(found) != len(SPLITS):
         raise _returned("data()", found, "Splits(train, validation, test)")
@@ -54,7 +55,7 @@ def _is_text_or_dict(value: object) -> bool:
 
 
 def collate(split: str) -> Callable[[Sequence[Any]], tuple[Tensor, Tensor]]:
-    """torch's own way from samples to a batch, for samples that are pairs."""
+    """A ``collate_fn`` like torch's default one, for samples that are (input, target) pairs."""
 
     def collate_pairs(samples: Sequence[Any]) -> tuple[Tensor, Tensor]:
         first = samples[0]
@@ -110,7 +111,7 @@ def forward(model: nn.Module, inputs: Any) -> Any:
 
 
 def augmented(task: Task, inputs: Tensor) -> Tensor:
-    """What ``augment()`` makes of a batch."""
+    """A batch of inputs after ``augment()``."""
     found = task.augment(inputs)
     if not isinstance(found, Tensor):
         raise _returned("augment()", found, "the inputs as a tensor")
@@ -118,7 +119,7 @@ def augmented(task: Task, inputs: Tensor) -> Tensor:
 
 
 def loss_of(task: Task, output: Any, targets: Any) -> Tensor:
-    """What ``loss()`` makes of a batch, to be differentiated where gradients are computed."""
+    """The scalar ``loss()`` of a batch, differentiable if gradients are enabled."""
     loss: Any = task.loss(output, targets)
     if not isinstance(loss, Tensor):
         hint = ", without item()" if isinstance(loss, float) else ""
@@ -134,7 +135,7 @@ def loss_of(task: Task, output: Any, targets: Any) -> Tensor:
 
 
 def measured(task: Task, output: Any, targets: Any) -> Mapping[str, Any]:
-    """What ``measure()`` makes of a validation batch: scalars by name."""
+    """The result of ``measure()`` for a validation batch: scalars by name."""
     found = _metrics("measure()", task.measure(output, targets))
     for name, value in found.items():
         _require_number(f"measure(): {name}", value, f"{NUMBER}, summed over the batch")
@@ -142,7 +143,7 @@ def measured(task: Task, output: Any, targets: Any) -> Mapping[str, Any]:
 
 
 def evaluated(task: Task, outputs: Sequence[Any], targets: Sequence[Tensor]) -> dict[str, float]:
-    """What ``evaluate()`` makes of all batches together."""
+    """The result of ``evaluate()`` on all batches together."""
     if not all(isinstance(output, Tensor) for output in outputs):
         raise TaskError(
             "evaluate() is given all outputs in one tensor, and the model's output is "
@@ -159,7 +160,7 @@ def evaluated(task: Task, outputs: Sequence[Any], targets: Sequence[Tensor]) -> 
 
 
 def numbers_of(method: str, found: object) -> dict[str, float]:
-    """The metrics that ``method`` returned or was given, as floats."""
+    """The metrics that ``method`` returned or received, as floats."""
     metrics = _metrics(method, found)
     for name, value in metrics.items():
         _require_number(f"{method}: {name}", value, NUMBER)
@@ -167,7 +168,7 @@ def numbers_of(method: str, found: object) -> dict[str, float]:
 
 
 def _require_number(what: str, value: Any, wanted: str) -> None:
-    """Refuse what is neither a number nor a scalar, without waiting for the device."""
+    """Reject anything but a number or a scalar, without synchronising with the device."""
     if isinstance(value, (Tensor, np.ndarray)):
         fits = value.shape.numel() == 1 if isinstance(value, Tensor) else value.size == 1
     else:

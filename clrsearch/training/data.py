@@ -17,9 +17,9 @@ class Batches(Protocol):
     samples: int
 
     def shuffled(self, seed: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
-        """Full batches in an order that ``seed`` determines, from the batch ``start`` on.
+        """Full batches in an order determined by ``seed``, starting at batch ``start``.
 
-        An incomplete last one is dropped.
+        An incomplete last batch is dropped.
         """
 
     def in_order(self) -> Iterator[tuple[Any, Any]]:
@@ -27,14 +27,14 @@ class Batches(Protocol):
 
 
 def batches(dataset: Dataset[Any], batch_size: int, device: torch.device, split: str) -> Batches:
-    """The quickest way through ``dataset``, the ``split`` of that name."""
+    """The fastest way to batch ``dataset``; ``split`` is its name in error messages."""
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
         return TensorBatches(dataset, batch_size, device)
     return LoaderBatches(dataset, batch_size, device, split)
 
 
 class TensorBatches:
-    """Batches of two tensors that live on the device: a batch costs one indexing."""
+    """Batches of two tensors that stay on the device: each batch is a slice."""
 
     def __init__(self, dataset: TensorDataset, batch_size: int, device: torch.device) -> None:
         self.samples = len(dataset)
@@ -82,7 +82,7 @@ class LoaderBatches:
                 sampler=order,
                 drop_last=True,
                 collate_fn=self._collate,
-                generator=torch.Generator(),  # else it draws from the global one to begin with
+                generator=torch.Generator(),  # otherwise it draws a seed from the global one
             )
         )
 

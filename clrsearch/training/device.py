@@ -1,4 +1,4 @@
-"""Where to train: the device that was named or the best there is, and how many workers it feeds."""
+"""Device selection: the requested or best available device, and how many workers to put on it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ DEVICES = ("cuda", "mps", "cpu")
 
 
 def find_device(name: str | None) -> torch.device:
-    """The device that was named, else cuda, else mps, else cpu.
+    """The requested device; without a ``name`` cuda, mps or cpu, in order of preference.
 
     Raises:
-        PlanError: there is no such device here.
+        PlanError: the requested device is not available here.
     """
     if name is None:
         if torch.cuda.is_available():
@@ -35,7 +35,10 @@ def find_device(name: str | None) -> torch.device:
 
 
 def worker_devices(name: str | None, workers: int | None, *, slots: int) -> list[str]:
-    """A device for each worker: one worker per GPU, else one per core; at most one per slot."""
+    """A device for each worker: one worker per GPU, or per core on a CPU; at most one per slot.
+
+    ``workers`` overrides their number; workers beyond the number of GPUs share them.
+    """
     device = find_device(name)
     if device.type == "cuda" and device.index is None:
         places = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
@@ -46,10 +49,10 @@ def worker_devices(name: str | None, workers: int | None, *, slots: int) -> list
 
 
 def per_gpu_devices(per_gpu: int, workers: int, *, gpus: int) -> list[str]:
-    """A device for each worker, ``per_gpu`` of them on each of the machine's GPUs.
+    """A device for each worker, with ``per_gpu`` workers on each of the machine's GPUs.
 
     Raises:
-        PlanError: there are not as many GPUs.
+        PlanError: there are too few GPUs.
     """
     needed = -(-workers // per_gpu)
     if needed > gpus:
@@ -61,7 +64,7 @@ def per_gpu_devices(per_gpu: int, workers: int, *, gpus: int) -> list[str]:
 
 
 def usable_cores() -> int:
-    """The cores that this process may use."""
+    """The number of CPU cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -69,7 +72,7 @@ def usable_cores() -> int:
 
 @contextmanager
 def one_thread(device: torch.device) -> Iterator[None]:
-    """One torch thread on a CPU: results are bit-equal only between equal thread counts."""
+    """Limit torch to one thread on a CPU: results are bit-identical only at equal thread counts."""
     if device.type != "cpu":
         yield
         return

@@ -1,4 +1,4 @@
-"""A training loop run once by itself: no study, no database, its own schedule."""
+"""A single run of a custom training loop, without a study or a database."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ def dry_run(
     device: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Run a training loop once, as a trial runs it, and print what it reports.
+    """Run a training loop once, the way a trial would, and print what it reports.
 
         if __name__ == "__main__":
             clrsearch.dry_run(main, epochs=12)
 
-    ``scheduler(optimizer, steps_per_epoch)`` returns any scheduler of torch's that is stepped after
-    each step of the optimizer, such as the ``make_scheduler`` that ``clrsearch best`` prints;
-    without one the optimizer's own rates stay as they are. Nothing is stored, and the script keeps
-    its command line. ``run.test`` is measured at the end.
+    ``scheduler(optimizer, steps_per_epoch)`` returns any torch scheduler that is stepped after each
+    optimizer step, such as the ``make_scheduler`` that ``clrsearch best`` prints; without it, the
+    optimizer keeps its own rates. Nothing is stored, and the script keeps its command line.
+    ``run.test`` is measured at the end.
 
     Raises:
-        TaskError: the loop breaks the contract, in a way that would stop a study too.
+        PlanError: an argument is invalid, or the device is not available.
+        TaskError: the loop breaks the contract in a way that would also fail a study.
     """
     if not isinstance(epochs, int) or epochs < 1:
         raise PlanError(f"epochs is {describe(epochs)}, and must be a positive whole number")
@@ -73,7 +74,7 @@ def dry_run(
     except TaskError as error:
         own = error.__cause__
         if own is not None and (isinstance(error, TaskRaised) or isinstance(own, SystemExit)):
-            raise own from None  # as if the script had called its loop by itself
+            raise own from None  # as if the script had called its loop directly
         raise
     if tested := run.test():
         print(f"test: {_listed(tested)}", flush=True)
@@ -82,10 +83,10 @@ def dry_run(
 def recorded(
     make: MakeScheduler, optimizer: Optimizer, *, steps_per_epoch: int, horizon: int
 ) -> Trace:
-    """What a scheduler of torch's does to the rates and momenta of an optimizer like this one.
+    """The rates and momenta that a torch scheduler sets on an optimizer like this one.
 
     Raises:
-        TaskError: it is none, or none that is stepped without a metric.
+        TaskError: ``make`` does not return a torch scheduler, or one whose step() needs a metric.
     """
     kind = momentum_of(optimizer)
     groups = [
@@ -94,7 +95,7 @@ def recorded(
         for group in optimizer.param_groups
     ]
     stand_in: Optimizer = Adam(groups) if kind == "betas" else SGD(groups)
-    stand_in.defaults = dict(optimizer.defaults)  # in which torch's classes look for a momentum
+    stand_in.defaults = dict(optimizer.defaults)  # where torch's schedulers look up the momentum
     found: Any = make(stand_in, steps_per_epoch)
     if not isinstance(found, LRScheduler) or isinstance(found, ReduceLROnPlateau):
         raise TaskError(

@@ -1,4 +1,4 @@
-"""A training loop of the user's own: what it is given, and the run around it."""
+"""Custom training loops: the object passed to them, and the run that wraps them."""
 
 from __future__ import annotations
 
@@ -36,15 +36,16 @@ _NO_SCHEDULER = (
 
 
 class StopRun(BaseException):
-    """Ends a loop where its trial ends; no ``Exception``, so that no loop takes it for its own."""
+    """Unwinds a loop when its trial ends; not an ``Exception``, so that no loop catches it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """What a loop is run under: its epochs, the metric that it must report, and its schedule.
+    """The conditions of a loop's run: its epochs, the metric it must report, and its schedule.
 
-    Without a metric, whatever it reports will do. ``schedule`` gives the trace to play to the
-    optimizer and the steps per epoch that the loop names, and raises a TaskError to refuse them.
+    If ``metric`` is None, any metric may be reported. ``schedule`` returns the trace to play for
+    the optimizer and the steps per epoch that the loop passes in, or raises a TaskError to reject
+    them.
     """
 
     epochs: int
@@ -53,7 +54,7 @@ class Course:
 
 
 def studied(facts: TaskFacts, trace: Trace) -> Course:
-    """The course of a study's trial: ``trace``, for what the study was made with."""
+    """The course of a study's trial: plays ``trace`` if optimizer and steps match ``facts``."""
 
     def schedule(optimizer: Optimizer, steps: int) -> Trace:
         if steps != facts.steps_per_epoch:
@@ -68,11 +69,15 @@ def studied(facts: TaskFacts, trace: Trace) -> Course:
 
 
 class OwnRun:
-    """What ``train(run)`` is given: a scheduler to step, epochs to train, a place to report to.
+    """The object passed to ``train(run)``: provides a scheduler and epochs, and receives reports.
 
-    ``device`` is where to train, ``options`` what the study sets under ``[options]``, ``data_dir``
-    the folder of ``--data-dir``, and ``total_epochs`` how many epochs a run has. ``seed`` is for
-    what seeds itself: a number of this run's own, the same whenever it is run.
+    Attributes:
+        device: where to train.
+        options: the values under ``[options]`` in the study.
+        data_dir: the folder given by ``--data-dir``.
+        total_epochs: the number of epochs of a full run.
+        seed: a seed for code that seeds itself; specific to this run, and the same each time it is
+            run.
     """
 
     def __init__(
@@ -90,7 +95,7 @@ class OwnRun:
         self.options = loop.options
         self.data_dir = loop.data_dir
         self.total_epochs = course.epochs
-        self.seed = derive(*seed, "init") % 2**31  # any library takes 31 bits
+        self.seed = derive(*seed, "init") % 2**31  # every library accepts 31 bits
         self._course = course
         self._seed = seed
         self._tests = tests
@@ -99,28 +104,28 @@ class OwnRun:
         self._scheduler: TraceScheduler | None = None
         self._steps = 0  # per epoch
         self._optimizer_steps = 0  # in this epoch
-        self._trains = False  # the optimizer was seen to have a gradient
-        self._done = 0  # epochs
-        self._begun = False  # run.epochs() has been
-        self._under_way = False  # an epoch is
+        self._trains = False  # a gradient was seen at an optimizer step
+        self._done = 0  # epochs reported
+        self._begun = False  # run.epochs() has started
+        self._under_way = False  # within an epoch
         self._kept: Mapping[str, Any] = {}
-        self._saved: Mapping[str, Any] | None = None  # states to bring back
+        self._saved: Mapping[str, Any] | None = None  # states to restore
         self._tested: Mapping[str, float] = {}
-        self._ended: BaseException | None = None  # why StopRun was raised ...
-        self._stopped = False  # ... or whether it was because the trial has come to its end
+        self._ended: BaseException | None = None  # the error behind StopRun
+        self._stopped = False  # StopRun was raised because the trial is over
 
     @property
     def done_epochs(self) -> int:
-        """How many epochs have been reported, by an earlier attempt or this one."""
+        """The number of epochs reported so far, including those of earlier attempts."""
         return self._done
 
     def scheduler(self, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
         """The schedule for an optimizer: call its ``step()`` after each ``optimizer.step()``.
 
-        It sets the rate of each parameter group, in the groups' ratios, and the momentum where the
-        schedule has one. ``steps_per_epoch`` counts steps of the optimizer: the batches or, where
-        gradients are accumulated, as many fewer. The trial fails where the optimizer or the steps
-        are not those that the study was made with.
+        It sets the learning rate of each parameter group, preserving the ratios between groups, and
+        the momentum if the schedule has one. ``steps_per_epoch`` counts optimizer steps: the number
+        of batches or, with gradient accumulation, correspondingly fewer. The trial fails if the
+        optimizer or the steps differ from those the study was created with.
         """
         self._require(
             self._scheduler is None,
@@ -147,11 +152,11 @@ class OwnRun:
         return self._scheduler
 
     def checkpoint(self, /, *unnamed: object, **objects: Any) -> None:
-        """Name what is to be saved, before the epochs: the model, the optimizer, anything alike.
+        """Register the objects to save, before the epochs: the model, the optimizer and the like.
 
-        What has ``state_dict()`` and ``load_state_dict()`` is saved at the ends of epochs and,
-        where the trial goes on, brought back when they begin. A run that names nothing begins
-        again.
+        Each needs ``state_dict()`` and ``load_state_dict()``. They are saved between epochs and, if
+        the trial is resumed, restored when ``run.epochs()`` starts. A run that registers nothing
+        starts over.
         """
         self._require(not self._begun, "run.checkpoint() comes before run.epochs()")
         self._require(not unnamed, "run.checkpoint() takes names: run.checkpoint(model=model, ...)")
@@ -167,7 +172,7 @@ class OwnRun:
             self._end(Unrestorable(f"run.checkpoint() names other objects than it did: {named}"))
 
     def epochs(self) -> Iterator[int]:
-        """The epochs that are left to train, from 0 on; each begins with its own random seed."""
+        """The remaining epochs, counted from 0; each starts with its own random seed."""
         scheduler = self._known_scheduler()
         self._begun = True
         if self._saved is not None:
@@ -197,9 +202,10 @@ class OwnRun:
             self._end(error)
 
     def report(self, /, *unnamed: object, **metrics: Any) -> None:
-        """The validation metrics at the end of an epoch: numbers or scalar tensors.
+        """Report the validation metrics at the end of an epoch, as numbers or scalar tensors.
 
-        It does not return where the trial ends: pruned, diverged, or the worker is to leave.
+        Does not return if the trial ends here: it was pruned or diverged, or the worker has to
+        leave.
         """
         epoch, metric = self._done + 1, self._course.metric
         self._require(self._scheduler is not None, _NO_SCHEDULER)
@@ -233,7 +239,10 @@ class OwnRun:
             raise StopRun
 
     def test(self, measure: Callable[[], Mapping[str, Any]]) -> None:
-        """After the last epoch: metrics on the test split, measured in a confirmation only."""
+        """Test-split metrics, after the last epoch; ``measure`` is called only if they are needed.
+
+        They are needed in a confirmation and in a dry run, not during the search.
+        """
         self._require(
             callable(measure),
             f"run.test() was given {describe(measure)}, and needs a function that measures: "
@@ -278,7 +287,7 @@ class OwnRun:
             self._end(Interrupted())
 
     def _require_steps(self, epoch: int) -> None:
-        """Compare the steps of the epoch with those the horizon was counted in."""
+        """Compare the steps of the epoch with the ``steps_per_epoch`` passed to :meth:`scheduler`."""
         seen, expected = self._known_scheduler().steps, self._steps
         wrong = misstepped(seen, self._optimizer_steps, expected, first=epoch == 1)
         calls = f"scheduler.step() was called {seen} times in epoch {epoch}"
@@ -302,9 +311,9 @@ class OwnRun:
 
 
 class LoopRun:
-    """One run of a user's own loop under a course from (``seed``, ``seed_index``); see `Run`.
+    """A run of a custom training loop from (``seed``, ``seed_index``); see :class:`Run`.
 
-    ``tests`` says whether it measures the test split, as it does in a confirmation.
+    ``tests`` says whether to measure the test split, as in a confirmation.
     """
 
     def __init__(
@@ -347,7 +356,7 @@ class LoopRun:
             pass
         except TaskError:
             if own._ended is None and not own._stopped:
-                raise  # else the loop complained of being stopped
+                raise  # otherwise the loop failed because it was stopped
         finally:
             self.seconds += time.perf_counter() - self._since
         if own._ended is not None:
@@ -360,7 +369,7 @@ class LoopRun:
             raise TaskError(f"{self._loop.name} returned after {own._done} of {total} epochs")
 
     def _finished(self, epoch: Epoch) -> bool:
-        """Note an epoch; the time that others take over it is not the run's."""
+        """Record an epoch; the time spent in ``on_epoch`` does not count."""
         self.epoch = epoch.number
         self.seconds += time.perf_counter() - self._since
         try:
@@ -369,11 +378,11 @@ class LoopRun:
             self._since = time.perf_counter()
 
     def test(self) -> dict[str, float]:
-        """What the loop has given to ``run.test``; nothing where it does not call it."""
+        """The metrics passed to ``run.test``; empty if the loop does not call it."""
         return dict(self._own._tested)
 
     def state(self) -> dict[str, Any] | None:
-        """See :meth:`Run.state`; None within an epoch, and where the loop names nothing to save."""
+        """See :meth:`Run.state`; None within an epoch, or if the loop registers nothing to save."""
         own = self._own
         if own._under_way or not own._kept:
             return None
@@ -382,7 +391,7 @@ class LoopRun:
         return {"epoch": own._done, "seconds": self.seconds, "objects": states}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """See :meth:`Run.restore`; the objects are brought back when the loop names them."""
+        """See :meth:`Run.restore`; the objects are restored in :meth:`OwnRun.epochs`."""
         with restoring():
             self._own._saved = dict(state["objects"])
             self._own._done = self.epoch = counted(state["epoch"], self._own.total_epochs)
@@ -390,9 +399,10 @@ class LoopRun:
 
 
 def misstepped(seen: int, optimizer: int, expected: int, *, first: bool) -> str | None:
-    """How a loop steps wrongly: so many calls of ``step()`` in an epoch, where others are expected.
+    """How a loop's scheduler steps in an epoch are wrong, as the end of a message; None if they are right.
 
-    ``optimizer`` is how often the optimizer was stepped; None where nothing is wrong.
+    ``seen`` and ``expected`` count calls of ``scheduler.step()``, ``optimizer`` the optimizer's
+    steps; ``first`` says whether this is the first epoch.
     """
     if seen == expected:
         return None

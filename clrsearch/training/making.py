@@ -1,4 +1,4 @@
-"""From a task to its runs."""
+"""Creates the runs of a task or a custom training loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clrsearch.training.sequential import SequentialRun, TaskData, warm_up
 
 
 class RunMaker(Protocol):
-    """Makes a run of a trace, from (``seed``, ``seed_index``)."""
+    """Creates a run of a trace from (``seed``, ``seed_index``)."""
 
     def __call__(
         self,
@@ -28,23 +28,23 @@ class RunMaker(Protocol):
         tests: bool = False,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Run:
-        """The run, before its first epoch; ``interrupted`` is asked whether to stop.
+        """Create a run that has not started; ``interrupted`` is polled and says whether to stop.
 
-        ``tests`` says whether it will be asked for the test split, as in a confirmation.
+        ``tests`` says whether the test split will be measured, as in a confirmation.
         """
 
 
 def run_maker(
     task: Task | Loop, facts: TaskFacts, device: torch.device, precision: Precision = "float32"
 ) -> RunMaker:
-    """What makes the runs of a task in this process, on a device; the data is read once.
+    """A factory for a task's runs in this process, on one device; the data is loaded once.
 
     Raises:
         TaskRaised: the task's own code raised.
     """
     if isinstance(task, Loop):
         return partial(_loop_run, task, facts, device)
-    assert facts.batch_size is not None  # of a task it is known
+    assert facts.batch_size is not None  # always known for a task
     data = TaskData(task, facts.batch_size, device)
     warm_up(task)
     make = partial(SequentialRun, task, facts, data, device=device, precision=precision)
@@ -60,7 +60,7 @@ def _task_run(
     tests: bool = False,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Run:
-    """A task's run, which needs not know before its end whether the test split is wanted."""
+    """A run of a task; whether to measure the test split can be decided at its end."""
     return make(trace, seed=seed, seed_index=seed_index, interrupted=interrupted)
 
 
@@ -75,7 +75,7 @@ def _loop_run(
     tests: bool = False,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Run:
-    """A run of a loop of the user's own."""
+    """A run of a custom training loop."""
     return LoopRun(
         loop,
         studied(facts, trace),

@@ -1,4 +1,4 @@
-"""What the search must know of an optimizer."""
+"""What the search needs to know about an optimizer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from clrsearch.errors import TaskError
 from clrsearch.schedules import Momentum, Trace, momentum_of
 from clrsearch.tasks import TaskFacts
 
-RATIO_TOLERANCE = 1e-9  # relative, of the groups' rates to the first one's
+RATIO_TOLERANCE = 1e-9  # relative; for the ratios of the groups' rates to the first group's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerFacts:
-    """The part of :class:`~clrsearch.tasks.TaskFacts` that an optimizer tells."""
+    """The part of :class:`~clrsearch.tasks.TaskFacts` that is read from the optimizer."""
 
     ratios: tuple[float, ...]
     groups: tuple[str, ...]
@@ -28,10 +28,10 @@ class OptimizerFacts:
 
 
 def require_optimizer(what: str, optimizer: Optimizer) -> None:
-    """Refuse an optimizer that no schedule can be played to; ``what`` says whose it is.
+    """Reject an optimizer that no schedule can be applied to; ``what`` names it in the message.
 
     Raises:
-        TaskError: another scheduler has set its rates, or they are none to start from.
+        TaskError: another scheduler has set its rates, or its rates are invalid.
     """
     groups = optimizer.param_groups
     if any("initial_lr" in group for group in groups):
@@ -48,7 +48,7 @@ def require_optimizer(what: str, optimizer: Optimizer) -> None:
 
 
 def optimizer_facts(optimizer: Optimizer) -> OptimizerFacts:
-    """What is known of an optimizer that :func:`require_optimizer` does not refuse."""
+    """The facts of an optimizer that passes :func:`require_optimizer`."""
     groups = optimizer.param_groups
     own_rate = float(groups[0]["lr"])
     return OptimizerFacts(
@@ -61,10 +61,10 @@ def optimizer_facts(optimizer: Optimizer) -> OptimizerFacts:
 
 
 def require_same(optimizer: Optimizer, facts: TaskFacts) -> None:
-    """Refuse an optimizer whose groups or momentum are not those that a study was made with.
+    """Reject an optimizer whose groups or momentum differ from those the study was created with.
 
     Raises:
-        TaskError: what differs, with both values.
+        TaskError: naming the difference, with both values.
     """
     here = optimizer_facts(optimizer)
     for what, now, then in (
@@ -89,13 +89,13 @@ def has_gradients(optimizer: Optimizer) -> bool:
 
 
 def own_trace(optimizer: Optimizer) -> Trace:
-    """The optimizer's own rates, which stay as they are; (groups, 1)."""
+    """The optimizer's own rates as a constant trace; (groups, 1)."""
     rates = [[float(group["lr"])] for group in optimizer.param_groups]
     return Trace(rates=np.array(rates), momenta=None)
 
 
 def describe_optimizer(optimizer: Optimizer) -> str:
-    """An optimizer's class with what it does not leave at its defaults, its rate aside."""
+    """The optimizer's class with its betas and its non-default arguments other than the rate."""
     stock = inspect.signature(type(optimizer)).parameters
     own = {
         name: value

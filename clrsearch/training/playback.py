@@ -1,4 +1,4 @@
-"""A trace, played to an optimizer; and as a scheduler of torch's, for loops that step one."""
+"""Plays a trace to an optimizer, directly or as a torch scheduler for custom training loops."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from clrsearch.schedules import Trace, momentum_of
 
 
 class Player:
-    """Sets the rates and momenta of an optimizer's groups as they are in a trace, (groups, T).
+    """Sets the rates and momenta of an optimizer's groups to those of a trace, (groups, T).
 
-    From step T on the last ones stay.
+    From step T on, the last values are held.
     """
 
     def __init__(self, trace: Trace, optimizer: Optimizer) -> None:
@@ -24,12 +24,12 @@ class Player:
         self._kind = momentum_of(optimizer)
 
     def rates(self, step: int) -> list[float]:
-        """The groups' rates at a step of the horizon, from 0."""
+        """The groups' rates at ``step``, counted from 0."""
         found: list[float] = self._rates[min(step, len(self._rates) - 1)]
         return found
 
     def play(self, step: int) -> None:
-        """Set the rates, and where the trace has some the momenta, of a step of the horizon."""
+        """Set the groups' rates, and momenta if the trace has them, to those at ``step``."""
         groups = self._optimizer.param_groups
         for group, rate in zip(groups, self.rates(step), strict=True):
             group["lr"] = rate
@@ -44,7 +44,7 @@ class Player:
 
 
 class TraceScheduler(LRScheduler):
-    """Plays a trace to an optimizer: call ``step()`` after each step of the optimizer.
+    """Plays a trace to an optimizer: call ``step()`` after each optimizer step.
 
     ``steps`` counts the calls since :meth:`seek`.
     """
@@ -54,20 +54,20 @@ class TraceScheduler(LRScheduler):
         self._player = Player(trace, optimizer)
         self._on_step = on_step
         self.steps = 0
-        super().__init__(optimizer)  # takes the first step, to step 0
+        super().__init__(optimizer)  # calls step() once, to get to step 0
         self.seek(0)
 
     def seek(self, step: int) -> None:
-        """Set rates and momenta as they are at a step of the horizon, from 0."""
+        """Set the rates and momenta to those at ``step``, counted from 0."""
         self.last_epoch = step
         self._play()
         self.steps = 0
 
     def step(self, epoch: int | None = None) -> None:
-        """Go on by one step.
+        """Advance by one step.
 
         Raises:
-            ValueError: an epoch is given: it counts steps of the optimizer.
+            ValueError: an epoch is given; the scheduler counts optimizer steps.
         """
         if epoch is not None:
             raise ValueError("this scheduler counts steps of the optimizer: call step() without")
@@ -78,7 +78,7 @@ class TraceScheduler(LRScheduler):
 
     @property
     def disturbed(self) -> bool:
-        """Whether somebody else has set a rate since this one did."""
+        """Whether something else has changed a rate since this scheduler set it."""
         return [group["lr"] for group in self.optimizer.param_groups] != self._last_lr
 
     def get_lr(self) -> list[float | Tensor]:
@@ -86,11 +86,11 @@ class TraceScheduler(LRScheduler):
         return [*self._player.rates(self.last_epoch)]
 
     def state_dict(self) -> dict[str, int]:
-        """Where it is."""
+        """The current step."""
         return {"last_epoch": self.last_epoch}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on from where another was."""
+        """Continue from a saved step."""
         self.last_epoch = state_dict["last_epoch"]
         self._play()
 

@@ -1,4 +1,4 @@
-"""In which numbers a model computes: float32, or bfloat16 where torch's autocast allows it."""
+"""The precision a model computes in: float32, or bfloat16 through torch's autocast."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Precision = Literal["float32", "bf16"]
 
 
 def compute_in(precision: Precision, model: torch.nn.Module, device: torch.device) -> None:
-    """Have the forward pass of ``model`` compute under autocast, in training and in validation.
+    """Run the forward pass of ``model`` under autocast, in training and in validation.
 
-    Weights, gradients, the optimizer and, for an output that is a tensor, the loss and the metrics
-    stay in float32. With ``float32`` nothing is changed.
+    Weights, gradients and the optimizer stay in float32; so do the loss and the metrics, provided
+    the model's output is a tensor. ``float32`` changes nothing.
     """
     if precision == "float32":
         return

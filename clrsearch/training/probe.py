@@ -1,4 +1,4 @@
-"""What the search must know of a task, found out once, by training a little."""
+"""Probes what the search needs to know about a task, once, by training it briefly."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def probe(
     device: torch.device,
     precision: Precision = "float32",
 ) -> TaskFacts:
-    """The facts of a task, under a study's epochs, batch size, metric and direction where given.
+    """The facts of a task, with a study's epochs, batch size, metric and direction where given.
 
-    One training step and one validation batch are computed, so that a mistake in the task shows
-    now. A loop of the user's own trains its first epoch, at its optimizer's own rates.
+    One training step and one validation batch are computed, so that mistakes in the task surface
+    early. A custom training loop trains its first epoch, at its optimizer's own rates.
 
     Raises:
-        TaskError: the task breaks its contract: what is wrong, by name.
+        TaskError: the task breaks its contract; the message names what is wrong.
         TaskRaised: the task's own code raised.
     """
     task, source = loaded
@@ -71,7 +71,7 @@ def probe(
     found = optimizer_facts(optimizer)
     compute_in(precision, model, device)
     with task_code("validating the untrained model"):
-        # one batch shows what is measured, and whether it is finite; its means do not matter here
+        # one batch shows which metrics there are and whether they are finite
         first_batch = islice(data.validation.in_order(), 1)
         measured = validate(task, model, first_batch, data.validation.samples)
     require_metric(metric, measured)
@@ -116,7 +116,7 @@ def _probe_loop(
     device: torch.device,
     precision: Precision,
 ) -> TaskFacts:
-    """The facts of a loop of the user's own, which is run until it asks for its second epoch."""
+    """The facts of a custom training loop, which runs until it requests its second epoch."""
     if not (epochs and metric and direction):
         raise TaskError(
             f"{loop.name} is a loop of your own: say how long it trains and what it reports, with "
@@ -146,7 +146,7 @@ def _probe_loop(
     run = LoopRun(loop, course, seed=0, device=device, interrupted=lambda: bool(reported))
     try:
         run.train(note)
-    except Interrupted:  # it asked for its second epoch
+    except Interrupted:  # the loop requested its second epoch
         pass
     except Diverged as diverged:
         raise TaskError(f"at the optimizer's own learning rate, {diverged}") from diverged
@@ -163,10 +163,10 @@ def _probe_loop(
 
 
 def require_loadable(what: str, state: Mapping[str, Any]) -> None:
-    """Refuse a state that could not be saved, or not be loaded again from a checkpoint.
+    """Reject a state that cannot be saved in a checkpoint and loaded again.
 
     Raises:
-        TaskError: naming ``what`` it is the state of.
+        TaskError: naming ``what`` the state belongs to.
     """
     file = io.BytesIO()
     try:

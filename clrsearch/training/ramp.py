@@ -1,4 +1,4 @@
-"""The learning-rate range test: the rate rises from harmless to harmful, and the losses are noted.
+"""The learning-rate range test: the losses while the rate rises from harmless to harmful.
 
 L. N. Smith, "Cyclical Learning Rates for Training Neural Networks", arXiv:1506.01186, section 3.3.
 """
@@ -27,20 +27,20 @@ from clrsearch.training.seeding import (
 from clrsearch.training.sequential import TaskData, train_batch
 
 LOWEST, HIGHEST = 1e-4, 1e3  # times the task's own rate
-POINTS = 100  # rates, 14 of them per decade
-STEPS = 2  # per rate
-SETTLING = 50  # steps at the lowest rate first, in which batch norm's statistics find their level
+POINTS = 100  # rates, 14 per decade
+STEPS = 2  # training steps per rate
+SETTLING = 50  # steps at the lowest rate first, until batch-norm statistics have settled
 SEEDS = 3
-HOPELESS = 3.0  # times the size of the training loss at the start: a rise by that ends the ramp
+HOPELESS = 3.0  # a rise of the training loss by this multiple of its initial size ends the ramp
 FIRST_SEED = 1_000_000
-"""Seed indices from here on are the range test's: a search has 0, a confirmation 1, 2, ..."""
+"""Seed indices from here on belong to the range test: a search uses 0, a confirmation 1, 2, ..."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ramp:
-    """Losses over a rising rate: one curve per seed, over the P ``rates``.
+    """Losses over the P rising ``rates``, one curve per seed.
 
-    A curve is shorter than P where its loss diverged at the rate that follows.
+    A curve is shorter than P if the loss diverged.
     """
 
     rates: tuple[float, ...]
@@ -57,12 +57,12 @@ def ramp(
     device: torch.device,
     precision: Precision = "float32",
 ) -> Ramp:
-    """Train fresh models while the rate rises exponentially, one for each of three seeds.
+    """Train fresh models at an exponentially rising rate, one for each of three seeds.
 
-    The rate of the first group goes from 1e-4 to 1e3 times the task's own, and the others keep
-    their ratios to it. What is noted at a rate is the mean training loss of its two steps, and then
-    the loss of one batch of the validation split, the same at every rate. Nothing is left behind:
-    models and optimizers are thrown away, the global random generators are put back.
+    The rate of the first group goes from 1e-4 to 1e3 times the task's own; the other groups keep
+    their ratios to it. Recorded at each rate are the mean training loss of its two steps, followed
+    by the loss on one validation batch, the same for all rates. Nothing is left behind: models and
+    optimizers are discarded, and the global random generators are restored.
 
     Raises:
         TaskRaised: the task's own code raised.
@@ -93,7 +93,7 @@ def _curves(
     device: torch.device,
     precision: Precision,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The training and the validation losses of one seed, up to where it diverges."""
+    """The training and validation losses of one seed, up to where it diverges."""
     seed_everything(derive(*seed, "init"))
     model, optimizer = build(task, device)
     require_same(optimizer, facts)
@@ -129,7 +129,7 @@ def _curves(
 
 
 def _endless(train: Batches, seed: tuple[int, int]) -> Iterator[tuple[Any, Any]]:
-    """Training batches, epoch after epoch."""
+    """Training batches without end, reshuffled every epoch."""
     epoch = 0
     while True:
         epoch += 1
@@ -137,6 +137,6 @@ def _endless(train: Batches, seed: tuple[int, int]) -> Iterator[tuple[Any, Any]]
 
 
 def _sample(validation: Batches) -> tuple[Any, Any]:
-    """One batch of the split, drawn at random (it may lie in the order of its classes), or all."""
+    """One random batch of the split (its order may be by class), or all of it if it is smaller."""
     drawn = next(validation.shuffled(0), None)
     return next(validation.in_order()) if drawn is None else drawn

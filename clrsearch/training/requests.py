@@ -1,7 +1,7 @@
-"""A task loaded and tried in this process for another one, which may then outlive it.
+"""Loads and probes a task in a helper process, on behalf of a parent that may outlive it.
 
-``python -m clrsearch.training.requests`` reads requests from its standard input and answers them on
-its standard output, a line of JSON each. It ends with its parent: when the input does.
+``python -m clrsearch.training.requests`` reads requests from standard input and answers them on
+standard output, one line of JSON each. It exits with its parent, when its input ends.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from clrsearch.training.probe import probe
 from clrsearch.training.ramp import ramp
 from clrsearch.training.sequential import TaskData
 
-GRACE_SECONDS = 5.0  # for what runs when the parent has ended
+GRACE_SECONDS = 5.0  # for a request that is running when the parent ends
 
 
 class Requests:
-    """What a parent may ask for: a method each, with JSON for its arguments and its result."""
+    """The requests a parent can make: one method each, with JSON arguments and results."""
 
     _task: LoadedTask
     _rate: LoadedRate | None
@@ -49,7 +49,7 @@ class Requests:
         data_dir: str,
         download: bool,
     ) -> dict[str, Any]:
-        """Load the task, and a function for rates by hand: what they are made of."""
+        """Load the task and, if named, the function for hand-written rates; returns their source hashes."""
         given, place = tuple(arguments), Path(folder)
         self._task = load_task(
             task, options=options, arguments=given, folder=place, data_dir=Path(data_dir)
@@ -66,13 +66,13 @@ class Requests:
         }
 
     def facts(self, *, device: str | None, **plan: Any) -> dict[str, Any]:
-        """The task's facts under a plan's ``epochs``, ``batch_size`` and so on."""
+        """The task's facts for a plan's ``epochs``, ``batch_size`` and so on."""
         chosen = find_device(device)
         with one_thread(chosen):
             return probe(self._task, device=chosen, **plan).model_dump(mode="json")
 
     def rates(self, *, name: str, epochs: int, steps_per_epoch: int) -> list[float]:
-        """What the function for rates by hand gives at each step."""
+        """The hand-written rate at each step."""
         assert self._rate is not None
         schedule = Manual(
             rates=name,
@@ -86,7 +86,7 @@ class Requests:
     def ramp(
         self, *, facts: Mapping[str, Any], device: str | None, seed: int, precision: Any
     ) -> dict[str, Any]:
-        """The losses of the task at rising rates."""
+        """The losses of the task in a learning-rate range test."""
         task, known, chosen = self._task.task, TaskFacts.model_validate(facts), find_device(device)
         assert not isinstance(task, Loop) and known.batch_size is not None
         with one_thread(chosen):
@@ -99,12 +99,12 @@ class Requests:
 
 
 def main() -> None:
-    """Answer requests until there are no more."""
+    """Answer requests until the input ends."""
     lines: SimpleQueue[str] = SimpleQueue()
     asked, answers = os.dup(0), os.fdopen(os.dup(1), "w")
     empty = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(empty, 0)  # nothing that runs here reads a request
-    os.dup2(2, 1)  # nor does it print an answer
+    os.dup2(empty, 0)  # so that task code cannot read the requests
+    os.dup2(2, 1)  # nor print into the answers
     os.close(empty)
 
     def listen() -> None:
@@ -139,5 +139,5 @@ def _answer(requests: Requests, name: str, arguments: Mapping[str, Any]) -> dict
 if __name__ == "__main__":
     try:
         main()
-    except KeyboardInterrupt:  # so is the parent, which has more to say
+    except KeyboardInterrupt:  # the parent gets it too, and reports it
         sys.exit(130)

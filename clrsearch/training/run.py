@@ -1,4 +1,4 @@
-"""What a training run is to the rest of the package: epochs, one after the other, until it ends."""
+"""The interface of a training run: epochs, one after the other, until it ends."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
-    """One finished epoch: its number from 1, mean training loss, validation metrics.
+    """A finished epoch: its number (from 1), mean training loss and validation metrics.
 
-    A loop of the user's own keeps its loss to itself.
+    ``loss`` is None for a custom training loop, which does not report it.
     """
 
     number: int
@@ -21,7 +21,7 @@ class Epoch:
 
 
 class Diverged(Exception):
-    """The training loss or the metric is not finite; ``epoch`` (from 1) was not finished."""
+    """The training loss or the metric is not finite; ``epoch`` (from 1) was not completed."""
 
     def __init__(self, epoch: int, what: str) -> None:
         super().__init__(f"{what} was not finite in epoch {epoch}")
@@ -29,22 +29,22 @@ class Diverged(Exception):
 
 
 class Interrupted(BaseException):
-    """The run was asked to stop and did, between two batches; its state resumes it right there.
+    """The run was asked to stop and did so between two batches; its state resumes it right there.
 
-    It is no ``Exception``, so that no task swallows it.
+    It is not an ``Exception``, so that no task catches it.
     """
 
 
 class Unrestorable(Exception):
-    """A run cannot go on from its checkpoint, and is spoilt; the message says why."""
+    """A run cannot resume from its checkpoint and is no longer usable; the message says why."""
 
 
 @contextmanager
 def restoring() -> Iterator[None]:
-    """A block that reads a state: a wrong one may raise anything at all there.
+    """Wraps code that reads a saved state: an invalid one may raise any exception.
 
     Raises:
-        Unrestorable: it did.
+        Unrestorable: in place of the exception raised in the block.
     """
     try:
         yield
@@ -56,10 +56,10 @@ def restoring() -> Iterator[None]:
 
 
 def counted(number: Any, most: int) -> int:
-    """How many epochs or steps a state says to have behind it, of ``most``.
+    """The number of finished epochs or steps in a saved state, at most ``most``.
 
     Raises:
-        ValueError: it is no such number.
+        ValueError: it is not an integer in that range.
     """
     if not isinstance(number, int) or not 0 <= number <= most:
         raise ValueError(f"{number!r} of {most} epochs or steps")
@@ -67,7 +67,7 @@ def counted(number: Any, most: int) -> int:
 
 
 class Run(Protocol):
-    """One training of a task under one trace from one seed.
+    """One training run of a task under one trace from one seed.
 
     ``epoch`` counts the finished epochs, ``seconds`` the time spent on training and validation.
     """
@@ -76,30 +76,30 @@ class Run(Protocol):
     seconds: float
 
     def train(self, on_epoch: Callable[[Epoch], bool]) -> None:
-        """Train and validate the epochs that are left, calling ``on_epoch`` after each.
+        """Train and validate the remaining epochs, calling ``on_epoch`` after each.
 
-        It returns after the last one, or when ``on_epoch`` says not to go on. What ``on_epoch``
-        raises comes out here.
+        Returns after the last epoch, or when ``on_epoch`` returns false. Exceptions from
+        ``on_epoch`` propagate.
 
         Raises:
-            Diverged: within the epoch in which the loss stopped being finite.
-            Interrupted: between two batches.
+            Diverged: in the epoch in which the loss or the metric stopped being finite.
+            Interrupted: the run was asked to stop, between two batches.
             TaskError: the task broke its contract.
-            Unrestorable: before the first epoch, of a loop that is restored only there.
+            Unrestorable: before the first epoch, for a loop that restores its state only then.
         """
 
     def test(self) -> dict[str, float]:
-        """The metrics on the test split as the model is now."""
+        """The current model's metrics on the test split."""
 
     def state(self) -> dict[str, Any] | None:
-        """All that a run of the same task, trace and seed needs to go on from here, bit for bit.
+        """Everything a run of the same task, trace and seed needs to resume from here, bit for bit.
 
-        None where it cannot be saved just now.
+        None if it cannot be saved at this point.
         """
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state` gave.
+        """Resume from a state returned by :meth:`state`.
 
         Raises:
-            Unrestorable: it is another model's state, or none at all.
+            Unrestorable: the state belongs to another model, or is invalid.
         """

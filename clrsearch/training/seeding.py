@@ -1,4 +1,4 @@
-"""Where a run's randomness comes from: study seed, seed index and epoch, never the worker."""
+"""Random seeds of a run: derived from study seed, seed index and epoch, never from the worker."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ Purpose = Literal["init", "order", "epoch"]
 
 
 def derive(seed: int, seed_index: int, purpose: Purpose, epoch: int = 0) -> int:
-    """A 63-bit seed, independent for each combination of its arguments.
+    """A 63-bit seed, independent for each combination of arguments.
 
-    ``seed_index`` tells runs of one study apart that are meant to differ in their randomness; all
-    runs of a search share index 0 (common random numbers).
+    ``seed_index`` distinguishes runs of a study that should differ in their randomness; all runs of
+    a search share index 0 (common random numbers).
     """
     entropy = (seed, seed_index, ("init", "order", "epoch").index(purpose), epoch)
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def seed_everything(seed: int) -> None:
-    """Set the global generators of torch (every device), NumPy and Python."""
+    """Seed the global generators of torch (all devices), NumPy and Python."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """The states of the global generators, as types that ``torch.load`` takes for safe."""
+    """The states of the global generators, as types that ``torch.load`` considers safe."""
     name, keys, *rest = cast(tuple[Any, ...], np.random.get_state(legacy=True))
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
@@ -45,7 +45,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Set the global generators to where :func:`random_state` found them."""
+    """Restore the global generators to a state returned by :func:`random_state`."""
     torch.set_rng_state(state["torch"].cpu())
     np.random.set_state(state["numpy"])
     random.setstate(state["python"])

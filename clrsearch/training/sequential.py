@@ -1,4 +1,4 @@
-"""The sequential trainer: one run at a time, its rates and momenta read off a trace."""
+"""The sequential trainer: one run at a time, with rates and momenta taken from a trace."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ from clrsearch.training.seeding import (
 
 Batch = tuple[Any, Any]
 
-LOOKS = 4  # times per epoch that the loss is looked at: each look waits for the device
-VALIDATION_BATCH = 8  # times the training batch: there are no gradients to keep
+LOOKS = 4  # loss checks per epoch; each one waits for the device
+VALIDATION_BATCH = 8  # times the training batch size, as no gradients are kept
 
 
 class TaskData:
     """A task's data on a device, shared by the runs of a process.
 
-    The test split is not touched before it is asked for, which only a confirmation does.
+    The test split is not touched until it is requested, which only a confirmation does.
 
     Raises:
-        TaskError: ``data()`` does not give what it must.
+        TaskError: ``data()`` breaks its contract.
         TaskRaised: the task's own code raised.
     """
 
@@ -66,16 +66,16 @@ class TaskData:
 
 
 def warm_up(task: Task) -> None:
-    """Build a model and an optimizer once: torch imports its compiler at a process's first one."""
+    """Build a model and an optimizer once: the first in a process makes torch import its compiler."""
     with task_code("building the model"):
         build(task, torch.device("cpu"))
 
 
 class SequentialRun:
-    """One training of ``task`` under ``trace`` from (``seed``, ``seed_index``); see :class:`Run`.
+    """A training run of ``task`` under ``trace`` from (``seed``, ``seed_index``); see :class:`Run`.
 
-    The trace's arrays are (groups, T) with T = epochs x steps per epoch. ``interrupted`` is asked
-    between the batches whether to stop. ``precision`` is that of the forward pass.
+    The trace's arrays are (groups, T) with T = epochs x steps per epoch. ``interrupted`` is polled
+    between batches and says whether to stop. ``precision`` is that of the forward pass.
     """
 
     def __init__(
@@ -101,9 +101,11 @@ class SequentialRun:
         self._seed = (seed, seed_index)
         self._device = device
         self._interrupted = interrupted
-        self._step = 0  # within the epoch that is under way
+        self._step = 0  # within the current epoch
         self._loss = torch.zeros((), device=device)  # summed over its steps
-        self._before_validation: dict[str, Any] | None = None  # the generators; it begins anew
+        self._before_validation: dict[str, Any] | None = (
+            None  # generator states; validation restarts
+        )
         seed_everything(derive(seed, seed_index, "init"))
         with task_code("building the model"):
             self._model, self._optimizer = build(task, device)
@@ -117,7 +119,7 @@ class SequentialRun:
             pass
 
     def next_epoch(self) -> Epoch:
-        """Train and validate one more epoch, or what is left of one; raises as :meth:`train`."""
+        """Train and validate the next epoch, or the rest of a resumed one; raises as :meth:`train`."""
         started = time.perf_counter()
         try:
             return self._next_epoch(self.epoch + 1)
@@ -154,7 +156,7 @@ class SequentialRun:
             return validate(self._task, self._model, data.in_order(), data.samples)
 
     def state(self) -> dict[str, Any]:
-        """See :meth:`Run.state`. Between epochs no generator matters: each begins with its own."""
+        """See :meth:`Run.state`. Between epochs no generator state is needed: each epoch is seeded."""
         random = self._before_validation
         if random is None and self._step:
             random = random_state(self._device)
@@ -181,7 +183,7 @@ class SequentialRun:
                 restore_random_state(state["random"], self._device)
 
     def _train(self, epoch: int) -> float:
-        """Train one epoch and return its mean loss, not finite as soon as it was seen not to be."""
+        """Train one epoch and return its mean loss; stops early if the loss is found not finite."""
         self._model.train()
         look = max(1, self._steps // LOOKS)
         order = self._data.train.shuffled(derive(*self._seed, "order", epoch), self._step)
@@ -194,7 +196,7 @@ class SequentialRun:
         return self._loss.item() / self._steps
 
     def _until_interrupted(self, order: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches; the moment to stop is before one is fetched, which may draw randomly."""
+        """The batches; checks for a stop before fetching each, since fetching may draw random numbers."""
         while True:
             if self._interrupted():
                 raise Interrupted
@@ -207,7 +209,7 @@ class SequentialRun:
 def train_batch(
     task: Task, model: torch.nn.Module, optimizer: Optimizer, inputs: Any, targets: Any
 ) -> torch.Tensor:
-    """One step of the optimizer; the mean loss of the batch before it, a scalar."""
+    """Take one optimizer step; returns the batch's mean loss before the step, a scalar."""
     optimizer.zero_grad()
     loss = loss_of(task, forward(model, augmented(task, inputs)), targets)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -218,7 +220,7 @@ def train_batch(
 def validate(
     task: Task, model: torch.nn.Module, data: Iterable[tuple[Any, Any]], samples: int
 ) -> dict[str, float]:
-    """The task's metrics of ``model`` over batches of ``data``, so many samples together.
+    """The task's metrics of ``model`` over the batches of ``data``, which hold ``samples`` in total.
 
     Raises:
         TaskError: a metric is not a scalar tensor or a number.
@@ -241,10 +243,10 @@ def validate(
 
 
 def require_metric(metric: str, measured: Mapping[str, float], when: str = "") -> None:
-    """Refuse metrics without the one that the study is about.
+    """Reject metrics that lack the study's metric.
 
     Raises:
-        TaskError: it is not among them; those that are, are named.
+        TaskError: it is missing; the message lists those that are there.
     """
     if metric not in measured:
         known = ", ".join(measured) or "nothing"

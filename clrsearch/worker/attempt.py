@@ -88,7 +88,7 @@ class Attempt:
         """Train to the end and record the result.
 
         Raises:
-            Interrupted: the run was interrupted, or the slot was lost; :meth:`leave` handles both.
+            Interrupted: the run was interrupted, or the slot was lost; call :meth:`leave` next.
             TrialEnded: another worker has already ended the trial.
             Unrestorable: the run cannot be resumed from its checkpoint after all.
             StorageError: a checkpoint cannot be written.

@@ -1,4 +1,4 @@
-"""A worker's life: claim a slot, propose, make an attempt at its trial; and again."""
+"""The worker loop: claim a slot, propose a trial, make an attempt at it, repeat."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from clrsearch.worker.signals import Interruption
 from clrsearch.worker.watchdog import Watchdog
 
 LONGEST_CURVES = 3000  # numbers of up to 20 characters
-LONGEST_TRACEBACK = 10_000  # characters: MySQL keeps 64 kB
-FRESH_SECONDS = 2.0  # how old the history may be that a pruning decision sees
+LONGEST_TRACEBACK = 10_000  # characters; MySQL stores 64 kB
+FRESH_SECONDS = 2.0  # maximum age of the history used for pruning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
-    """A slot's running trial: its trace, and the values stored by earlier attempts at it."""
+    """A slot's running trial: its trace, and the values stored by earlier attempts."""
 
     identity: Identity
     played: Trace
@@ -55,7 +55,7 @@ class Begun:
 
 
 class Worker:
-    """Works on one study's slots on one device."""
+    """Works on the slots of one study on one device."""
 
     def __init__(
         self,
@@ -74,16 +74,23 @@ class Worker:
         on_hang: Callable[[str], None] | None = None,
         in_rounds: bool = False,
     ) -> None:
-        """``make_run`` makes the runs of the study's task on ``device``.
+        """Set up a worker; :meth:`work` runs it.
 
-        ``patience`` is for outages of the database, in seconds.
-
-        ``interruption`` knows the limits of the process, which may work on several studies.
-        ``on_end`` is called with the record of each trial that this worker ends, ``on_wait`` with
-        an error of the database that it begins to wait out, ``on_note`` with what else there is to
-        say. ``on_hang`` is to end the process: it is called, from another thread, when the task's
-        code has made no progress for too long and the slot is open again. Without it nobody looks.
-        ``in_rounds`` says that more slots may follow when all have ended.
+        Args:
+            study: the study to work on.
+            make_run: creates the runs of the study's task on ``device``.
+            device: the device to train on.
+            checkpoints: where checkpoints are stored.
+            name: the worker's unique name.
+            checkpoint_seconds: interval between checkpoints.
+            patience: longest database outage to wait out, in seconds.
+            interruption: the limits of the process, which may work on several studies.
+            on_end: called with the record of each trial this worker ends.
+            on_wait: called with the database error that starts an outage.
+            on_note: called with other messages.
+            on_hang: must end the process; called from another thread when the task's code has made
+                no progress for too long and its slot has been reopened. None disables the watchdog.
+            in_rounds: whether more slots may follow after all have ended.
         """
         self._study = study
         self._make_run = make_run
@@ -99,25 +106,26 @@ class Worker:
         self._folder = SharedFolder(study.slots, checkpoints, name, on_note)
         self._patience = Patience(patience, sleep=self._sleep, on_wait=self._trouble)
         self._claims = Claims(study.slots, name, patience=self._patience, sleep=self._sleep)
-        self._fell_back = False  # from the surrogate to chance, and has said so
+        self._fell_back = False  # to random schedules, and has reported it
         self._failures: list[TaskError] = []  # of this worker's latest trials
         self._on_hang = on_hang
         self._in_rounds = in_rounds
         self._watchdog = Watchdog(self._interruption.noticed, self._hung)
-        self._lease: Lease | None = None  # of the slot that it holds
+        self._lease: Lease | None = None  # of the slot it holds
 
     def work(self) -> bool:
-        """Work until no slot is left to claim, or until a signal or a limit of the process.
+        """Work until no slot is left to claim, or until a signal or a process limit.
 
-        Whether the former: only then are the slots done, or in the good hands of others. Where a
-        confirmation follows, or another round of it, others' trials are waited for.
+        Returns True in the first case: all slots are done or held by live workers. If a
+        confirmation, or another round of it, follows, the worker waits for others' trials.
 
         Raises:
-            StudyStopped: the task's code fails again and again.
-            FailsHere: it does in this process, and slots are left to others.
+            StudyStopped: the task's code fails repeatedly.
+            FailsHere: it fails repeatedly in this process, and other workers may take the remaining
+                slots.
             StorageError: a checkpoint cannot be written.
-            SQLAlchemyError, StorageInternalError: an error of the database that does not pass, or
-                an outage that outlasts patience.
+            SQLAlchemyError, StorageInternalError: a permanent database error, or an outage longer
+                than the patience.
         """
         with ExitStack() as stack:
             stack.enter_context(self._interruption.listening())
@@ -145,12 +153,12 @@ class Worker:
         return study.stage == "search" and study.plan.confirm.enabled and not study.cancelled
 
     def _trouble(self, error: BaseException) -> None:
-        """An outage begins: whom this worker has watched may be silent because of it."""
+        """Handle the start of an outage: watched workers may be silent only because of it."""
         self._claims.forget()
         self._on_wait(error)
 
     def _fill(self, slot: Slot) -> None:
-        """Bring a claimed slot to an end, or hand it back."""
+        """Finish a claimed slot, or hand it back."""
         trial: Begun | None = None
         lease = Lease(
             self._study.slots, slot, patience=self._patience.seconds, on_trouble=self._trouble
@@ -176,7 +184,7 @@ class Worker:
             self._note_end(trial.number)
 
     def _note_end(self, trial: int) -> None:
-        """Tell of a trial, and count it, if it has ended."""
+        """Report and count a trial if it has ended."""
         ended = self._patience(partial(self._study.trial, trial))
         if ended.state == "running":
             return
@@ -186,9 +194,9 @@ class Worker:
         self._on_end(ended)
 
     def _train(self, slot: Slot, lease: Lease, trial: Begun) -> None:
-        """Train and tell the trial, from its checkpoint, or from its beginning if that is no use.
+        """Train the trial and record its result; restart it if its checkpoint is unusable.
 
-        Where it is interrupted, how far it came is saved.
+        If it is interrupted, its progress is saved.
         """
         for make in (self._resumed, self._run):
             try:
@@ -209,33 +217,33 @@ class Worker:
                 )
 
     def _clean_up(self) -> None:
-        """Remove what workers left that were killed between two writes."""
+        """Remove leftovers of workers that were killed between two writes."""
         self._study.discard_orphans()
         for path in needless(self._checkpoints.folder, partial(needed, self._study)):
             with suppress(OSError):
                 path.unlink()
 
     def _hand_back(self, slot: Slot) -> None:
-        """Open the slot at once; where the database is away, its lease will run out."""
+        """Reopen the slot now; during an outage, its lease expires instead."""
         with suppress(*DATABASE_ERRORS):
             self._study.slots.hand_back(slot)
 
     def _hung(self, reason: str) -> None:
-        """In the watchdog's thread: leave the slot to others, as a worker that was lost does."""
+        """Give up the slot like a lost worker; runs in the watchdog's thread."""
         assert self._lease is not None and self._on_hang is not None
         self._lease.abandon()
-        with suppress(*DATABASE_ERRORS):  # where the database is away, the lease runs out
+        with suppress(*DATABASE_ERRORS):  # during an outage the lease expires instead
             release(self._study, self._name, ExitCode.HUNG)
         self._on_hang(reason)
 
     def _take_up(self, slot: Slot) -> Begun | None:
-        """The slot's trial: begun already, a failed one's again, or new; None where it has ended.
+        """The slot's trial: a running one, a retry, or a new one; None if it has already ended.
 
-        It looks before it begins, so that it can be called again after an error of the database.
+        Looks before it creates anything, so that it can be retried after a database error.
         """
         study = self._study
         earlier = study.history.of_slot(slot.number)
-        for record in earlier:  # told, but the teller was lost right after
+        for record in earlier:  # recorded, but the worker died before it finished the slot
             told = record.state in ("complete", "pruned")
             if told or (record.number == slot.trial and record.final):
                 study.slots.finish(slot, SlotState(record.end))
@@ -259,7 +267,7 @@ class Worker:
         else:
             attributes = who | epoch_ends(played.at_epoch_ends(study.facts.steps_per_epoch))
             number, values = study.begin(slot, params, attributes, family), {}
-        if not study.slots.bind(slot, number):  # lost before it began
+        if not study.slots.bind(slot, number):  # the slot was lost before training started
             if not running:
                 study.discard(number)
             raise Interrupted
@@ -294,7 +302,7 @@ class Worker:
         )
 
     def _run(self, slot: Slot, lease: Lease, trial: Begun) -> Run:
-        """A run of the trial from its beginning."""
+        """Create a run of the trial from scratch."""
 
         def interrupted() -> bool:
             self._watchdog.progress()
@@ -309,10 +317,10 @@ class Worker:
         )
 
     def _resumed(self, slot: Slot, lease: Lease, trial: Begun) -> Run:
-        """A run of the trial from its checkpoint, or from its beginning where none was written.
+        """Create a run of the trial from its checkpoint, or from scratch if none was written.
 
         Raises:
-            Unrestorable: there is a checkpoint that cannot be gone on from, or it is not to be had.
+            Unrestorable: the checkpoint is missing or cannot be resumed from.
         """
         run = self._run(slot, lease, trial)
         if trial.is_new:
@@ -327,7 +335,7 @@ class Worker:
         return run
 
     def _schedule(self, slot: Slot, earlier: Sequence[Record]) -> tuple[str, Mapping[str, Value]]:
-        """Family and values for a slot's trial: those of its ``earlier`` trials, if there are."""
+        """Family and values for a slot's trial: those of its ``earlier`` trials, if any."""
         if earlier:
             return earlier[0].family, earlier[0].params
         if slot.finalist is not None:
@@ -340,16 +348,16 @@ class Worker:
         return proposal.family, proposal.params
 
     def _others(self, slot: Slot) -> list[Record]:
-        """The trials of other slots, as they were a moment ago."""
+        """The trials of other slots, at most two seconds old."""
         records = self._study.history.records(FRESH_SECONDS)
         return [record for record in records if record.slot != slot.number]
 
     def _rivals(self, slot: Slot, family: str) -> list[Record]:
-        """Those of a family."""
+        """The other slots' trials of one family."""
         return [record for record in self._others(slot) if record.family == family]
 
     def _prunable(self, family: str, params: Mapping[str, Value]) -> bool:
-        """Whether a trial may be stopped early: no first setting, baseline or confirmation is."""
+        """Whether a trial may be pruned; initial settings, baselines and confirmations may not."""
         study = self._study
         if study.plan.pruner == "none" or study.stage != "search":
             return False
@@ -359,10 +367,10 @@ class Worker:
         return traces.number(family, params) not in traces.first(family)
 
     def _failed(self, slot: Slot, trial: int, error: TaskError, *, retry: bool = True) -> None:
-        """Store the traceback; open the slot for another try, or use it up.
+        """Fail the trial; reopen its slot for a retry, or use it up.
 
-        It can be called again after an error of the database: this failure counts once, whether it
-        has been stored already or not.
+        Can be retried after a database error: the failure counts once, even if it has been stored
+        already.
         """
         study = self._study
         traceback = shortened(told(error), LONGEST_TRACEBACK)
@@ -381,15 +389,15 @@ class Worker:
 
 
 def needed(study: Study) -> Needed:
-    """Whose files a study's checkpoint folder must keep."""
+    """The trials and workers whose files a study's checkpoint folder must keep."""
     trials = [each.number for each in study.history.records() if each.state == "running"]
     return Needed(trials=trials, workers=[claim.worker for claim in study.slots.claims()])
 
 
 def epoch_ends(ends: Trace) -> dict[str, Any]:
-    """What is stored of a trace to be looked at: rates and momenta, (groups, epochs) each.
+    """Rates and momenta to store with a trial for display, (groups, epochs) each.
 
-    Of one that MySQL's 64 kB would not hold, nothing is; it follows from the parameters anyway.
+    Empty if they would exceed MySQL's 64 kB; they follow from the parameters anyway.
     """
     if ends.rates.size > LONGEST_CURVES:
         return {}

@@ -17,9 +17,9 @@ FROM_OUTSIDE = (KILLED, -signal.SIGTERM, -signal.SIGINT, -1, ExitCode.HUNG)  # -
 
 
 def why_given_up(losses: int, codes: Sequence[int]) -> str | None:
-    """Why a trial is given up that lost so many workers since its last checkpoint; None if not.
+    """Why to give up a trial that lost this many workers since its last checkpoint, or None.
 
-    ``codes`` are the exit codes of those that somebody watched over.
+    ``codes`` are the exit codes of those that were supervised.
     """
     crashes = [code for code in codes if code not in FROM_OUTSIDE]
     if losses < LOSSES and len(crashes) < CRASHES:

@@ -1,4 +1,4 @@
-"""Leaving in good order: a signal or a limit is noted, and whoever trains or waits asks for it."""
+"""Graceful shutdown: signals and limits are recorded, and polled by whoever trains or waits."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ SIGNALS = tuple(
     for name in ("SIGINT", "SIGTERM", "SIGUSR2", "SIGHUP")
     if hasattr(signal, name)
 )
-"""Ctrl-C, a stop or a preemption, what schedulers announce the end of a time limit with, and a
-terminal that is closed, unless that is ignored: nohup."""
+"""Ctrl-C, a stop or preemption, the time limit's announcement, and a closed terminal.
+
+SIGHUP is left alone if it is ignored (nohup).
+"""
 
 POLL_SECONDS = 0.1
 
 
 class Interruption:
-    """Whether this process is to leave, for it was asked to, or has come to its limits.
+    """Whether this process should leave, because it was asked to or has reached its limits.
 
     A second Ctrl-C ends it at once.
     """
 
     def __init__(self, *, seconds: float | None = None, trials: int | None = None) -> None:
-        """``seconds`` is how long it may stay from now on, ``trials`` how many it may end."""
+        """``seconds`` is the time limit from now, ``trials`` the number of trials it may end."""
         self._told = self._ctrl_c = False
         self._arrivals: socket.socket | None = None
         self._arrived: list[int] = []
@@ -40,32 +42,32 @@ class Interruption:
 
     @property
     def asked(self) -> bool:
-        """Whether it is to leave now."""
+        """Whether to leave now."""
         late = self._end is not None and time.monotonic() >= self._end
         return self._told or late or self._trials_left == 0
 
     def noticed(self) -> bool:
-        """The same for another thread, while the main thread is held up and handles no signal."""
+        """Like ``asked``, but for other threads, while the main thread cannot handle signals."""
         if self._arrivals is not None:
-            with suppress(OSError):  # nothing has arrived, or nobody listens any more
+            with suppress(OSError):  # nothing has arrived, or the socket is closed
                 self._arrived += self._arrivals.recv(1024)
         if self._arrived.count(signal.SIGINT) > 1:
             os._exit(128 + signal.SIGINT)
         return self.asked or any(number in SIGNALS for number in self._arrived)
 
     def ask(self) -> None:
-        """Let it leave."""
+        """Ask the process to leave."""
         self._told = True
 
     def count(self) -> None:
-        """Note that it has ended a trial."""
+        """Count a trial that has ended."""
         if self._trials_left is not None:
             self._trials_left -= 1
 
     def ask_when_parent_ends(self) -> None:
-        """Let it leave when standard input ends, of which the parent holds the other end.
+        """Leave when the parent closes the other end of standard input.
 
-        What runs here finds an empty standard input instead.
+        Code in this process sees an empty standard input instead.
         """
         lifeline = os.dup(0)
         empty = os.open(os.devnull, os.O_RDONLY)
@@ -81,7 +83,7 @@ class Interruption:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle the signals while the block lasts; off the main thread, where none arrive, not."""
+        """Handle the signals inside the context; a no-op off the main thread, where none arrive."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -97,7 +99,7 @@ class Interruption:
 
     @contextmanager
     def _arriving(self) -> Iterator[None]:
-        """Have the numbers of signals written into a socket as they arrive, by C code."""
+        """Have signal numbers written to a socket on arrival, by the interpreter's C handler."""
         reading, writing = socket.socketpair()
         with reading, writing:
             for each in (reading, writing):
@@ -111,10 +113,10 @@ class Interruption:
                 self._arrivals = None
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, but not on.
+        """Sleep, unless interrupted.
 
         Raises:
-            Interrupted: as soon as the process is to leave.
+            Interrupted: as soon as the process should leave.
         """
         end = time.monotonic() + seconds
         while not self.asked:
@@ -133,8 +135,8 @@ class Interruption:
 
 
 def _stop_writing() -> None:
-    """In a forked process: its signals are its own, and it has inherited the parent's socket."""
-    with suppress(ValueError):  # forked by another thread than the main one
+    """Detach a forked process from the parent's socket, which its own signals must not reach."""
+    with suppress(ValueError):  # forked off the main thread
         signal.set_wakeup_fd(-1)
 
 
@@ -143,5 +145,5 @@ if hasattr(os, "register_at_fork"):
 
 
 def _heeded(number: int) -> bool:
-    """Whether a signal counts: not the end of a terminal that this process was to survive."""
+    """Whether to handle a signal: all but a SIGHUP that this process was started to ignore."""
     return number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) != signal.SIG_IGN

@@ -1,4 +1,4 @@
-"""Watching over workers that were launched: replacing the lost, Ctrl-C, why they left."""
+"""Supervision of launched workers: replaces lost ones, handles Ctrl-C, reports why they left."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from clrsearch.worker.names import worker_name
 POLL_SECONDS = 0.5
 LEFT_IN_ORDER = (ExitCode.DONE, ExitCode.STOPPED)
 NOT_REPLACED = (*LEFT_IN_ORDER, ExitCode.ERROR)
-EARLY_DEATHS = 5  # in a row, before a trial was begun, and a worker's post is given up
-FAILING_ENDS = 3  # in a row, without a trial that did not fail, and it is given up as well
+EARLY_DEATHS = 5  # consecutive exits before any trial started, to give up a post
+FAILING_ENDS = 3  # consecutive exits with only failed trials, likewise
 
 
 class Supervisor:
-    """Keeps one worker at each post until no slot is left."""
+    """Keeps one worker running at each post until no slot is left."""
 
     def __init__(
         self,
@@ -37,9 +37,10 @@ class Supervisor:
         on_change: Callable[[], None],
         on_note: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """``posts`` give the command of a worker for its name; ``patience`` is for outages.
+        """Each of the ``posts`` returns the command of the worker with a given name.
 
-        ``on_note`` is called with what there is to say while they work.
+        ``patience`` is the longest outage to wait out, in seconds; ``on_change`` is called on each
+        poll, ``on_note`` with messages.
         """
         self._study = study
         self._launcher = launcher
@@ -48,27 +49,27 @@ class Supervisor:
         self._on_note = on_note
         self._patience = Patience(patience)
         self._tolerance = Tolerance(patience)
-        self._names: list[str] = []  # of all that were ever started, as the launcher counts them
+        self._names: list[str] = []  # of all workers ever started, by the launcher's index
         self._post_of: list[int] = []
-        self._fruitless = [0] * len(posts)  # how many workers in a row there
+        self._fruitless = [0] * len(posts)  # consecutive workers without a result, by post
         self._lost: list[Ended] = []  # whose slots are not released yet
-        self._complaints: dict[int, Ended] = {}  # of the posts' last workers
-        self._told: set[int] = set()  # exit codes
+        self._complaints: dict[int, Ended] = {}  # of each post's last worker
+        self._told: set[int] = set()  # exit codes already reported
         self._interrupted = False
 
     def watch(self) -> bool:
-        """Start the workers and watch until all have left; whether they were told to.
+        """Start the workers and watch until all have left; returns whether they were told to.
 
-        A worker that is killed or crashes is replaced, and its slot is open at once; so is one that
-        left because trials failed there. Ctrl-C, SIGTERM and SIGHUP ask the workers to leave; a
-        second Ctrl-C or SIGTERM ends them.
+        Workers that are killed or crash are replaced, and their slots are reopened at once; so are
+        those that left because trials failed in their process. Ctrl-C, SIGTERM and SIGHUP ask the
+        workers to leave; a second Ctrl-C or SIGTERM kills them.
 
         Raises:
-            StudyStopped: the task's code failed again and again.
-            ClrsearchError: slots are left because workers gave up; with the last one's complaint.
-            FailsHere: that is because trials kept failing here.
-            SQLAlchemyError, StorageInternalError: an error of the database that does not pass, or
-                an outage that outlasts patience.
+            StudyStopped: the task's code failed repeatedly.
+            ClrsearchError: slots are left because workers gave up; with the last worker's error.
+            FailsHere: slots are left because trials kept failing here.
+            SQLAlchemyError, StorageInternalError: a permanent database error, or an outage longer
+                than the patience.
         """
         try:
             self._hire(range(len(self._posts)))
@@ -80,7 +81,7 @@ class Supervisor:
                     except KeyboardInterrupt:
                         self._interrupt()
         finally:
-            self._launcher.stop()  # none is left behind by an error here
+            self._launcher.stop()  # leave no worker behind on an error
         self._patience(self._on_change)
         stages = self._patience(self._study.stages)
         stopped = self._patience(lambda: next(filter(None, (s.stopped for s in stages)), None))
@@ -118,7 +119,7 @@ class Supervisor:
         self._launcher.start(commands)
 
     def _look(self) -> None:
-        """Take note of who has left, release what they held, and replace whom it makes sense to."""
+        """Handle workers that have left: release their slots, and replace them if sensible."""
         for ended in self._launcher.poll():
             self._lost.append(ended)
             post = self._post_of[ended.index]
@@ -132,10 +133,10 @@ class Supervisor:
                 ends = [end for each in stages for end in _ends(each, name)]
                 successful = any(end not in ("running", "failed") for end in ends)
                 held = sum(self._release(each, ended) for each in stages)
-                lost = held and (ends or ended.code < 0)  # with a trial, or from outside
+                lost = held and (ends or ended.code < 0)  # with a trial, or killed by a signal
                 del self._lost[0]
                 post = self._post_of[ended.index]
-                hung = ended.code == ExitCode.HUNG  # and has opened its slot itself
+                hung = ended.code == ExitCode.HUNG  # it has reopened its slot itself
                 fruitful = successful or lost or hung
                 self._fruitless[post] = 0 if fruitful else self._fruitless[post] + 1
                 self._tell(ended)
@@ -146,14 +147,14 @@ class Supervisor:
             self._on_change()
 
     def _release(self, stage: Study, ended: Ended) -> int:
-        """Open what a worker still held; how it was lost is noted unless it was told to leave."""
+        """Reopen a worker's slots; record how it was lost unless it was told to leave."""
         name = self._names[ended.index]
         if self._interrupted:
             return stage.slots.release(name)
         return release(stage, name, ended.code)
 
     def _tell(self, ended: Ended) -> None:
-        """Say how a worker was lost, once for each way."""
+        """Report how a worker was lost, once per exit code."""
         if self._interrupted or ended.code in (*LEFT_IN_ORDER, *self._told):
             return
         self._told.add(ended.code)
@@ -167,10 +168,10 @@ class Supervisor:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Let SIGTERM, and SIGHUP unless it is ignored, raise KeyboardInterrupt too.
+        """Make SIGTERM, and SIGHUP unless it is ignored, raise KeyboardInterrupt too.
 
-        That is where signals arrive: in the main thread. A terminal that closes may send several
-        SIGHUP: only the first one counts.
+        Only in the main thread, where signals arrive. A closing terminal may send several SIGHUP:
+        only the first one counts.
         """
 
         def terminate(_number: int, _frame: object) -> None:
@@ -180,7 +181,7 @@ class Supervisor:
             if not self._interrupted:
                 raise KeyboardInterrupt
 
-        if threading.current_thread() is not threading.main_thread():  # a notebook's or a server's
+        if threading.current_thread() is not threading.main_thread():  # in a notebook or a server
             yield
             return
         handlers: dict[int, Callable[[int, object], None]] = {signal.SIGTERM: terminate}
@@ -195,11 +196,11 @@ class Supervisor:
 
 
 def _ends(stage: Study, worker: str) -> list[State]:
-    """How the trials in the worker's hands have ended, if they have."""
+    """The states of the trials held by the worker."""
     return [each.state for each in stage.history.records() if each.worker == worker]
 
 
 def _last_words(ended: Ended) -> str:
-    """What a worker that ended by itself complained of, in parentheses."""
+    """The error message of a worker that exited by itself, in parentheses."""
     said = complaint(ended.said) if ended.code > 0 else ""
     return f" ({said})" if said else ""

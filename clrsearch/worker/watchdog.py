@@ -1,4 +1,4 @@
-"""Noticing a step that never ends: a thread that counts how long the task's code is silent."""
+"""Watchdog for steps that never end: a thread measures how long the task's code is silent."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from contextlib import contextmanager
 TICK_SECONDS = 1.0
 
 # in ticks without progress
-GRACE, GRACE_STEPS = 30, 3  # once the process is to leave: so many, or steps as long as the longest
-STALL, STALL_STEPS = 600, 10  # the same, otherwise
-START = 3600  # while data is loaded and the first step compiled; up to the end of the first epoch
+GRACE, GRACE_STEPS = 30, 3  # after a request to leave: ticks, or multiples of the longest step
+STALL, STALL_STEPS = 600, 10  # likewise, otherwise
+START = 3600  # while data is loaded and the first step compiled, until the end of the first epoch
 
 
 class Watchdog:
-    """Watches the task's code of one worker; its thread runs while the block lasts.
+    """Watches the task's code of one worker; its thread runs inside the context.
 
-    Progress is what :meth:`progress` is called at: the moments at which a run asks whether to stop.
-    Time is counted in ticks of the thread, of which a process that is suspended makes none.
+    The run calls :meth:`progress` whenever it checks whether to stop. Time is counted in ticks of
+    the thread, because a suspended process makes none.
     """
 
     def __init__(self, asked: Callable[[], bool], on_hang: Callable[[str], None]) -> None:
-        """``asked`` says at each tick whether the process is to leave.
+        """``asked`` tells whether the process is to leave; it is called at each tick.
 
-        ``on_hang`` is called once, from the thread, with what there is to say of the silence.
+        ``on_hang`` is called once, from the thread, with a message about the silence.
         """
         self._asked = asked
         self._on_hang = on_hang
@@ -32,18 +32,18 @@ class Watchdog:
         self._watching = False
         self._progressed_at = 0
         self._asked_at: int | None = None
-        self._moves = False  # this run does, past its start
-        self._known = False  # how long an epoch's steps take, validation among them
+        self._moves = False  # whether this run is past its start
+        self._known = False  # whether the step times of a whole epoch, with validation, are known
         self._longest = 0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="watchdog", daemon=True)
 
     def begin(self) -> None:
-        """Begin with a new run: it may load data of its own."""
+        """Start watching a new run, which may load its own data."""
         self._moves = False
 
     def progress(self) -> None:
-        """Note that the task's code goes on."""
+        """Note progress of the task's code."""
         if self._moves:
             self._longest = max(self._longest, self._ticks - self._progressed_at)
         self._moves = True
@@ -51,15 +51,15 @@ class Watchdog:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """A block in which the task's code runs."""
+        """Context in which the task's code runs."""
         with self._switched(True):
             yield
 
     @contextmanager
     def after_epoch(self) -> Iterator[None]:
-        """A block within that at the end of an epoch, in which the worker has its own to do.
+        """Context at the end of an epoch, nested in :meth:`watching`, for the worker's own code.
 
-        It may wait for the database there.
+        That code may wait for the database.
         """
         self.progress()
         self._known = True
@@ -89,7 +89,7 @@ class Watchdog:
                 return
 
     def tick(self) -> bool:
-        """Count one more; whether there was no progress for too long, which ``on_hang`` is told."""
+        """Count a tick; if there was no progress for too long, call ``on_hang`` and return True."""
         self._ticks += 1
         if self._asked() and self._asked_at is None:
             self._asked_at = self._ticks
