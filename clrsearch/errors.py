@@ -8,7 +8,7 @@ ClrsearchError
 ├── StorageError         the database cannot be reached, read or written
 ├── StudyError           a study or trial is unknown, or not in the state the call needs
 │   └── PlanMismatch     a study of this name was asked to do something else
-├── StudyStopped         the task failed again and again, so every worker left
+├── StudyStopped         the task failed repeatedly, so every worker exited
 └── FailsHere            trials kept failing in one process, or on one machine, so it left
 """
 
@@ -26,7 +26,7 @@ class ExitCode(IntEnum):
     ERROR = 2
     """That another process would meet as well."""
     STOPPED = 3
-    """The study was stopped, for its task fails again and again."""
+    """The study was stopped because its task fails repeatedly."""
     FAILS_HERE = 4
     """Trials kept failing here; a fresh process, or another machine, may do better."""
     HUNG = 5
@@ -73,7 +73,7 @@ class PlanMismatch(StudyError):
 
 
 class StudyStopped(ClrsearchError):
-    """The task failed again and again; ``traceback`` is that of the last failure."""
+    """The task failed repeatedly; ``traceback`` is that of the last failure."""
 
     exit_code = ExitCode.STOPPED
 

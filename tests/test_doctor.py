@@ -89,7 +89,7 @@ def test_a_device_and_a_folder_that_cannot_be_used(url, doctor, tmp_path) -> Non
     assert "--checkpoint-dir" in found["checkpoints"]["remedy"]
     assert found["storage"]["state"] == "note"
     assert found["storage"]["remedy"].startswith("clrsearch run ")
-    assert found["storage"]["remedy"].endswith(" makes the tables")
+    assert found["storage"]["remedy"].endswith(" creates the tables")
 
 
 def test_as_text_each_line_begins_with_how_it_is(url, clrsearch) -> None:

@@ -178,7 +178,7 @@ def test_a_study_deleted_under_a_worker_is_told_in_one_line(url, task_dir) -> No
 
 
 def test_a_task_that_keeps_failing_stops_the_study_and_shows_why(url, task_dir) -> None:
-    with pytest.raises(StudyStopped, match="failed again and again") as caught:
+    with pytest.raises(StudyStopped, match="failed repeatedly") as caught:
         run(task_dir, task="tiny.py:FailsLater", trials=30, name="failing")
     assert 'raise KeyError("no such column")' in caught.value.traceback
     shown = service.show("failing").snapshot

@@ -1,4 +1,4 @@
-"""A schedule that was found as code for the library that it is to be used with."""
+"""Exports a schedule as code for the library it will be used with."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -18,15 +18,15 @@ FORMATS: Mapping[str, Writer] = MappingProxyType(
         "table": table.write,
     }
 )
-"""Every format by name; the only registry."""
+"""All formats by name; the only registry."""
 
 
 def write(format: str, found: Found) -> str:
-    """The text of a schedule in one of the :data:`FORMATS`.
+    """A schedule as text, in one of the :data:`FORMATS`.
 
     Raises:
         PlanError: there is no such format, or it cannot express the schedule.
-        ScheduleError: the code that was written does not play the schedule.
+        ScheduleError: the generated code does not reproduce the schedule.
     """
     if format not in FORMATS:
         raise PlanError(f"unknown format {format!r}: it must be one of {', '.join(FORMATS)}")

@@ -1,4 +1,4 @@
-"""The closed form of a schedule as source, in functions that NumPy, JAX and Keras share."""
+"""The closed form of a schedule as source code: functions that NumPy, JAX and Keras share."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from clrsearch.exports.found import Found
 from clrsearch.schedules import Curve, Curves, Cycles, Piece, Scale
 from clrsearch.schedules.code import GATHERED, TOLERANCE
 
-SIXTEENTHS = 16  # whose multiples are exact in single precision up to a million steps
+SIXTEENTHS = 16  # multiples of 1/16 are exact in single precision up to a million steps
 
 
 def curves_of(found: Found, format: str) -> Curves:
-    """A schedule as plain data, of which the source has been executed and compared.
+    """A schedule as plain data, after its source has been executed and compared.
 
     Raises:
-        PlanError: its rates are those of a function of the user's; it names the ``format``.
-        ScheduleError: the source does not play the schedule.
+        PlanError: its rates come from a user's function; names the ``format``.
+        ScheduleError: the source does not reproduce the schedule.
     """
     curves = found.schedule.curves(found.horizon)
     if curves is None:
@@ -44,16 +44,16 @@ def _check(curve: Curve, steps: np.ndarray, expected: np.ndarray) -> None:
 
 
 def function(name: str, says: str, curve: Curve, library: str) -> str:
-    """The source of a function of a ``step``, number or array, with the ``library``'s functions.
+    """The source of a function of ``step`` (a number or an array) that calls the ``library``.
 
-    It needs ``math`` where :func:`uses_math` says so.
+    It needs ``math`` if :func:`uses_math` says so.
     """
     lines = _cycles(curve, library) if isinstance(curve, Cycles) else _pieces(curve, library)
     return f'def {name}(step):\n    """{says}"""\n' + textwrap.indent("\n".join(lines), "    ")
 
 
 def uses_math(source: str) -> bool:
-    """Whether a source needs ``import math``."""
+    """Whether source code needs ``import math``."""
     return "math." in source
 
 
@@ -69,7 +69,7 @@ def _pieces(pieces: tuple[Piece, ...], library: str) -> list[str]:
 
 
 def _piece(piece: Piece, library: str) -> tuple[tuple[str, ...], str]:
-    """The lines that say where a step is on a piece, and the value there."""
+    """The lines that compute the progress along a piece, and the expression for its value."""
     start, end = float(piece.start), float(piece.end)
     if piece.constant:
         return (), repr(start)
@@ -85,7 +85,7 @@ def _piece(piece: Piece, library: str) -> tuple[tuple[str, ...], str]:
         case "exponential":
             value = f"{start!r} * {end / start!r} ** progress"
         case "polynomial":
-            # what is left, rather than 1 - progress, keeps single precision near the end
+            # 1 - progress would lose single precision near the end
             progress = (
                 f"left = {library}.clip(({float(piece.until)!r} - step) / {length!r}, 0.0, 1.0)"
             )
@@ -98,7 +98,7 @@ def _piece(piece: Piece, library: str) -> tuple[tuple[str, ...], str]:
 def _cycles(cycles: Cycles, library: str) -> list[str]:
     up, down, period = float(cycles.up), float(cycles.down), float(cycles.up + cycles.down)
     rising, falling = f"place / {up!r}", f"({period!r} - place) / {down!r}"
-    # a short number times the cycles is exact in single precision, what remains of it is small
+    # short * cycle is exact in single precision, and the rest is small
     short = math.floor(period * SIXTEENTHS) / SIXTEENTHS
     rest = f" - {period - short!r} * (cycle - 1.0)" if period > short else ""
     scale = [] if cycles.scale is None else [f"height = height * {_scale(cycles.scale, library)}"]
@@ -115,13 +115,13 @@ def _scale(scale: Scale, library: str) -> str:
     if scale.gamma is None:
         return f"(1.0 + {library}.sin(math.pi / 2.0 * {scale.of})) / 2.0"
     if scale.of == "step":
-        # a power of a gamma next to 1 would lose single precision
+        # a power of a gamma close to 1 would lose single precision
         return f"{library}.exp({math.log(scale.gamma)!r} * step)"
     return f"{scale.gamma!r} ** {f'(cycle - {float(scale.since)!r})' if scale.since else 'cycle'}"
 
 
 def _sum(base: float, change: float, factor: str) -> str:
-    """The source of base + change x factor."""
+    """The source of base + change * factor."""
     product = f"{abs(change)!r} * {factor}"
     if change < 0:
         return f"{base!r} - {product}"

@@ -1,4 +1,4 @@
-"""What is exported, and what a writer of a format is."""
+"""A schedule to export, and the type of the writers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from clrsearch.schedules import Momentum, Schedule, SourceFile, Trace, trace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A schedule, what its file is to say, and the optimizer that it was found with.
+    """A schedule to export, the metadata for its file, and the optimizer it was found with.
 
-    ``groups`` are the names of the optimizer's parameter groups, ``own_ratios`` their rates
-    relative to the first group's as the task has them; ``file.multipliers`` go on top.
+    ``groups`` are the names of the optimizer's parameter groups, ``own_ratios`` the task's own
+    rates for them relative to the first group's; ``file.multipliers`` are applied on top.
     """
 
     schedule: Schedule
@@ -25,12 +25,12 @@ class Found:
 
     @property
     def horizon(self) -> int:
-        """The number of optimizer steps of a whole run."""
+        """The number of optimizer steps in a full run."""
         return self.file.epochs * self.file.steps_per_epoch
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """The groups' rates relative to the first group's, as they were found."""
+        """The groups' rates relative to the first group's, multipliers included."""
         both = zip(self.own_ratios, self.file.multipliers, strict=True)
         return tuple(own * found for own, found in both)
 
@@ -41,11 +41,11 @@ class Found:
 
     @property
     def trace(self) -> Trace:
-        """What the trial has played."""
+        """The trace that the trial played."""
         return trace(self.schedule, self.horizon, self.ratios)
 
     def cannot(self, format: str, why: str, *, instead: str = "torch") -> PlanError:
-        """The error of a ``format`` that cannot express the schedule, and one that can."""
+        """The error for a ``format`` that cannot express the schedule; ``instead`` is one that can."""
         return PlanError(
             f"{format} cannot express this {self.schedule.family} schedule: {why}; "
             f"--format {instead} can"
@@ -53,9 +53,5 @@ class Found:
 
 
 Writer = Callable[[Found], str]
-"""A schedule as text.
-
-Raises:
-    PlanError: the format cannot express it.
-    ScheduleError: the code that was written does not play it.
-"""
+"""Renders a schedule as text. Raises: PlanError: the format cannot express it. ScheduleError: the
+generated code does not reproduce it."""

@@ -57,13 +57,14 @@ class FoundMomentum(keras.callbacks.Callback):
 
 
 def write(found: Found) -> str:
-    """A file with a class ``FoundSchedule``, and ``FoundMomentum`` where the schedule has momenta.
+    """A file with a class ``FoundSchedule``, and ``FoundMomentum`` if the schedule has momenta.
 
     A Keras optimizer has one rate for all weights.
 
     Raises:
-        PlanError: the parameter groups have different rates, or the rates are a user's function.
-        ScheduleError: the formula does not play the schedule.
+        PlanError: the parameter groups have different rates, or the rates come from a user's
+            function.
+        ScheduleError: the formula does not reproduce the schedule.
     """
     if not found.one_rate:
         raise found.cannot("keras", "its parameter groups have different rates")

@@ -22,9 +22,9 @@ def configure_optimizers(self):
 
 
 def write(found: Found) -> str:
-    """The file for torch with a method below it. Parameter groups keep the ratios of their rates.
+    """The file for torch, plus a method. Parameter groups keep the ratios of their rates.
 
     Raises:
-        ScheduleError: the code does not play the schedule.
+        ScheduleError: the code does not reproduce the schedule.
     """
     return torch.write(found) + METHOD

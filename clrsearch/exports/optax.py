@@ -1,4 +1,4 @@
-"""For Optax: a function of the update's number, of its own schedules where they say the same."""
+"""For Optax: a function of the update count, made of Optax's own schedules if they are equivalent."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ SAYS = "The {value} after so many updates of the search."
 
 
 def write(found: Found) -> str:
-    """A file with ``make_schedule``, and ``make_optimizer`` where the schedule has momenta.
+    """A file with ``make_schedule``, and ``make_optimizer`` if the schedule has momenta.
 
-    Where parameter groups have different rates, ``RATIOS`` names them: the ratio is an argument.
+    If parameter groups have different rates, ``RATIOS`` lists their ratios, to be passed as an
+    argument.
 
     Raises:
-        PlanError: the rates are a user's function.
-        ScheduleError: the formula does not play the schedule.
+        PlanError: the rates come from a user's function.
+        ScheduleError: the formula does not reproduce the schedule.
     """
     curves, file = curves_of(found, "optax"), found.file
     values = [_value("rate", "learning rate", curves.rate)]
@@ -83,7 +84,7 @@ def _ratios(found: Found) -> list[str]:
 
 
 def _value(name: str, called: str, curve: Curve) -> str:
-    """The source of a function of the step: joined schedules of Optax, or a closed form."""
+    """The source of a function of the step: joined Optax schedules, or a closed form."""
     says = SAYS.format(value=called)
     native = None if isinstance(curve, Cycles) else _native(curve)
     if native is None:
@@ -92,9 +93,9 @@ def _value(name: str, called: str, curve: Curve) -> str:
 
 
 def _native(pieces: tuple[Piece, ...]) -> str | None:
-    """The source of the schedule of Optax that says the same as the pieces, if there is one."""
+    """The source of the Optax schedule equivalent to the pieces, or None if there is none."""
     if any(step != int(step) for piece in pieces for step in (piece.begin, piece.until)):
-        return None  # its schedules take whole steps
+        return None  # Optax's schedules take whole steps
     schedules = [_schedule(piece) for piece in pieces]
     if any(each is None for each in schedules):
         return None

@@ -9,10 +9,10 @@ from clrsearch.exports.found import Found
 
 
 def write(found: Found) -> str:
-    """A row per optimizer step from 0 over the whole horizon, the numbers in full precision.
+    """One row per optimizer step, from 0 over the whole horizon, in full precision.
 
-    The columns are step, rate and, where the schedule sets it, momentum; with several parameter
-    groups a rate and a momentum for each, as rate.NAME.
+    The columns are step, rate and, if the schedule sets it, momentum; with several parameter groups
+    there is a rate and a momentum per group, named as in rate.NAME.
     """
     played = found.trace
     several = len(found.groups) > 1

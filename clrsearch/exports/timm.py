@@ -1,4 +1,4 @@
-"""For timm: the arguments of its scheduler, updated after every update of the weights."""
+"""For timm: the arguments of its scheduler, stepped after every update of the weights."""
 
 from __future__ import annotations
 
@@ -38,13 +38,16 @@ FLAGS = {
     "cycle_mul": "--lr-cycle-mul",
     "cycle_decay": "--lr-cycle-decay",
 }
-"""The options of timm's train.py by the arguments of ``create_scheduler_v2``."""
-WHOLE_EPOCHS = ("num_epochs", "warmup_epochs")  # in train.py, which takes parts of others
+"""The options of timm's train.py, by the arguments of ``create_scheduler_v2``."""
+WHOLE_EPOCHS = (
+    "num_epochs",
+    "warmup_epochs",
+)  # train.py takes these in whole epochs, others in fractions
 
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """A number of updates of the search; ``up`` to the next whole one where it is stretched."""
+    """A number of updates in the search; ``up`` rounds it up when it is stretched."""
 
     updates: int
     up: bool = False
@@ -52,7 +55,7 @@ class Length:
 
 @dataclass(frozen=True, slots=True)
 class PerUpdate:
-    """A factor on the rate at every update."""
+    """A factor applied to the rate at every update."""
 
     gamma: float
 
@@ -60,8 +63,8 @@ class PerUpdate:
 def write(found: Found) -> str:
     """A file with ``make_scheduler(optimizer, steps_per_epoch)`` for ``scheduler.step_update``.
 
-    Its text names the options of timm's train.py too, where lengths in epochs can say it. Parameter
-    groups keep the ratios of their rates.
+    It also names the options of timm's train.py, if lengths in epochs can express the schedule.
+    Parameter groups keep the ratios of their rates.
 
     Raises:
         PlanError: timm has no such schedule, or only one with another warm-up or floor.
@@ -74,7 +77,7 @@ def write(found: Found) -> str:
     lengths = [warmup, getattr(schedule, "decay", 0)]
     if any(length != int(length) for length in lengths):
         raise found.cannot("timm", "its phases do not last whole updates")
-    lr = float(schedule.lr)  # type: ignore[attr-defined]  # as all that have arguments
+    lr = float(schedule.lr)  # type: ignore[attr-defined]  # every schedule with arguments has one
     if warmup:
         low = {"warmup_lr": lr / (warmup + 1), "warmup_epochs": Length(int(warmup))}
         arguments = {**arguments, **low, "warmup_prefix": True}
@@ -115,7 +118,7 @@ def write(found: Found) -> str:
 
 
 def _arguments(schedule: Schedule, horizon: int) -> Mapping[str, Any] | None:
-    """The arguments of ``create_scheduler_v2`` for a schedule behind its warm-up."""
+    """The arguments of ``create_scheduler_v2`` for a schedule without its warm-up, or None."""
     match schedule:
         case Constant():
             return {"sched": "constant", "num_epochs": Length(horizon)}
@@ -174,7 +177,7 @@ def _filling(schedule: Linear | Polynomial | Cosine | WarmupStableDecay) -> dict
 
 
 def _restarts_in_time(schedule: CosineRestarts) -> bool:
-    """Whether the restarts are at whole steps, and rounding puts none off as timm computes them."""
+    """Whether the restarts are at whole steps, and timm's rounding shifts none of them."""
     if any(step != int(step) for step in schedule.restarts):
         return False
     growth = schedule.T_mult
@@ -194,7 +197,7 @@ def _source(value: object) -> str:
 
 
 def _options(arguments: Mapping[str, Any], lr: float, found: Found) -> str | None:
-    """The same for train.py, whose lengths are in epochs; None where they cannot be."""
+    """The equivalent options of train.py, with lengths in epochs; None if there are none."""
     steps = found.file.steps_per_epoch
     words = ["--sched-on-updates", f"--lr {lr!r}"]
     for name, value in {"warmup_epochs": Length(0), **arguments}.items():

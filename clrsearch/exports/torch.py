@@ -1,4 +1,4 @@
-"""For a loop of your own: torch's scheduler."""
+"""For a custom training loop: torch's scheduler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def write(found: Found) -> str:
     Parameter groups keep the ratios of their rates.
 
     Raises:
-        ScheduleError: the code does not play the schedule.
+        ScheduleError: the code does not reproduce the schedule.
     """
     code = render(found.schedule, found.file)
     check(

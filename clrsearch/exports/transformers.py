@@ -1,4 +1,4 @@
-"""For the Trainer of Transformers: its own scheduler, or torch's handed over."""
+"""For the Transformers Trainer: its own scheduler, or torch's passed to it."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ def make_optimizers(optimizer, steps_per_epoch):
 
 
 def write(found: Found) -> str:
-    """A file with ``make_arguments`` for the TrainingArguments, or with ``make_optimizers``.
+    """A file with ``make_arguments`` for TrainingArguments, or with ``make_optimizers``.
 
-    The first where a scheduler of Transformers says the same (its warm-ups begin at 0, ours a step
-    above, so only without one) and all parameter groups have one rate; the second keeps the ratios.
+    ``make_arguments`` is used if Transformers has an equivalent scheduler (only without a warm-up:
+    theirs starts at 0, ours one step above) and all parameter groups have the same rate;
+    ``make_optimizers`` keeps the ratios.
 
     Raises:
-        ScheduleError: the code does not play the schedule.
+        ScheduleError: the code does not reproduce the schedule.
     """
     native = own_scheduler(found.schedule) if found.one_rate else None
     if native is None:
@@ -68,7 +69,7 @@ def write(found: Found) -> str:
 
 
 def own_scheduler(schedule: Schedule) -> tuple[str, float, Mapping[str, Value]] | None:
-    """The ``lr_scheduler_type``, the ``learning_rate`` and the ``lr_scheduler_kwargs``, if any."""
+    """The equivalent ``lr_scheduler_type``, ``learning_rate`` and ``lr_scheduler_kwargs``, if any."""
     match schedule:
         case Constant(lr=lr):
             return "constant", lr, {}
@@ -90,7 +91,7 @@ def own_scheduler(schedule: Schedule) -> tuple[str, float, Mapping[str, Value]] 
 
 
 def _restarts_in_time(schedule: CosineRestarts) -> bool:
-    """Whether rounding puts none of the restarts off by a step, in the way it is computed there."""
+    """Whether the rounding in Transformers shifts none of the restarts by a step."""
     _, *restarts, end = schedule.restarts
     whole = [step for step in restarts if step == int(step)]
     return all(schedule.cycles * (step / end) % 1.0 == 0.0 for step in whole)

@@ -1,1 +1,1 @@
-"""Training loops of other libraries, inside a ``train(run)``: import the one that you use."""
+"""Adapters that run other libraries' training loops inside a ``train(run)``, one module each."""

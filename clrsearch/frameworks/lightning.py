@@ -16,7 +16,7 @@
         )
         trainer.fit(model, training, validation)
 
-What the module logs in its validation is reported by the name that it has there.
+Metrics that the module logs in validation are reported under the same names.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from clrsearch.training import OwnRun
 
 
 def scheduled(run: OwnRun, optimizer: Optimizer, trainer: Trainer) -> dict[str, Any]:
-    """What ``configure_optimizers`` returns: the optimizer under the schedule, step by step.
+    """The return value for ``configure_optimizers``: the optimizer, with the schedule per step.
 
     Raises:
         TaskError: the Trainer trains for another number of epochs, or does not know its steps.
@@ -43,7 +43,7 @@ def scheduled(run: OwnRun, optimizer: Optimizer, trainer: Trainer) -> dict[str, 
             "give the Trainer max_epochs=run.total_epochs"
         )
     steps = trainer.estimated_stepping_batches / run.total_epochs
-    if not steps.is_integer():  # infinite, or cut off by max_steps
+    if not steps.is_integer():  # infinite, or limited by max_steps
         raise TaskError(f"the Trainer plans {steps:g} steps per epoch: no schedule fits that")
     scheduler = run.scheduler(optimizer, int(steps))
     return {
@@ -53,23 +53,23 @@ def scheduled(run: OwnRun, optimizer: Optimizer, trainer: Trainer) -> dict[str, 
 
 
 class Reports(Callback):
-    """Reports each epoch's logged metrics; saves module and optimizer, and brings them back."""
+    """Reports each epoch's logged metrics; saves and restores the module and the optimizer."""
 
     def __init__(self, run: OwnRun) -> None:
         self._run = run
         self._epochs: Iterator[int] = iter(())
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bring back what an earlier attempt has saved, and count its epochs as trained."""
+        """Restore what an earlier attempt saved, and count its epochs as trained."""
         self._run.checkpoint(model=pl_module, optimizer=trainer.optimizers[0])
         progress: Any = trainer.fit_loop.epoch_progress.current
         progress.processed = progress.completed = self._run.done_epochs
         self._epochs = self._run.epochs()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin an epoch, with its own random seed."""
+        """Start an epoch, with its own random seed."""
         next(self._epochs)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report what was logged."""
+        """Report the logged metrics."""
         self._run.report(**trainer.callback_metrics)

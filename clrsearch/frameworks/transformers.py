@@ -15,7 +15,7 @@
         )
         trainer.train()
 
-What the Trainer measures is reported by the name that it has there, such as ``eval_loss``.
+The Trainer's metrics are reported under the same names, such as ``eval_loss``.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from clrsearch.training import OwnRun
 def scheduled(
     run: OwnRun, optimizer: Optimizer, arguments: TrainingArguments, samples: int
 ) -> tuple[Optimizer, LRScheduler]:
-    """What ``Trainer(optimizers=...)`` takes: the optimizer, and the schedule that is played to it.
+    """The value for ``Trainer(optimizers=...)``: the optimizer and the schedule for it.
 
-    ``samples`` is the length of the training data.
+    ``samples`` is the size of the training set.
 
     Raises:
-        TaskError: the arguments do not train or measure as the study does.
+        TaskError: the arguments do not train or evaluate the way the study does.
     """
     for name, wanted, means in (
         ("num_train_epochs", run.total_epochs, "run.total_epochs"),
-        ("seed", run.seed, "run.seed"),  # else all runs see the data in one order
+        ("seed", run.seed, "run.seed"),  # otherwise all runs see the data in the same order
         ("eval_strategy", "epoch", '"epoch"'),
         ("fp16", False, "False: bf16 skips no step of the schedule"),
     ):
@@ -58,7 +58,7 @@ def scheduled(
 
 
 class Reports(TrainerCallback):
-    """Reports each evaluation; saves model and optimizer, and brings them back."""
+    """Reports each evaluation; saves and restores the model and the optimizer."""
 
     def __init__(self, run: OwnRun) -> None:
         self._run = run
@@ -74,17 +74,17 @@ class Reports(TrainerCallback):
         train_dataloader: Any = None,
         **_: Any,
     ) -> None:
-        """Bring back what an earlier attempt has saved, and draw the data as it would go on."""
+        """Restore what an earlier attempt saved, and continue its shuffling of the data."""
         self._run.checkpoint(model=model, optimizer=optimizer)
         sampler: Any = getattr(train_dataloader.batch_sampler, "sampler", None)
-        if hasattr(sampler, "initial_seed"):  # to which it adds the epoch, that counts from 0 again
+        if hasattr(sampler, "initial_seed"):  # it adds the epoch, which restarts at 0
             sampler.initial_seed += self._run.done_epochs
         self._epochs = self._run.epochs()
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Begin an epoch, with its own random seed."""
+        """Start an epoch, with its own random seed."""
         next(self._epochs)
 
     def on_evaluate(
@@ -95,6 +95,6 @@ class Reports(TrainerCallback):
         metrics: Any = None,
         **_: Any,
     ) -> None:
-        """Report what was measured; after the last epoch that was left, training ends."""
+        """Report the metrics; stop training after the last remaining epoch."""
         self._run.report(**metrics)
         control.should_training_stop = self._run.done_epochs == self._run.total_epochs

@@ -1,4 +1,4 @@
-"""Starts workers somewhere; knows a command line, not our code."""
+"""Launches workers, locally or on a cluster, from a command line alone."""
 
 from clrsearch.launch.launcher import INTERPRETER, Command, Ended, Launcher, Submitter, how_it_ended
 from clrsearch.launch.local import LocalLauncher

@@ -1,4 +1,4 @@
-"""What starts workers: a launcher knows a command line and an environment, nothing else of ours."""
+"""The launcher interfaces: a launcher knows a command line and an environment, nothing else."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Protocol
 
 INTERPRETER = (sys.executable, "-P")
-"""This Python, with no file of the current folder in front of the standard library."""
+"""This Python, with no file in the current folder shadowing the standard library."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One worker's command line, with what its environment has besides this process's own.
+    """A worker's command line, and environment variables to add to this process's own.
 
-    A log of its output is called as the worker, where that has a ``name``.
+    If ``name`` is set, the worker's log is named after it.
     """
 
     arguments: Sequence[str]
@@ -27,9 +27,9 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A worker that has ended: its place among all that were started, exit code, last output.
+    """A worker that has ended: its index among all workers started, exit code and last output.
 
-    The code is negative where a signal ended it. All of its output is in ``log``.
+    The code is negative if a signal ended it. ``log`` has all of its output.
     """
 
     index: int
@@ -44,39 +44,39 @@ class Ended:
 
 
 class Submitter(Protocol):
-    """Hands workers to a scheduler, which watches over them itself."""
+    """Hands workers over to a scheduler, which monitors them itself."""
 
     def render(self, commands: Sequence[Command]) -> str:
-        """What :meth:`submit` would run, word for word; environments are no part of it."""
+        """What :meth:`submit` would run, verbatim, but without the environments."""
 
     def submit(self, commands: Sequence[Command]) -> str:
-        """Run it; the sentence that says what became of it, and where its logs are.
+        """Submit the workers; returns a sentence on the outcome and where the logs are.
 
         All commands have the same environment.
         """
 
 
 class Launcher(Protocol):
-    """A group of workers that are watched over from here."""
+    """A group of workers that this process monitors."""
 
     def start(self, commands: Sequence[Command]) -> None:
-        """Start them, besides those that were started earlier."""
+        """Start workers, in addition to those started earlier."""
 
     def poll(self) -> list[Ended]:
-        """Those that have ended since the last call."""
+        """The workers that have ended since the last call."""
 
     def running(self) -> int:
-        """How many have not been reported as ended."""
+        """The number of workers not yet reported as ended."""
 
     def stop(self) -> None:
-        """Ask all of them to leave in good order."""
+        """Ask all workers to shut down gracefully."""
 
     def kill(self) -> None:
-        """End all of them at once."""
+        """Kill all workers immediately."""
 
 
 def how_it_ended(code: int) -> str:
-    """An exit code in words, by number and name: below 0 a signal ended the process."""
+    """An exit code in words, with the number and name of the signal if it is negative."""
     if code >= 0:
         return f"ended with code {code}"
     names = {number.value: f" ({number.name})" for number in signal.Signals}

@@ -1,4 +1,4 @@
-"""Workers as processes of this machine."""
+"""Workers as local processes."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from pathlib import Path
 from clrsearch.errors import StorageError
 from clrsearch.launch.launcher import Command, Ended
 
-LOG_BYTES = 8_000_000  # of one worker's output are kept, or the latter half of so many
-LAST_BYTES = 20_000  # of the output are looked at when a worker has ended
+LOG_BYTES = 8_000_000  # a worker's log beyond this size is cut to half of it
+LAST_BYTES = 20_000  # read from the end of the log when a worker has ended
 DROPPED = b"[what came before has been dropped]\n"
 
 
 class LocalLauncher:
     """Starts each command as a child process; see :class:`Launcher`.
 
-    A child's standard input is a pipe on which nothing is ever written: it ends with this process,
-    however that ends. What it prints goes into a file of its own.
+    A child's standard input is a pipe that is never written to, so that the child ends with this
+    process, however that ends. Its output goes to a log file of its own.
     """
 
     def __init__(self, logs: Path) -> None:
-        """``logs`` is the folder for the files, which is there."""
+        """``logs`` is the folder for the log files; it must exist."""
         self._logs = logs
         self._started = 0
         self._children: dict[int, tuple[subprocess.Popen[bytes], Path]] = {}
 
     def start(self, commands: Sequence[Command]) -> None:
-        """Start them.
+        """Start one process per command.
 
         Raises:
-            StorageError: their output cannot be written to the folder.
+            StorageError: a log file cannot be written to the folder.
         """
         for command in commands:
             log = self._logs / f"{command.name.replace(':', '-') or self._started}.log"
@@ -54,7 +54,7 @@ class LocalLauncher:
             self._started += 1
 
     def poll(self) -> list[Ended]:
-        """Those that have ended since the last call."""
+        """The workers that have ended since the last call."""
         ended = []
         for index, (child, log) in list(self._children.items()):
             _shorten(log)
@@ -68,24 +68,24 @@ class LocalLauncher:
         return ended
 
     def running(self) -> int:
-        """How many have not been reported as ended."""
+        """The number of workers not yet reported as ended."""
         return len(self._children)
 
     def stop(self) -> None:
-        """Ask all of them to leave in good order (SIGTERM)."""
+        """Ask all workers to shut down gracefully (SIGTERM)."""
         for child, _ in self._children.values():
             child.terminate()
 
     def kill(self) -> None:
-        """End all of them at once (SIGKILL)."""
+        """Kill all workers immediately (SIGKILL)."""
         for child, _ in self._children.values():
             child.kill()
 
 
 def _shorten(log: Path) -> None:
-    """Drop the first half of a file that has become too long; its writer appends to it.
+    """Drop the beginning of a log that has grown too long, while its writer appends to it.
 
-    What is written meanwhile is moved as well, until there is no more of it.
+    Output written in the meantime is moved too, until there is no more of it.
     """
     try:
         if log.stat().st_size <= LOG_BYTES:
@@ -102,7 +102,7 @@ def _shorten(log: Path) -> None:
                 read = file.tell()
             file.truncate(written)
     except FileNotFoundError:
-        return  # somebody has cleaned up
+        return  # someone deleted it
 
 
 def _last_words(log: Path) -> str:

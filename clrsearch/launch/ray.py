@@ -1,4 +1,4 @@
-"""Workers as tasks of a Ray cluster: an embedded one of this machine, or one that is there."""
+"""Workers as tasks of a Ray cluster: a local one started here, or an existing one."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ from clrsearch.causes import complaint
 from clrsearch.errors import ClrsearchError, ExitCode, PlanError
 from clrsearch.launch.launcher import Command, how_it_ended
 
-LAST_WORDS = (ExitCode.DONE, ExitCode.ERROR, ExitCode.STOPPED)  # another would say the same
+LAST_WORDS = (
+    ExitCode.DONE,
+    ExitCode.ERROR,
+    ExitCode.STOPPED,
+)  # not retried: another worker would end the same way
 CONNECT_SECONDS = 10.0  # Ray itself would try for minutes
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayCluster:
-    """Where Ray is, and what each worker gets of it.
+    """The Ray cluster to use, and the resources of each worker.
 
-    Without an ``address`` a cluster of this machine's own begins and ends with the call.
-    ``num_gpus`` may be a fraction, which lets workers share one. A worker that is lost is started
-    again up to ``max_retries`` times.
+    Without an ``address``, a local cluster is started and stopped with the call. ``num_gpus`` may
+    be a fraction, so that workers share a GPU. A lost worker is restarted up to ``max_retries``
+    times.
     """
 
     address: str | None = None
@@ -40,14 +44,14 @@ class RayCluster:
 
 
 class WorkerLost(Exception):
-    """A worker was killed or crashed, so that another is worth while."""
+    """A worker was killed or crashed, so that a retry is worthwhile."""
 
 
 class RaySubmitter:
-    """Hands workers to Ray, and waits for them; see :class:`Submitter`.
+    """Hands workers over to Ray and waits for them; see :class:`Submitter`.
 
     Raises:
-        PlanError: Ray is not installed, or the address lets anybody run code there.
+        PlanError: Ray is not installed, or anyone can run code at the address.
     """
 
     def __init__(self, cluster: RayCluster) -> None:
@@ -57,7 +61,7 @@ class RaySubmitter:
         self._cluster = cluster
 
     def render(self, commands: Sequence[Command]) -> str:
-        """The cluster, what each task gets, and the tasks' commands."""
+        """The cluster, the resources of each task, and the tasks' commands."""
         cluster = self._cluster
         place = "a cluster of its own" if cluster.address is None else cluster.address
         lines = [
@@ -68,10 +72,10 @@ class RaySubmitter:
         return "\n".join(lines)
 
     def submit(self, commands: Sequence[Command]) -> str:
-        """Run the tasks until all have ended: their cluster ends with this process.
+        """Run the tasks and wait until all have ended: their cluster ends with this process.
 
         Raises:
-            ClrsearchError: there is no cluster, or workers gave up.
+            ClrsearchError: there is no cluster, or workers failed.
         """
         import ray
         from ray.exceptions import RayError
@@ -100,12 +104,12 @@ class RaySubmitter:
 
 
 def attend(arguments: Sequence[str]) -> int | str:
-    """In a task: run a worker to its end; 0, or its complaint.
+    """Inside a task: run a worker to completion; returns 0, or its error.
 
     Raises:
         WorkerLost: it was killed or crashed.
     """
-    # its last words are kept, for Ray shows nobody the exit code of a task's child
+    # keep its error output: Ray does not show the exit code of a task's child
     child = subprocess.Popen(
         arguments, stderr=subprocess.PIPE, text=True, preexec_fn=_end_with_parent()
     )
@@ -117,7 +121,7 @@ def attend(arguments: Sequence[str]) -> int | str:
 
 
 def _end_with_parent() -> Callable[[], object] | None:
-    """What a child calls so that it is asked to leave when its task's process is killed."""
+    """A ``preexec_fn`` that has the child sent SIGTERM when its task's process is killed."""
     if sys.platform != "linux":
         return None
     library = ctypes.CDLL(None)
@@ -125,7 +129,7 @@ def _end_with_parent() -> Callable[[], object] | None:
 
 
 def _connect(address: str | None, commands: Sequence[Command]) -> None:
-    """Begin a cluster, whose processes inherit this environment, or join one, whose tasks get it.
+    """Start a cluster whose processes inherit the commands' environment, or join one and pass it.
 
     Raises:
         ClrsearchError: there is no cluster at the address.
@@ -137,7 +141,7 @@ def _connect(address: str | None, commands: Sequence[Command]) -> None:
         try:
             if address != "auto":
                 place = _split(address)
-                reached = place.hostname, place.port or 10001  # that of Ray's client
+                reached = place.hostname, place.port or 10001  # the default port of Ray Client
                 socket.create_connection(reached, timeout=CONNECT_SECONDS).close()
             ray.init(address=address, runtime_env={"env_vars": environment})
         except (OSError, RuntimeError, ValueError) as error:
@@ -159,10 +163,10 @@ def _connect(address: str | None, commands: Sequence[Command]) -> None:
 
 
 def _require_authentication(cluster: RayCluster) -> None:
-    """Refuse an address at which anybody who reaches it can run code.
+    """Reject an address at which anyone who can reach it can run code.
 
     Raises:
-        PlanError: saying so.
+        PlanError: the address requires no authentication, or is that of Ray's job API.
     """
     address = cluster.address
     if address is None or address == "auto":

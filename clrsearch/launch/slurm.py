@@ -1,8 +1,8 @@
-"""Workers as jobs of SLURM, through submitit: an array that is requeued when its time is up.
+"""Workers as SLURM jobs, through submitit: an array that is requeued at its time limit.
 
-In a job, :func:`attend` starts the workers' command lines. When the time limit comes near, SLURM
-sends SIGUSR2; submitit then calls :func:`leave`, which lets the workers save and hand their trials
-back, and has the job requeued. What starts then is a worker like any other: it claims a slot.
+Inside a job, :func:`attend` starts the workers' command lines. Shortly before the time limit, SLURM
+sends SIGUSR2; submitit then calls :func:`leave`, which lets the workers save and release their
+trials, and requeues the job. Workers of a requeued job are like any others: they claim a slot.
 """
 
 from __future__ import annotations
@@ -27,20 +27,25 @@ if TYPE_CHECKING:
     from submitit.core.core import Job, PicklingExecutor
     from submitit.helpers import DelayedSubmission
 
-REQUEUES = 1000  # after a time limit; a study may be longer than many of them
+REQUEUES = 1000  # after a time limit; a study may outlast many of them
 BINARIES = ("sbatch", "srun")
 PYTHON = shlex.join(INTERPRETER)
 NOTICE_SECONDS = 90
-"""So long before a job's time is up SLURM is to say so."""
+"""How long before a job's time limit SLURM sends its signal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlurmJob:
-    """What each job of the array asks SLURM for.
+    """What each job of the array requests from SLURM.
 
-    ``folder``, which all machines must see, gets the scripts and logs. ``workers`` of them share
-    one job, and its GPU. ``minutes`` is the time limit, ``gres`` what else it needs, such as
-    ``gpu:1``; ``options`` are further options of sbatch by their long names.
+    Attributes:
+        name: the job's name.
+        folder: for scripts and logs; all machines must see it.
+        minutes: the time limit.
+        workers: the number of workers per job; they share its GPU.
+        partition: the partition to run in.
+        gres: other resources, such as ``gpu:1``.
+        options: further sbatch options by their long names.
     """
 
     name: str
@@ -52,7 +57,7 @@ class SlurmJob:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def parameters(self) -> dict[str, Any]:
-        """The same in submitit's words."""
+        """The request as submitit's parameters."""
         asked = {
             "job_name": self.name,
             "time": self.minutes,
@@ -66,7 +71,7 @@ class SlurmJob:
 
 
 class SlurmSubmitter:
-    """Hands workers to SLURM as an array of jobs; see :class:`Submitter`.
+    """Hands workers over to SLURM as a job array; see :class:`Submitter`.
 
     Raises:
         PlanError: submitit is not installed.
@@ -78,7 +83,7 @@ class SlurmSubmitter:
         self._job = job
 
     def render(self, commands: Sequence[Command]) -> str:
-        """The script that sbatch gets, and the commands of each job."""
+        """The sbatch script, and the commands of each job."""
         from submitit.slurm.slurm import _make_sbatch_string
 
         folder = self._job.folder
@@ -98,7 +103,7 @@ class SlurmSubmitter:
         """Submit the array.
 
         Raises:
-            PlanError: there is no SLURM here, or it refuses the job; with its own words.
+            PlanError: SLURM is not available here, or rejects the job; with its own message.
         """
         from submitit import SlurmExecutor
         from submitit.core.utils import FailedJobError
@@ -125,7 +130,7 @@ class SlurmSubmitter:
 
 
 def grouped(commands: Sequence[Command], workers: int) -> list[list[list[str]]]:
-    """The command lines of each job, ``workers`` in each."""
+    """The command lines of each job, ``workers`` per job."""
     lines = [list(command.arguments) for command in commands]
     return [lines[first : first + workers] for first in range(0, len(lines), workers)]
 
@@ -133,11 +138,11 @@ def grouped(commands: Sequence[Command], workers: int) -> list[list[list[str]]]:
 def hand_over(
     executor: PicklingExecutor, commands: Sequence[Command], workers: int
 ) -> list[Job[None]]:
-    """Submit the commands to one of submitit's executors, ``workers`` of them in each job.
+    """Submit the commands through a submitit executor, ``workers`` per job.
 
-    The jobs inherit the environment of this process; it is in no file of theirs. Left out is what
-    SLURM tells of a job that this process may run in, but not which SLURM there is, nor the user's
-    own defaults for sbatch.
+    The jobs inherit this process's environment, which is written to no file. Dropped are the
+    variables of a SLURM job that this process may itself run in, but not SLURM_CONF and the user's
+    SBATCH_ defaults.
     """
     from submitit import helpers
 
@@ -155,14 +160,14 @@ _attended: list[subprocess.Popen[bytes]] = []
 
 
 def attend(commands: Sequence[Sequence[str]]) -> None:
-    """In a job: run the commands side by side until all have ended.
+    """Inside a job: run the commands in parallel until all have ended.
 
-    submitit pickles its name and the command lines, nothing else. At SIGTERM (a preemption, or
-    scancel) the workers leave, and it stays until SLURM ends it: a job that ended by itself in the
-    time of grace would not be requeued.
+    submitit pickles this function's name and the command lines, nothing else. On SIGTERM (a
+    preemption, or scancel) the workers leave, but this process waits for SLURM to end it: a job
+    that ends by itself within the grace period would not be requeued.
 
     Raises:
-        CalledProcessError: a worker ended with another code than 0.
+        CalledProcessError: a worker ended with a non-zero exit code.
     """
     terminated = False
 
@@ -175,7 +180,7 @@ def attend(commands: Sequence[Sequence[str]]) -> None:
     _attended.clear()
     for arguments in commands:
         _attended.append(subprocess.Popen(arguments))
-    if terminated:  # while they were started
+    if terminated:  # while they were being started
         _tell(signal.SIGTERM)
     codes = [each.wait() for each in _attended]
     while terminated:
@@ -186,18 +191,18 @@ def attend(commands: Sequence[Sequence[str]]) -> None:
 
 
 def leave(commands: Sequence[Sequence[str]]) -> DelayedSubmission:
-    """In a job whose time is up: let the workers leave; what submitit requeues when they have."""
+    """At a job's time limit: let the workers leave; returns what submitit is to requeue."""
     from submitit.helpers import DelayedSubmission
 
     _tell(signal.SIGUSR2)
     for each in _attended:
-        with suppress(ChildProcessError):  # attend() has seen it leave
-            # not each.wait(), whose lock is held by attend(), which this signal has interrupted
+        with suppress(ChildProcessError):  # attend() has reaped it
+            # each.wait() would deadlock: attend(), which this signal interrupted, holds its lock
             os.waitid(os.P_PID, each.pid, os.WEXITED | os.WNOWAIT)
     return DelayedSubmission(attend, commands)
 
 
-attend.checkpoint = leave  # type: ignore[attr-defined]  # where submitit looks for it
+attend.checkpoint = leave  # type: ignore[attr-defined]  # submitit looks for it here
 
 
 def _tell(number: int) -> None:

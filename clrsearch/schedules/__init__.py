@@ -1,4 +1,4 @@
-"""What a learning rate may do over time: families of schedules, without training or search."""
+"""Learning-rate schedules: the families, independent of training and of the search."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -60,7 +60,7 @@ FAMILIES: Mapping[str, type[Schedule]] = MappingProxyType(
         )
     }
 )
-"""Every family of schedules by name; the only registry."""
+"""All schedule families by name; the only registry."""
 
 __all__ = [
     "FAMILIES",

@@ -1,4 +1,4 @@
-"""A schedule as a Python file that runs alone; it is executed before it is handed over."""
+"""Renders a schedule as a standalone Python file, and verifies it by executing it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,22 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-TOLERANCE = 1e-12  # of the peak rate: float64 rounding over a few operations
-GATHERED = 10_000  # steps over which torch's classes that go from rate to rate stay within that
+TOLERANCE = 1e-12  # relative to the peak rate: float64 rounding over a few operations
+GATHERED = 10_000  # steps over which torch's recursive schedulers stay within the tolerance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """What a generated file says besides the schedule.
+    """What a generated file states besides the schedule.
 
-    ``title`` is its first line; ``found`` lists how the schedule was found, label to text;
-    ``optimizer`` describes the optimizer that it was found with. ``multipliers`` are what the
-    rates of its parameter groups were found to be times the optimizer's own, the first group's 1.
+    Attributes:
+        title: its first line.
+        found: how the schedule was found, label to text.
+        optimizer: describes the optimizer the schedule was found with.
+        epochs: the length of the run.
+        steps_per_epoch: the optimizer steps per epoch it was found with.
+        multipliers: the factors found for the rates of the parameter groups, on top of the
+            optimizer's own ratios; the first group's is 1.
     """
 
     title: str
@@ -39,7 +44,7 @@ class SourceFile:
     multipliers: Sequence[float] = (1.0,)
 
     def __post_init__(self) -> None:
-        """Make the texts fit to stand in a docstring, whoever has written them."""
+        """Escape the texts for use in a docstring."""
         found = {inert(label): inert(text) for label, text in self.found.items()}
         object.__setattr__(self, "found", found)
         object.__setattr__(self, "title", inert(self.title))
@@ -47,7 +52,7 @@ class SourceFile:
 
 
 def inert(text: str) -> str:
-    """A text that neither ends a docstring nor escapes anything in it, on one line."""
+    """The text on one line, escaped so that it neither ends a docstring nor escapes anything in it."""
     line = "".join(each if each.isprintable() else " " for each in text)
     return line.replace("\\", "\\\\").replace('"', '\\"')
 
@@ -55,8 +60,7 @@ def inert(text: str) -> str:
 def render(schedule: Schedule, file: SourceFile) -> str:
     """The text of a Python file with a function ``make_scheduler(optimizer, steps_per_epoch)``.
 
-    The function stretches the schedule where the steps per epoch are not those that it was found
-    with.
+    The function stretches the schedule if the steps per epoch differ from those it was found with.
     """
     snippet = schedule.code(len(file.multipliers))
     lines = [
@@ -83,7 +87,7 @@ def render(schedule: Schedule, file: SourceFile) -> str:
 
 
 def opening(file: SourceFile, imports: Sequence[str]) -> list[str]:
-    """The first lines of a generated file: how it was found, what it imports, and its lengths."""
+    """The first lines of a generated file: how the schedule was found, imports, and lengths."""
     width = max((len(label) for label in file.found), default=0)
     return [
         f'"""{file.title}',
@@ -99,7 +103,7 @@ def opening(file: SourceFile, imports: Sequence[str]) -> list[str]:
 
 
 def preamble(file: SourceFile, body: Sequence[str]) -> list[str]:
-    """What the ``body`` of a ``make_scheduler`` needs: ``stretch`` and the groups' ``ratios``."""
+    """The definitions that the ``body`` of a ``make_scheduler`` needs: ``stretch`` and ``ratios``."""
     lines = []
     if any("stretch" in line for line in body):
         lines.append(
@@ -120,7 +124,7 @@ def preamble(file: SourceFile, body: Sequence[str]) -> list[str]:
 
 
 def call(name: str, arguments: Mapping[str, str]) -> tuple[str, ...]:
-    """The source of a return of a call of one of torch's classes; one line where it fits."""
+    """The source that returns a call of a torch class, on one line if it fits."""
     given = [f"{key}={value}" for key, value in arguments.items()]
     line = f"return {name}({', '.join(['optimizer', *given])})"
     if len(line) <= 96:
@@ -129,12 +133,12 @@ def call(name: str, arguments: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def per_group(value: float, groups: int) -> str:
-    """The source of a rate of each of the groups, for torch's classes that take one or a list."""
+    """The source of the groups' rates, for torch classes that take a value or a list of values."""
     return repr(value) if groups == 1 else f"[{value!r} * ratio for ratio in ratios]"
 
 
 def assignment(lr: float, groups: int) -> tuple[str, ...]:
-    """The source of ``set_rates``: the first group's rate, and the others by their ratios to it."""
+    """The source of ``set_rates``: sets the first group's rate and the others' by their ratios."""
     if groups == 1:
         return (f'optimizer.param_groups[0]["lr"] = {lr!r}',)
     return (
@@ -145,7 +149,7 @@ def assignment(lr: float, groups: int) -> tuple[str, ...]:
 
 @contextmanager
 def _importable(own: tuple[str, str, RateFunction | None] | None) -> Iterator[None]:
-    """Let an import of the user's module give the function that is loaded already."""
+    """Make an import of the user's module return the function that is already loaded."""
     if own is None:
         yield
         return
@@ -165,9 +169,9 @@ def _importable(own: tuple[str, str, RateFunction | None] | None) -> Iterator[No
 def execute(
     source: str, *, own: tuple[str, str, RateFunction | None] | None = None
 ) -> Callable[[Optimizer, int], LRScheduler]:
-    """The function ``make_scheduler(optimizer, steps_per_epoch)`` of a file of :func:`render`.
+    """The function ``make_scheduler(optimizer, steps_per_epoch)`` of a file from :func:`render`.
 
-    ``own`` is the snippet's: the file is given the function that the trace was made with.
+    ``own`` is that of the snippet: the file imports the function that the trace was made with.
     """
     namespace: dict[str, Any] = {"__name__": "schedule"}
     with _importable(own):
@@ -185,13 +189,14 @@ def check(
     ratios: Sequence[float] = (1.0,),
     own: tuple[str, str, RateFunction | None] | None = None,
 ) -> None:
-    """Execute a file of :func:`render` and step its scheduler along the ``expected`` trace.
+    """Execute a file from :func:`render` and step its scheduler along the ``expected`` trace.
 
     ``own`` is as for :func:`execute`.
 
     Raises:
-        ScheduleError: a rate or a momentum differs by more than 1e-12 of the peak rate (over more
-            than 10,000 steps by more in proportion, for torch gathers rounding); the step is named.
+        ScheduleError: a rate or a momentum differs by more than 1e-12 of the peak rate
+            (proportionally more beyond 10,000 steps, as torch accumulates rounding errors); names
+            the step.
     """
     import torch
 

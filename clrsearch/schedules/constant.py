@@ -1,4 +1,4 @@
-"""A learning rate that never changes: the baseline that every schedule has to beat."""
+"""A constant learning rate: the baseline that every schedule has to beat."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ class Constant:
 
     @classmethod
     def space(cls, setting: Setting) -> Space:
-        """The rate alone, a factor of 30 to either side of the task's own."""
+        """The rate alone, by default within a factor of 30 of the task's own."""
         return {"lr": Parameter(domain=setting.rates)}
 
     @classmethod
     def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
-        """The task's own rate: what it trains with today."""
+        """The task's own rate, as it trains with today."""
         return settings_near(space, {"lr": setting.own_rate})
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> Constant:
-        """The schedule of the searched rate."""
+        """The schedule for the searched rate."""
         return cls(lr=float(params["lr"]))
 
     def at(self, steps: Array) -> tuple[Array, None]:
@@ -58,7 +58,7 @@ class Constant:
         return np.full_like(steps, self.lr), None
 
     def scheduler(self, optimizer: Optimizer) -> ConstantLR:
-        """torch's ConstantLR, with the optimizer's rates set first."""
+        """torch's ConstantLR, after setting the optimizer's rates."""
         from torch.optim.lr_scheduler import ConstantLR
 
         set_rates(optimizer, self.lr)
@@ -75,5 +75,5 @@ class Constant:
         )
 
     def curves(self, horizon: int) -> Curves:
-        """One piece, which stays."""
+        """A single constant piece."""
         return Curves(rate=(Piece(begin=0, until=horizon, start=self.lr, end=self.lr),))

@@ -1,4 +1,4 @@
-"""Half a cosine from the peak down to a floor: once, or again and again with warm restarts.
+"""Cosine annealing from the peak to a floor: once, or repeatedly with warm restarts.
 
 I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts",
 arXiv:1608.03983.
@@ -49,9 +49,9 @@ CURVE = "(1.0 + math.cos(math.pi * progress)) / 2.0"
 class Cosine(Decay):
     """share(t) = f + (1 - f) (1 + cos(pi p)) / 2; torch's CosineAnnealingLR.
 
-    With the floor f = eta_min / lr and p = (t - warmup) / (horizon - warmup). ``horizon`` counts
-    all optimizer steps. torch has one ``eta_min`` for all parameter groups, which does not keep
-    their ratios: with several groups and a floor, a LambdaLR is used.
+    Here f = eta_min / lr is the floor and p = (t - warmup) / (horizon - warmup). ``horizon`` counts
+    all optimizer steps. torch has one ``eta_min`` for all parameter groups, which would not
+    preserve their ratios, so a LambdaLR is used with several groups and a floor.
     """
 
     family: ClassVar[str] = "cosine"
@@ -67,7 +67,7 @@ class Cosine(Decay):
 
     @classmethod
     def space(cls, setting: Setting) -> Space:
-        """The peak rate, the floor as a ratio of it, and the warm-up."""
+        """The peak rate, the floor relative to it, and the warm-up."""
         return {
             "lr": Parameter(domain=setting.rates),
             "min_ratio": FLOOR,
@@ -76,13 +76,13 @@ class Cosine(Decay):
 
     @classmethod
     def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
-        """To zero after 5 % of warm-up, from the task's own rate and from three times that."""
+        """Decay to zero after 5 % of warm-up, from the task's own rate and from three times that."""
         wanted = {"min_ratio": 0.0, "warmup_share": 0.05}
         return settings_near(space, *({"lr": lr, **wanted} for lr in peaks(setting)))
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> Cosine:
-        """The schedule that the searched parameters stand for; see :meth:`space`."""
+        """The schedule for the searched parameters; see :meth:`space`."""
         lr = float(params["lr"])
         return cls(
             lr=lr,
@@ -92,7 +92,7 @@ class Cosine(Decay):
         )
 
     def share(self, steps: Array) -> Array:
-        """Half a cosine from 1 down to the floor."""
+        """Half a cosine from 1 to the floor."""
         return cosine(1.0, self.eta_min / self.lr, progress(steps, self.warmup, self.horizon))
 
     def share_source(self) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ class Cosine(Decay):
         )
 
     def fall(self, horizon: int) -> tuple[Piece, ...]:
-        """One half of a cosine."""
+        """Half a cosine."""
         return _halves((self.warmup, self.horizon), self.lr, self.eta_min)
 
     def native(self, optimizer: Optimizer) -> CosineAnnealingLR | None:
@@ -124,15 +124,16 @@ class Cosine(Decay):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CosineRestarts(Decay):
-    """share(t) = f + (1 - f) (1 + cos(pi p)) / 2, p the progress of t in its cycle.
+    """share(t) = f + (1 - f) (1 + cos(pi p)) / 2, with p the progress of t within its cycle.
 
-    With the floor f = eta_min / lr. ``cycles`` cycles, each ``T_mult`` times as long as the one
-    before, fill the horizon exactly; so the first lasts, in optimizer steps that need not be whole,
+    Here f = eta_min / lr is the floor. ``cycles`` cycles, each ``T_mult`` times as long as the one
+    before, fill the horizon exactly, so the first one lasts, in possibly fractional optimizer
+    steps,
 
         T_0 = (horizon - warmup) (T_mult - 1) / (T_mult^cycles - 1)   or (horizon - warmup) / cycles
 
-    torch's CosineAnnealingWarmRestarts says the same where T_0 is whole, but not stretched to other
-    steps per epoch: the source code is that of a LambdaLR.
+    torch's CosineAnnealingWarmRestarts is equivalent if T_0 is whole, but cannot be stretched to
+    other steps per epoch, so the source code uses a LambdaLR.
     """
 
     family: ClassVar[str] = "cosine_restarts"
@@ -152,10 +153,10 @@ class CosineRestarts(Decay):
 
     @classmethod
     def space(cls, setting: Setting) -> Space:
-        """The peak rate, cycles of equal or of doubled length, the floor, and the warm-up.
+        """The peak rate, cycles of equal or doubling length, the floor, and the warm-up.
 
-        The shortest cycle that Loshchilov and Hutter try is one epoch, doubled (``T_mult`` 2), so
-        there are at most as many cycles, from 2 to 5, as fit the horizon in that way.
+        The shortest cycle that Loshchilov and Hutter try is one epoch, doubling (``T_mult`` 2). The
+        upper bound on the cycles, between 2 and 5, is the number that fits the horizon in this way.
         """
         most = min(MOST_CYCLES, (setting.epochs + 1).bit_length() - 1)
         if most < 2:
@@ -173,13 +174,13 @@ class CosineRestarts(Decay):
 
     @classmethod
     def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
-        """Three cycles that double, from the task's own rate and from three times that."""
+        """Three doubling cycles, from the task's own rate and from three times that."""
         wanted = {"cycles": 3, "T_mult": 2, "min_ratio": 0.0, "warmup_share": 0.0}
         return settings_near(space, *({"lr": lr, **wanted} for lr in peaks(setting)))
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> CosineRestarts:
-        """The schedule that the searched parameters stand for; see :meth:`space`."""
+        """The schedule for the searched parameters; see :meth:`space`."""
         lr = float(params["lr"])
         return cls(
             lr=lr,
@@ -192,18 +193,18 @@ class CosineRestarts(Decay):
 
     @property
     def _passed(self) -> tuple[int, ...]:
-        """What has passed before each cycle, and in the end, in lengths of the first cycle."""
+        """The time before each cycle and at the end, in lengths of the first cycle."""
         return (0, *itertools.accumulate(self.T_mult**index for index in range(self.cycles)))
 
     @property
     def restarts(self) -> tuple[float, ...]:
-        """The steps at which the cycles begin, and last the one at which the last of them ends."""
+        """The steps at which the cycles begin, followed by the step at which the last one ends."""
         *begins, whole = self._passed
         length = self.horizon - self.warmup
         return (*(self.warmup + length * passed / whole for passed in begins), self.horizon)
 
     def share(self, steps: Array) -> Array:
-        """Half a cosine from 1 down to the floor, in every cycle."""
+        """Half a cosine from 1 to the floor in every cycle."""
         restarts = np.asarray(self.restarts, dtype=np.float64)
         cycle = np.minimum(np.searchsorted(restarts, steps, side="right"), self.cycles)
         first, last = restarts[cycle - 1], restarts[cycle]
@@ -221,7 +222,7 @@ class CosineRestarts(Decay):
         )
 
     def fall(self, horizon: int) -> tuple[Piece, ...]:
-        """One half of a cosine per cycle."""
+        """Half a cosine per cycle."""
         return _halves(self.restarts, self.lr, self.eta_min)
 
     def native(self, optimizer: Optimizer) -> CosineAnnealingWarmRestarts | None:
@@ -237,7 +238,7 @@ class CosineRestarts(Decay):
 
 
 def _halves(steps: Sequence[float], lr: float, eta_min: float) -> tuple[Piece, ...]:
-    """Halves of a cosine from the peak to the floor, between each of the ``steps`` and the next."""
+    """Half cosines from the peak to the floor, between consecutive ``steps``."""
     return tuple(
         Piece(begin=begin, until=until, start=lr, end=eta_min, shape="cosine")
         for begin, until in itertools.pairwise(steps)

@@ -1,4 +1,4 @@
-"""Cyclical learning rates: up and down between two bounds, again and again.
+"""Cyclical learning rates: up and down between two bounds, repeatedly.
 
 L. N. Smith, "Cyclical Learning Rates for Training Neural Networks", arXiv:1506.01186.
 """
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 Mode = Literal["triangular", "triangular2", "exp_range"]
 ScaleMode = Literal["cycle", "iterations"]
 
-SHORTEST, LONGEST = 2, 10  # stepsizes that Smith's paper advises, in epochs (section 3.2)
+SHORTEST, LONGEST = 2, 10  # stepsizes that Smith's paper recommends, in epochs (section 3.2)
 
 
 def sine(cycle: float) -> float:
@@ -63,17 +63,17 @@ def slow_decay(step: float) -> float:
 SCALE_FUNCTIONS: Mapping[str, Callable[[float], float]] = {
     function.__name__: function for function in (sine, slow_decay)
 }
-"""The named functions that ``scale_fn`` may be: of the cycle (from 1) or of the step (from 0)."""
+"""The functions that ``scale_fn`` can name: of the cycle (from 1) or of the step (from 0)."""
 GAMMAS: Mapping[str, float | None] = {"sine": None, "slow_decay": 5.0**-1e-4}
-"""The same as the ``gamma`` of a :class:`Scale`, which is None for the sine."""
+"""Their equivalent ``gamma`` in a :class:`Scale`; None for the sine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cyclic:
-    """Between ``base_lr`` and ``max_lr`` in straight lines (Smith, section 3; torch's CyclicLR).
+    """Linear cycles between ``base_lr`` and ``max_lr`` (Smith, section 3; torch's CyclicLR).
 
-    With u, d the stepsizes up and down, c = floor(1 + t / (u + d)) the cycle and x = t / (u + d) -
-    (c - 1) the place in it::
+    With stepsizes u up and d down, the cycle c = floor(1 + t / (u + d)) and the position x = t / (u
+    + d) - (c - 1) within it::
 
         height(t) = x (u + d) / u            while x <= u / (u + d), else (1 - x) (u + d) / d
         rate(t)     = base_lr + (max_lr - base_lr) height(t) scale
@@ -83,13 +83,13 @@ class Cyclic:
     ``scale_fn`` of c or t.
 
     Either ``mode`` is given, or ``scale_fn`` (one of :data:`SCALE_FUNCTIONS`) with ``scale_mode``,
-    which says whether it is a function of the cycle (from 1) or of the step (from 0). ``gamma``
-    goes with exp_range, the momenta with ``cycle_momentum``, without which the optimizer's own
-    momentum stays. Stepsizes are in optimizer steps and need not be whole; ``step_size_down`` is
-    the same as up where it is None.
+    which says whether it takes the cycle (from 1) or the step (from 0). ``gamma`` belongs to
+    exp_range, the momenta to ``cycle_momentum``; without it, the optimizer's own momentum is left
+    unchanged. Stepsizes are in optimizer steps and may be fractional; ``step_size_down`` equals
+    ``step_size_up`` if it is None.
 
     Raises:
-        ScheduleError: a value that torch would take silently and wrongly, by the field's name.
+        ScheduleError: a value is invalid, even if torch would silently accept it; names the field.
     """
 
     family: ClassVar[str] = "cyclic"
@@ -118,7 +118,7 @@ class Cyclic:
         require_momenta(self)
 
     def _require_scale(self) -> None:
-        """Refuse a mode or a scale function that is unknown or incomplete, or both."""
+        """Reject a mode or scale function that is unknown or incomplete, or both at once."""
         if (self.mode is None) == (self.scale_fn is None):
             raise ScheduleError("either mode or scale_fn must be given, and not both")
         require_with(self, "scale_fn", ("scale_mode",))
@@ -134,12 +134,12 @@ class Cyclic:
 
     @classmethod
     def space(cls, setting: Setting) -> Space:
-        """Mode, rates, cycles, the decay of exp_range, and momentum where the optimizer has one.
+        """Mode, rates, cycles, the decay of exp_range, and momentum if the optimizer has one.
 
-        The lower rate is searched as a ratio of the upper one, gamma as the share of the amplitude
-        that is left at the horizon, so that a range means the same for every task. ``cycles`` whole
-        cycles fill the horizon, for a run that is cut in the middle of one measures where it was
-        cut; with ``stepsize = "integers"`` the stepsize is searched in whole epochs instead.
+        The lower rate is searched as a ratio of the upper one, and gamma as the share of the
+        amplitude left at the horizon, so that a range means the same for every task. Whole
+        ``cycles`` fill the horizon, because the score of a run cut off mid-cycle depends on where
+        it is cut; with ``stepsize = "integers"``, the stepsize is searched in whole epochs instead.
         """
         epochs = setting.epochs
         if epochs < 2 * SHORTEST:
@@ -167,8 +167,7 @@ class Cyclic:
     def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """Smith's advice, once per mode: base a quarter of the top, stepsize 4, momentum cycled.
 
-        The top rate is a third of the bounds' upper end; what lies outside the bounds is moved to
-        their edge.
+        The top rate is a third of its upper bound; values outside the bounds are clipped.
         """
         top = space["max_lr"].domain
         assert isinstance(top, Range)
@@ -189,7 +188,7 @@ class Cyclic:
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> Cyclic:
-        """The schedule that the searched parameters stand for; see :meth:`space`."""
+        """The schedule for the searched parameters; see :meth:`space`."""
         max_lr = float(params["max_lr"])
         if "cycles" in params:
             step_size = setting.horizon / (2 * int(params["cycles"]))
@@ -238,7 +237,7 @@ class Cyclic:
         return np.ones_like(cycle)
 
     def scheduler(self, optimizer: Optimizer) -> CyclicLR:
-        """torch's CyclicLR; ``cycle_momentum`` moves the momentum, or the first of the betas."""
+        """torch's CyclicLR; ``cycle_momentum`` cycles the momentum, or the first beta."""
         from torch.optim.lr_scheduler import CyclicLR
 
         ratios = relative_rates(optimizer)
@@ -255,7 +254,7 @@ class Cyclic:
         )
 
     def _given(self) -> dict[str, Any]:
-        """The arguments of CyclicLR that are neither rates nor sizes, as far as they are set."""
+        """CyclicLR's arguments other than rates and sizes, as far as they are set."""
         names = ("mode", "gamma", "scale_mode", "base_momentum", "max_momentum")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if self.scale_fn is not None:
@@ -263,7 +262,7 @@ class Cyclic:
         return given
 
     def code(self, groups: int) -> Snippet:
-        """The source of :meth:`scheduler`: a call of CyclicLR with what matters said outright."""
+        """The source of :meth:`scheduler`: a call of CyclicLR with its relevant arguments explicit."""
         arguments = {
             "base_lr": per_group(self.base_lr, groups),
             "max_lr": per_group(self.max_lr, groups),
@@ -292,7 +291,7 @@ class Cyclic:
         return Snippet(imports=imports, definitions=definitions, body=call("CyclicLR", arguments))
 
     def curves(self, horizon: int) -> Curves:
-        """Cycles, of the rate and, the other way round, of the momentum."""
+        """Cycles of the rate and, inverted, of the momentum."""
         cycles = Cycles(
             foot=self.base_lr,
             top=self.max_lr,

@@ -1,6 +1,6 @@
-"""A peak rate, a linear warm-up in front of it and a decay behind it: what such families share.
+"""A peak rate, preceded by a linear warm-up and followed by a decay: the base of such families.
 
-P. Goyal et al., "Accurate, Large Minibatch SGD", arXiv:1706.02677, for the linear warm-up.
+The linear warm-up is from P. Goyal et al., "Accurate, Large Minibatch SGD", arXiv:1706.02677.
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
 WARMUP = Parameter(domain=Range(low=0.0, high=0.2))
-"""The warm-up as a share of the horizon: Goyal et al. take 1/18 of it, language models under 1/10;
-twice that is the most."""
+"""The warm-up as a share of the horizon: Goyal et al. use 1/18, language models less than 1/10; the
+upper bound is twice that."""
 FLOOR = Parameter(domain=Range(low=0.0, high=0.2))
 """The rate at the horizon as a share of the peak rate: 0 in most papers, a tenth in those on
-language models (Hoffmann et al., arXiv:2203.15556); twice that is the most."""
+language models (Hoffmann et al., arXiv:2203.15556); the upper bound is twice that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decay(ABC):
-    """Up to the peak ``lr`` in a straight line, and then down by a family's own curve::
+    """A linear warm-up to the peak ``lr``, followed by the family's own decay curve::
 
         rate(t) = lr (t + 1) / (warmup + 1)   while t < warmup, else lr share(t)
 
-    ``warmup`` is in optimizer steps and need not be whole; 0 is none. The first step is positive,
-    and the peak is reached after ``warmup`` steps. torch's own class is used where there is no
-    warm-up, for chained schedulers are off by a step (pytorch#196243); else a LambdaLR of this.
+    ``warmup`` is in optimizer steps and may be fractional; 0 means none. The rate is positive from
+    the first step, and reaches the peak after ``warmup`` steps. Without a warm-up torch's own class
+    is used; with one, a LambdaLR of this formula, because chained schedulers are off by a step
+    (pytorch#196243).
 
     Raises:
-        ScheduleError: a value that no schedule may have, by the field's name.
+        ScheduleError: a value is invalid; names the field.
     """
 
     lr: float
@@ -61,25 +62,25 @@ class Decay(ABC):
 
     @abstractmethod
     def share(self, steps: Array) -> Array:
-        """The share of the peak rate at each of ``steps``, none of which is before ``warmup``."""
+        """The share of the peak rate at each of ``steps``, none of them before ``warmup``."""
 
     @abstractmethod
     def share_source(self) -> tuple[str, ...]:
-        """The source of :meth:`share` for a number ``step``: lines that end in a return."""
+        """The source of :meth:`share` for a number ``step``: lines that end with a return."""
 
     @abstractmethod
     def fall(self, horizon: int) -> tuple[Piece, ...]:
-        """The rates from ``warmup`` on, as plain data for steps before ``horizon``."""
+        """The rates from ``warmup`` on as plain data, for steps before ``horizon``."""
 
     def native(self, optimizer: Optimizer) -> LRScheduler | None:
-        """torch's own class for :meth:`share` without a warm-up, if it can say it.
+        """torch's own class for :meth:`share` without a warm-up, or None if it has no equivalent.
 
-        The rates of the optimizer's groups are at their peak.
+        The rates of the optimizer's groups have been set to their peaks.
         """
         return None
 
     def native_source(self, groups: int) -> tuple[str, Mapping[str, str]] | None:
-        """The name and the arguments of :meth:`native` as source, if it can be stretched."""
+        """The name and arguments of :meth:`native` as source, or None if it cannot be stretched."""
         return None
 
     def at(self, steps: Array) -> tuple[Array, None]:
@@ -91,7 +92,7 @@ class Decay(ABC):
         return np.where(steps < self.warmup, warm_up(steps, self.warmup), share)
 
     def scheduler(self, optimizer: Optimizer) -> LRScheduler:
-        """torch's own class, or a LambdaLR, with the optimizer's rates set to the peak first."""
+        """torch's own class, or a LambdaLR, after setting the optimizer's rates to the peak."""
         from torch.optim.lr_scheduler import LambdaLR
 
         set_rates(optimizer, self.lr)
@@ -101,7 +102,7 @@ class Decay(ABC):
         return LambdaLR(optimizer, lambda step: float(self._factor(np.array([step], float))[0]))
 
     def code(self, groups: int) -> Snippet:
-        """The source of :meth:`scheduler`; without torch's own class, one of the closed form."""
+        """The source of :meth:`scheduler`; that of the closed form if torch has no class for it."""
         native = None if self.warmup else self.native_source(groups)
         if native is not None:
             name, arguments = native
@@ -121,7 +122,7 @@ class Decay(ABC):
         )
 
     def curves(self, horizon: int) -> Curves:
-        """The warm-up, and what a family's own curve is made of."""
+        """The warm-up, and the pieces of the family's own curve."""
         if not self.warmup:
             return Curves(rate=self.fall(horizon))
         low = self.lr / (self.warmup + 1)
@@ -145,28 +146,29 @@ class Decay(ABC):
 def peaks(setting: Setting) -> tuple[float, float]:
     """The peak rates to try first: the task's own, and three times that.
 
-    A rate that falls later bears a higher peak than one that stays, which the task's own is for.
+    A rate that decays later tolerates a higher peak than a constant one, which the task's own is
+    for.
     """
     return setting.own_rate, 3 * setting.own_rate
 
 
 def warmup_of(params: Mapping[str, Value], setting: Setting) -> int:
-    """The searched ``warmup_share`` of the horizon in whole steps."""
+    """The searched ``warmup_share`` of the horizon, in whole steps."""
     return round(float(params["warmup_share"]) * setting.horizon)
 
 
 def since(step: float) -> str:
-    """The source of the steps that have passed since a ``step``."""
+    """The source of the number of steps since ``step``."""
     return f"(step - {step!r})" if step else "step"
 
 
 def progress_source(first: float, last: float) -> str:
-    """The source of ``shapes.progress`` for a ``step`` that is not before the ``first``."""
+    """The source of ``shapes.progress`` for a ``step`` not before ``first``."""
     return f"progress = min({since(first)} / {last - first!r}, 1.0)"
 
 
 def return_source(curve: str, floor: float, lr: float) -> tuple[str, ...]:
-    """The source of a return of a ``curve`` from 1 to 0, lifted to end at a ``floor``, a rate."""
+    """The source that returns a ``curve`` from 1 to 0, rescaled to end at the rate ``floor``."""
     if not floor:
         return (f"return {curve}",)
     return (f"floor = {floor!r} / {lr!r}", f"return floor + (1.0 - floor) * ({curve})")

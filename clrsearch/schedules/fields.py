@@ -1,4 +1,4 @@
-"""What the fields of a schedule may be: everything else is refused, by the field's name."""
+"""Validation of schedule fields; errors name the field."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from clrsearch.errors import ScheduleError
 
 LARGEST_RATE = 1e15
-"""No rate is larger, so that its product with a group's factor can be computed in float32."""
+"""The largest rate allowed: its product with a group's factor must be computable in float32."""
 
 
 def require_rate(name: str, value: float, *, zero: bool = False) -> None:
-    """Refuse a learning rate that is not positive, or beyond 1e15; ``zero`` allows 0 as well.
+    """Reject a learning rate that is not positive, or above 1e15; ``zero`` allows 0 as well.
 
     Raises:
         ScheduleError: naming the field.
@@ -24,7 +24,7 @@ def require_rate(name: str, value: float, *, zero: bool = False) -> None:
 
 
 def require_steps(name: str, value: float, *, zero: bool = False, whole: bool = False) -> None:
-    """Refuse what is no positive number of steps; ``zero`` allows 0, ``whole`` no fractions.
+    """Reject anything but a positive number of steps; ``zero`` allows 0, ``whole`` no fractions.
 
     Raises:
         ScheduleError: naming the field.
@@ -37,7 +37,7 @@ def require_steps(name: str, value: float, *, zero: bool = False, whole: bool = 
 
 
 def require_count(name: str, value: int) -> None:
-    """Refuse what is no whole number from 1 on.
+    """Reject anything but a positive integer.
 
     Raises:
         ScheduleError: naming the field.
@@ -47,7 +47,7 @@ def require_count(name: str, value: int) -> None:
 
 
 def require_share(name: str, value: float | None) -> None:
-    """Refuse what is not above 0 and at most 1, or is missing.
+    """Reject a missing value, and one that is not above 0 and at most 1.
 
     Raises:
         ScheduleError: naming the field.
@@ -57,10 +57,10 @@ def require_share(name: str, value: float | None) -> None:
 
 
 def require_momenta(schedule: object) -> None:
-    """Refuse a ``base_momentum`` and a ``max_momentum`` that do not go with ``cycle_momentum``.
+    """Reject a ``base_momentum`` and ``max_momentum`` that do not match ``cycle_momentum``.
 
     Raises:
-        ScheduleError: they are set without it or missing beside it, not in [0, 1), or reversed.
+        ScheduleError: they are set without it or missing with it, not in [0, 1), or reversed.
     """
     leader, names = "cycle_momentum", ("base_momentum", "max_momentum")
     require_with(schedule, leader, names)
@@ -72,7 +72,7 @@ def require_momenta(schedule: object) -> None:
 
 
 def require_order(schedule: object, low: str, high: str) -> None:
-    """Refuse a field ``low`` that is above the field ``high``.
+    """Reject a field ``low`` that is greater than the field ``high``.
 
     Raises:
         ScheduleError: naming both.
@@ -84,7 +84,7 @@ def require_order(schedule: object, low: str, high: str) -> None:
 
 
 def require_horizon(schedule: object) -> None:
-    """Refuse a ``horizon`` that is no whole number of steps or leaves none behind ``warmup``.
+    """Reject a ``horizon`` that is not a whole number of steps, or leaves none after ``warmup``.
 
     Raises:
         ScheduleError: naming the fields.
@@ -96,7 +96,7 @@ def require_horizon(schedule: object) -> None:
 
 
 def require_with(schedule: object, leader: str, names: Sequence[str]) -> None:
-    """Refuse fields that are set without their ``leader``, or missing beside it.
+    """Reject fields that are set without their ``leader``, or missing with it.
 
     Raises:
         ScheduleError: naming both.
@@ -109,10 +109,10 @@ def require_with(schedule: object, leader: str, names: Sequence[str]) -> None:
 
 
 def require_one_of(schedule: object, name: str, allowed: Sequence[str]) -> None:
-    """Refuse a field that is none of the ``allowed`` values.
+    """Reject a field whose value is not one of those ``allowed``.
 
     Raises:
-        ScheduleError: naming the field and all of them.
+        ScheduleError: naming the field and the allowed values.
     """
     if getattr(schedule, name) not in allowed:
         raise ScheduleError(

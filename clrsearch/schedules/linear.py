@@ -1,4 +1,4 @@
-"""Rates that fall to zero at the horizon: in a straight line, or as a power of what is left.
+"""Rates that decay to zero at the horizon, linearly or polynomially.
 
 A. Defazio et al., "Optimal Linear Decay Learning Rate Schedules and Further Refinements",
 arXiv:2310.07831; L.-C. Chen et al., "DeepLab", arXiv:1606.00915 (power 0.9); Y. You et al., "Large
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class Linear(Decay):
     """share(t) = 1 - (t - warmup) / (horizon - warmup); torch's LinearLR to 0.
 
-    ``horizon`` counts all optimizer steps, those of the warm-up included.
+    ``horizon`` counts all optimizer steps, including the warm-up.
     """
 
     family: ClassVar[str] = "linear"
@@ -49,23 +49,23 @@ class Linear(Decay):
 
     @classmethod
     def space(cls, setting: Setting) -> Space:
-        """The peak rate and the warm-up, which is what Defazio et al. tune."""
+        """The peak rate and the warm-up, which are what Defazio et al. tune."""
         return {"lr": Parameter(domain=setting.rates), "warmup_share": WARMUP}
 
     @classmethod
     def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
-        """5 % of warm-up, to the task's own rate and to three times that."""
+        """5 % of warm-up to the task's own rate, and to three times that."""
         return settings_near(space, *({"lr": lr, "warmup_share": 0.05} for lr in peaks(setting)))
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> Linear:
-        """The schedule that the searched parameters stand for; see :meth:`space`."""
+        """The schedule for the searched parameters; see :meth:`space`."""
         return cls(
             lr=float(params["lr"]), warmup=warmup_of(params, setting), horizon=setting.horizon
         )
 
     def share(self, steps: Array) -> Array:
-        """The share of the way to the horizon that is left."""
+        """The remaining share of the steps to the horizon."""
         return linear(1.0, 0.0, progress(steps, self.warmup, self.horizon))
 
     def share_source(self) -> tuple[str, ...]:
@@ -73,7 +73,7 @@ class Linear(Decay):
         return (progress_source(self.warmup, self.horizon), "return 1.0 - progress")
 
     def fall(self, horizon: int) -> tuple[Piece, ...]:
-        """One straight line."""
+        """A straight line."""
         return (Piece(begin=self.warmup, until=self.horizon, start=self.lr, end=0.0),)
 
     def native(self, optimizer: Optimizer) -> LinearLR:
@@ -95,7 +95,7 @@ class Linear(Decay):
 class Polynomial(Decay):
     """share(t) = (1 - (t - warmup) / (horizon - warmup))^power; torch's PolynomialLR.
 
-    ``horizon`` counts all optimizer steps, those of the warm-up included.
+    ``horizon`` counts all optimizer steps, including the warm-up.
     """
 
     family: ClassVar[str] = "polynomial"
@@ -113,7 +113,7 @@ class Polynomial(Decay):
     def space(cls, setting: Setting) -> Space:
         """The peak rate, the power and the warm-up.
 
-        In use are powers of 0.9 and 2; 0.5 falls late, and 3 is at an eighth at half time.
+        Powers of 0.9 and 2 are in use; 0.5 decays late, and 3 is down to an eighth at half time.
         """
         return {
             "lr": Parameter(domain=setting.rates),
@@ -123,8 +123,9 @@ class Polynomial(Decay):
 
     @classmethod
     def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
-        """DeepLab's power from the task's own rate; LARS's, with 5 % of warm-up, from three times
-        that.
+        """DeepLab's power from the task's own rate, and LARS's from three times that.
+
+        The latter has 5 % of warm-up.
         """
         own, higher = peaks(setting)
         return settings_near(
@@ -135,7 +136,7 @@ class Polynomial(Decay):
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> Polynomial:
-        """The schedule that the searched parameters stand for; see :meth:`space`."""
+        """The schedule for the searched parameters; see :meth:`space`."""
         return cls(
             lr=float(params["lr"]),
             warmup=warmup_of(params, setting),
@@ -144,7 +145,7 @@ class Polynomial(Decay):
         )
 
     def share(self, steps: Array) -> Array:
-        """A power of the share of the way to the horizon that is left."""
+        """A power of the remaining share of the steps to the horizon."""
         return polynomial(1.0, 0.0, progress(steps, self.warmup, self.horizon), self.power)
 
     def share_source(self) -> tuple[str, ...]:
@@ -155,7 +156,7 @@ class Polynomial(Decay):
         )
 
     def fall(self, horizon: int) -> tuple[Piece, ...]:
-        """One curve."""
+        """A single polynomial piece."""
         ends = {"start": self.lr, "end": 0.0, "power": self.power}
         return (Piece(begin=self.warmup, until=self.horizon, shape="polynomial", **ends),)
 

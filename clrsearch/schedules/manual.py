@@ -1,4 +1,4 @@
-"""Rates that somebody has written by hand: piece by piece, or as a function of the step."""
+"""Hand-written rates: piece by piece, or as a function of the step."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LambdaLR
 
-ROUNDING = 1e-9  # epochs by which a sum of fractions of epochs may miss the last one
+ROUNDING = 1e-9  # tolerance in epochs for sums of fractional epochs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manual:
-    """rate(t) = scale x what ``rates`` says of step t; a LambdaLR.
+    """rate(t) = scale x the hand-written rate at step t; a LambdaLR.
 
     ``rates`` are pairs of epochs and a rate, or the name of a function. The epochs of a pair are
-    how many there are, counted from where the pair before ended, or the first and the last as a
-    pair of their own, (10, 15) being from the beginning of the eleventh to the end of the
-    fifteenth. They need not be whole, and fill all ``epochs`` without a gap. ``function`` is the
-    function of that name, ``rate(step, steps_per_epoch)``, where it has been loaded; it must give a
-    positive number at every step. Behind the last step the last rate stays.
+    either a number of epochs, starting where the previous pair ended, or a pair of bounds: (10, 15)
+    goes from the beginning of the eleventh epoch to the end of the fifteenth. They may be
+    fractional, and must fill all ``epochs`` without a gap. ``function`` is the function of that
+    name, ``rate(step, steps_per_epoch)``, if it has been loaded; it must return a positive number
+    at every step. After the last step, the last rate is held.
 
     Raises:
         ScheduleError: the pairs leave a gap, overlap or do not end with the epochs, or a rate is
-            not positive; the pair or the step is named.
+            not positive; names the pair or the step.
     """
 
     family: ClassVar[str] = "manual"
@@ -72,7 +72,7 @@ class Manual:
 
     @classmethod
     def space(cls, setting: Setting) -> Space:
-        """A factor on all of its rates, searched as far as the rates of other families are."""
+        """A factor on all rates, with the same range as the rates of other families."""
         if setting.manual is None:
             raise ScheduleError(
                 "no rates are given: manual = [[EPOCHS, RATE], ...] or "
@@ -83,12 +83,12 @@ class Manual:
 
     @classmethod
     def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
-        """As it is written."""
+        """The rates as written."""
         return settings_near(space, {"scale": 1.0})
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> Manual:
-        """What is written, with the searched factor on it."""
+        """The hand-written rates, scaled by the searched factor."""
         assert setting.manual is not None
         return cls(
             rates=setting.manual,
@@ -103,10 +103,10 @@ class Manual:
         return self.epochs * self.steps_per_epoch
 
     def at(self, steps: Array) -> tuple[Array, None]:
-        """The rate at each of ``steps``, which are whole where it is a function's.
+        """The rate at each of ``steps``, which must be whole numbers for a function.
 
         Raises:
-            ScheduleError: the function has not been loaded, or gives no positive number.
+            ScheduleError: the function has not been loaded, or does not return a positive number.
         """
         held = np.minimum(steps, self._horizon - 1)
         if isinstance(self.rates, str):
@@ -129,7 +129,7 @@ class Manual:
         return float(rate)
 
     def _pieces(self) -> tuple[list[float], list[float]]:
-        """Where each piece ends, in epochs, and its rate."""
+        """The end of each piece, in epochs, and its rate."""
         ends: list[float] = []
         rates: list[float] = []
         reached = 0.0
@@ -166,7 +166,7 @@ class Manual:
         return ends, rates
 
     def _at_a_step(self, epoch: float) -> float:
-        """The same, without the rounding of a sum of fractions where it is a step's beginning."""
+        """``epoch``, without the rounding error of summed fractions if it is the beginning of a step."""
         steps = epoch * self.steps_per_epoch
         whole = round(steps)
         near = abs(steps - whole) < ROUNDING * self.steps_per_epoch
@@ -183,7 +183,7 @@ class Manual:
         return LambdaLR(optimizer, lambda step: float(self.at(np.array([step], float))[0][0]))
 
     def code(self, groups: int) -> Snippet:
-        """The source of :meth:`scheduler`; a function is imported from where it lies."""
+        """The source of :meth:`scheduler`; a function is imported from its own module."""
         torchs = "from torch.optim.lr_scheduler import LambdaLR"
         scale = "" if self.scale == 1.0 else f"{self.scale!r} * "
         own: tuple[str, str, RateFunction | None] | None = None
@@ -216,7 +216,7 @@ class Manual:
         )
 
     def curves(self, horizon: int) -> Curves | None:
-        """A constant piece for each pair; a function of the user's is no formula."""
+        """A constant piece for each pair; None for a user's function, which has no formula."""
         if isinstance(self.rates, str):
             return None
         ends, rates = self._pieces()

@@ -1,8 +1,8 @@
-"""One cycle: up from a small rate to a large one, then down to a far smaller one.
+"""One cycle: up from a small rate to a large one, then down to a much smaller one.
 
 L. N. Smith, "A disciplined approach to neural network hyper-parameters", arXiv:1803.09820; L. N.
-Smith and N. Topin, "Super-Convergence", arXiv:1708.07120. As fastai made it common: in two phases,
-of which the second ends far below where the first began.
+Smith and N. Topin, "Super-Convergence", arXiv:1708.07120. In the form that fastai made popular: two
+phases, with the second ending far below where the first began.
 """
 
 from __future__ import annotations
@@ -46,28 +46,28 @@ Strategy = Literal["cos", "linear"]
 
 CURVES = {"cos": cosine, "linear": linear}
 SHAPES: Mapping[Strategy, Shape] = {"cos": "cosine", "linear": "linear"}
-SHORTEST_RISE = 0.1  # of the horizon, in the space
+SHORTEST_RISE = 0.1  # share of the horizon, in the search space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneCycle:
     """Up to ``max_lr`` over ``pct_start`` of the horizon, then down (torch's OneCycleLR).
 
-    With r = pct_start horizon - 1 the step at which the peak is reached, and curve(a, b, p) half a
-    cosine (``cos``) or a straight line from a to b (``linear``)::
+    The peak is reached at step r = pct_start horizon - 1; curve(a, b, p) is half a cosine (``cos``)
+    or a straight line (``linear``) from a to b::
 
         rate(t)     = curve(max_lr / div_factor, max_lr, t / r)                 while t <= r, else
                       curve(max_lr, end, (t - r) / (horizon - 1 - r))
         end         = max_lr / (div_factor final_div_factor)
         momentum(t) = the same between max_momentum, base_momentum and max_momentum
 
-    The last step, horizon - 1, has the rate ``end``. torch allows one ``step()`` behind it, which
-    changes nothing that is trained with, and raises at the next. The momenta go with
-    ``cycle_momentum``, without which the optimizer's own momentum stays.
+    The last step, horizon - 1, has the rate ``end``. torch allows one more ``step()`` after it,
+    which affects no training, and raises on the next. The momenta belong to ``cycle_momentum``;
+    without it, the optimizer's own momentum is left unchanged.
 
     Raises:
-        ScheduleError: a value that no schedule may have, by the field's name; ``pct_start`` is not
-            to make the rise one step or less, by which torch would divide.
+        ScheduleError: a value is invalid; names the field. ``pct_start`` must make the rise longer
+            than one step, as torch divides by r.
     """
 
     family: ClassVar[str] = "onecycle"
@@ -106,11 +106,12 @@ class OneCycle:
 
     @classmethod
     def space(cls, setting: Setting) -> Space:
-        """The peak rate, the rise, both divisors, the curve, and momentum where there is one.
+        """The peak rate, the rise, both divisors, the curve, and momentum if the optimizer has one.
 
-        The rise takes 0.1 to 0.5 of the horizon (fastai 0.25, torch 0.3, Smith a little under a
-        half); the beginning is 1/5 to 1/50 of the peak (Smith 1/10 and 1/20, fastai 1/25), the end
-        1/10 to 1/100000 of the beginning (Smith "several orders of magnitude", torch 1/10000).
+        The rise takes 0.1 to 0.5 of the horizon (fastai 0.25, torch 0.3, Smith slightly less than
+        half); the initial rate is 1/5 to 1/50 of the peak (Smith 1/10 and 1/20, fastai 1/25), the
+        final one 1/10 to 1/100000 of the initial one (Smith "several orders of magnitude", torch
+        1/10000).
         """
         if SHORTEST_RISE * setting.horizon <= 1:
             raise ScheduleError(
@@ -128,9 +129,9 @@ class OneCycle:
 
     @classmethod
     def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
-        """torch's defaults, which are fastai's, and Smith's straight lines, with momentum cycled.
+        """torch's defaults, taken from fastai, and Smith's linear variant; momentum cycled in both.
 
-        The top rate is a third of the bounds' upper end.
+        The top rate is a third of its upper bound.
         """
         top = space["max_lr"].domain
         assert isinstance(top, Range)
@@ -146,7 +147,7 @@ class OneCycle:
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> OneCycle:
-        """The schedule that the searched parameters stand for; see :meth:`space`."""
+        """The schedule for the searched parameters; see :meth:`space`."""
         cycling = bool(params.get("cycle_momentum", False))
         momentum: dict[str, Any] = (
             {name: float(params[name]) for name in ("base_momentum", "max_momentum")}
@@ -180,7 +181,7 @@ class OneCycle:
         return np.where(steps <= rise, up, down)
 
     def scheduler(self, optimizer: Optimizer) -> OneCycleLR:
-        """torch's OneCycleLR; ``cycle_momentum`` moves the momentum, or the first of the betas."""
+        """torch's OneCycleLR; ``cycle_momentum`` cycles the momentum, or the first beta."""
         from torch.optim.lr_scheduler import OneCycleLR
 
         ratios = relative_rates(optimizer)
@@ -201,7 +202,7 @@ class OneCycle:
         )
 
     def code(self, groups: int) -> Snippet:
-        """The source of :meth:`scheduler`: a call of OneCycleLR with what matters said outright."""
+        """The source of :meth:`scheduler`: a call of OneCycleLR with its relevant arguments explicit."""
         arguments = {
             "max_lr": per_group(self.max_lr, groups),
             "total_steps": f"round({self.horizon!r} * stretch)",
@@ -220,7 +221,7 @@ class OneCycle:
         )
 
     def curves(self, horizon: int) -> Curves:
-        """Two pieces: the way up and the way down."""
+        """Two pieces: the rise and the fall."""
         begin = self.max_lr / self.div_factor
         rate = self._pieces(begin, self.max_lr, begin / self.final_div_factor)
         if not self.cycle_momentum:

@@ -1,4 +1,4 @@
-"""A schedule as plain data: curves laid end to end, or cycles. What other frameworks' code says."""
+"""A schedule as plain data, for code in other frameworks: curves laid end to end, or cycles."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Shape = Literal["linear", "cosine", "exponential", "polynomial", "1-sqrt"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """From ``start`` at the step ``begin`` to ``end`` at the step ``until``, along a curve.
+    """From ``start`` at step ``begin`` to ``end`` at step ``until``, along a curve.
 
-    ``shape`` names the curve (``clrsearch.schedules.shapes`` has the equations), ``power`` is that
-    of a polynomial. A constant has equal ends. Steps need not be whole.
+    ``shape`` names the curve (see ``clrsearch.schedules.shapes`` for the equations), ``power`` is
+    the exponent of a polynomial. A constant has equal ends. Steps may be fractional.
     """
 
     begin: float
@@ -25,15 +25,15 @@ class Piece:
 
     @property
     def constant(self) -> bool:
-        """Whether it stays at one value."""
+        """Whether the value stays the same."""
         return self.start == self.end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """A factor on the height of cycles: gamma^(x - since), or (1 + sin(x pi / 2)) / 2 without one.
+    """A factor on the height of cycles: gamma^(x - since); (1 + sin(x pi / 2)) / 2 if gamma is None.
 
-    x is the cycle, counted from 1, or the step, from 0.
+    x is the cycle, counted from 1, or the step, counted from 0.
     """
 
     of: Literal["cycle", "step"]
@@ -43,7 +43,7 @@ class Scale:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cycles:
-    """From ``foot`` to ``top`` in ``up`` steps and back in ``down``, in straight lines, for ever.
+    """From ``foot`` to ``top`` in ``up`` steps and back in ``down``, linearly, repeated forever.
 
     The value at a step is foot + (top - foot) height scale, with a height from 0 to 1.
     """
@@ -56,13 +56,12 @@ class Cycles:
 
 
 Curve = tuple[Piece, ...] | Cycles
-"""Pieces in their order, of which the first begins at step 0 and the last holds its end; or
-cycles."""
+"""Pieces in order, the first beginning at step 0 and the last holding its end value; or cycles."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curves:
-    """The rates of the first parameter group, and the momenta where the schedule sets them."""
+    """The rate of the first parameter group, and the momentum if the schedule sets it."""
 
     rate: Curve
     momentum: Curve | None = None

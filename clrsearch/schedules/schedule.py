@@ -1,4 +1,4 @@
-"""What a schedule can say of itself: its ranges, closed form, torch scheduler and source code."""
+"""The interface of a schedule: search space, closed form, torch scheduler and source code."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Value = float | int | str | bool
-"""One parameter's value, as the sampler proposes it and the database stores it."""
+"""A parameter's value, as the sampler proposes it and the database stores it."""
 Momentum = Literal["none", "momentum", "betas"]
-"""What an optimizer has to cycle: nothing, ``momentum``, or the first of its ``betas``."""
+"""What an optimizer can cycle: nothing, its ``momentum``, or the first of its ``betas``."""
 HandWritten = str | tuple[tuple[float | tuple[float, float], float], ...]
-"""Rates by hand: pairs of epochs (how many, or the first and the last) and a rate, or the name of a
-function, ``package.module:NAME`` or ``file.py:NAME``."""
+"""Hand-written rates: pairs of epochs (a number, or the first and the last) and a rate, or the name
+of a function, ``package.module:NAME`` or ``file.py:NAME``."""
 RateFunction = Callable[[int, int], float]
 """``rate(step, steps_per_epoch)``, for optimizer steps from 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """A number to search from ``low`` to ``high``, both included; one value if they are equal."""
+    """A number searched from ``low`` to ``high``, both inclusive; a single value if they are equal."""
 
     low: float
     high: float
@@ -39,40 +39,40 @@ class Range:
 
     @property
     def extremes(self) -> tuple[Value, ...]:
-        """The values at the ends, as the sampler would propose them."""
+        """The end points, as the sampler would propose them."""
         ends = (self.low, self.high)
         return tuple(int(end) for end in ends) if self.integer else ends
 
     def clip(self, value: float) -> float:
-        """The value of the range that is nearest to ``value``."""
+        """The value in the range that is nearest to ``value``."""
         return min(max(value, self.low), self.high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """One of several values that have no order."""
+    """One of several unordered values."""
 
     options: tuple[str | bool, ...]
 
     @property
     def extremes(self) -> tuple[Value, ...]:
-        """All of the options."""
+        """All options."""
         return self.options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """One searched value of a family.
+    """A searched parameter of a family.
 
-    ``when`` names another parameter and the values of which it must have one for this one to be
-    searched; that other one comes first in the :data:`Space`.
+    If ``when`` is set, this parameter is searched only if another one, named first and earlier in
+    the :data:`Space`, has one of the values that follow.
     """
 
     domain: Range | Choice
     when: tuple[str, *tuple[Value, ...]] | None = None
 
     def applies(self, params: Mapping[str, Value]) -> bool:
-        """Whether this parameter is searched beside the ``params`` chosen before it."""
+        """Whether this parameter is searched, given the ``params`` chosen before it."""
         return self.when is None or params.get(self.when[0]) in self.when[1:]
 
 
@@ -81,9 +81,9 @@ Space = Mapping[str, Parameter]
 
 
 def settings_near(space: Space, *wanted: Mapping[str, Value]) -> list[Mapping[str, Value]]:
-    """The points of a space that are nearest to each of the ``wanted`` ones, without repetitions.
+    """The points of a space nearest to each of the ``wanted`` ones, without duplicates.
 
-    A choice that the space does not have becomes the first that it has.
+    A choice that the space does not have is replaced by the first one it has.
     """
     settings: list[Mapping[str, Value]] = []
     for values in wanted:
@@ -105,11 +105,13 @@ def _nearest(domain: Range | Choice, wanted: Value) -> Value:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a family must know of a task before it can be searched for it.
+    """What a family needs to know about a task to be searched for it.
 
-    ``own_rate`` is the learning rate that the task's own optimizer gives its first parameter group.
-    ``tested`` are the rates that a range test has found. ``manual`` are the rates that the plan has
-    by hand, and ``rate_function`` the function that they name, where it has been loaded.
+    Attributes:
+        own_rate: the learning rate of the first parameter group in the task's own optimizer.
+        tested: the rates found by a range test.
+        manual: the hand-written rates of the plan.
+        rate_function: the function that ``manual`` names, if it has been loaded.
     """
 
     epochs: int
@@ -123,14 +125,14 @@ class Setting:
 
     @property
     def horizon(self) -> int:
-        """The number of optimizer steps of a whole run."""
+        """The number of optimizer steps in a full run."""
         return self.epochs * self.steps_per_epoch
 
     @property
     def rates(self) -> Range:
-        """The learning rates that are searched: what a range test has found, if there was one.
+        """The range of learning rates to search: that of a range test, if there was one.
 
-        Otherwise a factor of 30 to either side of the task's own.
+        Otherwise a factor of 30 to either side of the task's own rate.
         """
         if self.tested is not None:
             return self.tested
@@ -138,9 +140,10 @@ class Setting:
 
 
 def momentum_parameters(setting: Setting) -> dict[str, Parameter]:
-    """Whether the momentum is cycled and between which bounds; nothing without a momentum.
+    """Whether to cycle the momentum and between which bounds; empty without a momentum.
 
-    Smith (arXiv:1803.09820) goes down from 0.95 to 0.85 or 0.8; disjoint ranges around these.
+    Smith (arXiv:1803.09820) goes down from 0.95 to 0.85 or 0.8; the ranges around these do not
+    overlap.
     """
     if setting.momentum == "none":
         return {}
@@ -156,15 +159,15 @@ def momentum_parameters(setting: Setting) -> dict[str, Parameter]:
 class Trace:
     """The rates and momenta of a schedule over a horizon of T steps, per parameter group.
 
-    ``rates`` is a ``(groups, T)`` array; ``momenta`` is one too, or None where the schedule leaves
-    the optimizer's own momentum alone.
+    ``rates`` is a ``(groups, T)`` array; so is ``momenta``, or None if the schedule leaves the
+    optimizer's own momentum unchanged.
     """
 
     rates: Array
     momenta: Array | None
 
     def at_epoch_ends(self, steps_per_epoch: int) -> Trace:
-        """The rates and momenta of each epoch's last step: (groups, epochs) arrays."""
+        """The rates and momenta at the last step of each epoch: (groups, epochs) arrays."""
         last = slice(steps_per_epoch - 1, None, steps_per_epoch)
         return Trace(
             rates=self.rates[:, last],
@@ -176,10 +179,10 @@ class Trace:
 class Snippet:
     """A schedule as Python source: import lines, definitions, and the body of ``make_scheduler``.
 
-    The body may use ``optimizer``; ``stretch``, the ratio of the steps per epoch it is used with to
-    those it was found with; and, where it was asked for with several groups, ``ratios``, the
+    The body may use ``optimizer``; ``stretch``, the ratio of the actual steps per epoch to those
+    the schedule was found with; and, if it was requested for several groups, ``ratios``, the
     groups' learning rates relative to the first. It returns the scheduler. ``own`` is what it
-    imports of the user's own: the module, the name in it, and the function where it is loaded.
+    imports from the user's code: the module, the name in it, and the function if it is loaded.
     """
 
     imports: tuple[str, ...]
@@ -189,16 +192,16 @@ class Snippet:
 
 
 class Schedule(Protocol):
-    """One family with its values: a frozen dataclass whose fields are those values.
+    """A family with concrete values: a frozen dataclass that has them as its fields.
 
-    Steps count optimizer steps from 0; rates are those of the first parameter group.
+    Steps are optimizer steps counted from 0; rates are those of the first parameter group.
     """
 
     family: ClassVar[str]
 
     @classmethod
     def space(cls, setting: Setting) -> Space:
-        """What is searched of this family, before the plan's bounds.
+        """The family's search space, before the plan's bounds are applied.
 
         Raises:
             ScheduleError: the family does not fit the number of epochs.
@@ -206,37 +209,38 @@ class Schedule(Protocol):
 
     @classmethod
     def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
-        """Settings to try before anything is sampled, inside the bounds of ``space``."""
+        """Settings to try before any are sampled, within the bounds of ``space``."""
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> Self:
-        """The schedule that the searched ``params`` stand for.
+        """The schedule for the searched ``params``.
 
         Raises:
             ScheduleError: the values contradict each other.
         """
 
     def at(self, steps: Array) -> tuple[Array, Array | None]:
-        """The rate, and the momentum where the schedule sets one, at each of ``steps``."""
+        """The rate, and the momentum if the schedule sets one, at each of ``steps``."""
 
     def scheduler(self, optimizer: Optimizer) -> LRScheduler:
-        """The schedule as torch's own object, to be stepped after every optimizer step.
+        """The schedule as a torch scheduler, to be stepped after every optimizer step.
 
-        The ratios between the learning rates of the optimizer's groups are kept.
+        The ratios between the learning rates of the optimizer's groups are preserved.
 
         Raises:
-            ScheduleError: the optimizer cannot follow the schedule, or has followed another.
+            ScheduleError: the optimizer cannot follow the schedule, or has already followed
+                another.
         """
 
     def code(self, groups: int) -> Snippet:
-        """The source of :meth:`scheduler` for an optimizer with that many parameter groups."""
+        """The source of :meth:`scheduler` for an optimizer with ``groups`` parameter groups."""
 
     def curves(self, horizon: int) -> Curves | None:
-        """:meth:`at` as plain data, for steps before ``horizon``; None where it is no formula."""
+        """:meth:`at` as plain data, for steps before ``horizon``; None if there is no formula."""
 
 
 def trace(schedule: Schedule, horizon: int, ratios: Sequence[float] = (1.0,)) -> Trace:
-    """The ``schedule`` over steps 0 .. ``horizon`` - 1, each group's rates times its ratio."""
+    """The ``schedule`` over steps 0 .. ``horizon`` - 1, with each group's rates times its ratio."""
     rates, momenta = schedule.at(np.arange(horizon, dtype=np.float64))
     return Trace(
         rates=np.outer(np.asarray(ratios, dtype=np.float64), rates),
@@ -248,8 +252,8 @@ def relative_rates(optimizer: Optimizer) -> list[float]:
     """The learning rates of a fresh optimizer's parameter groups relative to the first group's.
 
     Raises:
-        ScheduleError: another scheduler has set rates already (``initial_lr`` is left behind, and
-            torch would start from it), or the first group's rate is not positive.
+        ScheduleError: another scheduler has already set rates (it leaves ``initial_lr`` behind,
+            which torch would start from), or the first group's rate is not positive.
     """
     groups = optimizer.param_groups
     if any("initial_lr" in group for group in groups):
@@ -261,7 +265,7 @@ def relative_rates(optimizer: Optimizer) -> list[float]:
 
 
 def set_rates(optimizer: Optimizer, lr: float) -> None:
-    """Set the first group's rate of a fresh optimizer to ``lr`` and keep the others' ratios to it.
+    """Set the first group's rate of a fresh optimizer to ``lr``, and scale the others to match.
 
     Raises:
         ScheduleError: as :func:`relative_rates`.
@@ -271,7 +275,7 @@ def set_rates(optimizer: Optimizer, lr: float) -> None:
 
 
 def momentum_of(optimizer: Optimizer) -> Momentum:
-    """What an optimizer can cycle; a momentum of 0 counts as none: cycling would switch it on."""
+    """What an optimizer can cycle; a momentum of 0 counts as none, as cycling would turn it on."""
     group = optimizer.param_groups[0]
     if "betas" in group:
         return "betas"
@@ -279,10 +283,10 @@ def momentum_of(optimizer: Optimizer) -> Momentum:
 
 
 def require_momentum(optimizer: Optimizer) -> None:
-    """Refuse an optimizer without a momentum that a schedule could cycle.
+    """Reject an optimizer without a momentum to cycle.
 
     Raises:
-        ScheduleError: it has none, or one of 0.
+        ScheduleError: it has no momentum, or a momentum of 0.
     """
     if momentum_of(optimizer) == "none":
         raise ScheduleError(

@@ -1,4 +1,4 @@
-"""The curves that schedules are made of, as functions of numpy arrays.
+"""The curves that schedules are made of, as functions of NumPy arrays.
 
 Each goes from ``start`` at progress 0 to ``end`` at progress 1.
 """
@@ -11,7 +11,7 @@ from clrsearch.schedules.schedule import Array
 
 
 def progress(steps: Array, first: float, last: float) -> Array:
-    """(t - first) / (last - first): how far each step is on the way, held at 0 and at 1 outside."""
+    """(t - first) / (last - first), clipped to 0 .. 1."""
     return np.clip((steps - first) / (last - first), 0.0, 1.0)
 
 
@@ -41,5 +41,5 @@ def one_minus_sqrt(start: float, end: float, progress: Array) -> Array:
 
 
 def warm_up(steps: Array, length: float) -> Array:
-    """(t + 1) / (length + 1): positive from the first step on, and 1 after ``length`` steps."""
+    """(t + 1) / (length + 1): positive from the first step, and 1 after ``length`` steps."""
     return (steps + 1.0) / (length + 1.0)

@@ -1,4 +1,4 @@
-"""Warm up, hold, decay at the end: the schedule of models whose training may be prolonged.
+"""Warm up, hold, decay at the end: the schedule for models whose training may be extended.
 
 S. Hu et al., "MiniCPM", arXiv:2404.06395; A. Hägele et al., "Scaling Laws and Compute-Optimal
 Training Beyond Fixed Training Durations", arXiv:2405.18392.
@@ -50,9 +50,9 @@ SOURCES = {"linear": "1.0 - progress", "1-sqrt": "1.0 - math.sqrt(progress)"}
 class WarmupStableDecay(Decay):
     """share(t) = 1 while t <= horizon - decay, else f + (1 - f) fall(p); a LambdaLR.
 
-    With the floor f = min_lr / lr, p = (t - (horizon - decay)) / decay, and fall(p) = 1 - p
-    (``linear``) or 1 - sqrt(p) (``1-sqrt``). ``horizon`` counts all optimizer steps, ``decay`` the
-    last of them, over which the rate falls.
+    Here f = min_lr / lr is the floor, p = (t - (horizon - decay)) / decay, and fall(p) = 1 - p
+    (``linear``) or 1 - sqrt(p) (``1-sqrt``). ``horizon`` counts all optimizer steps; the rate
+    decays over the last ``decay`` of them.
     """
 
     family: ClassVar[str] = "wsd"
@@ -77,10 +77,10 @@ class WarmupStableDecay(Decay):
 
     @classmethod
     def space(cls, setting: Setting) -> Space:
-        """The peak rate, the decay as a share of the horizon, its shape and floor, the warm-up.
+        """The peak rate, the decay as a share of the horizon, its shape and floor, and the warm-up.
 
-        Hu et al. decay over a tenth of the horizon, Hägele et al. find little to gain
-        beyond 0.2; 0.1 to 0.5 is searched, for short runs may need more.
+        Hu et al. decay over a tenth of the horizon, and Hägele et al. find little to gain beyond
+        0.2; 0.1 to 0.5 is searched, because short runs may need more.
         """
         return {
             "lr": Parameter(domain=setting.rates),
@@ -92,14 +92,14 @@ class WarmupStableDecay(Decay):
 
     @classmethod
     def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
-        """5 % of warm-up, 20 % of 1-sqrt decay to zero (Hägele et al.), to two peaks."""
+        """5 % of warm-up and 20 % of 1-sqrt decay to zero (Hägele et al.), from two peaks."""
         wanted: dict[str, Value] = {"decay_share": 0.2, "shape": "1-sqrt"}
         wanted |= {"min_ratio": 0.0, "warmup_share": 0.05}
         return settings_near(space, *({"lr": lr, **wanted} for lr in peaks(setting)))
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> WarmupStableDecay:
-        """The schedule that the searched parameters stand for; see :meth:`space`."""
+        """The schedule for the searched parameters; see :meth:`space`."""
         lr = float(params["lr"])
         return cls(
             lr=lr,
@@ -111,12 +111,12 @@ class WarmupStableDecay(Decay):
         )
 
     def share(self, steps: Array) -> Array:
-        """1, and then the fall to the floor."""
+        """1, followed by the decay to the floor."""
         place = progress(steps, self.horizon - self.decay, self.horizon)
         return CURVES[self.shape](1.0, self.min_lr / self.lr, place)
 
     def fall(self, horizon: int) -> tuple[Piece, ...]:
-        """The peak rate, held, and the fall to the floor."""
+        """The peak rate, held, and the decay to the floor."""
         begin = self.horizon - self.decay
         held = Piece(begin=self.warmup, until=begin, start=self.lr, end=self.lr)
         last = Piece(

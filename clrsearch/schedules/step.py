@@ -1,8 +1,8 @@
-"""Rates that fall by a factor: every so many steps, at milestones, or a little at every step.
+"""Rates that drop by a factor: at regular intervals, at milestones, or slightly at every step.
 
-K. He et al., "Deep Residual Learning for Image Recognition", arXiv:1512.03385 (divides by 10);
-S. Zagoruyko and N. Komodakis, "Wide Residual Networks", arXiv:1605.07146 (by 5); X. Li,
-Z. Zhuang and F. Orabona, "A Second Look at Exponential and Cosine Step Sizes", arXiv:2002.05273.
+K. He et al., "Deep Residual Learning for Image Recognition", arXiv:1512.03385 (divides by 10); S.
+Zagoruyko and N. Komodakis, "Wide Residual Networks", arXiv:1605.07146 (by 5); X. Li, Z. Zhuang and
+F. Orabona, "A Second Look at Exponential and Cosine Step Sizes", arXiv:2002.05273.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 MOST_DROPS, MOST_MILESTONES = 5, 3
 ORDINALS = ("first", "second", "third")
 GAMMA = Parameter(domain=Range(low=0.05, high=0.7, log=True))
-"""The factor of a drop: 1/10, 1/5 and 1/2 are in use, and some room around them is searched."""
+"""The factor of a drop: 1/10, 1/5 and 1/2 are in use, and the range extends somewhat beyond."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +60,8 @@ class Step(Decay):
     def space(cls, setting: Setting) -> Space:
         """The peak rate, the number of drops, their factor and the warm-up.
 
-        The 1 to 5 drops cut what the warm-up leaves of the horizon into equal parts of about an
-        epoch at least (PyTorch's ImageNet example has 2: every 30 of 90 epochs).
+        The 1 to 5 drops divide the horizon after the warm-up into equal parts of about an epoch or
+        more (PyTorch's ImageNet example has 2 drops: every 30 of 90 epochs).
         """
         return {
             "lr": Parameter(domain=setting.rates),
@@ -78,10 +78,10 @@ class Step(Decay):
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> Step:
-        """The schedule that the searched parameters stand for; see :meth:`space`.
+        """The schedule for the searched parameters; see :meth:`space`.
 
-        The parts are rounded up to whole steps: rounded down, there would be one more drop in the
-        last steps.
+        The parts are rounded up to whole steps: rounding down would add another drop in the last
+        steps.
         """
         warmup = warmup_of(params, setting)
         parts = int(params["drops"]) + 1
@@ -93,7 +93,7 @@ class Step(Decay):
         )
 
     def share(self, steps: Array) -> Array:
-        """The share of the peak rate that the drops so far have left."""
+        """The share of the peak rate left by the drops so far."""
         return np.asarray(self.gamma ** ((steps - self.warmup) // self.step_size))
 
     def share_source(self) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ class Step(Decay):
         return (f"return {self.gamma!r} ** ({since(self.warmup)} // {self.step_size!r})",)
 
     def fall(self, horizon: int) -> tuple[Piece, ...]:
-        """A piece between each drop and the next."""
+        """A constant piece between consecutive drops."""
         drops = np.arange(self.warmup, horizon, self.step_size, dtype=np.float64)
         return _stairs(drops.tolist(), horizon, self.lr, self.gamma)
 
@@ -121,7 +121,7 @@ class Step(Decay):
 class MultiStep(Decay):
     """share(t) = gamma^n with n the number of ``milestones`` <= t; torch's MultiStepLR.
 
-    ``milestones`` are whole optimizer steps from the beginning, warm-up included, and increase.
+    ``milestones`` are increasing, whole optimizer steps from the beginning, including the warm-up.
     """
 
     family: ClassVar[str] = "multistep"
@@ -146,12 +146,12 @@ class MultiStep(Decay):
 
     @classmethod
     def space(cls, setting: Setting) -> Space:
-        """The peak rate, 1 to 3 drops, their factor, their places, and the warm-up.
+        """The peak rate, 1 to 3 drops, their factor, their positions, and the warm-up.
 
-        The first milestone is searched as a share of what the warm-up leaves of the horizon, each
-        further one as a share of what is left behind the one before; so every point is valid. In
-        use are 0.3 to 0.5 (He et al.: 0.5, 0.5 on CIFAR-10; Zagoruyko and Komodakis: 0.3, 3/7,
-        0.5), and 0.2 to 0.8 is searched.
+        The first milestone is searched as a share of the horizon left after the warm-up, each
+        further one as a share of what is left after the previous one, so that every point is valid.
+        Shares of 0.3 to 0.5 are in use (He et al.: 0.5, 0.5 on CIFAR-10; Zagoruyko and Komodakis:
+        0.3, 3/7, 0.5), and 0.2 to 0.8 is searched.
         """
         drops = _drops(setting, MOST_MILESTONES)
         places = {}
@@ -170,7 +170,7 @@ class MultiStep(Decay):
 
     @classmethod
     def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
-        """From the task's own rate: 1/10 at 1/2 and 3/4, and 1/5 at 0.3, 0.6 and 0.8."""
+        """From the task's own rate: drops to 1/10 at 1/2 and 3/4, and to 1/5 at 0.3, 0.6 and 0.8."""
         lr = {"lr": setting.own_rate, "warmup_share": 0.0}
         places = {name: name + "_milestone" for name in ORDINALS}
         halves = {name: 0.5 for name in places.values()}
@@ -189,7 +189,7 @@ class MultiStep(Decay):
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> MultiStep:
-        """The schedule that the searched parameters stand for; see :meth:`space`."""
+        """The schedule for the searched parameters; see :meth:`space`."""
         warmup = warmup_of(params, setting)
         milestones: list[int] = []
         place = float(warmup)
@@ -204,7 +204,7 @@ class MultiStep(Decay):
         )
 
     def share(self, steps: Array) -> Array:
-        """The share of the peak rate that the drops so far have left."""
+        """The share of the peak rate left by the drops so far."""
         return np.asarray(self.gamma ** np.searchsorted(self.milestones, steps, side="right"))
 
     def share_source(self) -> tuple[str, ...]:
@@ -213,7 +213,7 @@ class MultiStep(Decay):
         return (f"return {self.gamma!r} ** {count}",)
 
     def fall(self, horizon: int) -> tuple[Piece, ...]:
-        """A piece between each milestone and the next."""
+        """A constant piece between consecutive milestones."""
         drops = [self.warmup, *(step for step in self.milestones if step < horizon)]
         return _stairs(drops, horizon, self.lr, self.gamma)
 
@@ -243,7 +243,7 @@ class Exponential(Decay):
 
     @classmethod
     def space(cls, setting: Setting) -> Space:
-        """The peak rate, the share of it that is left at the horizon, and the warm-up.
+        """The peak rate, the share of it left at the horizon, and the warm-up.
 
         gamma is searched as that share, so that the range means the same at every horizon T: 1/T
         (Li et al.) is 1e-4 for ten thousand steps, 0.01 is EfficientNet's (arXiv:1905.11946).
@@ -256,19 +256,19 @@ class Exponential(Decay):
 
     @classmethod
     def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
-        """Down to a hundredth, from the task's own rate and from three times that."""
+        """Decay to a hundredth, from the task's own rate and from three times that."""
         wanted = {"rate_left": 0.01, "warmup_share": 0.05}
         return settings_near(space, *({"lr": lr, **wanted} for lr in peaks(setting)))
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> Exponential:
-        """The schedule that the searched parameters stand for; see :meth:`space`."""
+        """The schedule for the searched parameters; see :meth:`space`."""
         warmup = warmup_of(params, setting)
         gamma = float(params["rate_left"]) ** (1 / (setting.horizon - warmup))
         return cls(lr=float(params["lr"]), warmup=warmup, gamma=gamma)
 
     def share(self, steps: Array) -> Array:
-        """The curve through 1 after the warm-up and gamma a step later."""
+        """The exponential that is 1 at the end of the warm-up and gamma one step later."""
         return exponential(1.0, self.gamma, steps - self.warmup)
 
     def share_source(self) -> tuple[str, ...]:
@@ -276,7 +276,7 @@ class Exponential(Decay):
         return (f"return {self.gamma!r} ** {since(self.warmup)}",)
 
     def fall(self, horizon: int) -> tuple[Piece, ...]:
-        """One curve, as far as the horizon, and over a step at least."""
+        """A single curve up to the horizon, at least one step long."""
         until = max(float(horizon), self.warmup + 1.0)
         end = self.lr * self.gamma ** (until - self.warmup)
         ends = {"start": self.lr, "end": end}
@@ -294,7 +294,7 @@ class Exponential(Decay):
 
 
 def _stairs(drops: Sequence[float], horizon: float, lr: float, gamma: float) -> tuple[Piece, ...]:
-    """Constant pieces that begin at the ``drops``, each of ``gamma`` times the one before."""
+    """Constant pieces that begin at the ``drops``, each ``gamma`` times the previous one."""
     rates = [lr * gamma**index for index in range(len(drops))]
     return tuple(
         Piece(begin=begin, until=until, start=rate, end=rate)
@@ -303,7 +303,7 @@ def _stairs(drops: Sequence[float], horizon: float, lr: float, gamma: float) -> 
 
 
 def _drops(setting: Setting, most: int) -> Range:
-    """How often a rate may fall: between epochs, at most ``most`` times."""
+    """The range for the number of drops, which fall between epochs: at most ``most``."""
     if setting.epochs < 2:
         raise ScheduleError(
             "a drop needs an epoch before it and one behind it, so at least 2 epochs; "

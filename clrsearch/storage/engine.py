@@ -105,7 +105,7 @@ def open_database(
             there = writable or patience(partial(_has_tables, url, file))
             if not there and not create:
                 begin = proposals.command("run")
-                raise StorageError(f"no studies at {url}: {begin} makes the tables")
+                raise StorageError(f"no studies at {url}: {begin} creates the tables")
             database = patience(partial(_open, url, file, make_tables=not there))
         try:
             yield database

@@ -37,7 +37,7 @@ def require_place(url: StorageUrl, *, create: bool = False) -> None:
     if not url.file.exists():
         if not create:
             begin = proposals.command("run")
-            raise StorageError(f"no studies at {url}: {begin} makes the file")
+            raise StorageError(f"no studies at {url}: {begin} creates the file")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise StorageError(
                 f"the folder {folder} is read-only: the database needs to write there"
@@ -48,7 +48,7 @@ def require_place(url: StorageUrl, *, create: bool = False) -> None:
     kind = file_system(folder.resolve(), mounts)
     if kind in NETWORK:
         raise StorageError(
-            f"{url.file} lies on a network file system ({kind}), where SQLite's locks do not hold: "
+            f"{url.file} is on a network file system ({kind}), where SQLite's locks do not hold: "
             "keep studies on a local disk, or in PostgreSQL (postgresql://USER@HOST/DATABASE)"
         )
 

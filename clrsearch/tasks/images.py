@@ -128,7 +128,7 @@ class Images(Task):
         return nn.Sequential(OrderedDict(normalize=normalize, network=network))
 
     def optimizer(self, model: nn.Module) -> optim.Optimizer:
-        """SGD at a rate of 0.1 or AdamW at 0.001; a tenth of that if weights are loaded from a file."""
+        """SGD at a rate of 0.1 or AdamW at 0.001; a tenth of that with weights from a file."""
         options = self.options
         scratch = options.weights is None
         decay = options.weight_decay
@@ -159,7 +159,7 @@ class Images(Task):
         ]
 
     def augment(self, inputs: Tensor) -> Tensor:
-        """Crop, flip and cutout as the options have them; cut-out areas are filled with the mean colour."""
+        """Crop, flip and cutout, as set in the options; cutout fills in the mean colour."""
         options = self.options
         if options.crop:
             inputs = crop(inputs, options.crop)
@@ -175,7 +175,7 @@ class Images(Task):
         return cross_entropy(output, target, label_smoothing=self.options.label_smoothing)
 
     def measure(self, output: Tensor, target: Tensor) -> Mapping[str, Tensor]:
-        """The number of correct predictions, and the summed cross-entropy without label smoothing."""
+        """The number of correct predictions, and the summed cross-entropy without smoothing."""
         return {
             "accuracy": (output.argmax(dim=1) == target).sum(),
             "cross_entropy": cross_entropy(output, target, reduction="sum"),
@@ -299,7 +299,7 @@ class Cifar10(Published):
 
 
 class Cifar100(Cifar10):
-    """The counterpart of :class:`Cifar10` with a hundred classes."""
+    """Like :class:`Cifar10`, with a hundred classes."""
 
     dataset = "CIFAR100"
     class_count = 100
@@ -337,7 +337,7 @@ class Mnist(Published):
 
 
 class FashionMnist(Mnist):
-    """The counterpart of :class:`Mnist` with images of clothes. H. Xiao et al., arXiv:1708.07747."""
+    """Like :class:`Mnist`, with images of clothes. H. Xiao et al., arXiv:1708.07747."""
 
     metric = "accuracy"
     direction = "maximize"
@@ -427,7 +427,7 @@ class ImageFolder(Images):
 
 
 def held_out(count: int) -> tuple[Tensor, Tensor]:
-    """The indices of a fixed, random tenth of ``count`` samples, at most 5,000, and of the others."""
+    """The indices of a fixed, random tenth of ``count`` samples, at most 5,000, and of the rest."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     size = min(HELD_OUT, max(1, count // 10))
     return order[:size], order[size:]

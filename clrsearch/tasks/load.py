@@ -166,7 +166,7 @@ def as_script(place: str, arguments: tuple[str, ...]) -> Iterator[None]:
 
 
 def _own_traceback(error: BaseException) -> str:
-    """The traceback of ``error`` from the first frame outside this package; empty if there is none."""
+    """The traceback of ``error`` from the first frame outside this package, or an empty string."""
     package = str(Path(__file__).parent.parent)
     frame = error.__traceback__
     while frame is not None:

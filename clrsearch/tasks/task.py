@@ -75,7 +75,7 @@ class Task(ABC):
             raise TaskError(f"options.{name}: {reason}") from error
 
     def download(self) -> None:
-        """Download the data that :meth:`data` reads into ``data_dir``; called only for ``--download``.
+        """Download what :meth:`data` reads into ``data_dir``; called only for ``--download``.
 
         Raises:
             TaskError: there is nothing to download, unless this is overridden.
@@ -110,7 +110,7 @@ class Task(ABC):
         """
 
     def augment(self, inputs: Any) -> Any:
-        """The inputs of a training batch, augmented on their device; unchanged unless overridden."""
+        """A training batch's inputs, augmented on their device; unchanged unless overridden."""
         return inputs
 
     def evaluate(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:

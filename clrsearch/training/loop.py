@@ -287,7 +287,7 @@ class OwnRun:
             self._end(Interrupted())
 
     def _require_steps(self, epoch: int) -> None:
-        """Compare the steps of the epoch with the ``steps_per_epoch`` passed to :meth:`scheduler`."""
+        """Compare the epoch's steps with the ``steps_per_epoch`` passed to :meth:`scheduler`."""
         seen, expected = self._known_scheduler().steps, self._steps
         wrong = misstepped(seen, self._optimizer_steps, expected, first=epoch == 1)
         calls = f"scheduler.step() was called {seen} times in epoch {epoch}"
@@ -399,7 +399,7 @@ class LoopRun:
 
 
 def misstepped(seen: int, optimizer: int, expected: int, *, first: bool) -> str | None:
-    """How a loop's scheduler steps in an epoch are wrong, as the end of a message; None if they are right.
+    """What is wrong with a loop's steps in an epoch, as the end of a message; None if nothing is.
 
     ``seen`` and ``expected`` count calls of ``scheduler.step()``, ``optimizer`` the optimizer's
     steps; ``first`` says whether this is the first epoch.

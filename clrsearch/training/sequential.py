@@ -66,7 +66,7 @@ class TaskData:
 
 
 def warm_up(task: Task) -> None:
-    """Build a model and an optimizer once: the first in a process makes torch import its compiler."""
+    """Build a model and optimizer once: the first in a process makes torch import its compiler."""
     with task_code("building the model"):
         build(task, torch.device("cpu"))
 
@@ -119,7 +119,10 @@ class SequentialRun:
             pass
 
     def next_epoch(self) -> Epoch:
-        """Train and validate the next epoch, or the rest of a resumed one; raises as :meth:`train`."""
+        """Train and validate the next epoch, or the rest of a resumed one.
+
+        Raises as :meth:`Run.train`.
+        """
         started = time.perf_counter()
         try:
             return self._next_epoch(self.epoch + 1)
@@ -156,7 +159,7 @@ class SequentialRun:
             return validate(self._task, self._model, data.in_order(), data.samples)
 
     def state(self) -> dict[str, Any]:
-        """See :meth:`Run.state`. Between epochs no generator state is needed: each epoch is seeded."""
+        """See :meth:`Run.state`. No generator state is needed between epochs: each one is seeded."""
         random = self._before_validation
         if random is None and self._step:
             random = random_state(self._device)
@@ -196,7 +199,7 @@ class SequentialRun:
         return self._loss.item() / self._steps
 
     def _until_interrupted(self, order: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches; checks for a stop before fetching each, since fetching may draw random numbers."""
+        """The batches; checks for a stop before fetching each, as fetching may draw random numbers."""
         while True:
             if self._interrupted():
                 raise Interrupted
@@ -220,7 +223,7 @@ def train_batch(
 def validate(
     task: Task, model: torch.nn.Module, data: Iterable[tuple[Any, Any]], samples: int
 ) -> dict[str, float]:
-    """The task's metrics of ``model`` over the batches of ``data``, which hold ``samples`` in total.
+    """The task's metrics of ``model`` over the batches of ``data``, which hold ``samples`` samples.
 
     Raises:
         TaskError: a metric is not a scalar tensor or a number.

@@ -212,7 +212,7 @@ class Worker:
             except Unrestorable as error:
                 path = self._checkpoints.path(trial.number)
                 self._on_note(
-                    f"trial {trial.number} begins again: its checkpoint {path} cannot be used: "
+                    f"trial {trial.number} starts over: its checkpoint {path} cannot be used: "
                     f"{error}"
                 )
 

@@ -87,8 +87,8 @@ class Supervisor:
         stopped = self._patience(lambda: next(filter(None, (s.stopped for s in stages)), None))
         if stopped is not None:
             raise StudyStopped(
-                f"{self._study.name} was stopped: the task failed again and again. "
-                f"Mend it, then {proposals.again()} goes on",
+                f"{self._study.name} was stopped: the task failed repeatedly. "
+                f"Fix it, then resume: {proposals.again()}",
                 stopped,
             )
         left = self._patience(lambda: sum(each.slots.unfinished() for each in stages))
@@ -162,9 +162,10 @@ class Supervisor:
 
     def _why(self, left: int, ended: Ended) -> str:
         words, again = _last_words(ended), proposals.again()
+        trials = "1 trial is left" if left == 1 else f"{left} trials are left"
         if ended.code == ExitCode.FAILS_HERE:
-            return f"{left} trials are left, and they kept failing here{words}: {again} goes on"
-        return f"{left} trials are left, and the last worker {ended.how}{words}: {again} goes on"
+            return f"{trials}, and they kept failing here{words}. To resume: {again}"
+        return f"{trials}, and the last worker {ended.how}{words}. To resume: {again}"
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

@@ -86,8 +86,8 @@ def test_a_machine_that_falls_sick_uses_no_slot_up(url, task_dir, monkeypatch) -
     told, last = (line for line in ended.stderr.splitlines() if line.startswith("clrsearch: "))
     assert told.startswith(f"clrsearch: a worker ended with code 4 ({reason}); its output is in /")
     assert last == (
-        f"clrsearch: 18 trials are left, and they kept failing here ({reason}): "
-        "clrsearch launch local mine --workers 1 goes on"
+        f"clrsearch: 18 trials are left, and they kept failing here ({reason}). "
+        "To resume: clrsearch launch local mine --workers 1"
     )
     assert counts(url) == {SlotState.COMPLETE: 2, SlotState.OPEN: 18}
     records = service.show("mine").snapshot.records

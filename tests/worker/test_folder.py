@@ -59,8 +59,8 @@ def test_who_has_another_folder_is_told_at_the_second_look_and_once(study, look,
         for _ in range(3):
             here.look()
         assert notes == [
-            f"the checkpoints of there:1:a are not in {tmp_path / 'mine'}: trials that come from "
-            "there begin again at epoch 0. --checkpoint-dir names a folder that all machines see"
+            f"the checkpoints of there:1:a are not in {tmp_path / 'mine'}: trials from "
+            "there start over at epoch 0. --checkpoint-dir names a folder that all machines see"
         ]
 
 
@@ -149,7 +149,7 @@ def test_what_was_saved_elsewhere_begins_again_and_says_so(
     assert found.returncode == 0
     (line,) = errors.splitlines()
     path = tmp_path / "here" / study.uuid / "trial-0.pt"
-    begins = f"clrsearch: trial 0 begins again: its checkpoint {path} cannot be used: it is missing"
+    begins = f"clrsearch: trial 0 starts over: its checkpoint {path} cannot be used: it is missing"
     assert line.startswith(f"{begins} (it was saved at epoch ")
     (record,) = service.show("mine").snapshot.records
     assert (record.number, record.state, record.drift) == (0, "complete", 0.0)

@@ -338,7 +338,7 @@ def require_begun_again(study, worker, number, expected, folder, says) -> None:
     assert record.seconds < 1000.0
     (note,) = worker.notes
     path = folder / f"trial-{number}.pt"
-    assert note.startswith(f"trial {number} begins again: its checkpoint {path} cannot be used: ")
+    assert note.startswith(f"trial {number} starts over: its checkpoint {path} cannot be used: ")
     assert says in note
     assert list(folder.glob("*.pt")) == []
 
@@ -469,7 +469,7 @@ def test_a_loop_whose_parts_do_not_fit_begins_again(begin, task_dir, tmp_path) -
     assert (record.number, record.state, len(record.values)) == (number, "complete", 4)
     (note,) = worker.notes
     path = tmp_path / f"trial-{number}.pt"
-    assert note.startswith(f"trial {number} begins again: its checkpoint {path} cannot be used: ")
+    assert note.startswith(f"trial {number} starts over: its checkpoint {path} cannot be used: ")
     assert "it does not fit: RuntimeError: Error(s) in loading state_dict" in note
 
 

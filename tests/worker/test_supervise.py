@@ -141,7 +141,7 @@ def test_who_crashes_with_a_slot_before_its_trial_begins_is_given_up(study) -> N
 
 def test_an_error_that_another_would_meet_as_well_is_told_at_once(study) -> None:
     program = "import sys; print('clrsearch: no room', file=sys.stderr); sys.exit(2)"
-    said = r"ended with code 2 \(no room\): the same call goes on"
+    said = r"ended with code 2 \(no room\)\. To resume: the same call"
     with pytest.raises(ClrsearchError, match=said):
         supervisor(study, program).watch()
     assert len(started) == 1
@@ -149,7 +149,7 @@ def test_an_error_that_another_would_meet_as_well_is_told_at_once(study) -> None
 
 def test_who_leaves_for_its_failures_is_replaced_until_none_has_had_success(study) -> None:
     program = "import sys; print('clrsearch: bad luck', file=sys.stderr); sys.exit(4)"
-    said = r"^3 trials are left, and they kept failing here \(bad luck\): "
+    said = r"^3 trials are left, and they kept failing here \(bad luck\)\. "
     with pytest.raises(FailsHere, match=said):
         supervisor(study, program).watch()
     assert len(started) == 3
@@ -167,7 +167,7 @@ def test_a_success_in_between_lets_it_be_replaced_again(study) -> None:
         "        sys.exit(4)\n",
     )
     study.grow(6)
-    with pytest.raises(FailsHere, match="1 trials are left"):
+    with pytest.raises(FailsHere, match="1 trial is left"):
         supervisor(study, program).watch()
     assert len(started) == 5  # a failure, a success, three failures
 

@@ -196,7 +196,7 @@ def test_who_is_asked_to_leave_saves_and_opens_the_slot_at_once(
         path.write_bytes(path.read_bytes()[:-40])
     service.work("mine", device="cpu", task_dir=task_dir, on_note=notes.append)
     reason = f"its checkpoint {path} cannot be used: it is damaged (its checksum does not match)"
-    assert notes == ([f"trial 0 begins again: {reason}"] if damaged else [])
+    assert notes == ([f"trial 0 starts over: {reason}"] if damaged else [])
     require_whole(task_dir, trials=1)
     assert not path.exists()
 
