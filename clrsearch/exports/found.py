@@ -45,7 +45,7 @@ class Found:
         return trace(self.schedule, self.horizon, self.ratios)
 
     def cannot(self, format: str, why: str, *, instead: str = "torch") -> PlanError:
-        """The error for a ``format`` that cannot express the schedule; ``instead`` is one that can."""
+        """The error of a ``format`` that cannot express the schedule; ``instead`` names another."""
         return PlanError(
             f"{format} cannot express this {self.schedule.family} schedule: {why}; "
             f"--format {instead} can"

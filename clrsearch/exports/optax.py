@@ -1,4 +1,4 @@
-"""For Optax: a function of the update count, made of Optax's own schedules if they are equivalent."""
+"""For Optax: a function of the update count, made of Optax's own schedules where equivalent."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def write(found: Found) -> str:
 
 
 def own_scheduler(schedule: Schedule) -> tuple[str, float, Mapping[str, Value]] | None:
-    """The equivalent ``lr_scheduler_type``, ``learning_rate`` and ``lr_scheduler_kwargs``, if any."""
+    """The ``lr_scheduler_type``, ``learning_rate`` and ``lr_scheduler_kwargs``, if equivalent."""
     match schedule:
         case Constant(lr=lr):
             return "constant", lr, {}

@@ -52,7 +52,7 @@ class SourceFile:
 
 
 def inert(text: str) -> str:
-    """The text on one line, escaped so that it neither ends a docstring nor escapes anything in it."""
+    """The text on one line, escaped so that it is safe inside a docstring."""
     line = "".join(each if each.isprintable() else " " for each in text)
     return line.replace("\\", "\\\\").replace('"', '\\"')
 
@@ -103,7 +103,7 @@ def opening(file: SourceFile, imports: Sequence[str]) -> list[str]:
 
 
 def preamble(file: SourceFile, body: Sequence[str]) -> list[str]:
-    """The definitions that the ``body`` of a ``make_scheduler`` needs: ``stretch`` and ``ratios``."""
+    """The definitions that the ``body`` of a ``make_scheduler`` uses: ``stretch``, ``ratios``."""
     lines = []
     if any("stretch" in line for line in body):
         lines.append(

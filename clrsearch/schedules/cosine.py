@@ -76,7 +76,7 @@ class Cosine(Decay):
 
     @classmethod
     def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
-        """Decay to zero after 5 % of warm-up, from the task's own rate and from three times that."""
+        """Decay to zero after 5 % of warm-up, from the task's own rate and three times that."""
         wanted = {"min_ratio": 0.0, "warmup_share": 0.05}
         return settings_near(space, *({"lr": lr, **wanted} for lr in peaks(setting)))
 

@@ -72,8 +72,8 @@ GAMMAS: Mapping[str, float | None] = {"sine": None, "slow_decay": 5.0**-1e-4}
 class Cyclic:
     """Linear cycles between ``base_lr`` and ``max_lr`` (Smith, section 3; torch's CyclicLR).
 
-    With stepsizes u up and d down, the cycle c = floor(1 + t / (u + d)) and the position x = t / (u
-    + d) - (c - 1) within it::
+    With stepsizes u up and d down, the cycle is c = floor(1 + t / (u + d)) and the position within
+    it x = t / (u + d) - (c - 1)::
 
         height(t) = x (u + d) / u            while x <= u / (u + d), else (1 - x) (u + d) / d
         rate(t)     = base_lr + (max_lr - base_lr) height(t) scale
@@ -262,7 +262,7 @@ class Cyclic:
         return given
 
     def code(self, groups: int) -> Snippet:
-        """The source of :meth:`scheduler`: a call of CyclicLR with its relevant arguments explicit."""
+        """The source of :meth:`scheduler`: a call of CyclicLR with explicit arguments."""
         arguments = {
             "base_lr": per_group(self.base_lr, groups),
             "max_lr": per_group(self.max_lr, groups),

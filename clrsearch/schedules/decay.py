@@ -146,8 +146,8 @@ class Decay(ABC):
 def peaks(setting: Setting) -> tuple[float, float]:
     """The peak rates to try first: the task's own, and three times that.
 
-    A rate that decays later tolerates a higher peak than a constant one, which the task's own is
-    for.
+    A decaying rate tolerates a higher peak than a constant one, which the task's own is meant to
+    be.
     """
     return setting.own_rate, 3 * setting.own_rate
 

@@ -166,7 +166,7 @@ class Manual:
         return ends, rates
 
     def _at_a_step(self, epoch: float) -> float:
-        """``epoch``, without the rounding error of summed fractions if it is the beginning of a step."""
+        """``epoch``, or the beginning of a step if it misses one only by a rounding error."""
         steps = epoch * self.steps_per_epoch
         whole = round(steps)
         near = abs(steps - whole) < ROUNDING * self.steps_per_epoch

@@ -202,7 +202,7 @@ class OneCycle:
         )
 
     def code(self, groups: int) -> Snippet:
-        """The source of :meth:`scheduler`: a call of OneCycleLR with its relevant arguments explicit."""
+        """The source of :meth:`scheduler`: a call of OneCycleLR with explicit arguments."""
         arguments = {
             "max_lr": per_group(self.max_lr, groups),
             "total_steps": f"round({self.horizon!r} * stretch)",

@@ -31,9 +31,9 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """A factor on the height of cycles: gamma^(x - since); (1 + sin(x pi / 2)) / 2 if gamma is None.
+    """A factor on the height of cycles: gamma^(x - since), or (1 + sin(x pi / 2)) / 2.
 
-    x is the cycle, counted from 1, or the step, counted from 0.
+    The sine is used if gamma is None. x is the cycle, counted from 1, or the step, counted from 0.
     """
 
     of: Literal["cycle", "step"]

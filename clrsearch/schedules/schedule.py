@@ -30,7 +30,7 @@ RateFunction = Callable[[int, int], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """A number searched from ``low`` to ``high``, both inclusive; a single value if they are equal."""
+    """A number searched from ``low`` to ``high``, both inclusive; one value if they are equal."""
 
     low: float
     high: float

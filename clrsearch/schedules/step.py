@@ -170,7 +170,7 @@ class MultiStep(Decay):
 
     @classmethod
     def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
-        """From the task's own rate: drops to 1/10 at 1/2 and 3/4, and to 1/5 at 0.3, 0.6 and 0.8."""
+        """The task's own rate, divided by 10 at 1/2 and 3/4, or by 5 at 0.3, 0.6 and 0.8."""
         lr = {"lr": setting.own_rate, "warmup_share": 0.0}
         places = {name: name + "_milestone" for name in ORDINALS}
         halves = {name: 0.5 for name in places.values()}

@@ -101,7 +101,7 @@ def _find_module(folder: Path, name: str) -> Path:
         raise TaskError(f"{name} is a module of Python's own, which defines no task and no rates")
     make_importable(folder)
     spec: ModuleSpec | None = None
-    path: list[str] | None = None  # the enclosing package's search path; empty for a module
+    path: list[str] | None = None  # the enclosing package's search path; None at the top level
     for part in name.split("."):
         # inside a package, search for the last part: a full name would import the parents
         finders = sys.meta_path if path is None else [PathFinder]

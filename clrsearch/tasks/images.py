@@ -1,4 +1,4 @@
-"""Built-in image tasks: CIFAR-10 and CIFAR-100, MNIST, Fashion-MNIST, and a folder of images."""
+"""Built-in tasks on images: CIFAR-10 and -100, MNIST, Fashion-MNIST, and a folder of files."""
 
 from __future__ import annotations
 
@@ -30,17 +30,16 @@ if TYPE_CHECKING:
     from torchvision.datasets import VisionDataset
 
 HELD_OUT = 5000
-"""Images held out of the official training set for validation, or a tenth of it if that is
-fewer."""
+"""Images of the official training set that validate, where that is not more than a tenth."""
 
 
 class Images(Task):
-    """Image classification with a network chosen by name.
+    """Images in classes, for a network by its name.
 
-    The metric is the validation accuracy, which is what such networks are used for: a network that
-    fits its training set becomes overconfident, so that its cross-entropy may rise while its
-    accuracy still improves (C. Guo et al., arXiv:1706.04599), and with thousands of images
-    accuracies rarely tie. The cross-entropy is measured too; a study may select it.
+    The metric is the validation accuracy, which is what such networks are used for: one that fits
+    its training set grows over-confident, so that its cross-entropy may rise while more answers are
+    right (C. Guo et al., arXiv:1706.04599), and with thousands of images accuracies rarely tie.
+    The cross-entropy is measured too; a study may name it.
     """
 
     metric = "accuracy"
@@ -52,21 +51,14 @@ class Images(Task):
     deviation: ClassVar[Sequence[float]]
 
     class Options(Task.Options):
-        """What to train, and how; lengths are in pixels.
+        """What is trained, and how; lengths are in pixels.
 
-        Attributes:
-            model: a torchvision model, or ``cifar10_full``.
-            small_stem: begin a ResNet with a stride-1 convolution and no pooling.
-            weights: a file in the data folder with the initial weights.
-            fresh_head: initialise the last layer at random instead of from ``weights``.
-            optimizer: SGD with Nesterov or plain momentum, or AdamW.
-            weight_decay: the optimizer's; a default for each optimizer if None.
-            head_ratio: train the last layer in a parameter group ``head``, at this multiple of the
-                rate of the other group, ``body``; one group if None.
-            label_smoothing: of the training loss.
-            crop: shift images by up to this many pixels; 0 turns it off.
-            flip: mirror half of the images.
-            cutout: blank a square of this side; 0 turns it off.
+        ``model`` is one of torchvision's, or ``cifar10_full``; ``small_stem`` has a ResNet begin
+        with a convolution of stride 1 and no pooling. ``weights`` is a file in the data folder that
+        the training starts from, all but its last layer unless ``fresh_head`` is false. With
+        ``head_ratio`` the parameters are two groups, ``body`` and ``head``, the last layer, whose
+        rate is so many times the body's. ``crop`` shifts images by up to so much, ``flip`` mirrors
+        half of them, ``cutout`` blanks a square of that side; 0 does not.
         """
 
         model: str = "resnet18"
@@ -89,18 +81,17 @@ class Images(Task):
 
     @abstractmethod
     def classes(self) -> int:
-        """The number of classes."""
+        """How many there are."""
 
     @abstractmethod
     def read(self) -> Splits:
-        """The three splits, with images as bytes."""
+        """The three splits, of images as bytes."""
 
     def data(self) -> Splits:
         """Images (C, H, W) as bytes, and their classes.
 
         Raises:
-            TaskError: there is no such model, it does not fit the image size, or crop or cutout
-                exceeds that.
+            TaskError: there is no such model, or it does not fit the size of the images.
         """
         options = self.options
         require_fit(options.model, shape=self.shape(), small_stem=options.small_stem)
@@ -113,7 +104,7 @@ class Images(Task):
         return self.read()
 
     def model(self) -> nn.Module:
-        """The network, preceded by a layer that normalises the images."""
+        """The network behind a layer that normalises its images."""
         options = self.options
         network = build_network(
             options.model,
@@ -128,7 +119,7 @@ class Images(Task):
         return nn.Sequential(OrderedDict(normalize=normalize, network=network))
 
     def optimizer(self, model: nn.Module) -> optim.Optimizer:
-        """SGD at a rate of 0.1 or AdamW at 0.001; a tenth of that with weights from a file."""
+        """SGD at a rate of 0.1 or AdamW at 0.001; a tenth of that for weights from a file."""
         options = self.options
         scratch = options.weights is None
         decay = options.weight_decay
@@ -146,7 +137,7 @@ class Images(Task):
         )
 
     def _groups(self, model: nn.Module, rate: float) -> list[dict[str, Any]]:
-        """All parameters in one group, or body and head in a group each."""
+        """All parameters in one group, or those of the head in another."""
         ratio = self.options.head_ratio
         if ratio is None:
             return [{"params": list(model.parameters())}]
@@ -159,7 +150,7 @@ class Images(Task):
         ]
 
     def augment(self, inputs: Tensor) -> Tensor:
-        """Crop, flip and cutout, as set in the options; cutout fills in the mean colour."""
+        """Crop, flip and cutout, as far as the options have them; what is cut out is mean grey."""
         options = self.options
         if options.crop:
             inputs = crop(inputs, options.crop)
@@ -171,11 +162,11 @@ class Images(Task):
         return inputs
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Mean cross-entropy, with label smoothing if the option is set."""
+        """Mean cross-entropy, with smoothed labels where the option has it."""
         return cross_entropy(output, target, label_smoothing=self.options.label_smoothing)
 
     def measure(self, output: Tensor, target: Tensor) -> Mapping[str, Tensor]:
-        """The number of correct predictions, and the summed cross-entropy without smoothing."""
+        """The number of right answers, and the summed cross-entropy without smoothing."""
         return {
             "accuracy": (output.argmax(dim=1) == target).sum(),
             "cross_entropy": cross_entropy(output, target, reduction="sum"),
@@ -183,10 +174,9 @@ class Images(Task):
 
 
 class Published(Images):
-    """A torchvision dataset: the official test set tests, the training set trains and validates.
+    """A data set that torchvision reads: the official test set tests, the rest trains, validates.
 
-    ``dataset`` is the name of torchvision's class. The images are few and small enough to be kept
-    on the device.
+    ``dataset`` is torchvision's class. The images are few and small enough to lie on the device.
     """
 
     dataset: ClassVar[str]
@@ -203,14 +193,14 @@ class Published(Images):
 
     @abstractmethod
     def files(self) -> Sequence[str]:
-        """The files that torchvision reads, relative to ``data_dir``."""
+        """The files that torchvision reads, below ``data_dir``."""
 
     @abstractmethod
     def archives(self) -> Sequence[str]:
-        """The official archives they come in, relative to ``data_dir``."""
+        """The official files that they come in, below ``data_dir``."""
 
     def read(self) -> Splits:
-        """Hold a fixed, random part of the training set out for validation; see ``HELD_OUT``.
+        """A fixed, random part of the training set validates: see ``HELD_OUT``.
 
         Raises:
             TaskError: files are missing or damaged, or their images have another size.
@@ -232,10 +222,10 @@ class Published(Images):
         )
 
     def download(self) -> None:
-        """Download the dataset, unless it is already there.
+        """Fetch the data set, unless it is there.
 
         Raises:
-            TaskError: it cannot be downloaded, or cannot be written.
+            TaskError: it cannot be fetched, or not be written.
         """
         try:
             self.data_dir.mkdir(parents=True, exist_ok=True)
@@ -277,7 +267,7 @@ class Published(Images):
 
 
 class Cifar10(Published):
-    """60,000 colour images of 32 x 32 pixels: 45,000 train, 5,000 validate, 10,000 test.
+    """60,000 colour photographs of 32 x 32 pixels: 45,000 train, 5,000 validate, 10,000 test.
 
     A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009).
     """
@@ -299,7 +289,7 @@ class Cifar10(Published):
 
 
 class Cifar100(Cifar10):
-    """Like :class:`Cifar10`, with a hundred classes."""
+    """The same in a hundred classes."""
 
     dataset = "CIFAR100"
     class_count = 100
@@ -310,8 +300,8 @@ class Cifar100(Cifar10):
 class Mnist(Published):
     """70,000 handwritten digits of 28 x 28 pixels: 55,000 train, 5,000 validate, 10,000 test.
 
-    Y. LeCun et al., "Gradient-Based Learning Applied to Document Recognition" (1998). Nearly all
-    predictions are correct, so the metric is the cross-entropy, as for ``digits``.
+    Y. LeCun et al., "Gradient-Based Learning Applied to Document Recognition" (1998). Nearly all of
+    the answers are right, so the metric is the cross-entropy, as for ``digits``.
     """
 
     metric = "cross_entropy"
@@ -323,7 +313,7 @@ class Mnist(Published):
     deviation = (0.3081,)
 
     class Options(Images.Options):
-        """Those of :class:`Images`, but images are not mirrored by default."""
+        """As those of :class:`Images`, but nothing is mirrored unless it is asked for."""
 
         flip: bool = False
 
@@ -337,7 +327,7 @@ class Mnist(Published):
 
 
 class FashionMnist(Mnist):
-    """Like :class:`Mnist`, with images of clothes. H. Xiao et al., arXiv:1708.07747."""
+    """The same of clothes. H. Xiao et al., arXiv:1708.07747."""
 
     metric = "accuracy"
     direction = "maximize"
@@ -350,9 +340,9 @@ class FashionMnist(Mnist):
 class ImageFolder(Images):
     """Image files, ``train/CLASS/*.png`` and so on, in a folder below the data folder.
 
-    ``test`` is required besides ``train``; without ``validation``, a tenth of ``train`` is held out
-    for validation. Images are decoded on demand, resized, cropped to a square at the centre, and
-    normalised with ImageNet's statistics, which pretrained weights usually expect.
+    Beside ``train`` there must be ``test``; where there is no ``validation``, a tenth of ``train``
+    validates. Files are decoded as they are needed, resized and cut to a square, and normalised as
+    ImageNet is, of which weights from a file usually are.
     """
 
     batch_size = 32
@@ -361,9 +351,9 @@ class ImageFolder(Images):
     deviation = (0.229, 0.224, 0.225)
 
     class Options(Images.Options):
-        """``folder`` holds the splits; images are ``image_size`` pixels wide and high.
+        """``folder`` holds the splits; an image is ``image_size`` pixels wide and high.
 
-        The other options are those of :class:`Images`.
+        The others are as those of :class:`Images`.
         """
 
         small_stem: bool = False
@@ -377,15 +367,15 @@ class ImageFolder(Images):
         return 3, self.options.image_size, self.options.image_size
 
     def classes(self) -> int:
-        """The number of folders in ``train``."""
+        """As many as there are folders in ``train``."""
         return len(self._class_names("train"))
 
     def read(self) -> Splits:
         """See :class:`Images`.
 
         Raises:
-            TaskError: a folder is missing or contains no images, or its classes differ from those
-                of ``train``.
+            TaskError: a folder is missing or holds no images, or the classes are not those of
+                ``train``.
         """
         train, test = self._split("train"), self._split("test")
         if (self._folder() / "validation").is_dir():
@@ -427,14 +417,14 @@ class ImageFolder(Images):
 
 
 def held_out(count: int) -> tuple[Tensor, Tensor]:
-    """The indices of a fixed, random tenth of ``count`` samples, at most 5,000, and of the rest."""
+    """The indices of a fixed, random tenth of ``count`` samples, at most 5,000; and the others."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     size = min(HELD_OUT, max(1, count // 10))
     return order[:size], order[size:]
 
 
 def _below(folder: Path, option: str, path: str) -> Path:
-    """The path that an option names, in this machine's data folder."""
+    """A path that a study names, in the data folder of this machine."""
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise TaskError(
             f"options.{option}: {path} must lie in the data folder (--data-dir) or below, for a "

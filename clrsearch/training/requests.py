@@ -49,7 +49,7 @@ class Requests:
         data_dir: str,
         download: bool,
     ) -> dict[str, Any]:
-        """Load the task and, if named, the function for hand-written rates; returns their hashes."""
+        """Load the task and, if named, a function for hand-written rates; returns their hashes."""
         given, place = tuple(arguments), Path(folder)
         self._task = load_task(
             task, options=options, arguments=given, folder=place, data_dir=Path(data_dir)

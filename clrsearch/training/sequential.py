@@ -159,7 +159,7 @@ class SequentialRun:
             return validate(self._task, self._model, data.in_order(), data.samples)
 
     def state(self) -> dict[str, Any]:
-        """See :meth:`Run.state`. No generator state is needed between epochs: each one is seeded."""
+        """See :meth:`Run.state`. Each epoch is seeded: no generator state is needed in between."""
         random = self._before_validation
         if random is None and self._step:
             random = random_state(self._device)
@@ -199,7 +199,7 @@ class SequentialRun:
         return self._loss.item() / self._steps
 
     def _until_interrupted(self, order: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches; checks for a stop before fetching each, as fetching may draw random numbers."""
+        """The batches; checks for a stop before fetching each, as that may draw random numbers."""
         while True:
             if self._interrupted():
                 raise Interrupted
