@@ -11,7 +11,7 @@ from image_files import write_cifar10, write_image_folder, write_mnist
 
 from clrsearch import service
 from clrsearch.search import ConfirmPlan, Study, StudyPlan
-from clrsearch.service.place import data_folder
+from clrsearch.service.paths import data_folder
 from clrsearch.storage import open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe

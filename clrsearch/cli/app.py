@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from clrsearch import proposals
-from clrsearch.cli import change, cluster, look, pages, working
+from clrsearch.cli import browsing, cluster, inspecting, managing, searching
 
 _WrongUsage: Any = typer.BadParameter.__base__  # what typer raises, and has no name of its own for
 
@@ -32,31 +32,31 @@ def _command(panel: str, example: str, function: Callable[..., None], name: str 
     app.command(name or None, rich_help_panel=panel, epilog=shown)(function)
 
 
-_command("Search", "run --task mine.py:Mine --trials 100", working.run)
-_command("Search", "compare --task digits --trials 120", working.compare)
-_command("Search", "confirm mine --seeds 30", working.confirm)
-_command("Search", "range-test --task mine.py:Mine -o test.png", working.range_test, "range-test")
-_command("Search", "new mine.py", change.new)
-_command("Inspect", "list", look.list_studies, "list")
-_command("Inspect", "status mine --watch", look.status)
-_command("Inspect", "show mine 42", look.show)
-_command("Inspect", "plot mine curves -o curves.html", look.plot)
-_command("Inspect", "preview cyclic onecycle --set max_lr=0.1", look.preview)
-_command("Inspect", "dashboard mine", pages.dashboard)
-_command("Inspect", "replay mine 42", look.replay)
-_command("Export", "best mine --format lightning > schedule.py", look.best)
-_command("Export", "report mine -o report.html", pages.report)
-_command("Cluster", "worker mine --max-minutes 60", working.worker)
+_command("Search", "run --task mine.py:Mine --trials 100", searching.run)
+_command("Search", "compare --task digits --trials 120", searching.compare)
+_command("Search", "confirm mine --seeds 30", searching.confirm)
+_command("Search", "range-test --task mine.py:Mine -o test.png", searching.range_test, "range-test")
+_command("Search", "new mine.py", managing.new)
+_command("Inspect", "list", inspecting.list_studies, "list")
+_command("Inspect", "status mine --watch", inspecting.status)
+_command("Inspect", "show mine 42", inspecting.show)
+_command("Inspect", "plot mine curves -o curves.html", inspecting.plot)
+_command("Inspect", "preview cyclic onecycle --set max_lr=0.1", inspecting.preview)
+_command("Inspect", "dashboard mine", browsing.dashboard)
+_command("Inspect", "replay mine 42", inspecting.replay)
+_command("Export", "best mine --format lightning > schedule.py", inspecting.best)
+_command("Export", "report mine -o report.html", browsing.report)
+_command("Cluster", "worker mine --max-minutes 60", searching.worker)
 app.add_typer(cluster.launch, name="launch", rich_help_panel="Cluster")
-_command("Manage", "retry mine", change.retry)
-_command("Manage", "cancel mine", change.cancel)
-_command("Manage", "delete mine", change.delete)
+_command("Manage", "retry mine", managing.retry)
+_command("Manage", "cancel mine", managing.cancel)
+_command("Manage", "delete mine", managing.delete)
 app.add_typer(db, name="db", rich_help_panel="Manage")
-_command("Manage", "doctor", look.doctor)
-db.command()(look.check)
-db.command()(change.upgrade)
-db.command("prune-checkpoints")(change.prune_checkpoints)
-db.command()(change.roles)
+_command("Manage", "doctor", inspecting.doctor)
+db.command()(inspecting.check)
+db.command()(managing.upgrade)
+db.command("prune-checkpoints")(managing.prune_checkpoints)
+db.command()(managing.roles)
 
 
 def _print_version(asked: bool) -> None:

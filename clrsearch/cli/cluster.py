@@ -24,7 +24,7 @@ from clrsearch.cli.options import (
     TaskDirOption,
     storage_option,
 )
-from clrsearch.cli.working import chosen_watch, print_ended
+from clrsearch.cli.searching import chosen_watch, print_ended
 
 if TYPE_CHECKING:
     from clrsearch.service import Launch

@@ -4,18 +4,26 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from clrsearch.errors import PlanError
-from clrsearch.exports import keras, lightning, optax, table, timm, torch, transformers
+from clrsearch.exports import (
+    to_keras,
+    to_lightning,
+    to_optax,
+    to_table,
+    to_timm,
+    to_torch,
+    to_transformers,
+)
 from clrsearch.exports.found import Found, Writer
 
 FORMATS: Mapping[str, Writer] = MappingProxyType(
     {
-        "torch": torch.write,
-        "lightning": lightning.write,
-        "transformers": transformers.write,
-        "keras": keras.write,
-        "optax": optax.write,
-        "timm": timm.write,
-        "table": table.write,
+        "torch": to_torch.write,
+        "lightning": to_lightning.write,
+        "transformers": to_transformers.write,
+        "keras": to_keras.write,
+        "optax": to_optax.write,
+        "timm": to_timm.write,
+        "table": to_table.write,
     }
 )
 """All formats by name; the only registry."""

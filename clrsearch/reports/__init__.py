@@ -4,6 +4,16 @@ from clrsearch.reports.confirmed import Confirmed
 from clrsearch.reports.draw import picture, require_picture, require_place, save, to_plotly
 from clrsearch.reports.figure import Figure
 from clrsearch.reports.figures import ScheduleCurve, schedules_figure
+from clrsearch.reports.formatting import (
+    duration,
+    ends,
+    number,
+    schedule_line,
+    schedule_values,
+    trial_json,
+    trial_line,
+    worth,
+)
 from clrsearch.reports.live import Lines, LiveView, Watch
 from clrsearch.reports.overlay import Artifacts, Extras, Overlay
 from clrsearch.reports.page import Page, read_page, render_page
@@ -36,16 +46,6 @@ from clrsearch.reports.tables import (
     trial_table,
 )
 from clrsearch.reports.terminal import Terminal, one_line, say
-from clrsearch.reports.words import (
-    duration,
-    ends,
-    number,
-    schedule_line,
-    schedule_values,
-    trial_json,
-    trial_line,
-    worth,
-)
 
 __all__ = [
     "Artifacts",

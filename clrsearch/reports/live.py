@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from clrsearch.reports import words
+from clrsearch.reports import formatting
 from clrsearch.reports.snapshot import ENDS, Snapshot
 from clrsearch.reports.tables import confirmed_table
 from clrsearch.reports.terminal import one_line
@@ -66,9 +66,9 @@ class Lines:
         for key in sorted(finished.keys() - self._seen):
             record = finished[key]
             line = (
-                words.trial_json(record, snapshot.metric)
+                formatting.trial_json(record, snapshot.metric)
                 if self._json
-                else words.trial_line(record, snapshot.metric, snapshot.epochs)
+                else formatting.trial_line(record, snapshot.metric, snapshot.epochs)
             )
             self._console.print(line, soft_wrap=True)
         self._seen |= finished.keys()
@@ -100,12 +100,14 @@ class LiveView:
 def draw(snapshot: Snapshot, elapsed: float, done: int) -> RenderableType:
     """The live view's content, ``elapsed`` seconds after it began and ``done`` slots later."""
     left = snapshot.total - snapshot.done
-    remaining = f", about {words.duration(elapsed / done * left)} left" if done and left else ""
+    remaining = (
+        f", about {formatting.duration(elapsed / done * left)} left" if done and left else ""
+    )
     head = Table.grid(padding=(0, 2))
     head.add_row(
         Text(one_line(snapshot.name), style="bold"),
         ProgressBar(total=snapshot.total, completed=snapshot.done, width=32),
-        f"{snapshot.done} of {snapshot.total} trials, {words.duration(elapsed)}{remaining}",
+        f"{snapshot.done} of {snapshot.total} trials, {formatting.duration(elapsed)}{remaining}",
     )
     counts = Text("  ").join(
         Text(f"{snapshot.slots[end]} {end}", style=COLOURS[end] if snapshot.slots[end] else "dim")
@@ -120,9 +122,10 @@ def draw(snapshot: Snapshot, elapsed: float, done: int) -> RenderableType:
             best.add_row(
                 label,
                 f"trial {record.number}",
-                words.metrics(record, snapshot.metric),
+                formatting.metrics(record, snapshot.metric),
                 Text(
-                    words.schedule_line(snapshot.schedules[record.number]) + words.groups(record),
+                    formatting.schedule_line(snapshot.schedules[record.number])
+                    + formatting.groups(record),
                     style="dim",
                 ),
             )
@@ -132,7 +135,7 @@ def draw(snapshot: Snapshot, elapsed: float, done: int) -> RenderableType:
             f"trial {record.number}",
             ProgressBar(total=snapshot.epochs, completed=record.epoch, width=16),
             f"epoch {record.epoch}/{snapshot.epochs}",
-            "" if record.value is None else f"{snapshot.metric} {words.number(record.value)}",
-            Text(words.params(record), style="dim", no_wrap=True, overflow="ellipsis"),
+            "" if record.value is None else f"{snapshot.metric} {formatting.number(record.value)}",
+            Text(formatting.params(record), style="dim", no_wrap=True, overflow="ellipsis"),
         )
     return Group(head, counts, best, running, *confirming)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from clrsearch.reports import words
+from clrsearch.reports import formatting
 from clrsearch.reports.sentence import verdict_sentence
 from clrsearch.reports.snapshot import Snapshot
 from clrsearch.search import Record, best_first
@@ -19,7 +19,7 @@ def note(now: Snapshot, code: str) -> str:
     parts = [
         f"# {escaped(now.name)}",
         escaped(verdict_sentence(now)),
-        f"{now.done} of {now.total} trials done: {words.ends(now)}.",
+        f"{now.done} of {now.total} trials done: {formatting.ends(now)}.",
     ]
     best = best_first(now.records, now.direction)[:LEADERS]
     if best:
@@ -46,7 +46,9 @@ def escaped(text: str) -> str:
 
 
 def _leaderboard(best: Sequence[Record], metric: str) -> str:
-    rows = [(str(each.number), words.number(each.value), words.params(each)) for each in best]
+    rows = [
+        (str(each.number), formatting.number(each.value), formatting.params(each)) for each in best
+    ]
     return _table(("trial", escaped(metric), "schedule"), rows)
 
 
@@ -56,12 +58,14 @@ def _standings(now: Snapshot) -> str:
     rows = [
         (
             ", ".join(
-                filter(None, (f"{each.family} (trial {each.trial})", words.marks(each, found)))
+                filter(None, (f"{each.family} (trial {each.trial})", formatting.marks(each, found)))
             ),
-            words.number(each.mean),
-            "" if each.low is None else f"{words.number(each.low)} to {words.number(each.high)}",
+            formatting.number(each.mean),
+            ""
+            if each.low is None
+            else f"{formatting.number(each.low)} to {formatting.number(each.high)}",
             "" if each.p is None else f"{each.p:.2g}",
-            words.number(test[each.trial]) if each.trial in test else "",
+            formatting.number(test[each.trial]) if each.trial in test else "",
         )
         for each in now.verdict.standings
     ]

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from clrsearch.reports import words
+from clrsearch.reports import formatting
 from clrsearch.reports.figure import Axis, Curve, Figure, Marker, Panel, Points
 from clrsearch.reports.figures import axis_around, ends_within, inside, late_axis
 from clrsearch.schedules import Choice, Range, Space, Value
@@ -80,7 +80,7 @@ def all_curves_figure(
                 style=BEST if stands_out else DRAWN[record.end][0],
                 faint=not stands_out,
                 hint=f"trial {record.number}: {record.family}, {record.end}, "
-                f"{metric} {words.number(record.value)} after epoch {record.epoch}",
+                f"{metric} {formatting.number(record.value)} after epoch {record.epoch}",
             )
         )
     return Figure(
@@ -172,13 +172,13 @@ def parallel(
                     ),
                     height if sign > 0 else 1.0 - height,
                 ),
-                hint=f"trial {record.number}: {metric} {words.number(record.value)}, "
-                f"{words.params(record)}",
+                hint=f"trial {record.number}: {metric} {formatting.number(record.value)}, "
+                f"{formatting.params(record)}",
                 rank="recommended" if record.number == recommended else rank,
             )
         )
     order = {"other": 0, "best": 1, "recommended": 2}
-    ends = ((0.0, words.number(low)), (1.0, words.number(high)))
+    ends = ((0.0, formatting.number(low)), (1.0, formatting.number(high)))
     turned = tuple((1.0 - place, text) for place, text in ends)
     return Parallel(
         family=family,
@@ -291,4 +291,4 @@ def _ticks(domain: Range | Choice) -> tuple[tuple[float, str], ...]:
     if isinstance(domain, Choice):
         return tuple((_place(option, domain), str(option)) for option in domain.options)
     ends = (int(domain.low), int(domain.high)) if domain.integer else (domain.low, domain.high)
-    return tuple((float(place), words.number(end)) for place, end in enumerate(ends))
+    return tuple((float(place), formatting.number(end)) for place, end in enumerate(ends))

@@ -16,7 +16,7 @@ import tomli_w
 from clrsearch import proposals
 from clrsearch.causes import shortened
 from clrsearch.errors import StudyError
-from clrsearch.reports import words
+from clrsearch.reports import formatting
 from clrsearch.reports.overview import parallel
 from clrsearch.reports.pictures import (
     picture_of_curves,
@@ -147,7 +147,7 @@ def render_page(page: Page) -> str:
         _template().render(
             page=page,
             now=page.now,
-            words=words,
+            formatting=formatting,
             script=script,
             script_digest=digest,
             style=(FOLDER / "page.css").read_text(encoding="utf-8"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clrsearch import proposals
-from clrsearch.reports import words
+from clrsearch.reports import formatting
 from clrsearch.reports.snapshot import Snapshot
 
 
@@ -14,14 +14,14 @@ def verdict_sentence(now: Snapshot) -> str:
         more = f"{left} of {now.confirmed.total} runs are left." if left else ""
         command = settling(now)
         runs = f"{command} runs as many seeds." if command else ""
-        return " ".join(filter(None, (now.verdict.sentence, words.worth(now), runs, more)))
+        return " ".join(filter(None, (now.verdict.sentence, formatting.worth(now), runs, more)))
     found = now.search_best
     if found is None:
         return "No trial is complete yet, so there is no schedule to use."
     said = (
         f"Search best: {found.family} (trial {found.number}), {now.metric} "
-        f"{words.number(found.value)} on one seed. The best of many trials owes part of its score "
-        "to luck."
+        f"{formatting.number(found.value)} on one seed. The best of many trials owes part of its "
+        "score to luck."
     )
     if now.confirmed is not None:
         done = now.confirmed.total - now.confirmed.left

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from clrsearch.exports import Found, write
-from clrsearch.reports import words
-from clrsearch.reports.words import number
+from clrsearch.reports import formatting
+from clrsearch.reports.formatting import number
 from clrsearch.schedules import SourceFile
 from clrsearch.search import Record, Study, Verdict
 
@@ -34,7 +34,7 @@ def source_code(
     standing = verdict and verdict.standing(record.number)
     multipliers = study.space.multipliers_of(record.params)
     seeds = len(standing.scores) if standing else 0
-    proof = f"chosen on {words.seeds(seeds)}" if standing else "on one seed"
+    proof = f"chosen on {formatting.seeds(seeds)}" if standing else "on one seed"
     if leads and not standing:
         proof = f"{proof}, expected to be the best of the search"
     file = SourceFile(

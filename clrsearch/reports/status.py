@@ -18,7 +18,7 @@ from rich.text import Text
 
 from clrsearch import proposals
 from clrsearch.causes import cause
-from clrsearch.reports import words
+from clrsearch.reports import formatting
 from clrsearch.reports.live import COLOURS
 from clrsearch.reports.snapshot import ENDS
 from clrsearch.reports.tables import plain_table
@@ -296,7 +296,7 @@ def _holders(status: Status) -> RenderableType:
             Text(holder.device or ""),
             "" if holder.trial is None else str(holder.trial),
             f"{holder.epoch}/{status.epochs}",
-            "" if holder.value is None else words.number(holder.value),
+            "" if holder.value is None else formatting.number(holder.value),
             Text(silent, style="yellow") if holder.silent else f"{heard} ago",
         )
     return table
@@ -311,10 +311,10 @@ def _outlook(status: Status) -> str:
         return "No worker is live."
     if pace is None or seconds_left is None:
         return f"The remaining time is known once {FEWEST} trials have ended."
-    rate = f"{pace.per_hour:,.0f}" if pace.per_hour >= 10 else words.number(pace.per_hour)
+    rate = f"{pace.per_hour:,.0f}" if pace.per_hour >= 10 else formatting.number(pace.per_hour)
     workers = "1 live worker" if pace.workers == 1 else f"{pace.workers} live workers"
     return (
-        f"{rate} trials per hour, about {words.duration(seconds_left)} left\n"
+        f"{rate} trials per hour, about {formatting.duration(seconds_left)} left\n"
         f"({workers}, {_time(pace.seconds)} per trial: the mean of the latest {pace.trials})"
     )
 
@@ -337,7 +337,7 @@ def _time(seconds: float) -> str:
     """Seconds while they say enough."""
     if seconds < 10:
         return f"{max(seconds, 0):.2g} s"
-    return f"{seconds:.0f} s" if seconds < 120 else words.duration(seconds)
+    return f"{seconds:.0f} s" if seconds < 120 else formatting.duration(seconds)
 
 
 class StatusView:

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from clrsearch.reports import words
+from clrsearch.reports import formatting
 from clrsearch.reports.confirmed import Confirmed
 from clrsearch.reports.figures import ScheduleCurve
 from clrsearch.reports.snapshot import Snapshot
@@ -42,11 +42,11 @@ def _recommended(now: Snapshot) -> str:
         return "none yet"
     trial = f"{record.family} (trial {record.number})"
     if verdict is None:
-        return f"{trial}: {words.metrics(record, now.metric)}"
+        return f"{trial}: {formatting.metrics(record, now.metric)}"
     standing = verdict.standing(record.number)
     return (
-        f"{trial}: {now.metric} {words.number(standing.mean)} on "
-        f"{words.seeds(len(standing.scores))}"
+        f"{trial}: {now.metric} {formatting.number(standing.mean)} on "
+        f"{formatting.seeds(len(standing.scores))}"
     )
 
 
@@ -70,13 +70,12 @@ def study_table(snapshot: Snapshot) -> RenderableType:
             str(record.number),
             record.end,
             str(record.epoch),
-            "" if record.value is None else words.number(record.value),
+            "" if record.value is None else formatting.number(record.value),
             _other_metrics(record, snapshot.metric),
-            words.params(record),
+            formatting.params(record),
         )
-    head = (
-        f"{snapshot.name}: {snapshot.done} of {snapshot.total} trials done, {words.ends(snapshot)}"
-    )
+    progress = f"{snapshot.done} of {snapshot.total} trials done"
+    head = f"{snapshot.name}: {progress}, {formatting.ends(snapshot)}"
     return Group(Text(one_line(head)), Text(), table)
 
 
@@ -84,18 +83,18 @@ def trial_table(snapshot: Snapshot, record: Record, rates: Sequence[float]) -> R
     """One trial: its values, and the metric at each epoch beside the rate at its end."""
     lines = [
         f"{snapshot.name}, trial {record.number}: {record.end}, "
-        f"{words.metrics(record, snapshot.metric)}",
-        words.params(record),
-        f"slot {record.slot}, {words.number(record.seconds)} s on {record.device}, "
+        f"{formatting.metrics(record, snapshot.metric)}",
+        formatting.params(record),
+        f"slot {record.slot}, {formatting.number(record.seconds)} s on {record.device}, "
         f"worker {record.worker}",
     ]
     table = plain_table("epoch", "rate at its end", snapshot.metric, right=("epoch",))
     for epoch, value in sorted(record.values.items()):
-        table.add_row(str(epoch), words.number(rates[epoch - 1]), words.number(value))
+        table.add_row(str(epoch), formatting.number(rates[epoch - 1]), formatting.number(value))
     if record.drift:
         lines.append(
             "an epoch that was repeated after a worker was lost came out differently, "
-            f"by up to {words.number(record.drift)}"
+            f"by up to {formatting.number(record.drift)}"
         )
     error = [Text(), Text(record.error)] if record.error else []
     return Group(*(Text(one_line(line)) for line in lines), Text(), table, *error)
@@ -111,8 +110,8 @@ def preview_table(curves: Sequence[ScheduleCurve], steps_per_epoch: int) -> Rend
     horizon = len(curves[0].rates)
     apart = steps_per_epoch * -(-horizon // (steps_per_epoch * MOST_ROWS))
     for step in (*range(0, horizon, apart), horizon - 1):
-        values = (words.number(float(values[step])) for _, values in columns)
-        table.add_row(words.number(step / steps_per_epoch), *values)
+        values = (formatting.number(float(values[step])) for _, values in columns)
+        table.add_row(formatting.number(step / steps_per_epoch), *values)
     return table
 
 
@@ -133,16 +132,19 @@ def result_table(snapshot: Snapshot) -> RenderableType:
             table.add_row(
                 label,
                 str(record.number),
-                words.number(record.value),
+                formatting.number(record.value),
                 _other_metrics(record, snapshot.metric),
-                words.schedule_line(snapshot.schedules[record.number]) + words.groups(record),
+                formatting.schedule_line(snapshot.schedules[record.number])
+                + formatting.groups(record),
             )
     return table
 
 
 def _other_metrics(record: Record, metric: str) -> str:
     return ", ".join(
-        f"{name} {words.number(value)}" for name, value in record.metrics.items() if name != metric
+        f"{name} {formatting.number(value)}"
+        for name, value in record.metrics.items()
+        if name != metric
     )
 
 
@@ -153,14 +155,14 @@ def confirmed_table(found: Confirmed, now: Snapshot) -> RenderableType:
         return Text(f"confirming on fresh seeds: {found.total - found.left} of {found.total} runs")
     seeds = max(len(each.scores) for each in verdict.standings)
     table = plain_table(
-        *("", "trial", "family", f"{now.metric}, {words.seeds(seeds)}", "95 % interval", "p"),
+        *("", "trial", "family", f"{now.metric}, {formatting.seeds(seeds)}", "95 % interval", "p"),
         *("test split", "in the search"),
         right=("trial",),
     )
     for each in verdict.standings:
         interval = "" if each.low is None else f"{_short(each.low)} to {_short(each.high)}"
         table.add_row(
-            words.marks(each, found),
+            formatting.marks(each, found),
             str(each.trial),
             each.family,
             f"{_short(each.mean)}{_on_fewer(each, seeds)}",
@@ -171,7 +173,7 @@ def confirmed_table(found: Confirmed, now: Snapshot) -> RenderableType:
         )
     unfinished = f" ({found.left} of {found.total} runs are left)" if found.left else ""
     absent = [Text(f"Not compared, having no complete trial: {', '.join(found.absent)}.")]
-    sentence = Text(" ".join(filter(None, (verdict.sentence, words.worth(now)))) + unfinished)
+    sentence = Text(" ".join(filter(None, (verdict.sentence, formatting.worth(now)))) + unfinished)
     return Group(table, Text(), sentence, *(absent if found.absent else ()))
 
 
@@ -183,4 +185,4 @@ def _on_fewer(standing: Standing, seeds: int) -> str:
 
 
 def _short(value: float | None) -> str:
-    return "" if value is None else words.number(value)
+    return "" if value is None else formatting.number(value)

@@ -8,13 +8,6 @@ from clrsearch.search.fresh import Fresh, read_fresh
 from clrsearch.search.history import History, Record, State, best_first, leader
 from clrsearch.search.importance import LEAST as LEAST_FOR_IMPORTANCES
 from clrsearch.search.importance import importances
-from clrsearch.search.names import (
-    exists,
-    remove_unreadable,
-    require_name,
-    searches,
-    study_names,
-)
 from clrsearch.search.plan import (
     ConfirmPlan,
     StudyPlan,
@@ -33,6 +26,13 @@ from clrsearch.search.sampler import quiet, suggest
 from clrsearch.search.space import GROUPS, StudySpace, build_space, fitting, require_size
 from clrsearch.search.stored import ATTRIBUTE
 from clrsearch.search.study import CURVES, Study
+from clrsearch.search.study_names import (
+    exists,
+    remove_unreadable,
+    require_name,
+    searches,
+    study_names,
+)
 from clrsearch.search.traces import one_each
 from clrsearch.search.verdict import Standing, Verdict
 

@@ -22,7 +22,6 @@ from clrsearch.errors import PlanError, StudyError
 from clrsearch.schedules import RateFunction, Trace, Value, trace
 from clrsearch.search.features import Points
 from clrsearch.search.history import DISCARDED, END, History, Record
-from clrsearch.search.names import searches, unknown
 from clrsearch.search.plan import BASELINE_EVERY, ConfirmPlan, StudyPlan
 from clrsearch.search.posterior import Belief, Searched, beliefs
 from clrsearch.search.propose import Proposal, propose
@@ -31,6 +30,7 @@ from clrsearch.search.rangetest import RangeTest
 from clrsearch.search.sampler import distributions
 from clrsearch.search.space import StudySpace, build_space
 from clrsearch.search.stored import ATTRIBUTE, ROW_ERRORS, Stage, read_stored, unreadable
+from clrsearch.search.study_names import searches, unknown
 from clrsearch.search.traces import Traces
 from clrsearch.storage import UNFINISHED, Database, Slot, Slots, Trials
 from clrsearch.tasks import TaskFacts

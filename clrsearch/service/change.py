@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clrsearch.errors import StudyError
 from clrsearch.search import Study, exists, remove_unreadable
-from clrsearch.service.place import Storage, checkpoint_folder, storage_url
+from clrsearch.service.paths import Storage, checkpoint_folder, storage_url
 from clrsearch.storage import (
     MadeRole,
     Role,

@@ -24,8 +24,8 @@ from clrsearch.errors import PlanError
 from clrsearch.reports import Artifacts, Extras, Overlay
 from clrsearch.schedules import Manual
 from clrsearch.search import Study
-from clrsearch.service.drift import bind_rate
-from clrsearch.service.place import Storage, storage_url
+from clrsearch.service.paths import Storage, storage_url
+from clrsearch.service.provenance import bind_rate
 from clrsearch.storage import DATABASE_ERRORS, condition, open_database, quiet_optuna
 
 HOST, PORT = "127.0.0.1", 8080

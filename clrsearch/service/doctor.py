@@ -17,7 +17,7 @@ from typing import Literal
 from clrsearch import proposals
 from clrsearch.errors import ClrsearchError
 from clrsearch.launch import BINARIES
-from clrsearch.service.place import Storage, checkpoint_root, storage_url
+from clrsearch.service.paths import Storage, checkpoint_root, storage_url
 from clrsearch.storage import StorageUrl, condition, has_studies, open_database, require_place
 
 SLOW_MILLISECONDS = 20.0  # of a round trip: a trial makes about a hundred

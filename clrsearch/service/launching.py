@@ -21,8 +21,7 @@ from clrsearch.launch import (
 )
 from clrsearch.reports import Snapshot, shortfall, snapshot
 from clrsearch.search import OPENING, Study
-from clrsearch.service.drift import refuse_drift, sources_of
-from clrsearch.service.place import (
+from clrsearch.service.paths import (
     Storage,
     checkpoint_folder,
     named_data_folder,
@@ -30,6 +29,7 @@ from clrsearch.service.place import (
     task_folder,
 )
 from clrsearch.service.plans import run_command
+from clrsearch.service.provenance import refuse_drift, sources_of
 from clrsearch.service.running import Result
 from clrsearch.service.tryout import Tryout
 from clrsearch.service.working import (

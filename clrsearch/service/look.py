@@ -30,8 +30,8 @@ from clrsearch.reports import (
 )
 from clrsearch.schedules import Schedule, Trace, Value, execute, trace
 from clrsearch.search import Record, Study, StudyPlan, Verdict, searches
-from clrsearch.service.drift import bind_rate, load_same
-from clrsearch.service.place import Storage, storage_url
+from clrsearch.service.paths import Storage, storage_url
+from clrsearch.service.provenance import bind_rate, load_same
 from clrsearch.storage import (
     PATIENCE_SECONDS,
     Patience,

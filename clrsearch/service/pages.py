@@ -16,8 +16,8 @@ from clrsearch.reports import Page, read_page, render_page, require_place
 from clrsearch.schedules import Manual
 from clrsearch.search import Study
 from clrsearch.service.confirming import is_settled
-from clrsearch.service.drift import bind_rate
-from clrsearch.service.place import Storage, storage_url
+from clrsearch.service.paths import Storage, storage_url
+from clrsearch.service.provenance import bind_rate
 from clrsearch.storage import PATIENCE_SECONDS, Patience, cause, open_database
 
 RENEW_SECONDS = 5.0

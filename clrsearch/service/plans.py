@@ -10,7 +10,7 @@ from clrsearch import proposals
 from clrsearch.errors import PlanError, ScheduleError, StudyError
 from clrsearch.schedules import FAMILIES, Manual, Setting
 from clrsearch.search import Study, StudyPlan, exists, load_plan, settings
-from clrsearch.service.place import Storage, storage_url
+from clrsearch.service.paths import Storage, storage_url
 from clrsearch.service.tryout import Tryout
 from clrsearch.storage import has_studies, open_database
 

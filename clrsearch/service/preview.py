@@ -21,9 +21,9 @@ from clrsearch.search import (
     require_size,
     searches,
 )
-from clrsearch.service.drift import bind_rate, load_rate_of
 from clrsearch.service.look import chosen
-from clrsearch.service.place import Storage, storage_url
+from clrsearch.service.paths import Storage, storage_url
+from clrsearch.service.provenance import bind_rate, load_rate_of
 from clrsearch.storage import has_studies, open_database
 from clrsearch.tasks import TaskFacts
 

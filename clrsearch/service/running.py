@@ -26,8 +26,7 @@ from clrsearch.search import (
     require_plan,
 )
 from clrsearch.service.confirming import begin_confirmation
-from clrsearch.service.drift import refuse_drift, sources_of, versions
-from clrsearch.service.place import (
+from clrsearch.service.paths import (
     Storage,
     checkpoint_folder,
     checkpoint_root,
@@ -36,6 +35,7 @@ from clrsearch.service.place import (
     storage_url,
     task_folder,
 )
+from clrsearch.service.provenance import refuse_drift, sources_of, versions
 from clrsearch.service.testing import show_range_test
 from clrsearch.service.tryout import Tryout
 from clrsearch.service.working import (

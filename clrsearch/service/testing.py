@@ -8,8 +8,8 @@ from pathlib import Path
 
 from clrsearch.reports import picture_of_range_test, to_plotly
 from clrsearch.search import RangeTest, Study, StudyPlan
-from clrsearch.service.drift import refuse_drift, sources_of
-from clrsearch.service.place import Storage, storage_url
+from clrsearch.service.paths import Storage, storage_url
+from clrsearch.service.provenance import refuse_drift, sources_of
 from clrsearch.service.tryout import Tryout
 from clrsearch.storage import open_database
 from clrsearch.tasks import TaskFacts

@@ -16,8 +16,8 @@ from clrsearch.errors import ClrsearchError, PlanError, ScheduleError, TaskError
 from clrsearch.launch import INTERPRETER, how_it_ended
 from clrsearch.schedules import Manual, RateFunction
 from clrsearch.search import RangeTest, StudyPlan, build_space, read_range_test, require_size
-from clrsearch.service.drift import Sources
-from clrsearch.service.place import data_folder, task_folder
+from clrsearch.service.paths import data_folder, task_folder
+from clrsearch.service.provenance import Sources
 from clrsearch.tasks import TaskFacts, is_kept_here
 
 EXIT_SECONDS = 10.0  # for a process that has answered everything

@@ -16,13 +16,13 @@ from clrsearch.launch import INTERPRETER, Command, LocalLauncher
 from clrsearch.reports import Snapshot, snapshot
 from clrsearch.search import Record, Study
 from clrsearch.service.confirming import rounds
-from clrsearch.service.drift import load_same
-from clrsearch.service.place import (
+from clrsearch.service.paths import (
     Storage,
     checkpoint_folder,
     storage_url,
     study_folder,
 )
+from clrsearch.service.provenance import load_same
 from clrsearch.storage import (
     PATIENCE_SECONDS,
     Patience,

@@ -8,7 +8,7 @@ from clrsearch.training.checkpoint import (
     needless,
     read_checkpoint,
 )
-from clrsearch.training.loop import OwnRun
+from clrsearch.training.custom_loop import OwnRun
 from clrsearch.training.making import RunMaker, run_maker
 from clrsearch.training.probe import probe
 from clrsearch.training.ramp import Ramp, ramp

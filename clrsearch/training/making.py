@@ -10,7 +10,7 @@ import torch
 
 from clrsearch.schedules import Trace
 from clrsearch.tasks import Loop, Task, TaskFacts
-from clrsearch.training.loop import LoopRun, studied
+from clrsearch.training.custom_loop import LoopRun, studied
 from clrsearch.training.precision import Precision
 from clrsearch.training.run import Run
 from clrsearch.training.sequential import SequentialRun, TaskData, warm_up

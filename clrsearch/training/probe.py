@@ -18,7 +18,7 @@ from clrsearch.errors import TaskError
 from clrsearch.schedules import Trace
 from clrsearch.tasks import Direction, LoadedTask, Loop, TaskFacts, task_code
 from clrsearch.training.contract import build
-from clrsearch.training.loop import Course, LoopRun
+from clrsearch.training.custom_loop import Course, LoopRun
 from clrsearch.training.optimizer import OptimizerFacts, has_gradients, optimizer_facts, own_trace
 from clrsearch.training.precision import Precision, compute_in
 from clrsearch.training.run import Diverged, Epoch, Interrupted

@@ -7,7 +7,7 @@ import typing
 import pytest
 from exported import CYCLIC, FORMULAS, HORIZON, SCHEDULES, found
 
-from clrsearch.cli.look import best
+from clrsearch.cli.inspecting import best
 from clrsearch.errors import PlanError
 from clrsearch.exports import FORMATS, write
 from clrsearch.schedules import Cosine, Manual

@@ -11,7 +11,7 @@ import torch
 from exported import CYCLIC, HORIZON, ONE_CYCLE, SCHEDULES, STEPS_PER_EPOCH, agree, executed, found
 
 from clrsearch.errors import PlanError
-from clrsearch.exports import timm, write
+from clrsearch.exports import to_timm, write
 from clrsearch.schedules import Cosine, CosineRestarts, Linear, MultiStep, WarmupStableDecay
 
 GROUPS = (1.0, 10.0, 0.3)
@@ -109,7 +109,7 @@ def options_of_train_py() -> argparse.ArgumentParser:
         ("lr-cycle-limit", int, 1),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default)
-    assert {f"--{name.removeprefix('--')}" for name in timm.FLAGS.values()} <= set(
+    assert {f"--{name.removeprefix('--')}" for name in to_timm.FLAGS.values()} <= set(
         parser._option_string_actions
     )
     return parser

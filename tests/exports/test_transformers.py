@@ -20,7 +20,7 @@ from exported import (
 from torch import nn
 
 from clrsearch.exports import write
-from clrsearch.exports.transformers import own_scheduler
+from clrsearch.exports.to_transformers import own_scheduler
 from clrsearch.schedules import (
     Constant,
     Cosine,

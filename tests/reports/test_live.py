@@ -10,8 +10,8 @@ from records import make_record
 from rich.console import Console
 
 from clrsearch.reports import Lines, LiveView, Snapshot
+from clrsearch.reports.formatting import duration
 from clrsearch.reports.live import draw
-from clrsearch.reports.words import duration
 from clrsearch.schedules import Constant
 from clrsearch.search import Record
 from clrsearch.storage import SlotState

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clrsearch.exports import torch
+from clrsearch.exports import to_torch
 from clrsearch.exports.found import Found
 
 METHOD = '''
@@ -27,4 +27,4 @@ def write(found: Found) -> str:
     Raises:
         ScheduleError: the code does not reproduce the schedule.
     """
-    return torch.write(found) + METHOD
+    return to_torch.write(found) + METHOD

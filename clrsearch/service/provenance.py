@@ -13,7 +13,7 @@ from clrsearch import proposals
 from clrsearch.errors import PlanMismatch
 from clrsearch.schedules import Manual, RateFunction
 from clrsearch.search import Study, StudyPlan
-from clrsearch.service.place import data_folder, task_folder
+from clrsearch.service.paths import data_folder, task_folder
 from clrsearch.tasks import (
     LoadedRate,
     LoadedTask,

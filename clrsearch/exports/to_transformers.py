@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from clrsearch.exports import torch
+from clrsearch.exports import to_torch
 from clrsearch.exports.found import Found
 from clrsearch.schedules import (
     Constant,
@@ -42,7 +42,7 @@ def write(found: Found) -> str:
     """
     native = own_scheduler(found.schedule) if found.one_rate else None
     if native is None:
-        return torch.write(found) + HANDED_OVER
+        return to_torch.write(found) + HANDED_OVER
     name, lr, arguments = native
     file = found.file
     lines = [

@@ -15,7 +15,7 @@ from clrsearch.errors import TaskError
 from clrsearch.schedules import Cyclic, Trace, trace
 from clrsearch.tasks import load_task
 from clrsearch.training import Diverged, Interrupted, Unrestorable, probe
-from clrsearch.training.loop import LoopRun, misstepped, studied
+from clrsearch.training.custom_loop import LoopRun, misstepped, studied
 from clrsearch.training.playback import TraceScheduler
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from clrsearch import proposals
 from clrsearch.errors import StorageError, StudyError
 from clrsearch.search import Misfit, Study, misfits, study_names
 from clrsearch.service.doctor import Finding
-from clrsearch.service.place import (
+from clrsearch.service.paths import (
     Storage,
     beside,
     checkpoint_root,
