@@ -1,4 +1,4 @@
-"""Why something failed, in one line: what a traceback or a worker's stderr tells of it."""
+"""Summarize in one line why something failed, from a traceback or a worker's stderr."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LONGEST_SAID = 200  # characters of an exception's type and message
 CUT = "[...]"
 
 _HEADER = r"(?:  \+ )?(?:Exception Group )?Traceback \(most recent call last\):$"
-_LAST_RAISED = re.compile(  # torch puts the traceback of a DataLoader's process into a message
+_LAST_RAISED = re.compile(  # torch puts the traceback of a DataLoader worker into a message
     r"^(?:The above exception was the direct cause of the following exception:\n\n"
     r"|During handling of the above exception, another exception occurred:\n\n"
     rf"|Original )(?={_HEADER})",
@@ -17,7 +17,7 @@ _LAST_RAISED = re.compile(  # torch puts the traceback of a DataLoader's process
 )
 _EXCEPTION = re.compile(rf"^(?!{_HEADER})(?:  \| )?\S", re.MULTILINE)
 _SUB_EXCEPTIONS = re.compile(r"^ *(\+-\+?)-+.*\n?", re.MULTILINE)
-_BRANCH = re.compile(r"^ *[|+] ?", re.MULTILINE)  # what a group's lines begin with
+_BRANCH = re.compile(r"^ *[|+] ?", re.MULTILINE)  # line prefix in an exception group
 _FRAME = re.compile(r'^ *File "(.+)", line (\d+)', re.MULTILINE)
 _PACKAGE = re.escape(str(Path(__file__).parent))
 _FOREIGN = re.compile(rf"[/\\](?:site|dist)-packages[/\\]|/lib/python3\.\d+/|^<|^{_PACKAGE}/")
@@ -25,10 +25,10 @@ _COMPLAINT = re.compile(rf"^(?:clrsearch: (.*)|{_HEADER})", re.MULTILINE)
 
 
 def cause(error: str) -> str:
-    """Type and first line of the message of what was raised last, and where: ``(mine.py:41)``.
+    """Type and first message line of the last exception, with its location: ``(mine.py:41)``.
 
-    That is the last frame in the user's own code, or the first of all. ``error`` is a traceback,
-    or a message without one, of which the first line is taken.
+    The location is the last frame in the user's code, or else the first frame. ``error`` is a
+    traceback, or a message without one, whose first line is used.
     """
     said, place = _told(error)
     if len(said) > LONGEST_SAID:
@@ -37,7 +37,7 @@ def cause(error: str) -> str:
 
 
 def complaint(errors: str) -> str:
-    """The last cause that a process told on its stderr; empty if it told none."""
+    """The last error in a process's stderr; without one the last line, empty if there is none."""
     told = list(_COMPLAINT.finditer(errors))
     if not told:
         return "".join(_lines(errors)[-1:])
@@ -45,7 +45,7 @@ def complaint(errors: str) -> str:
 
 
 def shortened(error: str, longest: int) -> str:
-    """A traceback in about ``longest`` characters, those around the line of the exception."""
+    """Shorten a traceback to about ``longest`` characters around the line of the exception."""
     if len(error) <= longest:
         return error
     header, stack, message = _parted(error)
@@ -57,33 +57,33 @@ def shortened(error: str, longest: int) -> str:
 
 
 def _told(error: str) -> tuple[str, str]:
-    """What the exception says, and its place; either may be empty."""
+    """The exception's text and its location; either may be empty."""
     header, stack, message = _parted(error)
     if header.startswith("  + "):
         return _told_by_group(header + stack + message)
     line, *more = _lines(message) or [""]
-    if line.endswith(":"):  # the message begins in the next line, or is empty
+    if line.endswith(":"):  # the message starts on the next line, or is empty
         line = f"{line} {more[0]}" if more else line[:-1]
     return line, _place(stack + message) or _place(error)
 
 
 def _told_by_group(error: str) -> tuple[str, str]:
-    """The same for a group, which says of its exceptions only how many they are: so the first."""
+    """As :func:`_told`, for a group: its message only counts exceptions, so the first is added."""
     head, *branches = _SUB_EXCEPTIONS.split(error)
     first = ""
     for branch, text in zip(branches[::2], branches[1::2], strict=True):
         if branch == "+-":
             break
-        first = text  # "+-+": the first one's are further in
+        first = text  # "+-+": continue with its nested exceptions
     outer, place = _told(_BRANCH.sub("", head))
     inner, nearer = _told(_BRANCH.sub("", first))
     return f"{outer}, the first: {inner}", nearer or place
 
 
 def _parted(error: str) -> tuple[str, str, str]:
-    """Of what was raised last: the traceback's header, its frames, and the rest.
+    """Split the traceback of the last exception into its header, its frames, and the rest.
 
-    Of a message without a traceback all is the rest.
+    For a message without a traceback, everything is in the rest.
     """
     start = max((match.end() for match in _LAST_RAISED.finditer(error)), default=0)
     header = re.match(_HEADER, error[start:], re.MULTILINE)
@@ -96,7 +96,7 @@ def _parted(error: str) -> tuple[str, str, str]:
 
 
 def _place(text: str) -> str:
-    """File and line of the last frame in the user's own code, or of the first frame."""
+    """File and line of the last frame in the user's code, or else of the first frame."""
     frames = _FRAME.findall(text)
     own = [frame for frame in frames if not _FOREIGN.search(frame[0])]
     if not frames:

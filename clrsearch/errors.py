@@ -1,13 +1,13 @@
-"""What can go wrong, one class per kind that a caller would want to catch.
+"""Exceptions, one class per kind of error that a caller may want to catch.
 
 ClrsearchError
-├── PlanError            a study file or an option asks for what cannot be done
-├── ScheduleError        a value that no schedule may have
+├── PlanError            a study file or an option is not valid
+├── ScheduleError        a schedule has an invalid value
 ├── TaskError            a task does not load or breaks its contract
 │   └── TaskRaised       the task's own code raised; carries the traceback
 ├── StorageError         the database cannot be reached, read or written
 ├── StudyError           a study or trial is unknown, or not in the state the call needs
-│   └── PlanMismatch     a study of this name was asked to do something else
+│   └── PlanMismatch     a study of this name exists with another plan, task or version
 ├── StudyStopped         the task failed repeatedly, so every worker exited
 └── FailsHere            trials kept failing in one process, or on one machine, so it left
 """
@@ -18,42 +18,42 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the commands that train end with."""
+    """Exit codes of the commands that train."""
 
     DONE = 0
     INCOMPLETE = 1
     """The study has ended without a result, or with trials that failed for good."""
     ERROR = 2
-    """That another process would meet as well."""
+    """An error that would occur in any other process too."""
     STOPPED = 3
     """The study was stopped because its task fails repeatedly."""
     FAILS_HERE = 4
     """Trials kept failing here; a fresh process, or another machine, may do better."""
     HUNG = 5
-    """The task made no progress for too long, so that its process was ended."""
+    """The task made no progress for too long, so its process was ended."""
     INTERRUPTED = 130
 
 
 class ClrsearchError(Exception):
-    """The root of every error this package raises on purpose."""
+    """Base class of all errors that this package raises deliberately."""
 
     exit_code = ExitCode.ERROR
 
 
 class PlanError(ClrsearchError):
-    """A study file or an option asks for what cannot be done; the message names the key."""
+    """A study file or an option is not valid; the message names the key."""
 
 
 class ScheduleError(ClrsearchError, ValueError):
-    """A value that no schedule may have; the message names the field."""
+    """A schedule has an invalid value; the message names the field."""
 
 
 class TaskError(ClrsearchError):
-    """A task does not load, or does not keep the contract of :class:`clrsearch.Task`."""
+    """A task does not load, or breaks the contract of :class:`clrsearch.Task`."""
 
 
 class TaskRaised(TaskError):
-    """The task's own code raised; ``traceback`` is the text, from the task's first frame on."""
+    """The task's own code raised; ``traceback`` is the text, starting at the task's first frame."""
 
     def __init__(self, message: str, traceback: str) -> None:
         super().__init__(message)
@@ -69,7 +69,7 @@ class StudyError(ClrsearchError):
 
 
 class PlanMismatch(StudyError):
-    """A study of this name exists with another plan; the message names the keys that differ."""
+    """A study of this name exists with another plan, task or version; the message names it."""
 
 
 class StudyStopped(ClrsearchError):

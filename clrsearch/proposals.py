@@ -1,9 +1,9 @@
-"""The commands that messages propose: whole, quoted, fit to be pasted into a shell.
+"""Commands proposed in messages: complete, and quoted so that they can be pasted into a shell.
 
-Whoever writes ``clrsearch ...`` into a message gets it from here: :func:`command` for a command of
-its own, :func:`again` for the command line of this process. What was given to this process, such as
-``--storage`` or ``--task-dir``, is given to every command that it proposes and that has the option;
-what it found in its environment is found there again.
+Every ``clrsearch ...`` in a message is made here: by :func:`command` for a separate command, by
+:func:`again` for a variant of this process's command line. Options given to this process, such as
+``--storage`` or ``--task-dir``, are added to every proposed command that accepts them. Environment
+variables are not, since the proposed command will find them too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 PROGRAM = "clrsearch"
 Takes = Callable[[Sequence[str], str], bool]
-"""Whether the command that some words begin with has an option."""
+"""Whether the command at the start of some words accepts an option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,12 @@ class _CommandLine:
     carried: dict[str, object] = field(default_factory=dict)
 
 
-_here: _CommandLine | None = None  # of the whole process: servers answer in other threads
+_here: _CommandLine | None = None  # global, not per thread: servers answer in other threads
 
 
 @contextmanager
 def command_line(words: Sequence[str], takes: Takes) -> Iterator[None]:
-    """While the block lasts, these words after the program's name are what this process does."""
+    """Set this process's command line inside a ``with`` block: ``words`` after the program name."""
     global _here
     before, _here = _here, _CommandLine(words, takes)
     try:
@@ -40,9 +40,9 @@ def command_line(words: Sequence[str], takes: Takes) -> Iterator[None]:
 
 
 def told(*options: str) -> tuple[list[str], list[str]] | None:
-    """The words of this process's command line, if any, and which of some options it takes.
+    """The words of this process's command line, if any, and which of ``options`` it accepts.
 
-    That is what a process needs that speaks in this one's place.
+    A child process needs these to write messages on behalf of this one.
     """
     if _here is None:
         return None
@@ -51,9 +51,9 @@ def told(*options: str) -> tuple[list[str], list[str]] | None:
 
 
 def carry(option: str, value: object) -> None:
-    """Give an option of this process, ``--storage``, to the commands that it proposes.
+    """Add an option, such as ``--storage``, to all proposed commands that accept it.
 
-    Never one that holds a password.
+    The value must not contain a password.
     """
     if _here is not None:
         _here.carried[option] = value
@@ -62,8 +62,8 @@ def carry(option: str, value: object) -> None:
 def command(name: str, /, *arguments: object, **options: object) -> str:
     """A command line: ``command("show", study, 3)``, ``command("run", trials=150)``.
 
-    ``True`` stands for an option without a value, a list for one that is given several times.
-    ``name`` may be of two words, ``db upgrade``.
+    ``True`` gives an option without a value, a list a repeated option. ``name`` may have two words,
+    as in ``db upgrade``.
     """
     words = name.split()
     given = _named(options)
@@ -77,9 +77,9 @@ def command(name: str, /, *arguments: object, **options: object) -> str:
 
 
 def again(**options: object) -> str | None:
-    """The command line of this process with other ``options``; None where it does not take them.
+    """This process's command line with changed ``options``; None if it does not accept them.
 
-    Without a command line, as in a notebook, it is the same call.
+    Without a command line, as in a notebook, it is "the same call with ...".
     """
     if _here is None:
         changes = ", ".join(f"{name}={value!r}" for name, value in options.items())
@@ -103,7 +103,7 @@ def _named(options: Mapping[str, object]) -> dict[str, object]:
 
 
 def _words(options: Mapping[str, object]) -> list[str]:
-    """Options as words; True stands for one without a value, a list for several."""
+    """Options as words; True gives an option without a value, a list a repeated option."""
     words: list[str] = []
     for option, value in options.items():
         for each in value if isinstance(value, list) else [value]:
@@ -116,7 +116,7 @@ def _line(words: Sequence[str]) -> str:
 
 
 def quoted(word: str) -> str:
-    """A word as a shell takes it; what cannot be shown is written as bash and zsh read it."""
+    """Quote a word for a shell; unprintable characters are escaped by ``$'...'`` (bash and zsh)."""
     if word.isprintable():
         return shlex.quote(word)
     return "$'" + "".join(map(_escaped, word)) + "'"
@@ -128,6 +128,6 @@ def _escaped(character: str) -> str:
         return f"\\{character}"
     if character.isprintable():
         return character
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no text, as Python reads it from a command line
+    if 0xDC80 <= code <= 0xDCFF:  # undecodable byte (surrogateescape)
         return f"\\x{code - 0xDC00:02x}"
     return f"\\x{code:02x}" if code < 0x80 else f"\\U{code:08x}"

@@ -1,4 +1,4 @@
-"""What the commands print."""
+"""Output of the commands."""
 
 from __future__ import annotations
 
@@ -56,21 +56,21 @@ from clrsearch.service import (
 )
 from clrsearch.storage import MadeRole, Upgraded
 
-UNBOUND = 250  # columns of a table that is written to a file or a pipe
+UNBOUND = 250  # width of tables written to a file or a pipe, in characters
 
 
 def print_error(error: ClrsearchError) -> None:
-    """One line on stderr, under the task's own traceback where the task is to blame."""
+    """Print an error as one line on stderr, after the task's traceback if its code raised."""
     traceback = getattr(error, "traceback", "")
     lines = str(error).split("\n")
     if traceback:
         say(*traceback.rstrip().split("\n"), error=True)
-        del lines[1:]  # which the traceback has shown
+        del lines[1:]  # already shown by the traceback
     say(f"clrsearch: {' '.join(lines)}", error=True)
 
 
 def print_result(result: Result, *, json: bool) -> None:
-    """The end of ``run``: search best, baseline, code, where it is saved, what to do next."""
+    """Print the result of ``run``: table, verdict, code, storage location and next steps."""
     now = result.snapshot
     found = (
         None
@@ -119,28 +119,28 @@ def _print_next_steps(result: Result) -> None:
 
 
 def print_trial(record: Record, study: Study) -> None:
-    """A worker's line for a trial that it has ended."""
+    """Print a worker's line for a finished trial."""
     say(trial_line(record, study.facts.metric, study.facts.epochs))
 
 
 def print_wait(cause: str) -> None:
-    """A worker's line for an outage of the database that it begins to wait out."""
+    """Print a worker's line when it starts to wait out a database outage."""
     say(f"clrsearch: waiting for the database: {cause}", error=True)
 
 
 def print_note(text: str) -> None:
-    """A line for what is amiss, though no error."""
+    """Print a warning on stderr."""
     say(f"clrsearch: {text}", error=True)
 
 
 def end_hung(reason: str) -> NoReturn:
-    """The last line of a worker whose task hangs; no more of its code is run."""
+    """Print the last line of a worker whose task hangs, and end the process at once."""
     print_note(f"{reason}: its process was ended; another worker will resume the trial")
     os._exit(ExitCode.HUNG)
 
 
 def print_retried(name: str, opened: int) -> None:
-    """What ``clrsearch retry`` did."""
+    """Print what ``clrsearch retry`` did."""
     if opened:
         worker = proposals.command("worker", name)
         say(f"{opened} failed trials of {name} are queued again: {worker} resumes them")
@@ -149,7 +149,7 @@ def print_retried(name: str, opened: int) -> None:
 
 
 def print_cancelled(name: str, cancelled: int) -> None:
-    """What ``clrsearch cancel`` did."""
+    """Print what ``clrsearch cancel`` did."""
     done = (
         f"{cancelled} trials of {name} cancelled before they started"
         if cancelled
@@ -159,7 +159,7 @@ def print_cancelled(name: str, cancelled: int) -> None:
 
 
 def print_upgraded(done: Upgraded) -> None:
-    """What ``clrsearch db upgrade`` did."""
+    """Print what ``clrsearch db upgrade`` did."""
     if not done.changed:
         say(f"nothing to do: Optuna's schema {done.after} is up to date")
         return
@@ -170,23 +170,23 @@ def print_upgraded(done: Upgraded) -> None:
 
 
 def print_roles(made: Sequence[MadeRole]) -> None:
-    """What ``clrsearch db roles`` did."""
+    """Print what ``clrsearch db roles`` did."""
     for each in made:
         say(f"{each.name}, the {each.role}, is {'made' if each.created else 'up to date'}")
 
 
 def print_best(found: Best, format: str) -> None:
-    """A study's best schedule as json, as toml, or in the format that its code was asked for."""
+    """Print the recommended schedule as JSON, as TOML, or as its code in the requested format."""
     text = found.code
     if format == "json":
         text = json_format.dumps(_best_values(found), indent=2)
-    elif format == "toml":  # which knows no null
+    elif format == "toml":  # TOML has no null
         text = tomli_w.dumps({k: v for k, v in _best_values(found).items() if v is not None})
     say(*text.removesuffix("\n").split("\n"))
 
 
 def print_list(snapshots: Sequence[Snapshot], unreadable: Sequence[str], *, json: bool) -> None:
-    """The table of ``clrsearch list``, and on stderr a line for each study that is not in it."""
+    """Print the table of ``clrsearch list``, and on stderr a line per unreadable study."""
     if json:
         for each in snapshots:
             say(json_format.dumps(_summary(each, None)))
@@ -199,7 +199,7 @@ def print_list(snapshots: Sequence[Snapshot], unreadable: Sequence[str], *, json
 
 
 def print_status(status: Status, *, json: bool) -> None:
-    """What ``clrsearch status`` prints once, or time and again as lines of JSON."""
+    """Print the output of ``clrsearch status``: tables, or one line of JSON."""
     if json:
         say(status_json(status))
     else:
@@ -209,7 +209,7 @@ def print_status(status: Status, *, json: bool) -> None:
 
 
 def print_preview(preview: Preview, *, to: Path | None, json: bool) -> None:
-    """The rates and momenta of ``clrsearch preview``: a table, a picture or JSON."""
+    """Print the output of ``clrsearch preview`` as a table or JSON, or save it as a figure."""
     if to is not None:
         draw(preview.figure, to)
     if json:
@@ -222,7 +222,7 @@ def print_preview(preview: Preview, *, to: Path | None, json: bool) -> None:
 
 
 def print_tested(tested: Tested, *, to: Path | None, json: bool) -> None:
-    """What ``clrsearch range-test`` found, and what to do with it."""
+    """Print the result of ``clrsearch range-test``, and how to use it."""
     if to is not None:
         draw(picture_of_range_test(tested.test), to)
     if json:
@@ -245,33 +245,33 @@ def print_tested(tested: Tested, *, to: Path | None, json: bool) -> None:
 
 
 def print_range_test(test: RangeTest | None) -> None:
-    """The lines of a range test that ``run`` makes before it searches; None when it begins."""
+    """Print progress of the range test before a search; ``test`` is None when it starts."""
     said = "running the range test ..." if test is None else test.sentence
     say(f"range test: {said}", error=True)
 
 
 def draw(figure: Figure, to: Path) -> None:
-    """Write a picture, and say where."""
+    """Save a figure, and print its path."""
     save(figure, to)
     say(f"wrote {to}", error=True)
 
 
 def print_report(page: Page, to: Path) -> None:
-    """Say where a report has been written, and how far its study was."""
+    """Print the path of a report, and the progress of its study."""
     when = page.made.strftime("%H:%M:%S")
     now = page.now
     say(f"wrote {to} at {when}: {now.done} of {now.total} trials done", error=True)
 
 
 def print_dashboard(opened: Dashboard) -> None:
-    """Where the dashboard is, and whether notes can be written."""
+    """Print the URL of the dashboard, and whether notes can be changed."""
     say(opened.url)
     notes = "read-only" if opened.read_only else "only notes can be changed"
     say(f"{notes}; Ctrl-C ends it", error=True)
 
 
 def print_pruned(pruned: Pruned) -> None:
-    """What ``clrsearch db prune-checkpoints`` removed and, path by path, what it left alone."""
+    """Print what ``clrsearch db prune-checkpoints`` removed, and the folders it left alone."""
     say(f"{pruned.root}: {pruned.files} files removed, {pruned.size / 1e6:.1f} MB")
     if pruned.foreign:
         say("of no study in this database, and left alone:")
@@ -280,7 +280,7 @@ def print_pruned(pruned: Pruned) -> None:
 
 
 def print_findings(findings: Sequence[Finding], *, json: bool) -> None:
-    """What was looked at, a line each, and under it what to do."""
+    """Print one line per finding, followed by its remedy if any."""
     if json:
         values = [dataclasses.asdict(each) for each in findings]
         say(*json_format.dumps(values, indent=2).split("\n"))
@@ -293,7 +293,7 @@ def print_findings(findings: Sequence[Finding], *, json: bool) -> None:
 
 
 def print_shown(shown: Shown, *, json: bool) -> None:
-    """The tables of ``clrsearch show``."""
+    """Print the output of ``clrsearch show``: a table or JSON."""
     if json:
         records = [shown.trial] if shown.trial else shown.snapshot.records
         for record in records:
@@ -305,7 +305,7 @@ def print_shown(shown: Shown, *, json: bool) -> None:
 
 
 def print_replayed(again: Replayed) -> None:
-    """Whether a replay matches, and if not, by how much it differs."""
+    """Print whether a replay matches, and if not, by how much it differs."""
     number, epochs = again.trial.number, len(again.trial.values)
     if again.matches:
         say(f"trial {number} matches: all {epochs} epochs are equal to the last bit")
@@ -318,7 +318,7 @@ def print_replayed(again: Replayed) -> None:
 
 
 def _print_table(table: RenderableType) -> None:
-    """As wide as the terminal, or wide enough where there is none."""
+    """Print a table as wide as the terminal, or ``UNBOUND`` if stdout is not a terminal."""
     console = Terminal()
     if console.is_terminal:
         console.print(table)
@@ -399,7 +399,7 @@ def _confirmation(now: Snapshot) -> dict[str, Any]:
     verdict = now.confirmed.verdict
     told = {} if verdict is None else dataclasses.asdict(verdict)
     for standing in told.get("standings", ()):
-        if math.isnan(standing["mean"]):  # it diverged on every seed; JSON has no word for that
+        if math.isnan(standing["mean"]):  # it diverged on every seed; JSON has no NaN
             standing["mean"] = None
     return {
         "runs": now.confirmed.total,

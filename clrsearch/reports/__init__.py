@@ -1,4 +1,4 @@
-"""Reads a finished or running study and shows it."""
+"""Reports on running and finished studies."""
 
 from clrsearch.reports.confirmed import Confirmed
 from clrsearch.reports.draw import picture, require_picture, require_place, save, to_plotly

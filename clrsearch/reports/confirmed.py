@@ -1,4 +1,4 @@
-"""A confirmation at one moment, as plain data."""
+"""Snapshot of a confirmation, as plain data."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ from clrsearch.tasks import Direction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmed:
-    """How far a confirmation has come.
+    """Progress and results of a confirmation.
 
-    ``slots`` counts its runs by state and ``runs`` are those that have begun. ``verdict`` is None
-    before every finalist has run with one seed; of finalists with equal traces the first stands for
-    all, with the runs of all. ``baseline`` is the trial of the baseline's finalist, and ``reached``
-    the epoch from which on the recommended schedule is at least as good as that is at its end, by
-    the mean of the seeds that both have run with; None where it never is, or is the baseline.
-    ``test`` holds the mean of the metric on the test
-    split by the finalist's trial, over its complete runs. ``absent`` are the families that were
-    searched and have no complete trial, so that none of theirs is a finalist.
+    Finalists with equal traces are merged: the first one represents them all and gets all their
+    runs.
+
+    Attributes:
+        slots: number of runs by state.
+        runs: the runs that have started.
+        verdict: the verdict; None until all finalists have run with a common seed.
+        baseline: trial number of the baseline's finalist, if any.
+        reached: first epoch from which the recommended schedule stays at least as good as the
+            baseline at its last epoch, by the mean over the seeds both completed. None if it never
+            is, or if the baseline itself is recommended.
+        test: mean of the metric on the test split over a finalist's runs, by trial.
+        absent: searched families without a complete trial, which therefore have no finalist.
     """
 
     slots: Mapping[SlotState, int]
@@ -35,17 +40,17 @@ class Confirmed:
 
     @property
     def total(self) -> int:
-        """How many runs were asked for."""
+        """Number of requested runs."""
         return budget(self.slots)
 
     @property
     def left(self) -> int:
-        """How many of them have not ended."""
+        """Number of requested runs that have not ended."""
         return unfinished(self.slots)
 
 
 def confirmed(study: Study) -> Confirmed | None:
-    """The confirmation of a search, if it has begun."""
+    """The confirmation of a search, if it has started."""
     sibling = study.confirmation()
     if sibling is None:
         return None
@@ -58,7 +63,7 @@ def confirmed(study: Study) -> Confirmed | None:
             expected=expected_of(fresh.finalists, study.beliefs()),
             tolerance=study.plan.confirm.tolerance,
         )
-    except StudyError:  # no seed that all have run with, or none that any has survived
+    except StudyError:  # no seed shared by all finalists, or all diverged
         verdict = None
     baseline = _baseline(verdict, study.plan.baseline)
     return Confirmed(
@@ -75,7 +80,7 @@ def confirmed(study: Study) -> Confirmed | None:
 
 
 def _baseline(verdict: Verdict | None, family: str) -> int | None:
-    """The baseline's finalist; the better one of two."""
+    """Trial number of the baseline's finalist; of several, the best."""
     standings = () if verdict is None else verdict.standings
     return next((each.trial for each in standings if each.family == family), None)
 
@@ -83,9 +88,10 @@ def _baseline(verdict: Verdict | None, family: str) -> int | None:
 def _reached(
     chosen: Mapping[int, Record], baseline: Mapping[int, Record], direction: Direction
 ) -> int | None:
-    """From which epoch on one's mean is as good as the other's at the end, if it ever is.
+    """First epoch from which ``chosen``'s mean stays at least as good as ``baseline``'s final mean.
 
-    Both are runs by seed.
+    Both map seeds to runs; means are over the seeds that both completed. None if there is no such
+    epoch.
     """
     sign = 1.0 if direction == "minimize" else -1.0
     shared = [
@@ -110,7 +116,7 @@ def _without_a_complete_trial(study: Study) -> tuple[str, ...]:
 
 
 def _test_means(fresh: Fresh, metric: str) -> dict[int, float]:
-    """A loop of the user's own may know no test split."""
+    """Mean test metric by trial; runs without one are skipped, as of loops without a test split."""
     tested = {
         trial: [run.test[metric] for run in of_trial.values() if metric in run.test]
         for trial, of_trial in fresh.ended.items()

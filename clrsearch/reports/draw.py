@@ -1,7 +1,7 @@
-"""Figures as files: pages by plotly, still pictures by matplotlib.
+"""Render figures to files: HTML pages with plotly, static images with matplotlib.
 
-The colours are from a set that the colour-blind can tell apart (M. Okabe and K. Ito, "Color
-Universal Design", 2008). Of the curves that have one line style no two have the same grey.
+The palette is colour-blind safe (M. Okabe and K. Ito, "Color Universal Design", 2008). Curves with
+the same line style stay distinct in greyscale.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 ENDINGS = (".html", ".png", ".svg")
 
 PALETTE = ("#000000", "#009E73", "#E69F00", "#0072B2", "#D55E00", "#56B4E9", "#CC79A7")
-DASHES: tuple[tuple[str, Any], ...] = (  # plotly's and matplotlib's word for the same
+DASHES: tuple[tuple[str, Any], ...] = (  # plotly's name, matplotlib's dash pattern
     ("solid", "solid"),
     ("dash", (0, (5, 2))),
     ("dot", (0, (1.2, 1.4))),
     ("dashdot", (0, (6, 2, 1.2, 2))),
 )
-SAME_DASH = 3  # curves in a row
+SAME_DASH = 3  # consecutive curves with the same line style
 GREY = "#606060"
-MARKERS: dict[str, tuple[str, int, dict[str, Any]]] = {  # plotly's symbol and size, matplotlib's
+MARKERS: dict[str, tuple[str, int, dict[str, Any]]] = {  # plotly, matplotlib
     "dot": ("circle", 5, {"marker": "o", "markersize": 3}),
     "disc": ("circle", 11, {"marker": "o", "markersize": 7}),
     "diamond": ("diamond-open", 10, {"marker": "D", "markersize": 5.5, "markerfacecolor": "none"}),
 }
 
-LEGEND, NAME, TEXT = 30, 36, 96  # characters to a line
-WIDTH = 8.0  # inches of a still picture
-DOTS = 200  # of a PNG to an inch
-PIXELS = 120  # of a page to what is an inch of a picture
+LEGEND, NAME, TEXT = 30, 36, 96  # characters per line
+WIDTH = 8.0  # inches, of a static image
+DOTS = 200  # per inch, of a PNG
+PIXELS = 120  # of an HTML figure per inch of a static image
 LOOK = {
     "font.size": 9,
     "axes.formatter.useoffset": False,
@@ -50,7 +50,7 @@ LOOK = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "grid.color": "#e4e4e4",
-    "svg.fonttype": "none",  # text stays text
+    "svg.fonttype": "none",  # keep text as text
     "svg.hashsalt": "clrsearch",
 }
 PAGE = """<!DOCTYPE html>
@@ -64,10 +64,10 @@ PAGE = """<!DOCTYPE html>
 
 
 def require_picture(path: Path) -> None:
-    """Refuse a file that no figure can be written to.
+    """Check that a figure can be written to ``path``.
 
     Raises:
-        PlanError: the ending is not one of :data:`ENDINGS`, or see :func:`require_place`.
+        PlanError: the suffix is not one of :data:`ENDINGS`, or see :func:`require_place`.
     """
     if path.suffix.lower() not in ENDINGS:
         raise PlanError(f"{path}: the name of a figure must end in .html, .png or .svg")
@@ -75,10 +75,10 @@ def require_picture(path: Path) -> None:
 
 
 def require_place(path: Path) -> None:
-    """Refuse a file that cannot lie where it is to be written.
+    """Check that ``path`` can be a file.
 
     Raises:
-        PlanError: it is a folder, or its folder is not there.
+        PlanError: it is a folder, or its parent folder does not exist.
     """
     if path.is_dir():
         raise PlanError(f"{path} is a folder: name a file")
@@ -87,12 +87,12 @@ def require_place(path: Path) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure: a page that needs no network (.html, 5 MB), or a picture (.png, .svg).
+    """Save a figure as a self-contained page (.html, 5 MB) or a static image (.png, .svg).
 
-    The same figure gives the same bytes.
+    The output is reproducible byte for byte.
 
     Raises:
-        PlanError: the ending is none of these, or the file cannot be written.
+        PlanError: the suffix is not supported, or the file cannot be written.
     """
     require_picture(path)
     ending = path.suffix.lower()
@@ -104,7 +104,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def to_plotly(figure: Figure) -> go.Figure:
-    """The figure as plotly's own object; its numbers have six significant digits."""
+    """Convert to a plotly figure; numbers are rounded to six significant digits."""
     from plotly.subplots import make_subplots
 
     drawn = make_subplots(
@@ -248,7 +248,7 @@ def _plotly_mark(drawn: go.Figure, mark: Mark, row: int, *, log: bool) -> None:
     )
     drawn.add_annotation(
         text=_escaped(mark.label, LEGEND),
-        x=math.log10(mark.x) if log else mark.x,  # unlike the ends of a shape
+        x=math.log10(mark.x) if log else mark.x,  # log10 for annotations, but not for shapes
         xanchor={"left": "right", "right": "left"}[mark.side],
         y=1,
         yref="y domain",
@@ -260,12 +260,12 @@ def _plotly_mark(drawn: go.Figure, mark: Mark, row: int, *, log: bool) -> None:
 
 
 def picture(figure: Figure, kind: str) -> bytes:
-    """The content of a still picture, ``png`` or ``svg``."""
+    """Render a static image; ``kind`` is ``png`` or ``svg``."""
     from matplotlib import style
     from matplotlib.figure import Figure as Canvas
 
     stream = io.BytesIO()
-    with style.context(["default", LOOK]):  # without what this machine's user has set
+    with style.context(["default", LOOK]):  # ignore the user's matplotlibrc
         canvas = Canvas(figsize=(WIDTH, _height(figure)), layout="constrained")
         column = canvas.subplots(
             len(figure.panels), sharex=True, squeeze=False, height_ratios=_shares(figure)
@@ -314,7 +314,7 @@ def _artists(axes: Axes, panel: Panel) -> Iterator[tuple[str, Artist]]:
 
 
 def _ticks(axes: Axes, side: Literal["x", "y"], axis: Axis) -> None:
-    """Label and scale one axis, after everything has been drawn on it."""
+    """Label and scale one axis; call this after everything has been drawn on it."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     ticks = axes.xaxis if side == "x" else axes.yaxis
@@ -340,7 +340,7 @@ def _ticks(axes: Axes, side: Literal["x", "y"], axis: Axis) -> None:
         ticks.set_major_locator(
             MaxNLocator(nbins="auto", integer=axis.whole, steps=steps, min_n_ticks=1)
         )
-        if not 1e-3 < max(abs(low), abs(high)) < 1e5:  # else a common factor stands in the title
+        if not 1e-3 < max(abs(low), abs(high)) < 1e5:  # avoid a common factor above the axis
             ticks.set_major_formatter(powers)
 
 
@@ -358,7 +358,7 @@ def _mark(axes: Axes, mark: Mark) -> None:
 
 
 def _head(axes: Axes, figure: Figure) -> None:
-    """Title and subtitle, above the marks' labels and flush with the axis."""
+    """Draw title and subtitle above the marks' labels, left-aligned with the axis."""
     above = 20 if any(panel.marks for panel in figure.panels) else 8
     lines = textwrap.wrap(_printable(figure.subtitle), TEXT)
     for text, size, weight in (
@@ -381,7 +381,7 @@ def _head(axes: Axes, figure: Figure) -> None:
 
 def _legend(axes: Axes, keys: Mapping[str, Sequence[Artist]]) -> None:
     labels = ["\n".join(textwrap.wrap(_printable(label), LEGEND)) for label in keys]
-    handles: list[Any] = [tuple(artists) for artists in keys.values()]  # one upon the other
+    handles: list[Any] = [tuple(artists) for artists in keys.values()]  # tuples are overlaid
     legend = axes.legend(
         handles,
         labels,
@@ -395,12 +395,12 @@ def _legend(axes: Axes, keys: Mapping[str, Sequence[Artist]]) -> None:
 
 
 def _shares(figure: Figure) -> list[float]:
-    """The panels' shares of the height: the first is twice as high as another."""
+    """Relative heights of the panels; the first is twice as high as the others."""
     return [2.0] + [1.0] * (len(figure.panels) - 1)
 
 
 def _height(figure: Figure) -> float:
-    """In inches: room for panels or rows, and for the legend beside them."""
+    """Height in inches, enough for the panels or rows and for the legend beside them."""
     rows = max(len(panel.y.names) for panel in figure.panels)
     field = 1.6 + 0.45 * rows if rows else 2.6 + 1.4 * len(figure.panels)
     labels = {each.label for panel in figure.panels for each in panel.curves}
@@ -418,7 +418,7 @@ def _dash(style: int) -> tuple[str, Any]:
 
 
 def _power(value: float) -> str:
-    """A number as a tick that spans powers of ten: 0.001, 1e-5."""
+    """Format a tick of an axis that spans powers of ten: 0.001, 1e-5."""
     return f"{value:g}".replace("e-0", "e-").replace("e+0", "e")
 
 
@@ -427,11 +427,11 @@ def _numbers(values: Iterable[float]) -> list[float | None]:
 
 
 def _printable(text: str) -> str:
-    """Text without the characters that XML forbids."""
+    """Replace unprintable characters, some of which XML forbids, by spaces."""
     return "".join(each if each.isprintable() else " " for each in text)
 
 
 def _escaped(text: str, width: int) -> str:
-    """Text for plotly, which would read it as HTML, in lines of at most so many characters."""
+    """Wrap text to ``width`` characters and escape it for plotly, which parses HTML."""
     lines = textwrap.wrap(_printable(text), width)
     return "<br>".join(html.escape(line, quote=False) for line in lines)

@@ -1,4 +1,4 @@
-"""What a figure shows, as plain data that no plotting library has touched."""
+"""Contents of a figure, as plain data independent of any plotting library."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Marker = Literal["dot", "disc", "diamond"]
-"""A small point, a large one, and a hollow one."""
+"""A small dot, a large disc, and a hollow diamond."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """What is read off one side of a panel.
+    """An axis of a panel.
 
-    ``low`` and ``high`` are its ends, both None where the data may set them. ``names`` stand in the
-    place of the numbers 0, 1, ...; a ``whole`` axis has ticks at whole numbers only.
+    Attributes:
+        label: its label.
+        log: whether its scale is logarithmic.
+        low: lower end; None with ``high`` to fit the data.
+        high: upper end.
+        names: category names shown instead of the numbers 0, 1, ...
+        whole: whether ticks are at whole numbers only.
     """
 
     label: str
@@ -31,10 +36,17 @@ class Axis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """A line; it has a gap where ``y`` is nan. Curves of one ``style`` look the same.
+    """A line, with gaps where ``y`` is NaN.
 
-    What has the same label, here and in a band or points, has one entry in the legend together.
-    ``hint`` says more of this one where a pointer rests on it.
+    Curves, bands and points with the same label share a legend entry.
+
+    Attributes:
+        label: its legend entry.
+        x: x coordinates.
+        y: y coordinates.
+        style: index of its colour and line style.
+        faint: whether it is drawn faintly.
+        hint: tooltip.
     """
 
     label: str
@@ -58,7 +70,7 @@ class Band:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Points:
-    """Points that no line joins."""
+    """Points without a connecting line."""
 
     label: str
     x: Array
@@ -69,7 +81,7 @@ class Points:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """A vertical line at ``x``; its label stands above it, to its left or right."""
+    """A vertical line at ``x``, with a label at its top, to its left or right."""
 
     label: str
     x: float
@@ -78,7 +90,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """One field of a figure; bands lie below curves and these below points."""
+    """One subplot of a figure; bands are drawn first, then curves, then points."""
 
     y: Axis
     curves: tuple[Curve, ...] = ()
@@ -89,7 +101,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """Panels one below the other that share their x axis; the first is the highest."""
+    """Stacked panels with a shared x axis; the first one is at the top."""
 
     title: str
     subtitle: str

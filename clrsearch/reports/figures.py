@@ -1,7 +1,7 @@
-"""The figures: of schedules, a range test, learning curves, and scores on fresh seeds.
+"""Figures of schedules, range tests, learning curves, and scores on fresh seeds.
 
-Curves of more points than a screen has are thinned by M4, which leaves the picture as it was
-(U. Jugel et al., "M4: A Visualization-Oriented Time Series Data Aggregation", VLDB 2014).
+Curves with more points than a screen has pixels are downsampled with M4, which does not change the
+plot (U. Jugel et al., "M4: A Visualization-Oriented Time Series Data Aggregation", VLDB 2014).
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from clrsearch.reports.figure import Array, Axis, Band, Curve, Figure, Mark, Marker, Panel, Points
 from clrsearch.tasks import Direction
 
-MOST_POINTS = 2000  # that a curve is drawn with
-WIDE = 8  # times the lowest of the schedules' peaks is the highest, and the axis is logarithmic
-DEEP = 1000  # times below the lowest peak a logarithmic axis ends at the latest
-ROOM = 0.05  # of an axis is left free at either end
-FIRST, OTHER = 0, 2  # styles of a figure with two kinds of lines, both of which are solid
-MOST_BANDS = 4  # of learning curves in one figure
-BESIDE = 0.22  # rows above and below the mean lie the scores that it is compared with
+MOST_POINTS = 2000  # per curve
+WIDE = 8  # use a log axis if the highest peak of the schedules is over 8 times the lowest
+DEEP = 1000  # a log axis ends at most this factor below the lowest peak
+ROOM = 0.05  # margin at either end of an axis, as a fraction of it
+FIRST, OTHER = 0, 2  # styles of a figure with two kinds of lines, both solid
+MOST_BANDS = 4  # learning curves with bands in one figure
+BESIDE = 0.22  # vertical offset of fresh scores and search score from the mean, in rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleCurve:
-    """A schedule's rates and, where it sets them, momenta: (T,) arrays."""
+    """A schedule's learning rates and, if it sets them, momenta; (T,) arrays."""
 
     label: str
     rates: Array
@@ -37,10 +37,10 @@ class ScheduleCurve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RangeTestCurves:
-    """The losses of S seeds at P rates of a ramp, and the rates that were read off them.
+    """Losses of a range test with S seeds at P learning rates, and the proposed bounds.
 
-    ``training`` and ``validation`` are (S, P) and may hold nan and inf; the smoothed ones
-    are (P,). ``base`` and ``maximum`` are None where the test proposes none; ``sentence`` says why.
+    ``training`` and ``validation`` are (S, P) and may contain NaN and inf; the smoothed losses are
+    (P,). ``base`` and ``maximum`` are None if the test proposes no bounds; ``sentence`` says why.
     """
 
     rates: Array
@@ -55,7 +55,7 @@ class RangeTestCurves:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearningCurve:
-    """A schedule's metric, ``values`` (S, E), nan where there is none, and its rates (T,)."""
+    """A schedule's metric, ``values`` (S, E) with NaN if missing, and its rates (T,)."""
 
     label: str
     values: Array
@@ -64,7 +64,7 @@ class LearningCurve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinalistScores:
-    """A finalist's scores on fresh seeds, their mean with its interval, and the searched score."""
+    """A finalist's fresh scores, their mean and its interval, and its score in the search."""
 
     label: str
     scores: tuple[float, ...]
@@ -76,10 +76,10 @@ class FinalistScores:
 
 
 def schedules_figure(schedules: Sequence[ScheduleCurve], *, steps_per_epoch: int) -> Figure:
-    """Rates over the horizon, and momenta below them if any schedule sets one.
+    """Plot learning rates over the horizon, and momenta below if any schedule sets them.
 
-    The rates' axis is logarithmic where the schedules' peaks are more than a factor of 8 apart: on
-    a linear one the lower schedules would lie on the ground.
+    The rate axis is logarithmic if the schedules' peaks differ by more than a factor of 8; on a
+    linear axis the lower schedules would look like zero.
     """
     axis, edge = _rate_axis([each.rates for each in schedules])
     panels = [
@@ -117,9 +117,10 @@ def schedules_figure(schedules: Sequence[ScheduleCurve], *, steps_per_epoch: int
 
 
 def range_test_figure(test: RangeTestCurves) -> Figure:
-    """Each seed's losses over the learning rate, smoothed ones, and the proposed rates.
+    """Plot each seed's losses and the smoothed losses over the learning rate, and the bounds.
 
-    The losses' axis ends above where they started: how far they diverged says nothing.
+    The loss axis ends slightly above the initial loss; how far a loss diverged carries no
+    information.
     """
     kinds = (
         (FIRST, "training loss", test.training, test.smoothed_training),
@@ -159,11 +160,10 @@ def range_test_figure(test: RangeTestCurves) -> Figure:
 def learning_curves_figure(
     schedules: Sequence[LearningCurve], *, metric: str, steps_per_epoch: int
 ) -> Figure:
-    """The metric after each epoch over the seeds, and below it the rates of all steps.
+    """Plot the metric after each epoch, averaged over seeds, and the learning rates below.
 
-    A mean ends where the first of its seeds does: that of the seeds which are left would look
-    better than the schedule is. Up to four schedules have a band over their seeds; more of them
-    would hide the lines.
+    A mean ends where its first seed ends: the mean of the remaining seeds would flatter the
+    schedule. Bands over the seeds are drawn for up to four schedules; more would hide the lines.
     """
     finite = [np.where(np.isfinite(each.values), each.values, np.nan) for each in schedules]
     begun = [each[~np.isnan(each).all(axis=1)] for each in finite]  # (S, E) each
@@ -204,9 +204,10 @@ def learning_curves_figure(
 def scores_figure(
     finalists: Sequence[FinalistScores], *, metric: str, direction: Direction
 ) -> Figure:
-    """One row per finalist, the best mean on top: fresh scores, mean and interval, searched score.
+    """Plot one row per finalist: fresh scores, their mean and interval, and the search score.
 
-    A finalist without a mean, as it diverged on every seed, has the lowest row.
+    The best mean is at the top; finalists without a mean, which diverged on every seed, are at the
+    bottom.
     """
     sign, better = (-1.0, "lower") if direction == "minimize" else (1.0, "higher")
     worst_first = sorted(
@@ -242,10 +243,10 @@ def scores_figure(
 
 
 def thinned(y: Array, most: int = MOST_POINTS) -> NDArray[np.intp]:
-    """The indices of at most ``most`` points between which straight lines show all of ``y``.
+    """Indices of at most ``most`` points that give the same plot as ``y``.
 
-    They are the bends where these are few, and otherwise, of as many stretches as fit, the first
-    and last, lowest and highest point of each.
+    If ``y`` is piecewise linear with few bends, these are the bends. Otherwise ``y`` is divided
+    into intervals, and the first, last, lowest and highest point of each is kept.
     """
     if len(y) <= most:
         return np.arange(len(y))
@@ -253,7 +254,7 @@ def thinned(y: Array, most: int = MOST_POINTS) -> NDArray[np.intp]:
     kept = np.concatenate([[0], bends, [len(y) - 1]])
     if len(kept) <= most:
         error = np.abs(np.interp(np.arange(len(y)), kept, y[kept]) - y).max()
-        if error <= 1e-4 * np.ptp(y):  # no faint bow has been taken for a line
+        if error <= 1e-4 * np.ptp(y):  # no slight curvature was taken for a line
             return kept
     edges = np.linspace(0, len(y), most // 4 + 1).astype(np.intp)
     return np.unique(
@@ -277,7 +278,7 @@ def _over_epochs(label: str, values: Array, steps_per_epoch: int, style: int, ax
 
 
 def _mean(values: Array) -> Array:
-    """Over the seeds, nan where not all of them have a value; (S, E) to (E,)."""
+    """Mean over seeds, (S, E) to (E,); NaN unless all seeds have a value."""
     return np.asarray(values.mean(axis=0))
 
 
@@ -331,7 +332,7 @@ def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[Array, Array]:
 
 
 def _rate_axis(schedules: Sequence[Array]) -> tuple[Axis, str]:
-    """The axis of several schedules' rates, and what must be said of its lower edge."""
+    """The axis for several schedules' learning rates, and a note on its lower edge if needed."""
     positive = [rates[rates > 0] for rates in schedules if (rates > 0).any()]
     peaks = [rates.max() for rates in positive]
     if not peaks or max(peaks) <= WIDE * min(peaks):
@@ -343,7 +344,7 @@ def _rate_axis(schedules: Sequence[Array]) -> tuple[Axis, str]:
 
 
 def _loss_axis(test: RangeTestCurves) -> Axis:
-    """From the lowest loss to somewhat above the losses at the ramp's first rate."""
+    """An axis from the lowest loss to slightly above the smoothed losses at the first rate."""
     means = np.stack([test.smoothed_training, test.smoothed_validation])
     everything = np.concatenate([test.training, test.validation, means])
     seen = means[np.isfinite(means)]
@@ -356,17 +357,17 @@ def _loss_axis(test: RangeTestCurves) -> Axis:
 
 
 def late_axis(label: str, values: Sequence[Array]) -> Axis:
-    """An axis for what follows the first fifth of the epochs, without what lies far out.
+    """An axis that fits the values after the first fifth of the epochs, without outliers.
 
-    The end is what counts, and the first epochs' values would squeeze it into a line. Far out is
-    what J. W. Tukey calls so (Exploratory Data Analysis, 1977), of one schedule's values.
+    Late epochs matter most, and the first epochs' values would compress them into a line. Outliers
+    are what J. W. Tukey calls "far out" (Exploratory Data Analysis, 1977), per schedule.
     """
     ends = [end for each in values for end in ends_within(each[:, each.shape[1] // 5 :])]
     return axis_around(label, ends)
 
 
 def ends_within(values: Array) -> list[float]:
-    """The lowest and the highest of the values that are finite and not far out; none of none."""
+    """Lowest and highest finite value, limited to Tukey's outer fences; empty without values."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         return []
@@ -376,7 +377,7 @@ def ends_within(values: Array) -> list[float]:
 
 
 def axis_around(label: str, values: Sequence[float]) -> Axis:
-    """An axis on which all of the ``values`` that are finite lie, with room at its ends."""
+    """An axis that fits all finite ``values``, with a margin at both ends."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return Axis(label=label)
@@ -386,9 +387,9 @@ def axis_around(label: str, values: Sequence[float]) -> Axis:
 
 
 def inside(axis: Axis, values: Array) -> Array:
-    """Values that do not go further beyond the axis than it is long; on a log axis, not below it.
+    """Clip values to at most one axis length beyond the axis; on a log axis, to the axis itself.
 
-    What is infinite leaves the axis as a finite value does.
+    Infinite values are clipped like finite ones, or become NaN if the axis has no limits.
     """
     if axis.low is None or axis.high is None:
         return np.where(np.isfinite(values), values, np.nan)

@@ -1,4 +1,4 @@
-"""How values, times and schedules read in one line."""
+"""Format values, durations, trials and schedules as one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clrsearch.search import GROUPS, Record, Standing
 
 
 def number(value: Value | None) -> str:
-    """A value in at most four significant digits."""
+    """A value with at most four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -35,7 +35,7 @@ def metrics(record: Record, metric: str) -> str:
 
 
 def schedule_line(found: Schedule) -> str:
-    """A schedule's values, those that say something."""
+    """A schedule's family and values."""
     values = schedule_values(found)
     return f"{found.family}: " + ", ".join(
         f"{name} {number(value)}" for name, value in values.items()
@@ -43,7 +43,7 @@ def schedule_line(found: Schedule) -> str:
 
 
 def schedule_values(found: Schedule) -> dict[str, Value]:
-    """A schedule's fields by name, those that are shown and set."""
+    """A schedule's fields by name, except those hidden from its repr and those that are None."""
     assert dataclasses.is_dataclass(found) and not isinstance(found, type)
     shown = {
         each.name: getattr(found, each.name) for each in dataclasses.fields(found) if each.repr
@@ -52,22 +52,22 @@ def schedule_values(found: Schedule) -> dict[str, Value]:
 
 
 def ends(counted: Snapshot | Confirmed) -> str:
-    """How the slots that are used up ended."""
+    """Number of ended slots by outcome."""
     return ", ".join(f"{counted.slots.get(end, 0)} {end}" for end in ENDS)
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds."""
+    """A duration in hours, minutes and seconds."""
     return str(timedelta(seconds=round(seconds))).removeprefix("0:")
 
 
 def seeds(count: int) -> str:
-    """So many fresh seeds."""
+    """A number of fresh seeds."""
     return "1 fresh seed" if count == 1 else f"{count} fresh seeds"
 
 
 def marks(standing: Standing, found: Confirmed, *, before: str = "") -> str:
-    """What a finalist is, after ``before``: top finalist, recommended, baseline."""
+    """A finalist's labels, prefixed with ``before``: top finalist, recommended, baseline."""
     assert found.verdict is not None
     verdict, trial = found.verdict, standing.trial
     said = {
@@ -80,7 +80,7 @@ def marks(standing: Standing, found: Confirmed, *, before: str = "") -> str:
 
 
 def worth(now: Snapshot) -> str:
-    """What the recommended schedule is worth beside the baseline, where that is known."""
+    """How the recommended schedule compares with the baseline; empty if unknown."""
     found, verdict = now.confirmed, now.verdict
     if found is None or found.reached is None or found.baseline is None or verdict is None:
         return ""
@@ -93,13 +93,13 @@ def worth(now: Snapshot) -> str:
 
 
 def groups(record: Record) -> str:
-    """The factors on the rates of the groups that a trial was found with, after a comma, if any."""
+    """A trial's learning-rate factors per parameter group, each after a comma; empty if none."""
     found = {name: value for name, value in record.params.items() if name.startswith(GROUPS)}
     return "".join(f", {name} {number(value)}" for name, value in found.items())
 
 
 def trial_line(record: Record, metric: str, epochs: int) -> str:
-    """A finished trial, in one line."""
+    """A finished trial as one line."""
     what = f"trial {record.number:>3}"
     if record.finalist is not None:
         what = f"trial {record.finalist:>3} again, seed {record.seed_index}"

@@ -1,4 +1,4 @@
-"""A running study on the terminal: a live view, one line per finished trial, or lines of JSON."""
+"""A running study in the terminal: a live view, one line per finished trial, or JSON lines."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLOURS = {
 
 
 class Watch(Protocol):
-    """What is shown of a study while it runs."""
+    """A display of a running study."""
 
     def __enter__(self) -> Self: ...
 
@@ -43,12 +43,14 @@ class Watch(Protocol):
 
 
 class Lines:
-    """One line per finished trial; those that had finished before are not repeated."""
+    """One line per finished trial; trials that had finished before the start are skipped."""
 
     def __init__(self, console: Console, *, json: bool = False) -> None:
         self._console = console
         self._json = json
-        self._seen: set[tuple[int, int]] | None = None  # seed index, 0 in the search, and number
+        self._seen: set[tuple[int, int]] | None = (
+            None  # seed index (0 in the search) and trial number
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -75,7 +77,7 @@ class Lines:
 
 
 class LiveView:
-    """Progress with the time left, counts by end, the best so far, and each worker's trial."""
+    """Progress and remaining time, counts by outcome, the best so far, and running trials."""
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, auto_refresh=False, transient=True)
@@ -90,7 +92,7 @@ class LiveView:
         self._live.stop()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Draw the study anew."""
+        """Redraw the study."""
         if self._done_before is None:
             self._done_before = snapshot.done
         elapsed = time.monotonic() - self._started
@@ -98,7 +100,7 @@ class LiveView:
 
 
 def draw(snapshot: Snapshot, elapsed: float, done: int) -> RenderableType:
-    """The live view's content, ``elapsed`` seconds after it began and ``done`` slots later."""
+    """Contents of the live view, ``elapsed`` seconds and ``done`` slots after its start."""
     left = snapshot.total - snapshot.done
     remaining = (
         f", about {formatting.duration(elapsed / done * left)} left" if done and left else ""

@@ -1,4 +1,4 @@
-"""A study as a note in Markdown: verdict, leaderboard, code."""
+"""A study as a Markdown note: verdict, leaderboard, code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+\-.!|$~&])")
 
 
 def note(now: Snapshot, code: str) -> str:
-    """The note of a search; ``code`` is that of the schedule to use, empty without one."""
+    """The note of a search; ``code`` is the recommended schedule's, or empty."""
     parts = [
         f"# {escaped(now.name)}",
         escaped(verdict_sentence(now)),
@@ -33,7 +33,7 @@ def note(now: Snapshot, code: str) -> str:
 
 
 def note_of_confirmation(search: str) -> str:
-    """The note of a study in which the best of another are run again."""
+    """The note of a confirmation study."""
     return (
         f"# Confirmation of {escaped(search)}\n\nEach trial runs one of its best schedules again, "
         f"on a fresh seed. The verdict stands with the study {escaped(search)}.\n"
@@ -41,7 +41,7 @@ def note_of_confirmation(search: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown takes for text, in one line."""
+    """Escape text for Markdown, on one line."""
     return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 

@@ -1,8 +1,7 @@
-"""What optuna-dashboard shows beside what is stored: notes, figures, artifacts of trials.
+"""Notes, figures and artifacts that optuna-dashboard shows without storing them.
 
-They follow from what is stored, so that they are computed when they are looked at and written
-nowhere: a role that only reads sees them too, they are never out of date, and a study that runs is
-not disturbed by them.
+They are computed from stored data on demand and never written. They therefore work for read-only
+database roles, do not go stale, and do not disturb a running study.
 """
 
 from __future__ import annotations
@@ -33,24 +32,27 @@ from clrsearch.reports.source import source_code
 from clrsearch.search import ATTRIBUTE, CURVES, Record, Study, best_first, quiet
 from clrsearch.storage import Database, StudyRow, place_of, study_rows
 
-RENEW_SECONDS = 10.0  # that a note and figures are shown for before they are looked at again
-OVERLAID = 5  # schedules in a figure, and the baseline's
-KEPT = 64  # artifacts that are kept in memory
+RENEW_SECONDS = 10.0  # minimum time between two refreshes of a study's note and figures
+OVERLAID = 5  # trials in a figure, besides the recommended one and the baseline
+KEPT = 64  # artifacts kept in memory
 NOTE = "dashboard:note_ver"
 RATES, SNIPPET = "rates", "snippet"
 _ARTIFACTS = {
     "1": (RATES, "learning-rate.png", "image/png"),
     "2": (SNIPPET, "schedule.py", "text/x-python"),
 }
-"""By the end of an artifact's id, which may hold hexadecimal digits and dashes only."""
+"""Kind, file name and MIME type by the last part of an artifact's id.
+
+Ids may contain only hexadecimal digits and dashes.
+"""
 _ARTIFACT_ID = re.compile(f"[1-9a-f][0-9a-f]{{0,14}}-({'|'.join(_ARTIFACTS)})")
 _PLANTED = (ARTIFACTS_ATTR_PREFIX, f"dashboard:{ARTIFACTS_ATTR_PREFIX}")
-"""What is stored of artifacts is none of ours, and its type may be one that a browser runs."""
+"""Stored artifact attributes are dropped: they are not ours, and a browser may execute them."""
 
 
 @dataclass(slots=True)
 class _Shown:
-    """What is shown of one study, and of what it was made when."""
+    """The attributes shown for a study, and the state and time they were computed at."""
 
     study: Study
     state: object
@@ -61,24 +63,24 @@ class _Shown:
 class Extras:
     """The notes and figures of studies, and the artifacts of their trials.
 
-    ``prepare`` is called with each study before it is looked at; it may bind the user's function.
+    ``prepare`` is called with each study when it is opened; it may bind a custom rate function.
     """
 
     def __init__(self, database: Database, prepare: Callable[[Study], None]) -> None:
         self._database = database
         self._prepare = prepare
-        self._lock = threading.Lock()  # a study's records are read by one thread at a time
+        self._lock = threading.Lock()  # only one thread at a time reads a study's records
         self._shown: dict[int, _Shown] = {}
         self._versions: dict[int, int] = {}
         self._made: dict[tuple[str, int, str], bytes] = {}  # by study, trial and kind
 
     def attributes(self, study_id: int) -> Mapping[str, Any]:
-        """The system attributes of a study that has been looked at, as far as it was renewed."""
+        """The system attributes from a study's last refresh; empty before the first one."""
         shown = self._shown.get(study_id)
         return {} if shown is None else shown.attributes
 
     def renew(self, study_id: int, name: str) -> None:
-        """Look at a study of ours again, unless that was done a moment ago.
+        """Refresh a study, unless it was refreshed recently or is not a clrsearch study.
 
         Raises:
             StorageError: the database cannot be read.
@@ -87,7 +89,7 @@ class Extras:
             shown = self._shown.get(study_id)
             if shown is not None and time.monotonic() - shown.made < RENEW_SECONDS:
                 return
-            with suppress(StudyError, ScheduleError):  # not ours, or it cannot be read
+            with suppress(StudyError, ScheduleError):  # not a clrsearch study, or unreadable
                 study = self._open(study_id, name)
                 now = snapshot(study)
                 state = _state(now)
@@ -104,7 +106,7 @@ class Extras:
         if shown is not None and shown.study.name == name and shown.study.is_there:
             return shown.study
         study = Study(self._database, name)
-        with suppress(ClrsearchError):  # without the user's file its other trials are shown
+        with suppress(ClrsearchError):  # without the user's file, show the other trials
             self._prepare(study)
         return study
 
@@ -112,7 +114,7 @@ class Extras:
         """The content of an artifact.
 
         Raises:
-            ArtifactNotFound: there is no such trial, or none of ours.
+            ArtifactNotFound: there is no such trial, or it is not from a clrsearch study.
         """
         place = place_of(self._database.engine, trial_id)
         if place is None:
@@ -121,7 +123,7 @@ class Extras:
         with self._lock:
             try:
                 study = self._open(study_id, name)
-                key = study.uuid, number, kind  # SQLite gives a deleted trial's id again
+                key = study.uuid, number, kind  # SQLite reuses the ids of deleted trials
                 if key not in self._made:
                     if len(self._made) == KEPT:
                         del self._made[next(iter(self._made))]
@@ -132,9 +134,9 @@ class Extras:
 
 
 class Overlay(_CachedStorage):
-    """Optuna's storage, with the notes, figures and artifacts of ``extras`` laid over it.
+    """Optuna's storage, overlaid with the notes, figures and artifacts of ``extras``.
 
-    A note that somebody has written in the dashboard goes before ours.
+    A note that a user has written in the dashboard takes precedence over ours.
     """
 
     def __init__(self, database: Database, extras: Extras) -> None:
@@ -144,7 +146,7 @@ class Overlay(_CachedStorage):
         self._uuids: dict[int, object] = {}
 
     def name_of(self, study_id: int) -> str:
-        """A study's name, read anew.
+        """A study's name, bypassing the cache.
 
         Raises:
             KeyError: there is no such study.
@@ -152,10 +154,10 @@ class Overlay(_CachedStorage):
         return self._backend.get_study_name_from_id(study_id)
 
     def get_all_studies(self) -> list[FrozenStudy]:
-        """The studies, those that have been looked at with note and figures."""
+        """All studies, with note and figures for those that have been opened."""
         try:
             found = super().get_all_studies()
-        except ValueError:  # what is stored of one of them is no JSON
+        except ValueError:  # an attribute of one of them is not valid JSON
             found = [self._read(row) for row in study_rows(self._engine, ATTRIBUTE)]
         for study in found:
             self._forget_if_another(study)
@@ -163,7 +165,7 @@ class Overlay(_CachedStorage):
         return found
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        """What is stored, under it what is not."""
+        """The stored attributes, overlaid on the computed ones."""
         return self._laid_over(study_id, super().get_study_system_attrs(study_id))
 
     def get_all_trials(
@@ -172,9 +174,9 @@ class Overlay(_CachedStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        """The trials, with the artifacts of those that have ended.
+        """The trials, with artifacts for those that have ended.
 
-        The numbers of which these are the picture are left out: they would widen the page.
+        Attributes with the raw curves are left out, since they would make the page too wide.
         """
         found = super().get_all_trials(study_id, deepcopy=deepcopy, states=states)
         for trial in found:
@@ -184,7 +186,7 @@ class Overlay(_CachedStorage):
         return found
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
-        """Those that are stored, with our artifacts only; none where there is no such trial."""
+        """The stored attributes with our artifacts only; empty if there is no such trial."""
         try:
             trial = self.get_trial(trial_id)
         except KeyError:
@@ -192,7 +194,7 @@ class Overlay(_CachedStorage):
         return _with_artifacts(trial)
 
     def _read(self, row: StudyRow) -> FrozenStudy:
-        """A study by itself; without attributes where these are damaged."""
+        """Read a single study, omitting damaged attributes."""
         attributes: list[dict[str, Any]] = []
         for read in (self._backend.get_study_user_attrs, self._backend.get_study_system_attrs):
             try:
@@ -204,7 +206,7 @@ class Overlay(_CachedStorage):
         return FrozenStudy(row.name, None, user, system, row.id, directions=directions)
 
     def _forget_if_another(self, study: FrozenStudy) -> None:
-        """Keep no trials of a deleted study whose id another one has got: SQLite gives it again."""
+        """Drop cached trials if the id now belongs to another study: SQLite reuses deleted ids."""
         stored = study.user_attrs.get(ATTRIBUTE)
         ours = stored.get("uuid") if isinstance(stored, dict) else None
         if self._uuids.setdefault(study._study_id, ours) != ours:
@@ -220,16 +222,16 @@ class Overlay(_CachedStorage):
 
 
 class Artifacts:
-    """The artifacts as a store of Optuna's, which makes them when they are asked for."""
+    """An Optuna artifact store that creates artifacts on demand."""
 
     def __init__(self, extras: Extras) -> None:
         self._extras = extras
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """An artifact's content.
+        """Open an artifact for reading.
 
         Raises:
-            ArtifactNotFound: there is none of this id.
+            ArtifactNotFound: there is no artifact with this id.
         """
         if not _ARTIFACT_ID.fullmatch(artifact_id):
             raise ArtifactNotFound(f"no artifact {artifact_id}")
@@ -237,7 +239,7 @@ class Artifacts:
         return io.BytesIO(self._extras.artifact(int(trial, 16), _ARTIFACTS[end][0]))
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Nothing is kept.
+        """Refuse to store anything.
 
         Raises:
             PermissionError: always.
@@ -245,7 +247,7 @@ class Artifacts:
         raise PermissionError("nothing is uploaded here")
 
     def remove(self, artifact_id: str) -> None:
-        """Nothing is kept, and so nothing removed.
+        """Refuse to remove anything.
 
         Raises:
             PermissionError: always.
@@ -262,7 +264,7 @@ def _with_artifacts(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def _artifacts_of(trial: FrozenTrial) -> dict[str, str]:
-    """The attributes by which the dashboard lists the artifacts of a trial that has ended."""
+    """The attributes that make the dashboard list a finished trial's artifacts."""
     if not trial.state.is_finished() or "family" not in trial.user_attrs:
         return {}
     found = {}
@@ -282,7 +284,7 @@ def _make(study: Study, record: Record, kind: str) -> bytes:
 
 
 def _plays(study: Study, record: Record) -> bool:
-    """Whether the trial's trace is known: a function of the user's may not be at hand."""
+    """Whether the trial's trace can be computed; a custom rate function may not be available."""
     try:
         study.trace(record.family, record.params)
     except ScheduleError:
@@ -291,7 +293,7 @@ def _plays(study: Study, record: Record) -> bool:
 
 
 def _state(now: Snapshot) -> object:
-    """What decides whether note and figures are still right."""
+    """A value that changes when note and figures have to be recomputed."""
     confirmed = now.confirmed
     return (
         dict(now.slots),
@@ -301,7 +303,7 @@ def _state(now: Snapshot) -> object:
 
 
 def _attributes(study: Study, now: Snapshot, version: int) -> dict[str, Any]:
-    """Note and figures in the words of optuna-dashboard, which stores them as attributes."""
+    """Note and figures as study attributes in optuna-dashboard's format."""
     from optuna_dashboard import save_note, save_plotly_graph_object
 
     with quiet():

@@ -1,4 +1,4 @@
-"""Figures of a whole search: every learning curve, the best so far, and all parameters at once."""
+"""Figures of a whole search: all learning curves, the best score so far, parallel coordinates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clrsearch.search import Record
 from clrsearch.tasks import Direction
 
 BEST, OTHERS, RUNNING, PRUNED, DIVERGED = 0, 1, 2, 3, 6
-"""Styles: a colour and a kind of line each."""
+"""Styles, each a colour and a line style."""
 DRAWN: Mapping[str, tuple[int, Marker]] = {
     "complete": (OTHERS, "dot"),
     "pruned": (PRUNED, "dot"),
@@ -26,12 +26,12 @@ DRAWN: Mapping[str, tuple[int, Marker]] = {
     "failed": (DIVERGED, "diamond"),
     "running": (RUNNING, "dot"),
 }
-"""The style and the mark at its end of a curve that ended so; complete ones have no mark."""
+"""Style and end marker of learning curves by outcome; complete trials get no marker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upright:
-    """One axis of parallel coordinates: its ticks' places, from 0 to 1, and their texts."""
+    """An axis of parallel coordinates; ``ticks`` are positions from 0 to 1 with their labels."""
 
     label: str
     ticks: tuple[tuple[float, str], ...]
@@ -39,7 +39,7 @@ class Upright:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One trial in parallel coordinates: a place from 0 to 1 per axis, None where it has none."""
+    """A trial in parallel coordinates: a position from 0 to 1 per axis, None for no value."""
 
     places: tuple[float | None, ...]
     hint: str
@@ -48,7 +48,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parallel:
-    """A family's complete trials in parallel coordinates, the last axis being their score."""
+    """A family's complete trials in parallel coordinates; the last axis is the score."""
 
     family: str
     axes: tuple[Upright, ...]
@@ -63,7 +63,7 @@ def all_curves_figure(
     epochs: int,
     recommended: int | None,
 ) -> Figure:
-    """The learning curve of every trial, by how it ended; that of the recommended one on top."""
+    """Plot the learning curves of all trials by outcome, with the recommended one on top."""
     begun = [record for record in records if record.values]
     tables = [_row(record, epochs) for record in begun if record.state == "complete"]
     tables = tables or [_row(record, epochs) for record in begun]
@@ -96,10 +96,10 @@ def all_curves_figure(
 def best_so_far_figure(
     records: Sequence[Record], *, metric: str, direction: Direction, baseline: str, by: str
 ) -> Figure:
-    """The best score so far over the trials that have ended, or over the time that they took.
+    """Plot the best score so far, and the baseline's, over ended trials or over time.
 
-    ``by`` is ``trials`` or ``time``; that is the time in which at least one trial ran, in the
-    largest unit of which it is three or more. The baseline's best is drawn beside it.
+    ``by`` is ``trials`` or ``time``. Time counts only while at least one trial runs, and is given
+    in the largest unit of which there are at least three.
     """
     ended = sorted(
         (record for record in records if record.ended is not None),
@@ -149,9 +149,10 @@ def parallel(
     direction: Direction,
     recommended: int | None,
 ) -> Parallel:
-    """One family's complete trials; the best tenth (at least three) and the recommended stand out.
+    """A family's complete trials in parallel coordinates.
 
-    The score's axis has the better end on top, and what lies far out at its end.
+    The best tenth (at least three) and the recommended trial are highlighted. The better end of the
+    score axis is at the top; outliers are clipped to its ends.
     """
     complete = [r for r in records if r.family == family and r.state == "complete"]
     searched = {name: p.domain for name, p in space.items() if _is_searched(p.domain)}
@@ -201,7 +202,7 @@ def _row(record: Record, epochs: int) -> np.ndarray:
 def _last_points(
     begun: Sequence[Record], recommended: int | None, axis: Axis
 ) -> tuple[Points, ...]:
-    """A mark where a curve ends before the last epoch, by how its trial ended."""
+    """Markers at the ends of curves that did not complete, by outcome."""
     found = []
     for end, (style, marker) in DRAWN.items():
         ended = [r for r in begun if r.end == end and end != "complete" and r.number != recommended]
@@ -227,7 +228,7 @@ def _count(ended: Sequence[Record]) -> np.ndarray:
 
 
 def _clock(records: Sequence[Record], ended: Sequence[Record]) -> tuple[np.ndarray, str]:
-    """When each trial ended, on a clock that stands while none runs; its unit."""
+    """End times of trials on a clock that stops while no trial runs, and the axis label."""
     ends = [record.ended for record in ended if record.ended is not None]
     spans: list[tuple[datetime, datetime]] = []
     for start, end in sorted((r.started, r.ended) for r in records if r.ended is not None):
@@ -253,7 +254,7 @@ def _running_best(scores: np.ndarray, direction: Direction) -> np.ndarray:
 
 
 def _stairs(x: np.ndarray, best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The corners of a line that keeps each value until it changes, from the first one on."""
+    """Corners of a step curve that holds each value until the next change."""
     known = np.flatnonzero(np.isfinite(best))
     if not len(known):
         return np.array([]), np.array([])
@@ -277,7 +278,7 @@ def _ends(scores: np.ndarray) -> tuple[float, float]:
 
 
 def _place(value: Value, domain: Range | Choice) -> float:
-    """Where a value lies between the ends of its range, 0 to 1; choices are as far apart."""
+    """Position of a value in its range, from 0 to 1; choices are equally spaced."""
     if isinstance(domain, Choice):
         assert isinstance(value, str | bool)
         return domain.options.index(value) / (len(domain.options) - 1)

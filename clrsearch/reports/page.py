@@ -1,4 +1,4 @@
-"""A study as one page that needs no network and no other file."""
+"""A study as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -43,12 +43,18 @@ from clrsearch.search import (
 FOLDER = Path(__file__).parent
 PROGRESS_OVER: tuple[Literal["time", "trials"], ...] = ("time", "trials")
 LONGEST_ERROR = 4000  # characters of a traceback
-MOST_FAILURES = 10  # causes
+MOST_FAILURES = 10  # causes listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importances:
-    """Shares of a family's parameters; without them, ``complete`` says how many trials it has."""
+    """Importances of a family's parameters.
+
+    Attributes:
+        family: the family.
+        complete: number of its complete trials, shown if there are too few for ``shares``.
+        shares: importance of each parameter.
+    """
 
     family: str
     complete: int
@@ -57,11 +63,10 @@ class Importances:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """All that a page shows of a study.
+    """The contents of a page.
 
-    ``recommended`` is the trial to use, None before one is complete; ``verdict`` that of the fresh
-    seeds, if there is one. ``renewed`` is after how many seconds the page looks for a newer one,
-    None where none will come.
+    ``recommended`` is None until a trial is complete, ``verdict`` without a verdict on fresh seeds.
+    The page reloads itself after ``renewed`` seconds; None for a final page.
     """
 
     now: Snapshot
@@ -89,10 +94,10 @@ class Page:
 
 
 def read_page(study: Study, *, made: datetime, renewed: int | None = None) -> Page:
-    """The study as it is now; a function for its rates by hand must be bound to it.
+    """Collect the page's contents from a study; a custom rate function must already be bound.
 
     Raises:
-        StudyError: the code of its best schedule does not do what the trial did.
+        StudyError: the code of the recommended schedule does not reproduce its trial.
     """
     now = snapshot(study)
     facts = study.facts
@@ -140,7 +145,7 @@ def read_page(study: Study, *, made: datetime, renewed: int | None = None) -> Pa
 
 
 def render_page(page: Page) -> str:
-    """The page as HTML; what comes from the study is text in it, whatever it holds."""
+    """Render the page as HTML; all text from the study is escaped."""
     script = (FOLDER / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return str(
@@ -158,7 +163,7 @@ def render_page(page: Page) -> str:
 
 
 def study_file(plan: StudyPlan) -> str:
-    """A plan as the study file that asks for it."""
+    """Convert a plan to a study file (TOML)."""
     return tomli_w.dumps(plan.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
 
 
@@ -174,12 +179,12 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["markup"] = Markup  # for what this package has drawn itself
+    environment.filters["markup"] = Markup  # for SVG drawn by this package
     return environment.get_template("page.html")
 
 
 def _families(now: Snapshot, recommended: Record | None) -> list[str]:
-    """The families with two complete trials or more, that of the recommended one first."""
+    """The families with at least two complete trials, the recommended trial's first."""
     complete = [record.family for record in now.records if record.state == "complete"]
     several = [family for family in dict.fromkeys(complete) if complete.count(family) > 1]
     return sorted(several, key=lambda family: recommended is None or family != recommended.family)
@@ -190,7 +195,7 @@ def _fresh_curves(study: Study, now: Snapshot) -> Drawn | None:
         return None
     try:
         return draw_figure(picture_of_curves(study, now.confirmed.runs))
-    except StudyError:  # none of its runs has finished an epoch
+    except StudyError:  # no run has finished an epoch
         return None
 
 

@@ -1,4 +1,4 @@
-"""What is drawn of studies: from records, traces and range tests to figures."""
+"""Build figures from the records, traces and range tests of studies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from clrsearch.search import RangeTest, Record, Study, Verdict, padded, smoothed
 
 
 def picture_of_range_test(test: RangeTest) -> Figure:
-    """The losses over the rates, and the proposed bounds."""
+    """The losses of a range test over the learning rate, and the proposed bounds."""
     points = len(test.rates)
     return range_test_figure(
         RangeTestCurves(
@@ -42,7 +42,7 @@ def picture_of_range_test(test: RangeTest) -> Figure:
 
 
 def picture_of_scores(study: Study, verdict: Verdict) -> Figure:
-    """The fresh scores of each finalist, beside its score in the search."""
+    """Each finalist's scores on fresh seeds, with its score in the search."""
     return scores_figure(
         [
             FinalistScores(
@@ -62,7 +62,7 @@ def picture_of_scores(study: Study, verdict: Verdict) -> Figure:
 
 
 def picture_of_schedules(study: Study, trials: Sequence[Record]) -> Figure:
-    """The rates and momenta that trials play; of one trial alone, those of each group."""
+    """The learning rates and momenta of trials; with a single trial, of each parameter group."""
     facts = study.facts
     groups = facts.groups if len(trials) == 1 else facts.groups[:1]
     curves = []
@@ -81,7 +81,7 @@ def picture_of_schedules(study: Study, trials: Sequence[Record]) -> Figure:
 
 
 def picture_of_trials(study: Study, trials: Sequence[Record]) -> Figure:
-    """The learning curves of trials, and below them their rates."""
+    """The learning curves of trials, with their learning rates below."""
     facts = study.facts
     return learning_curves_figure(
         [
@@ -100,10 +100,10 @@ def picture_of_trials(study: Study, trials: Sequence[Record]) -> Figure:
 
 
 def picture_of_curves(study: Study, runs: Sequence[Record]) -> Figure:
-    """The learning curves of the confirmed schedules over the fresh seeds, and their rates.
+    """The finalists' learning curves over fresh seeds, with their learning rates below.
 
     Raises:
-        StudyError: none of them has finished an epoch.
+        StudyError: no run has finished an epoch.
     """
     facts = study.facts
     by_finalist: dict[int, list[Record]] = {}
@@ -129,7 +129,7 @@ def picture_of_curves(study: Study, runs: Sequence[Record]) -> Figure:
 
 
 def picture_of_search(now: Snapshot) -> Figure:
-    """The learning curves of all trials, that of the recommended one on top."""
+    """The learning curves of all trials, with the recommended one on top."""
     use = now.recommended
     return all_curves_figure(
         now.records,
@@ -141,7 +141,7 @@ def picture_of_search(now: Snapshot) -> Figure:
 
 
 def picture_of_progress(now: Snapshot, *, by: Literal["trials", "time"]) -> Figure:
-    """The best score so far, over the trials that have ended or the time that they took."""
+    """The best score so far, over ended trials or over time."""
     return best_so_far_figure(
         now.records,
         metric=now.metric,

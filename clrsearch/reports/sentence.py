@@ -1,4 +1,4 @@
-"""What can be said of who won, while a study runs and when it has ended."""
+"""The current verdict in words, during and after a study."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from clrsearch.reports.snapshot import Snapshot
 
 
 def verdict_sentence(now: Snapshot) -> str:
-    """What can be said of who won, at this moment, in one or two sentences."""
+    """Summarize in a few sentences which schedule is best so far."""
     if now.confirmed is not None and now.verdict is not None:
         left = now.confirmed.left
         more = f"{left} of {now.confirmed.total} runs are left." if left else ""
@@ -37,7 +37,10 @@ def verdict_sentence(now: Snapshot) -> str:
 
 
 def settling(now: Snapshot) -> str | None:
-    """The command that runs as many seeds as may settle who is best; None if that is settled."""
+    """The command that runs enough seeds to settle the verdict.
+
+    None if there is no verdict yet, it is settled, or the number of seeds it needs is unknown.
+    """
     verdict = now.verdict
     if verdict is None or verdict.winner is not None or verdict.seeds_needed is None:
         return None

@@ -1,4 +1,4 @@
-"""What an ended study has failed to bring, and what to do about it, in one line."""
+"""One line on what went wrong in an ended study, and how to fix it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from clrsearch.search import Study
 from clrsearch.storage import SlotState, unfinished
 
 RATES = ("lr", "max_lr", "scale")
-"""What the parameter is called that a family's rates rise and fall with."""
+"""Names of the parameter that scales a family's learning rates."""
 
 
 def shortfall(study: Study, now: Snapshot) -> str | None:
-    """What is missing from a study and its confirmation; None where nothing is, or they go on."""
+    """What an ended study or its confirmation lacks; None if nothing, or if the search runs."""
     if unfinished(now.slots):
         return None
     status, retry = (proposals.command(each, now.name) for each in ("status", "retry"))
@@ -45,7 +45,7 @@ def shortfall(study: Study, now: Snapshot) -> str | None:
 
 
 def _cause(now: Snapshot) -> str:
-    """The most frequent cause of failures, the confirmation's included."""
+    """The most frequent cause of failed trials and confirmation runs, in parentheses."""
     runs = now.confirmed.runs if now.confirmed else ()
     causes = failures([*now.records, *runs])
     return f" ({causes[0].cause})" if causes else ""
@@ -68,7 +68,7 @@ def _too_high(study: Study, now: Snapshot) -> str:
 
 
 def _lower_bounds(study: Study) -> Iterator[str]:
-    """Bounds on each family's rates that end where those of the study begin."""
+    """Settings that bound each family's learning rates from above by the study's lower bounds."""
     for family, space in study.space.families.items():
         for key in RATES:
             if key in space:

@@ -1,4 +1,4 @@
-"""A study at one moment, as plain data: what every other report draws."""
+"""Snapshot of a study, as plain data; the input of all other reports."""
 
 from __future__ import annotations
 
@@ -16,14 +16,24 @@ ENDS = (SlotState.COMPLETE, SlotState.PRUNED, SlotState.DIVERGED, SlotState.FAIL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """How far a study has come.
+    """Progress and results of a study.
 
-    ``search_best`` is the complete trial with the best score, ``baseline`` the best of the
-    baseline's.
-
-    ``slots`` counts the slots by state; ``records`` are all trials in the order of their numbers.
-    ``confirmed`` is the confirmation, where that has begun. ``expected_best`` is, of a search that
-    has ended, the trial that is expected to be best on further seeds; None where nobody can tell.
+    Attributes:
+        name: the study's name.
+        task: the task's name.
+        metric: the metric that is optimized.
+        direction: whether it is minimized or maximized.
+        epochs: number of epochs of a complete trial.
+        steps_per_epoch: number of steps per epoch.
+        slots: number of slots by state.
+        confirmed: the confirmation, if it has started.
+        records: all trials by number.
+        search_best: the complete trial with the best score.
+        baseline: the baseline's complete trial with the best score.
+        baseline_family: the family of the baseline.
+        schedules: the schedules of ``search_best``, ``baseline`` and ``expected_best`` by trial.
+        expected_best: the trial with the best expected score on further seeds; None while the
+            search runs, or without an estimate.
     """
 
     name: str
@@ -43,24 +53,24 @@ class Snapshot:
 
     @property
     def total(self) -> int:
-        """The study's budget; what was cancelled is no part of it."""
+        """Number of slots, except cancelled ones."""
         return budget(self.slots)
 
     @property
     def done(self) -> int:
-        """How many slots are used up."""
+        """Number of slots that have ended."""
         return budget(self.slots) - unfinished(self.slots)
 
     @property
     def verdict(self) -> Verdict | None:
-        """What the fresh seeds say, if there are some that all finalists have run with."""
+        """The verdict on fresh seeds, if all finalists have run with a common seed."""
         return self.confirmed.verdict if self.confirmed else None
 
     @property
     def recommended(self) -> Record | None:
-        """The trial to use: the one that the verdict has chosen.
+        """The recommended trial: the one the verdict has chosen.
 
-        Without a verdict it is the one that is expected to be best, else the search best.
+        Without a verdict it is the expected best, or else the search best.
         """
         if self.verdict is None:
             return self.expected_best or self.search_best
@@ -68,13 +78,13 @@ class Snapshot:
 
     @property
     def running(self) -> list[Record]:
-        """The trials that have begun and not ended, those of a confirmation included."""
+        """The running trials, including confirmation runs."""
         runs = self.confirmed.runs if self.confirmed else ()
         return [record for record in (*self.records, *runs) if record.state == "running"]
 
 
 def snapshot(study: Study) -> Snapshot:
-    """The study as it is now."""
+    """Take a snapshot of a study."""
     records = study.history.records()
     direction = study.facts.direction
     best = leader(records, direction)

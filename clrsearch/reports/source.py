@@ -1,4 +1,4 @@
-"""A trial's schedule as a file of source code that says how it was found."""
+"""A trial's schedule as a source file, with a header on how it was found."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ def source_code(
     *,
     leads: bool = True,
 ) -> str:
-    """A trial of a study in one of the ``clrsearch.exports.FORMATS``.
+    """Write a trial's schedule in one of the ``clrsearch.exports.FORMATS``.
 
-    ``verdict`` is that of the study's confirmation, in which the trial was one of the finalists;
-    without one, ``leads`` says whether the trial is expected to be the best of the search.
+    Args:
+        study: the study.
+        record: the trial.
+        verdict: the verdict of the study's confirmation, if the trial was a finalist in it.
+        format: the format.
+        leads: without a verdict, whether the trial is the expected best of the search.
 
     Raises:
         PlanError: there is no such format, or it cannot express the schedule.
-        ScheduleError: the code that was written does not play the trial's trace.
+        ScheduleError: the generated code does not reproduce the trial's trace.
     """
     plan, facts = study.plan, study.facts
     schedule = study.space.build(record.family, record.params)

@@ -1,8 +1,7 @@
-"""How a study stands while others work on it: slots, workers, pace and failures.
+"""The status of a study while others work on it: slots, workers, pace and failures.
 
-No clock of this machine is read: ages are those of the database, and the pace is that of the
-workers which live now, so that a study which rested for a day between two runs has the pace of the
-second.
+The clock of this machine is not used: ages come from the database. The pace counts only workers
+that are live now, so idle time between two runs does not affect it.
 """
 
 from __future__ import annotations
@@ -26,17 +25,18 @@ from clrsearch.reports.terminal import one_line
 from clrsearch.search import Record, Study
 from clrsearch.storage import Claim, SlotState, budget, host_of, unfinished
 
-RECENT = 20  # trials that the pace is the mean of
-FEWEST = 3  # below that it is not known
-NAMED = 5  # trials of a cause of failure that are named in the table
+RECENT = 20  # trials that the pace is averaged over
+FEWEST = 3  # trials needed to know the pace
+NAMED = 5  # trials listed per cause of failure in the table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """A worker that holds a slot, and how far its trial has come.
+    """A worker that holds a slot, and the progress of its trial.
 
-    ``age`` is the seconds since it renewed its lease, ``silent`` whether the lease has run out. The
-    trial is None until it has begun, its device until this worker has taken it up.
+    ``age`` is the time in seconds since the last lease renewal; ``silent`` means that the lease has
+    expired. ``trial`` is None until the trial has started, ``device`` until this worker has resumed
+    or started it.
     """
 
     worker: str
@@ -53,19 +53,19 @@ class Holder:
 
     @property
     def host(self) -> str:
-        """The machine it runs on."""
+        """The machine the worker runs on."""
         return host_of(self.worker)
 
     @property
     def pid(self) -> int | None:
-        """The process to end: its own, or that of the ``clrsearch run`` which started it."""
+        """The process to kill: the worker's own, or the ``clrsearch run`` that started it."""
         parts = self.worker.split(":")
         return int(parts[1]) if len(parts) > 2 and parts[1].isdecimal() else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How fast trials end: ``workers`` live ones at ``seconds`` each, the mean of ``trials``."""
+    """Throughput: ``workers`` live workers, and ``seconds`` per trial averaged over ``trials``."""
 
     workers: int
     seconds: float
@@ -73,13 +73,13 @@ class Pace:
 
     @property
     def per_hour(self) -> float:
-        """How many trials end in an hour."""
+        """Trials per hour."""
         return 3600 * self.workers / self.seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A cause, see :func:`clrsearch.causes.cause`, and the numbers of the trials it failed."""
+    """A cause of failure (see :func:`clrsearch.causes.cause`) and the trials that failed by it."""
 
     cause: str
     trials: tuple[int, ...]
@@ -87,10 +87,18 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """How a study stands.
+    """The status of a study.
 
-    ``slots`` counts the slots by state. ``holders`` are in the order of their slots, ``failures``
-    the most frequent first. ``stopped_by`` is the latest failed trial of a study that was stopped.
+    Attributes:
+        name: the study's name.
+        metric: the metric that is optimized.
+        epochs: number of epochs of a complete trial.
+        slots: number of slots by state.
+        holders: the workers that hold slots, by slot.
+        pace: the throughput, if known.
+        failures: causes of failures, most frequent first.
+        stopped: whether the study was stopped.
+        stopped_by: the latest failed trial, if any.
     """
 
     name: str
@@ -105,22 +113,22 @@ class Status:
 
     @property
     def done(self) -> int:
-        """How many slots are used up."""
+        """Number of slots that have ended."""
         return budget(self.slots) - unfinished(self.slots)
 
     @property
     def left(self) -> int:
-        """How many slots are open or claimed."""
+        """Number of open or claimed slots."""
         return unfinished(self.slots)
 
     @property
     def live(self) -> tuple[Holder, ...]:
-        """Those whose lease has not run out."""
+        """The workers whose lease has not expired."""
         return tuple(holder for holder in self.holders if not holder.silent)
 
     @property
     def seconds_left(self) -> float | None:
-        """Until every slot has ended at this pace; the epochs of running trials count as done."""
+        """Estimated seconds until all slots have ended; finished epochs of running trials count."""
         if self.pace is None:
             return None
         begun = sum(holder.epoch for holder in self.holders) / self.epochs
@@ -128,7 +136,7 @@ class Status:
 
 
 def read_status(study: Study) -> Status:
-    """How the study stands now."""
+    """Read the current status of a study."""
     claims = study.slots.claims()
     records = study.history.records()
     held = holders(claims, records)
@@ -147,9 +155,9 @@ def read_status(study: Study) -> Status:
 
 
 def holders(claims: Iterable[Claim], records: Sequence[Record]) -> tuple[Holder, ...]:
-    """Who holds slots, with the trials that run in them.
+    """The workers that hold slots, with their running trials.
 
-    A slot that is tried again names its failed trial until the next one has begun: that is none.
+    The slot of a retry still names the failed trial until the next one starts; it counts as none.
     """
     trials = {record.number: record for record in records if record.state != "failed"}
     found = []
@@ -174,10 +182,10 @@ def holders(claims: Iterable[Claim], records: Sequence[Record]) -> tuple[Holder,
 
 
 def pace(records: Iterable[Record], workers: int) -> Pace | None:
-    """The pace of so many live workers, or None where there is too little to go by.
+    """The pace of ``workers`` live workers; None if there is too little data.
 
-    The time of a trial is what it spent in training and validation, which no pause is part of; the
-    latest ``RECENT`` that ended count, pruned and diverged ones too, failed ones not.
+    It averages the training and validation time, without pauses, of the latest ``RECENT`` trials
+    that ended. Pruned and diverged trials count, failed ones do not.
     """
     ended = sorted(
         (record.ended, record.number, record.seconds)
@@ -191,7 +199,7 @@ def pace(records: Iterable[Record], workers: int) -> Pace | None:
 
 
 def failures(records: Iterable[Record]) -> tuple[Failure, ...]:
-    """The failed trials by cause."""
+    """Group failed trials by cause, most frequent first."""
     causes: dict[str, list[int]] = {}
     for record in records:
         if record.state == "failed":
@@ -238,7 +246,7 @@ def status_json(status: Status) -> str:
 
 
 def status_table(status: Status) -> RenderableType:
-    """The status as it is drawn on a terminal; what may be cut off at its lower edge comes last."""
+    """The status for a terminal; the least important parts come last, as they may be cut off."""
     done = f"  {status.done} of {status.done + status.left} trials done"
     parts: list[RenderableType] = [
         Text.assemble((one_line(status.name), "bold"), done),
@@ -257,7 +265,7 @@ def status_table(status: Status) -> RenderableType:
 
 
 def status_advice(status: Status) -> list[str]:
-    """What to do where nothing goes on by itself, in lines that are not broken."""
+    """What the user has to do for the study to continue, as lines that must not be wrapped."""
     name, trial = status.name, status.stopped_by
     if status.stopped:
         retry = f"{proposals.command('retry', name)} retries the failed trials."
@@ -281,9 +289,9 @@ def _counts(status: Status) -> Text:
 
 
 def _holders(status: Status) -> RenderableType:
-    """One row per claim, those of live workers first."""
+    """One row per claim, live workers first."""
     table = plain_table()
-    table.add_column("host", overflow="ellipsis")  # the one to give way where it is narrow
+    table.add_column("host", overflow="ellipsis")  # shortened first if space is tight
     for column in ("pid", "device", "trial", "epoch", status.metric, "renewed"):
         right = column in ("pid", "trial", "epoch")
         table.add_column(Text(column), justify="right" if right else "left", no_wrap=True)
@@ -303,7 +311,7 @@ def _holders(status: Status) -> RenderableType:
 
 
 def _outlook(status: Status) -> str:
-    """The pace, the time left and what they come from, or why they are not known."""
+    """The pace, the time left and their basis, or why they are unknown."""
     pace, seconds_left = status.pace, status.seconds_left
     if not status.left or (status.stopped and not status.live):
         return ""
@@ -334,14 +342,14 @@ def _failures(failures: Sequence[Failure]) -> RenderableType:
 
 
 def _time(seconds: float) -> str:
-    """Seconds while they say enough."""
+    """A duration, in seconds below two minutes."""
     if seconds < 10:
         return f"{max(seconds, 0):.2g} s"
     return f"{seconds:.0f} s" if seconds < 120 else formatting.duration(seconds)
 
 
 class StatusView:
-    """The status on a terminal, drawn anew each time; the last one stays."""
+    """A live view of the status; the last one stays on the terminal."""
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, auto_refresh=False)
@@ -355,11 +363,11 @@ class StatusView:
         self._live.stop()
 
     def show(self, status: Status) -> None:
-        """Draw the study anew."""
+        """Redraw the status."""
         self._shown = Group(status_table(status), *map(Text, status_advice(status)))
         self._live.update(self._shown, refresh=True)
 
     def wait(self, cause: str) -> None:
-        """Say under what was drawn last why there is nothing newer."""
+        """Show below the last status why it is not being updated."""
         waiting = Text(f"waiting for the database: {cause}", style="yellow")
         self._live.update(Group(self._shown, Text(), waiting), refresh=True)

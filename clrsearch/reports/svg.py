@@ -1,7 +1,7 @@
-"""Figures as SVG within a page, whose style sheet gives them their colours, by day and by night.
+"""Draw figures as inline SVG; the page's style sheet sets their colours, in light and dark mode.
 
-A style is the class ``s0`` to ``s6`` for the colour and ``d0`` to ``d3`` for the kind of line.
-They are drawn for a width at which their text can be read on a phone.
+A style is a pair of classes: ``s0`` to ``s6`` for the colour and ``d0`` to ``d3`` for the line
+style. The width is chosen so that text stays legible on a phone.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from clrsearch.reports.overview import Parallel
 WIDTH = 480.0
 LEFT, RIGHT, TOP, BOTTOM, BETWEEN = 70.0, 22.0, 12.0, 48.0, 20.0
 FIRST_PANEL, OTHER_PANEL, ROW = 230.0, 110.0, 58.0  # heights
-ROOM = 0.04  # of what a vertical axis spans is left free at either end
-MARKED = 22.0  # above a panel, for the labels of its marks
-COLOURS, SAME_DASH, DASHES = 7, 3, 4  # the style sheet has as many
-MANY = 250  # marks, from which on they are drawn fainter
-LABEL_ABOVE = 0.36  # of a row, from its middle to its name
+ROOM = 0.04  # margin at either end of a vertical axis, as a fraction of its span
+MARKED = 22.0  # height above a panel for the labels of its marks
+COLOURS, SAME_DASH, DASHES = 7, 3, 4  # as in the style sheet
+MANY = 250  # SVG elements; with more, they are drawn fainter
+LABEL_ABOVE = 0.36  # distance from a row's middle to its name, in rows
 UPRIGHT_TOP, UPRIGHT_BOTTOM, UPRIGHT_HEIGHT = 54.0, 22.0, 230.0
-NARROWEST = 100.0  # between two axes of parallel coordinates
+NARROWEST = 100.0  # minimum distance between two axes of parallel coordinates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """An entry of a legend: what it says, and the class and kind of mark that it explains."""
+    """A legend entry: its label, and the CSS classes and kind of the mark it explains."""
 
     label: str
     style: str
@@ -39,7 +39,7 @@ class Key:
 class Drawn:
     """A figure for a page; ``svg`` is markup, everything else plain text.
 
-    One that is ``broad`` needs the page's whole width.
+    A ``broad`` figure needs the full width of the page.
     """
 
     title: str
@@ -50,7 +50,7 @@ class Drawn:
 
 
 def draw_figure(figure: Figure) -> Drawn:
-    """A figure's panels, one below the other over one axis."""
+    """Draw a figure's panels stacked over a shared x axis."""
     ends = _ends(figure.x, _all_x(figure), 0.0)
     x = _scale(figure.x, ends, LEFT, WIDTH - RIGHT)
     parts: list[str] = []
@@ -71,7 +71,7 @@ def draw_figure(figure: Figure) -> Drawn:
 
 
 def draw_parallel(parallel: Parallel) -> Drawn:
-    """A family's trials in parallel coordinates; as wide as its axes need."""
+    """Draw a family's trials in parallel coordinates; the width depends on the number of axes."""
     between = max(NARROWEST, (WIDTH - 80) / max(len(parallel.axes) - 1, 1))
     width = 80 + between * (len(parallel.axes) - 1)
     x = [40 + between * index for index in range(len(parallel.axes))]
@@ -88,7 +88,7 @@ def draw_parallel(parallel: Parallel) -> Drawn:
             f'<path class="parallel {line.rank}" d="{_polyline(points)}">'
             f"<title>{escape(line.hint)}</title></path>"
         )
-    crowded = between < 1.5 * NARROWEST  # then the labels stand in two rows
+    crowded = between < 1.5 * NARROWEST  # stagger the labels in two rows
     for index, (place, axis) in enumerate(zip(x, parallel.axes, strict=True)):
         parts.append(_line(place, y(0.0), place, y(1.0), "axis"))
         above = 38.0 if crowded and index % 2 else 22.0
@@ -140,7 +140,7 @@ def _panel(panel: Panel, x: Callable[[float], float], top: float, height: float)
             f'<text class="label" text-anchor="middle" transform="rotate(-90 13 {_n(middle)})" '
             f'x="13" y="{_n(middle)}">{escape(panel.y.label)}</text>'
         )
-    yield (  # an inner picture, for it cuts off what lies outside of it
+    yield (  # a nested SVG, which clips its contents
         f'<svg x="{_n(left)}" y="{_n(top)}" width="{_n(right - left)}" height="{_n(height)}" '
         f'viewBox="{_n(left)} {_n(top)} {_n(right - left)} {_n(height)}">'
     )
@@ -178,7 +178,7 @@ def _content(
 
 
 def _curve(curve: Curve, x: Callable[[float], float], y: Callable[[float], float]) -> str:
-    """A line with gaps where it has no value; a point that stands alone is a dot."""
+    """A line with gaps where values are missing; isolated points are drawn as dots."""
     drawn, piece = "", list[tuple[float, float]]()
     for a, b in zip([*curve.x, math.nan], [*curve.y, math.nan], strict=True):
         if math.isfinite(a) and math.isfinite(b):
@@ -203,7 +203,7 @@ def _x_axis(
 def _scale(
     axis: Axis, values: Sequence[float], start: float, end: float, room: float = 0.0
 ) -> Callable[[float], float]:
-    """From values to places."""
+    """A function that maps values to coordinates."""
     low, high = _ends(axis, values, room)
     if axis.log:
         low, high = math.log10(low), math.log10(high)
@@ -216,9 +216,9 @@ def _scale(
 
 
 def _ends(axis: Axis, values: Sequence[float], room: float) -> tuple[float, float]:
-    """The ends of an axis; where the data set them, that share of their span is left free.
+    """The ends of an axis; if they come from the data, with a margin of ``room`` times the span.
 
-    A single value is in the middle, between 0 and twice as much.
+    A single value is centred between 0 and its double.
     """
     if axis.names:
         return -0.5, len(axis.names) - 0.3
@@ -231,7 +231,7 @@ def _ends(axis: Axis, values: Sequence[float], room: float) -> tuple[float, floa
 
 
 def _ticks(axis: Axis, low: float, high: float, most: int) -> list[tuple[float, str]]:
-    """Round numbers on an axis, and how they are written."""
+    """Ticks at round numbers, with their labels."""
     return _log_ticks(low, high, most) if axis.log else _round_ticks(low, high, most, axis.whole)
 
 
@@ -253,14 +253,14 @@ def _log_ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:
 
 
 def _number(value: float, step: float) -> str:
-    """As many digits as tell ticks apart that are a ``step`` from each other."""
+    """Format a tick with just enough digits for ticks that are ``step`` apart."""
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         return f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
     return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def _keys(figure: Figure) -> Iterator[Key]:
-    """The legend, an entry per label, a line before a band or a mark; none for a single one."""
+    """The legend, one entry per label, curves before points; empty if there is only one label."""
     found: dict[str, Key] = {}
     for panel in figure.panels:
         for curve in panel.curves:
@@ -301,7 +301,7 @@ def _polyline(points: Sequence[tuple[float, float]]) -> str:
 def _mark(marker: Marker, x: float, y: float) -> str:
     if marker == "diamond":
         return f"M{_n(x - 5)},{_n(y)}l5,-5 5,5 -5,5z"
-    return f"M{_n(x)},{_n(y)}h0"  # a line of no length has round ends
+    return f"M{_n(x)},{_n(y)}h0"  # a zero-length line with round caps is a dot
 
 
 def _line(x: float, y: float, x2: float, y2: float, style: str) -> str:

@@ -1,4 +1,4 @@
-"""Finished studies and trials as text for the terminal."""
+"""Tables of studies and trials for the terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_ROWS = 40
 
 
 def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:
-    """A table without lines, numbers to the right."""
+    """A table without borders; the columns ``right`` are right-aligned."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left")
@@ -36,7 +36,7 @@ def list_table(snapshots: Sequence[Snapshot]) -> RenderableType:
 
 
 def _recommended(now: Snapshot) -> str:
-    """The trial that ``best`` prints, with its mean on the fresh seeds where it has one."""
+    """The recommended trial, with its mean on fresh seeds if there is a verdict."""
     record, verdict = now.recommended, now.verdict
     if record is None:
         return "none yet"
@@ -51,7 +51,7 @@ def _recommended(now: Snapshot) -> str:
 
 
 def study_table(snapshot: Snapshot) -> RenderableType:
-    """A study's trials, best first, under a line that sums them up."""
+    """A summary line and a study's trials, best first."""
     table = plain_table("trial", "end", "epoch", snapshot.metric, "other metrics")
     table.add_column("parameters", no_wrap=True, overflow="ellipsis")
     sign = 1 if snapshot.direction == "minimize" else -1
@@ -80,7 +80,7 @@ def study_table(snapshot: Snapshot) -> RenderableType:
 
 
 def trial_table(snapshot: Snapshot, record: Record, rates: Sequence[float]) -> RenderableType:
-    """One trial: its values, and the metric at each epoch beside the rate at its end."""
+    """One trial: its parameters, and the metric and learning rate at the end of each epoch."""
     lines = [
         f"{snapshot.name}, trial {record.number}: {record.end}, "
         f"{formatting.metrics(record, snapshot.metric)}",
@@ -101,7 +101,7 @@ def trial_table(snapshot: Snapshot, record: Record, rates: Sequence[float]) -> R
 
 
 def preview_table(curves: Sequence[ScheduleCurve], steps_per_epoch: int) -> RenderableType:
-    """The rates, and momenta where there are any, at up to 40 epochs' beginnings and at the end."""
+    """The learning rates and any momenta at the start of up to 40 epochs and at the last step."""
     columns = [(each.label, each.rates) for each in curves]
     columns += [
         (f"{each.label}, momentum", each.momenta) for each in curves if each.momenta is not None
@@ -116,7 +116,7 @@ def preview_table(curves: Sequence[ScheduleCurve], steps_per_epoch: int) -> Rend
 
 
 def result_table(snapshot: Snapshot) -> RenderableType:
-    """The search best, the recommended trial where that is another, and the baseline."""
+    """The search best, the recommended trial if it is a different one, and the baseline."""
     table = plain_table("", "trial", snapshot.metric, "other metrics", "schedule", right=("trial",))
     rows = [
         ("search best", snapshot.search_best),
@@ -149,7 +149,7 @@ def _other_metrics(record: Record, metric: str) -> str:
 
 
 def confirmed_table(found: Confirmed, now: Snapshot) -> RenderableType:
-    """Each finalist's fresh scores beside its score in the search, and the verdict."""
+    """Each finalist's mean on fresh seeds and its score in the search, and the verdict."""
     verdict = found.verdict
     if verdict is None:
         return Text(f"confirming on fresh seeds: {found.total - found.left} of {found.total} runs")
@@ -178,7 +178,7 @@ def confirmed_table(found: Confirmed, now: Snapshot) -> RenderableType:
 
 
 def _on_fewer(standing: Standing, seeds: int) -> str:
-    """On how many seeds one diverged, or how many it has where others have more."""
+    """Number of seeds a finalist diverged on, or has run with if others have run with more."""
     if standing.diverged:
         return f" (diverged on {standing.diverged})"
     return f" ({len(standing.scores)} of them)" if len(standing.scores) < seeds else ""

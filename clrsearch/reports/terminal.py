@@ -1,7 +1,7 @@
-"""What reaches a terminal: text that can be shown, whatever the rows of a database hold.
+"""Terminal output that is safe whatever text the database contains.
 
-A terminal takes some characters for commands: ESC and its like, and those that reverse the order of
-what follows. They are written out, ESC as ``\\x1b``.
+Terminals interpret some characters as commands: control characters such as ESC, and those that
+reverse the text direction. They are printed as escape sequences, ESC as ``\\x1b``.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _COMMANDS = re.compile(
 
 
 def shown(text: str) -> str:
-    """Text of several lines without what a terminal would obey."""
+    """Escape control characters in text of one or more lines."""
     return _COMMANDS.sub(_written_out, text)
 
 
 def one_line(text: str) -> str:
-    """The same for what must stay one line, such as a name."""
+    """Escape control characters and line breaks, for text that must stay on one line."""
     return shown(text.replace("\n", "\\n"))
 
 
@@ -39,19 +39,19 @@ def _written_out(found: re.Match[str]) -> str:
 
 
 class Terminal(Console):
-    """A console for what comes from a database: no text in it is a command, nor markup."""
+    """A console for text from a database: control characters are escaped, markup is off."""
 
     def __init__(self, *, width: int | None = None) -> None:
         super().__init__(width=width, markup=False, emoji=False, highlight=False)
 
     def render_str(self, text: str, **how: Any) -> Text:
-        """A text that a table or a line holds, before it is measured."""
+        """Escape a string in a table or line before it is measured."""
         return super().render_str(one_line(text), **how)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """All that is drawn passes here; what the console itself adds is left as it is."""
+        """Escape all output, except control sequences from the console itself."""
         for segment in super().render(renderable, options):
             if segment.control:
                 yield segment
@@ -60,16 +60,16 @@ class Terminal(Console):
 
 
 def say(*lines: str, error: bool = False) -> None:
-    """Print lines, to stderr if they are of an ``error`` or beside the point.
+    """Print lines to stdout, or with ``error`` to stderr, which is also for progress messages.
 
     Raises:
-        StorageError: the disk behind it is full, or something alike.
+        StorageError: the output cannot be written, for example because the disk is full.
     """
     file = sys.stderr if error else sys.stdout
     try:
         print("\n".join(map(one_line, lines)), file=file, flush=True)
     except BrokenPipeError:
-        raise  # whoever read it has seen enough
+        raise  # the reader has closed the pipe
     except OSError as problem:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())  # what is left is not tried again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())  # discard what is still buffered
         raise StorageError(f"the output cannot be written: {problem.strerror}") from problem

@@ -1,4 +1,4 @@
-"""What clrsearch can do, as functions: what the command line and ``clrsearch.api`` call."""
+"""clrsearch's operations as functions, called by the command line and ``clrsearch.api``."""
 
 from clrsearch.service.change import (
     cancel,

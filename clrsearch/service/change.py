@@ -1,4 +1,4 @@
-"""Changing studies that are there, and their database."""
+"""Change existing studies, and their database."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from clrsearch.storage import (
 def delete(
     name: str, *, storage: Storage = None, before: Callable[[], None] = lambda: None
 ) -> None:
-    """Remove a study with all of its trials; ``before`` is called when it may be removed.
+    """Delete a study with all of its trials.
 
-    One that cannot be read is removed too, but for its slots and checkpoints: what says which they
-    are cannot be trusted.
+    ``before`` is called just before the deletion, once all checks have passed. A study that cannot
+    be read is deleted too, except for its slots and checkpoints, which cannot be identified
+    reliably.
 
     Raises:
         StudyError: there is no such study, or workers are busy with it.
@@ -53,9 +54,9 @@ def delete(
 
 
 def retry(name: str, *, storage: Storage = None) -> int:
-    """Give each failed slot of a study another try with the same parameters; how many there were.
+    """Reopen the failed slots of a study and its confirmation, with the same parameters.
 
-    Those of its confirmation as well.
+    Returns the number of slots reopened.
 
     Raises:
         StudyError: there is no such study.
@@ -68,10 +69,10 @@ def retry(name: str, *, storage: Storage = None) -> int:
 
 
 def cancel(name: str, *, storage: Storage = None) -> int:
-    """Begin nothing more of a study, a confirmation included; how many slots had not begun.
+    """Cancel the slots of a study and its confirmation that have not started; returns how many.
 
-    Trials that run go on, and interrupted ones are resumed. A confirmation begins only when it is
-    asked for again.
+    Running trials continue, and interrupted ones are resumed. The confirmation starts only if it is
+    requested again.
 
     Raises:
         StudyError: there is no such study.
@@ -81,22 +82,22 @@ def cancel(name: str, *, storage: Storage = None) -> int:
 
 
 def upgrade_database(*, storage: Storage = None) -> Upgraded:
-    """Bring a database that an earlier Optuna or clrsearch made to the versions installed here.
+    """Upgrade a database created by an earlier Optuna or clrsearch to the installed versions.
 
     Raises:
-        StorageError: there is no database, it is newer, or a change failed.
+        StorageError: there is no database, it is newer, or a migration failed.
     """
     quiet_optuna()
     return upgrade(storage_url(storage))
 
 
 def make_database_roles(files: Mapping[Role, Path], *, storage: Storage = None) -> list[MadeRole]:
-    """Make an owner, a worker and a viewer of a PostgreSQL database, or bring them up to date.
+    """Create or update the owner, worker and viewer roles of a PostgreSQL database.
 
-    Each file holds the URL by which that role opens the database, with its name and password.
+    Each file contains the database URL for that role, with its user name and password.
 
     Raises:
-        StorageError: the database has no roles, a file does not fit, or the server refuses.
+        StorageError: the database has no roles, a file is not valid, or the server refuses.
     """
     quiet_optuna()
     urls = {role: StorageUrl.from_file(path) for role, path in files.items()}

@@ -1,4 +1,4 @@
-"""The confirmation of a search: begun when that has ended, and gone on with round by round."""
+"""The confirmation of a search: it starts when the search has ended and runs in rounds."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ from clrsearch.storage import UNFINISHED, Patience, SlotState
 
 
 def begin_confirmation(study: Study) -> Study | None:
-    """The study in which the best are run again, with the runs that are wanted now.
+    """Start the confirmation study, or add the next runs to it; returns it.
 
-    These are all that the plan asks for, or the next round where it names no number of seeds. Every
-    process finds the same ones, as it decides by what is stored when a round has ended; so several
-    may ask at once. None where the search has not ended, or has no complete trial. Who was a
-    finalist before the search grew stays one. After ``cancel`` nothing is
-    added: what there is may have trials to be resumed.
+    If the plan sets the number of seeds, all runs are added at once; otherwise the next round is.
+    Several processes may call this at once: each decides from what is stored at the end of a round,
+    so all find the same runs. Finalists stay finalists when the search grows. After ``cancel``
+    nothing is added, but an existing confirmation is still returned, since it may have trials to
+    resume.
+
+    Returns None if the search has not ended or has no complete trial.
     """
     if study.stage == "confirm" or study.stopped is not None or study.slots.unfinished():
         return None
@@ -49,13 +51,13 @@ def begin_confirmation(study: Study) -> Study | None:
         if not runs:
             return sibling
     begun = study.confirm(candidates, runs)
-    if study.cancelled:  # while these were added
+    if study.cancelled:  # meanwhile
         begun.slots.cancel()
     return begun
 
 
 def rounds(study: Study, patience: Patience) -> Iterator[Study]:
-    """The confirmation, again for each round of runs that it gets; none where none is wanted."""
+    """Yield the confirmation once per round of runs; nothing if the plan disables it."""
     asked = 0
     while study.plan.confirm.enabled:
         sibling = patience(lambda: begin_confirmation(study))
@@ -68,7 +70,7 @@ def rounds(study: Study, patience: Patience) -> Iterator[Study]:
 
 
 def is_settled(study: Study, confirmation: Study) -> bool:
-    """Whether no further round follows on a confirmation of which all runs have ended."""
+    """Whether a confirmation whose runs have all ended needs no further round."""
     if study.plan.confirm.seeds is not None or study.cancelled:
         return True
     records = study.history.records()
@@ -77,15 +79,15 @@ def is_settled(study: Study, confirmation: Study) -> bool:
 
 
 def _finalists(study: Study, sibling: Study | None, records: Sequence[Record]) -> list[Record]:
-    """Who is confirmed, by what the search alone tells: fresh seeds change nothing of it.
+    """Select the finalists from the search's trials alone; scores on fresh seeds have no effect.
 
-    As many as can run with two seeds each where the plan names a share. Where families are
-    compared, one of each is, however unlikely it is to be the best. Without the surrogate the
-    scores decide.
+    If the plan sets a share instead of a number of seeds, there are at most as many finalists as
+    its budget covers with two seeds each. A comparison of families has a finalist from each family,
+    however unlikely it is to be the best. Without the surrogate, finalists are ranked by score.
     """
     plan, top = study.plan, study.plan.confirm.top
     if plan.confirm.seeds is None:
-        top = min(top, max(budget(plan) // OPENING - 1, 1))  # and the baseline
+        top = min(top, max(budget(plan) // OPENING - 1, 1))  # one is the baseline's
     believed = beliefs(records, (), study.searched) if plan.sampler == "surrogate" else {}
     deviation = {number: each.deviation for number, each in believed.items()}
     if plan.allocation == "equal":
@@ -103,18 +105,18 @@ def _finalists(study: Study, sibling: Study | None, records: Sequence[Record]) -
     )
     earlier = set() if sibling is None else set(sibling.finalists())
     known = [each for each in records if each.number in earlier]
-    return one_each([*known, *best], study.traces.of)  # as read_fresh takes one for all equal ones
+    return one_each([*known, *best], study.traces.of)  # read_fresh merges equal schedules too
 
 
 def _next_round(
     study: Study, sibling: Study | None, candidates: Sequence[Record], records: Sequence[Record]
 ) -> list[Run]:
-    """The runs to add; none while a round is under way, or where it has been the last one."""
+    """The runs to add; empty while a round is in progress, or after the last one."""
     asked: set[Run] = set()
     scores: dict[int, dict[int, float | None]] = {each.number: {} for each in candidates}
     runs: list[Record] = []
     if sibling is not None:
-        states = sibling.slots.runs()  # before what they have come to, which may be more by then
+        states = sibling.slots.runs()  # read before the scores, which may be newer
         if any(state in UNFINISHED for state in states.values()):
             return []
         fresh = read_fresh(study, sibling)
@@ -142,6 +144,6 @@ def _next_round(
 
 
 def _workers(records: Sequence[Record]) -> int:
-    """How many worked at the search when its last trial began."""
+    """How many workers were running trials of the search when its last trial started."""
     last = max(record.started for record in records)
     return len({each.worker for each in records if each.ended is None or each.ended >= last})

@@ -1,4 +1,4 @@
-"""optuna-dashboard over the studies, for this machine alone."""
+"""Serve optuna-dashboard for the studies; by default only on this machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from clrsearch.service.provenance import bind_rate
 from clrsearch.storage import DATABASE_ERRORS, condition, open_database, quiet_optuna
 
 HOST, PORT = "127.0.0.1", 8080
-LOOKED_FOR = 100  # ports behind one that is taken
+LOOKED_FOR = 100  # ports to try above one that is in use
 PORTS = 65536
 LOOPBACK = frozenset({"127.0.0.1", "localhost"})
 _STUDY = re.compile(r"/api/studies/(\d+)")
@@ -39,7 +39,7 @@ _POLICY = (
     "script-src 'self' 'unsafe-eval'; frame-src 'none'; object-src 'none'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
-"""What the dashboard's pages need and no more; its parallel coordinates compile WebGL code."""
+"""The least that the dashboard's pages need; its parallel-coordinate plots compile WebGL code."""
 _POLICY_OF_ARTIFACTS = "default-src 'none'; frame-ancestors 'none'; sandbox"
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -47,14 +47,14 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dashboard:
-    """A server that listens. ``url`` is the page to open; nothing is written if ``read_only``."""
+    """A listening server. ``url`` is the page to open; with ``read_only`` nothing is written."""
 
     url: str
     read_only: bool
     server: WSGIServer
 
     def serve(self) -> None:
-        """Answer until the server is shut down, or this is interrupted."""
+        """Serve requests until the server is shut down or the call is interrupted."""
         self.server.serve_forever()
 
 
@@ -68,14 +68,14 @@ def dashboard(
     read_only: bool = False,
     task_dir: Path | None = None,
 ) -> Iterator[Dashboard]:
-    """optuna-dashboard with our notes, figures and artifacts, while the block lasts.
+    """Serve optuna-dashboard with clrsearch's notes, figures and artifacts inside a ``with`` block.
 
-    Nothing is stored but notes that are written in it, and those neither if it is ``read_only`` or
-    if the database's role may not write. Whoever reaches ``host`` can look at everything: nobody is
-    asked who they are.
+    Only notes edited in the dashboard are stored, and not even those with ``read_only`` or if the
+    database role may not write. There is no authentication: anyone who can reach ``host`` can see
+    everything.
 
     Raises:
-        PlanError: the port is taken, or the host is none of this machine.
+        PlanError: the port is in use, or ``host`` is not an address of this machine.
         StudyError: there is no study ``name``.
     """
     from optuna_dashboard import wsgi
@@ -83,7 +83,7 @@ def dashboard(
     quiet_optuna()
     url = storage_url(storage)
     with warnings.catch_warnings(), open_database(url) as database:
-        warnings.simplefilter("ignore")  # of other packages, to which nobody here can do anything
+        warnings.simplefilter("ignore")  # from other packages; the user cannot act on them
         page = "/dashboard"
         read_only = read_only or bool(condition(database).refused)
         extras = Extras(database, lambda study: bind_rate(study, Manual.family, task_dir))
@@ -99,7 +99,7 @@ def dashboard(
             renew=lambda study_id: _renew(overlay, extras, study_id),
         )
         with _listen(host, port, guarded) as server:
-            # what checks the code of a note: while the list is looked at, it is read in
+            # notes check their code with torch: import it while the user looks at the list
             threading.Thread(target=import_module, args=("torch",), daemon=True).start()
             yield Dashboard(
                 url=f"http://{host}:{server.server_port}{page}",
@@ -109,14 +109,15 @@ def dashboard(
 
 
 class Guard:
-    """An application before which what would change a study is refused, and other hosts' pages.
+    """WSGI middleware that refuses requests to change studies, and requests for other hosts.
 
-    Whoever may write to the database chooses notes, figures and names: no answer can run a script
-    that is not the dashboard's own, and no page of another site can read one.
+    The dashboard can delete and rename studies and end trials, without updating our slots; all of
+    that is refused. ``hosts`` are the host names that are accepted, None for any. This stops DNS
+    rebinding, where another site points its own name to this machine.
 
-    The dashboard can delete and rename studies and end trials of its own accord, which our slots
-    would know nothing of. ``hosts`` are the names by which it may be asked for, None for any: a
-    page of another site that has its own name point to this machine is not answered.
+    Anyone with write access to the database can choose notes, figures and names. Therefore no
+    response can run a script other than the dashboard's own, and no page of another site can read
+    a response.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class Guard:
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        environ.setdefault("HTTP_ACCEPT_ENCODING", "")  # which optuna-dashboard counts on
+        environ.setdefault("HTTP_ACCEPT_ENCODING", "")  # optuna-dashboard requires it
         path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
         start_response = _guarded(start_response, path)
         host = re.sub(r":\d+$", "", environ.get("HTTP_HOST", ""))
@@ -153,7 +154,7 @@ class Guard:
 
 
 def _guarded(start_response: Callable[..., Any], path: str) -> Callable[..., Any]:
-    """The same with headers that tell a browser what it may do with the answer."""
+    """``start_response`` with security headers added for the browser."""
     is_artifact = path.startswith("/artifacts/")
     ours = {
         "Content-Security-Policy": _POLICY_OF_ARTIFACTS if is_artifact else _POLICY,
@@ -181,27 +182,27 @@ def _refuse(start_response: Callable[..., Any], reason: str) -> list[bytes]:
 
 
 def _renew(overlay: Overlay, extras: Extras, study_id: int) -> None:
-    """Look at a study again; in an outage, what was seen last is shown."""
+    """Refresh a study's notes and figures; during an outage the last ones stay."""
     with suppress(*DATABASE_ERRORS, KeyError):  # there is no such study
         extras.renew(study_id, overlay.name_of(study_id))
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """One thread per request, none of which keeps the process alive."""
+    """A server with a daemon thread per request."""
 
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A traceback, unless a browser has only hung up."""
+        """Print a traceback, unless the browser has just closed the connection."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
 
 class _Silent(WSGIRequestHandler):
-    """Says nothing of requests, for whoever made one has been answered."""
+    """A request handler that does not log requests."""
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 def _listen(host: str, port: int, application: Application) -> WSGIServer:
@@ -219,7 +220,7 @@ def _listen(host: str, port: int, application: Application) -> WSGIServer:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether it is a name or an address of this machine for itself."""
+    """Whether ``host`` is a loopback name or address."""
     try:
         return host in LOOPBACK or ipaddress.ip_address(host).is_loopback
     except ValueError:

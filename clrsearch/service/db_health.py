@@ -1,4 +1,4 @@
-"""What a database holds, looked at; and checkpoints that nothing in it needs, removed."""
+"""Check the contents of a database, and remove checkpoints that none of its studies needs."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ BY_HAND = (
 
 
 def check_database(*, storage: Storage = None) -> list[Finding]:
-    """Look at each study and its confirmation: whether slots, trials and values fit together.
+    """Check that the slots, trials and values of every study and confirmation are consistent.
 
-    So are the checkpoints of running trials, as far as they lie where this machine keeps them.
+    Checkpoints of running trials are checked too, if they are in this machine's checkpoint folder.
     Nothing is changed.
 
     Raises:
-        StorageError: there is no database, or it is of another version.
+        StorageError: there is no database, or its version is different.
     """
     url = storage_url(storage)
     with open_database(url) as database:
@@ -107,7 +107,7 @@ def _check(study: Study) -> Iterator[Finding]:
 
 
 def _check_checkpoints(study: Study, folder: Path) -> Iterator[Finding]:
-    """Which running trials have a checkpoint here that no worker can go on from."""
+    """Find running trials with a local checkpoint that no worker can resume from."""
     from clrsearch.training import Identity, Unrestorable, checkpoint_path, read_checkpoint
     from clrsearch.training.run import restoring
 
@@ -147,7 +147,14 @@ def _remedy(study: Study, misfit: Misfit) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """The files that were removed, their size in bytes, and the folders that were left alone."""
+    """What was removed.
+
+    Attributes:
+        root: the folder with the checkpoints of all studies.
+        files: number of files removed.
+        size: their total size in bytes.
+        foreign: folders that were left alone.
+    """
 
     root: Path
     files: int
@@ -156,15 +163,15 @@ class Pruned:
 
 
 def prune_checkpoints(*, storage: Storage = None, checkpoint_dir: Path | None = None) -> Pruned:
-    """Remove the checkpoints that no running trial of this database's studies needs.
+    """Remove the checkpoints that no running trial in this database needs.
 
-    They are left where workers were killed and studies deleted. A folder that is of no study in the
-    database is left alone, for several databases may keep their checkpoints in one place; but not
-    beside a SQLite file, where all are its own.
+    Such checkpoints remain when workers are killed or studies deleted. Folders that belong to no
+    study in the database are left alone, since several databases may share a checkpoint folder. In
+    the folder beside a SQLite file, which belongs to that file alone, they are emptied as well.
 
     Raises:
         StorageError: there is no database, a file cannot be removed, or a link leads elsewhere.
-        StudyError: one of the studies cannot be read, so that nothing is known of its trials.
+        StudyError: a study cannot be read, so the checkpoints it needs are unknown.
     """
     from clrsearch.training import Needed, needless
     from clrsearch.worker.loop import needed
@@ -176,7 +183,7 @@ def prune_checkpoints(*, storage: Storage = None, checkpoint_dir: Path | None = 
     done: list[Path] = []
     foreign: list[Path] = []
     names = sorted(path.name for path in root.glob("*") if _is_uuid(path.name))
-    folders = [study_folder(root, name) for name in names]  # before the studies
+    folders = [study_folder(root, name) for name in names]  # list these before the studies
     with open_database(url) as database:
         opened = [Study(database, name) for name in study_names(database)[0]]
         studies = {study.uuid: study for study in opened}
@@ -192,14 +199,14 @@ def prune_checkpoints(*, storage: Storage = None, checkpoint_dir: Path | None = 
                 foreign.append(folder)
     sizes = [_remove(path) for path in files]
     for folder in done:
-        with suppress(OSError):  # not empty: somebody keeps other things there
+        with suppress(OSError):  # not empty: it contains other files
             folder.rmdir()
     removed = [size for size in sizes if size is not None]
     return Pruned(root=root, files=len(removed), size=sum(removed), foreign=tuple(foreign))
 
 
 def _remove(path: Path) -> int | None:
-    """Remove a file; its size, None where its worker has removed it meanwhile."""
+    """Remove a file and return its size; None if its worker has removed it meanwhile."""
     try:
         size = path.stat().st_size
         path.unlink()
@@ -211,7 +218,7 @@ def _remove(path: Path) -> int | None:
 
 
 def _is_uuid(text: str) -> bool:
-    """Whether it is what a study's folder is called."""
+    """Whether ``text`` is a UUID, as the name of a study's folder is."""
     try:
         return str(uuid.UUID(text)) == text
     except ValueError:

@@ -1,4 +1,4 @@
-"""What clrsearch needs of a machine, looked at: fit to be pasted into a report, without secrets."""
+"""Check what clrsearch needs on a machine; findings hold no secrets and can go into bug reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from clrsearch.launch import BINARIES
 from clrsearch.service.paths import Storage, checkpoint_root, storage_url
 from clrsearch.storage import StorageUrl, condition, has_studies, open_database, require_place
 
-SLOW_MILLISECONDS = 20.0  # of a round trip: a trial makes about a hundred
+SLOW_MILLISECONDS = 20.0  # per round trip; a trial makes about a hundred
 LITTLE_SPACE = 1e9  # bytes
 CLOCK_SECONDS = 60.0
 PACKAGES = ("clrsearch", "optuna", "torch", "sqlalchemy", "numpy")
@@ -30,7 +30,14 @@ State = Literal["ok", "note", "wrong"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at: how it is and, where it is not right, what to do."""
+    """The result of one check.
+
+    Attributes:
+        what: what was checked.
+        state: ``ok``, ``note`` or ``wrong``.
+        says: what was found.
+        remedy: what to do about it; empty if nothing.
+    """
 
     what: str
     state: State
@@ -44,7 +51,7 @@ def examine(
     device: str | None = None,
     checkpoint_dir: Path | None = None,
 ) -> list[Finding]:
-    """Look at Python, torch and its device, the storage, the checkpoint folder and launchers."""
+    """Check Python, torch and its device, the storage, the checkpoint folder and the launchers."""
     findings = [_python(), *_devices(device)]
     try:
         url = storage_url(storage)
@@ -149,7 +156,7 @@ def _storage(url: StorageUrl) -> Iterator[Finding]:
 
 
 def _checkpoints(folder: Path) -> Finding:
-    """Whether checkpoints can be written, in the folder or the nearest one that is there."""
+    """Whether the checkpoint folder, or its nearest existing parent, is writable."""
     there = next(each for each in (folder, *folder.parents) if each.exists())
     try:
         with tempfile.TemporaryFile(dir=there):

@@ -1,4 +1,4 @@
-"""Workers for a study that is there: here, or handed to a scheduler."""
+"""Launch workers for an existing study, on this machine or through a scheduler."""
 
 from __future__ import annotations
 
@@ -54,10 +54,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workers:
-    """How many workers, how many of them on a GPU, and the options of each.
+    """The number of workers to launch, and their options.
 
-    ``per_gpu`` is None where it is left to the scheduler, or one worker has a GPU. The others are
-    those of :func:`clrsearch.service.work`.
+    Attributes:
+        count: number of workers.
+        per_gpu: number of workers that share a GPU; None for one per GPU, or to leave it to the
+            scheduler.
+
+    The other attributes are the options of :func:`clrsearch.service.work`.
     """
 
     count: int
@@ -78,7 +82,10 @@ class Workers:
 class Launch(Generic[T]):
     """Workers that are ready to start.
 
-    ``text`` is what would run, with the password hidden; ``notes`` what there is to say of it.
+    Attributes:
+        text: the commands or job script that ``start`` runs, with the password hidden.
+        notes: messages for the user.
+        start: starts the workers.
     """
 
     text: str
@@ -94,11 +101,11 @@ def launch_local(
     on_change: Callable[[Snapshot], None] = lambda snapshot: None,
     on_note: Callable[[str], None] = lambda text: None,
 ) -> Launch[Result]:
-    """Workers on this machine; to start them is to wait until they have left, as ``run`` does.
+    """Prepare workers on this machine; ``start`` blocks until they have exited, as ``run`` does.
 
     Raises:
-        ClrsearchError: the study, the task, the storage or the device is not as it must be.
-        StudyStopped: of ``start``: the task's code failed again and again.
+        ClrsearchError: the study, task, storage or device is not valid.
+        StudyStopped: raised by ``start`` if the task's code fails repeatedly.
     """
     import torch
 
@@ -155,14 +162,23 @@ def launch_slurm(
     log_dir: Path | None = None,
     storage: Storage = None,
 ) -> Launch[str]:
-    """Workers as an array of SLURM jobs of ``minutes`` each, requeued when these are over.
+    """Prepare workers as a SLURM job array; ``start`` submits it and returns a message about it.
 
-    With ``per_gpu`` so many share a job and, unless ``gres`` asks for something else, its one GPU.
-    ``options`` are further ones of sbatch. To start is to submit; it says where the jobs are.
+    With ``per_gpu``, that many workers share a job and its GPU.
+
+    Args:
+        name: the study.
+        workers: the workers and their options.
+        minutes: time limit of each job, which is requeued when it is reached.
+        partition: SLURM partition.
+        gres: generic resources of each job; by default one GPU with ``per_gpu``, else none.
+        options: further sbatch options.
+        log_dir: folder for the jobs' files; by default ``clrsearch-jobs``.
+        storage: the database.
 
     Raises:
-        ClrsearchError: the study, the task or the storage is not as it must be, or submitit is not
-            installed; of ``start``: there is no SLURM here, or it refuses the job.
+        ClrsearchError: the study, task or storage is not valid, or submitit is not installed;
+            raised by ``start`` if SLURM is not available or rejects the job.
     """
     if minutes * 60 <= NOTICE_SECONDS:
         raise PlanError(
@@ -191,14 +207,15 @@ def launch_ray(
     allow_unauthenticated: bool = False,
     storage: Storage = None,
 ) -> Launch[str]:
-    """Workers as tasks of a Ray cluster: one of its own, or that of ``address``.
+    """Prepare workers as Ray tasks, on the cluster at ``address`` or on a new local one.
 
-    ``num_gpus`` is for each worker; by default ``1 / per_gpu``, or none. To start is to wait until
-    they have left, for their cluster or their connection ends with this process.
+    ``num_gpus`` is per worker and defaults to ``1 / per_gpu``, or 0 without ``per_gpu``. ``start``
+    blocks until the workers have exited, because the local cluster or the connection ends with this
+    process.
 
     Raises:
-        ClrsearchError: the study, the task or the storage is not as it must be, Ray is not
-            installed, or its address is open to anybody; of ``start``: workers gave up.
+        ClrsearchError: the study, task or storage is not valid, Ray is not installed, or the
+            cluster accepts unauthenticated connections; raised by ``start`` if workers gave up.
     """
     if num_gpus is None:
         num_gpus = 1 / workers.per_gpu if workers.per_gpu else 0.0
@@ -220,7 +237,7 @@ def launch_ray(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ready:
-    """What follows from a study and the workers that are asked for it."""
+    """Validated launch parameters, common to all launchers."""
 
     url: StorageUrl
     task_dir: Path
@@ -247,10 +264,10 @@ def _submission(name: str, workers: Workers, submitter: Submitter, storage: Stor
 
 
 def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
-    """Refuse what no worker could work on; as many workers as there are slots for.
+    """Validate the request, and limit the number of workers to the slots that are left.
 
     Raises:
-        ClrsearchError: the study, the task or the storage is not as it must be.
+        ClrsearchError: the study, task or storage is not valid.
     """
     for option, number in {"workers": workers.count, "per_gpu": workers.per_gpu}.items():
         if number is not None and number < 1:
@@ -268,7 +285,7 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
         if not workers.allow_drift:
             refuse_drift(study, sources_of(study.plan, folder))
         with Tryout(study.plan, device=workers.device, task_dir=folder, data_dir=workers.data_dir):
-            pass  # it loads
+            pass  # only check that the task loads
         left = slots_left(study)
         more = run_command(study, study.plan.trials + 50)
         checkpoints = checkpoint_folder(url, study, workers.checkpoint_dir).parent
@@ -297,7 +314,7 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
 
 
 def slots_left(study: Study) -> int:
-    """How many workers find something to do, now or in the confirmation that follows."""
+    """The most workers that can be busy at once, now or in the upcoming confirmation."""
     stages = wanted_stages(study)
     left = [stage.slots.unfinished() for stage in stages]
     confirm = study.plan.confirm
@@ -308,5 +325,5 @@ def slots_left(study: Study) -> int:
 
 
 def _shown(url: StorageUrl) -> list[str]:
-    """The variables that the workers find the database by, with the password hidden."""
+    """The environment variables that give workers the database, with the password hidden."""
     return [f"{name}={url.kept_in or url}" for name, value in url.environment().items() if value]

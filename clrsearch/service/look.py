@@ -1,4 +1,4 @@
-"""Looking at studies: the best, all of them, one of them, a trial that is run again."""
+"""Read studies: the recommended schedule, lists, status, figures and replays of trials."""
 
 from __future__ import annotations
 
@@ -47,21 +47,26 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = 2.0
 Picture = Literal["schedule", "scores", "curves", "trials", "progress", "time", "range-test"]
-"""The recommended schedule; scores and learning curves on fresh seeds; the learning curves of all
-trials; the best score so far over trials and over time; the losses of a range test."""
+"""In order: the recommended schedule; scores and learning curves on fresh seeds; all trials'
+learning curves; the best score so far over trials and over time; the losses of a range test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Best:
-    """The recommended schedule: its trial, its values, and the schedule as a file of source code.
+    """The recommended schedule: chosen on fresh seeds, or the expected best without a verdict.
 
-    It is the one chosen on fresh seeds where there is a ``verdict``; without one, the trial that is
-    expected to be the best. ``multipliers`` are the factors on the rates of the groups that the
-    plan searches, by name; ``ratios`` are the rates of all groups relative to the first one's.
-
-    ``make_scheduler(optimizer, steps_per_epoch)`` is the function of the torch code: a scheduler
-    for a fresh optimizer, over as many epochs as the search trained, to be stepped after every
-    batch.
+    Attributes:
+        trial: the recommended trial.
+        schedule: its schedule.
+        values: the schedule's fields by name.
+        multipliers: searched factors on the learning rates of parameter groups, by group name.
+        ratios: the learning rate of each group relative to the first one's.
+        code: source code of the schedule, in the requested format.
+        make_scheduler: the function from the torch code. ``make_scheduler(optimizer,
+            steps_per_epoch)`` returns a scheduler for a new optimizer, over the same number of
+            epochs as in the search, to be stepped after every batch.
+        facts: the facts of the task.
+        verdict: the verdict on fresh seeds; None without one.
     """
 
     trial: Record
@@ -81,17 +86,23 @@ class Best:
 
     @property
     def params(self) -> Mapping[str, Value]:
-        """The values that the search has set; those of the schedule's own fields are ``values``."""
+        """The searched parameters of the trial; see ``values`` for the schedule's own fields."""
         return self.trial.params
 
     def trace(self) -> Trace:
-        """The rates and momenta at every step: ``rates`` is a (groups, steps) array."""
+        """The learning rates and momenta at every step; ``rates`` is a (groups, steps) array."""
         return trace(self.schedule, self.facts.horizon, self.ratios)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """A trial that was run again: the metric at each epoch, as stored and as it came out now."""
+    """A replayed trial.
+
+    Attributes:
+        trial: the stored trial.
+        values: the replayed metric by epoch.
+        device: the device of the replay.
+    """
 
     trial: Record
     values: Mapping[int, float]
@@ -99,19 +110,26 @@ class Replayed:
 
     @property
     def matches(self) -> bool:
-        """Whether every epoch came out the same to the last bit."""
+        """Whether the metric is bitwise equal at every epoch."""
         return dict(self.trial.values) == dict(self.values)
 
     @property
     def largest_difference(self) -> float:
-        """Between the stored and the repeated metric, over the epochs that both have."""
+        """Largest absolute difference between stored and replayed metric over common epochs."""
         both = self.trial.values.keys() & self.values.keys()
         return max((abs(self.trial.values[e] - self.values[e]) for e in both), default=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """A study, and of one trial the record and the rates at the ends of its epochs."""
+    """A study and, optionally, one of its trials.
+
+    Attributes:
+        snapshot: the study.
+        plan: its plan.
+        trial: the requested trial, if any.
+        rates: the trial's learning rate at the end of each epoch.
+    """
 
     snapshot: Snapshot
     plan: StudyPlan
@@ -126,15 +144,15 @@ def best(
     storage: Storage = None,
     task_dir: Path | None = None,
 ) -> Best:
-    """The schedule to use, with its code in one of the ``clrsearch.exports.FORMATS``.
+    """The recommended schedule, with its code in one of the ``clrsearch.exports.FORMATS``.
 
-    Where that is by a function of the user's, its file is looked for in ``task_dir``, or in the
+    If the schedule uses a custom rate function, its file is read from ``task_dir``, or from the
     current folder.
 
     Raises:
         PlanError: there is no such format, or it cannot express the schedule.
         StudyError: no trial is complete yet.
-        TaskError: the user's function does not load.
+        TaskError: the rate function does not load.
     """
     with open_database(storage_url(storage)) as database:
         study = Study(database, name)
@@ -172,9 +190,9 @@ def chosen(study: Study) -> tuple[Record, Verdict | None]:
 def list_studies(
     *, storage: Storage = None, on_unreadable: Callable[[str], None] = lambda why: None
 ) -> list[Snapshot]:
-    """Every study in the database, oldest first; none where there is no database yet.
+    """Every study in the database, oldest first; empty if there is no database yet.
 
-    ``on_unreadable`` is called with what there is to say of one whose rows are damaged.
+    ``on_unreadable`` is called with a message for each study whose rows are damaged.
     """
     url = storage_url(storage)
     if not has_studies(url):
@@ -198,11 +216,11 @@ def status(
     on_change: Callable[[Status], None] = lambda status: None,
     on_wait: Callable[[str], None] = lambda cause: None,
 ) -> Status:
-    """How a study stands: its slots, the workers that hold some, the pace, and what failed why.
+    """The status of a study: its slots, active workers, throughput, and causes of failures.
 
-    With ``watch`` it returns when every slot has ended. ``on_change`` is called every two seconds
-    until then, and ``on_wait`` with the cause of each outage of the database that it waits out,
-    for ``storage_patience`` seconds.
+    With ``watch`` it returns once every slot has ended, and calls ``on_change`` every two seconds
+    until then. It waits out database outages of up to ``storage_patience`` seconds, calling
+    ``on_wait`` with the cause of each.
 
     Raises:
         StudyError: there is no such study.
@@ -227,11 +245,11 @@ def show(
     storage: Storage = None,
     task_dir: Path | None = None,
 ) -> Shown:
-    """A study with all of its trials, or one of them in detail; see :func:`best` for ``task_dir``.
+    """A study with all its trials, or one trial in detail; see :func:`best` for ``task_dir``.
 
     Raises:
-        StudyError: an unknown study or trial.
-        TaskError: the user's function does not load.
+        StudyError: unknown study or trial.
+        TaskError: the rate function does not load.
     """
     with open_database(storage_url(storage)) as database:
         study = Study(database, name)
@@ -256,8 +274,8 @@ def picture(
     """A figure of a study; see :func:`best` for ``task_dir``.
 
     Raises:
-        StudyError: there is no such study, or it has nothing of the kind to show.
-        TaskError: the user's function does not load.
+        StudyError: there is no such study, or it has no data for this figure.
+        TaskError: the rate function does not load.
     """
     with open_database(storage_url(storage)) as database:
         study = Study(database, name)
@@ -319,10 +337,10 @@ def replay(
     task_dir: Path | None = None,
     data_dir: Path | None = None,
 ) -> Replayed:
-    """Run a trial again, as far as it came, without storing anything.
+    """Run a trial again up to the epoch it reached, without storing anything.
 
     Raises:
-        StudyError: an unknown study or trial, or one that is still running or has failed.
+        StudyError: unknown study or trial, or the trial is still running or has failed.
     """
     from clrsearch.training import Diverged, Epoch, run_maker
     from clrsearch.training.device import find_device, one_thread

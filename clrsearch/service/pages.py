@@ -1,4 +1,4 @@
-"""Studies as pages: a report in one file."""
+"""HTML reports: a study as a single file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from clrsearch.service.provenance import bind_rate
 from clrsearch.storage import PATIENCE_SECONDS, Patience, cause, open_database
 
 RENEW_SECONDS = 5.0
-SHARE = 10  # of the time, at most one part is spent on renewing
+SHARE = 10  # at most one part in this many of the time is spent on rendering
 
 
 def report(
@@ -35,18 +35,18 @@ def report(
     on_write: Callable[[Page], None] = lambda page: None,
     on_wait: Callable[[str], None] = lambda cause: None,
 ) -> None:
-    """Write a study to a page that needs nothing else: ``to`` ends in .html.
+    """Write a study's report to ``to``, a self-contained .html file.
 
-    With ``watch`` it is renewed every five seconds, or more seldom where making it takes longer
-    than half a second, until the study has ended, its confirmation included. Whoever reads the file
-    sees a whole page: it is written beside it and renamed. One that is interrupted leaves a page
-    that promises no renewal. ``on_write`` is called with each page;
-    outages of the database are waited out as by :func:`status`.
+    With ``watch`` the page is rewritten every five seconds, or less often if rendering takes longer
+    than half a second, until the study and its confirmation have ended. The file is replaced
+    atomically, so readers always see a complete page. On interruption the last page is rewritten
+    without automatic reload. ``on_write`` is called with each page. Database outages are handled as
+    in :func:`status`.
 
     Raises:
         PlanError: the file cannot be written.
         StudyError: there is no such study.
-        TaskError: the user's function for rates by hand does not load.
+        TaskError: the custom rate function does not load.
     """
     to = Path(to)
     if to.suffix.lower() != ".html":
@@ -77,7 +77,7 @@ def report(
 
 
 def has_ended(study: Study) -> bool:
-    """Whether nothing is left to be run, on fresh seeds neither."""
+    """Whether nothing is left to run, in the search or the confirmation."""
     if study.stopped is not None:
         return True
     if study.slots.unfinished():
@@ -94,7 +94,7 @@ def has_ended(study: Study) -> bool:
 
 
 def _replace(to: Path, text: str) -> None:
-    """Write a file in one step, as far as its readers can see."""
+    """Replace a file atomically."""
     try:
         with NamedTemporaryFile(
             "w",

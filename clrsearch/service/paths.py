@@ -1,4 +1,4 @@
-"""Where things lie: the database, the checkpoints, the name of a study."""
+"""Where the database, checkpoints, tasks and data are stored, and default names of studies."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CHECKPOINT_VARIABLE = "CLRSEARCH_CHECKPOINT_DIR"
 DATA_VARIABLE = "CLRSEARCH_DATA_DIR"
 
 Storage = str | StorageUrl | None
-"""A database URL; None stands for that of the environment, or for a file in the user's folder."""
+"""A database URL; None for the one set in the environment, or a file in the user's data folder."""
 
 
 def storage_url(given: Storage) -> StorageUrl:
-    """The database given, else that of the environment, else a file in the user's folder.
+    """Resolve the database URL: ``given``, else the environment, else a file in the user's folder.
 
-    The environment names it by ``CLRSEARCH_STORAGE``, or by ``CLRSEARCH_STORAGE_FILE`` a file that
-    holds its URL.
+    In the environment, ``CLRSEARCH_STORAGE`` contains the URL, or ``CLRSEARCH_STORAGE_FILE`` the
+    path of a file with the URL.
     """
     if isinstance(given, StorageUrl):
         return given.absolute()
@@ -42,19 +42,19 @@ def storage_url(given: Storage) -> StorageUrl:
 
 
 def checkpoint_folder(url: StorageUrl, study: Study, given: Path | None) -> Path:
-    """Where a study's checkpoints lie.
+    """The folder of a study's checkpoints.
 
     Raises:
-        StorageError: a link leads from there to elsewhere.
+        StorageError: it is a link out of the checkpoint root.
     """
     return study_folder(checkpoint_root(url, given), study.uuid)
 
 
 def study_folder(root: Path, uuid: str) -> Path:
-    """The folder of a study among those of all studies.
+    """The folder of a study under ``root``, which holds one folder per study.
 
     Raises:
-        StorageError: a link leads from there to elsewhere.
+        StorageError: it is a link out of ``root``.
     """
     folder = root / uuid
     if folder.resolve().parent != root.resolve():
@@ -63,13 +63,13 @@ def study_folder(root: Path, uuid: str) -> Path:
 
 
 def checkpoint_root(url: StorageUrl, given: Path | None) -> Path:
-    """Where the checkpoints of all studies lie, in a folder each.
+    """The folder that contains each study's checkpoint folder.
 
-    That is the folder given, else that of ``CLRSEARCH_CHECKPOINT_DIR``, else one beside a SQLite
-    file, else one in the user's data folder.
+    It is ``given``, else ``CLRSEARCH_CHECKPOINT_DIR``, else a folder next to the SQLite file, else
+    a folder in the user's data folder.
 
     Raises:
-        StorageError: it is no folder.
+        StorageError: the path is not a folder.
     """
     variable = os.environ.get(CHECKPOINT_VARIABLE)
     if given is not None or variable:
@@ -83,12 +83,12 @@ def checkpoint_root(url: StorageUrl, given: Path | None) -> Path:
 
 
 def beside(file: Path) -> Path:
-    """The folder for the checkpoints of a SQLite file, and of no other database."""
+    """The checkpoint folder next to a SQLite file; no other database uses it."""
     return file.with_name(f"{file.stem}-checkpoints")
 
 
 def task_folder(given: Path | None) -> Path:
-    """Where the files of a task lie: in the folder given, else in the current one.
+    """The folder of a task's files: ``given``, else the current one.
 
     Raises:
         PlanError: there is no such folder.
@@ -100,20 +100,20 @@ def task_folder(given: Path | None) -> Path:
 
 
 def data_folder(given: Path | None) -> Path:
-    """Where tasks find data that lies on the disk: in the folder named, else in the user's own."""
+    """The folder of tasks' data: see :func:`named_data_folder`, else one in the user's folder."""
     own = platformdirs.user_data_path("clrsearch", appauthor=False) / "data"
     return named_data_folder(given) or own
 
 
 def named_data_folder(given: Path | None) -> Path | None:
-    """The data folder given, else that of ``CLRSEARCH_DATA_DIR``; workers are told of no other."""
+    """The data folder ``given``, else ``CLRSEARCH_DATA_DIR``; None lets workers use the default."""
     variable = os.environ.get(DATA_VARIABLE)
     named = given or variable
     return None if not named else Path(named).absolute()
 
 
 def default_name(plan: StudyPlan) -> str:
-    """What a study is called that was given no name: as its task's module or file."""
+    """Default name of a study: that of its task's module or file."""
     place, _, attribute = plan.task.partition(":")
     if is_kept_here(plan.task):
         return attribute.lower()

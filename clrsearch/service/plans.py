@@ -1,4 +1,4 @@
-"""Plans that follow from others: a comparison of families, a confirmation."""
+"""Derived plans: a comparison of families, and the confirmation of a finished study."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from clrsearch.service.tryout import Tryout
 from clrsearch.storage import has_studies, open_database
 
 MANY = 1000  # steps per epoch
-FEW = 5  # trials of a family, below which its best says little of it
+FEW = 5  # with fewer trials, a family's best score says little about the family
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The plan of a comparison, and what its reader should know of it."""
+    """The plan of a comparison, and notes for the user."""
 
     plan: StudyPlan
     notes: tuple[str, ...]
@@ -36,10 +36,11 @@ def comparison(
     data_dir: Path | None = None,
     download: bool = False,
 ) -> Comparison:
-    """A plan that compares the families of ``plan``, or all that fit, with as many trials each.
+    """Make a plan that compares families with an equal number of trials each.
 
-    Rates by hand are one of them where the plan has some. If there is a study of this ``name``
-    already, its families are compared. ``data_dir`` and ``download`` are as for ``run``.
+    The families are those that ``plan`` names, else those of the existing study ``name``, else all
+    that fit the task, plus hand-written rates if the plan has any. The baseline is always included.
+    ``data_dir`` and ``download`` are as in :func:`clrsearch.service.run`.
 
     Raises:
         PlanError: there are fewer trials than families.
@@ -74,7 +75,7 @@ def comparison(
 
 
 def _families_of(name: str, storage: Storage) -> tuple[str, ...] | None:
-    """The families of a study, if there is one of this name."""
+    """The families of the study ``name``; None if there is no such study."""
     url = storage_url(storage)
     if not has_studies(url):
         return None
@@ -83,14 +84,14 @@ def _families_of(name: str, storage: Storage) -> tuple[str, ...] | None:
 
 
 def _misfits(families: Sequence[str], plan: StudyPlan, tryout: Tryout) -> dict[str, str]:
-    """Why families do not fit the task's horizon, by name.
+    """Map each family that does not fit the task's horizon to the reason.
 
-    The task is only tried out for its number of steps where that matters: what fits epochs of one
-    step fits longer ones.
+    The task is only probed for its steps per epoch if they matter: a family that fits epochs of one
+    step fits longer epochs too.
     """
     epochs = plan.epochs or tryout.epochs
     if epochs is None:
-        epochs = tryout.facts.epochs  # which says that a loop needs them given
+        epochs = tryout.facts.epochs  # raises: the plan of a custom loop must set epochs
     shortest = {each: reason for each in families if (reason := _misfit(each, epochs, 1))}
     if all(_misfit(each, epochs, MANY) for each in shortest):
         return shortest
@@ -99,7 +100,7 @@ def _misfits(families: Sequence[str], plan: StudyPlan, tryout: Tryout) -> dict[s
 
 
 def _misfit(family: str, epochs: int, steps_per_epoch: int) -> str:
-    """Why a family does not fit so many epochs of so many steps, or nothing."""
+    """Why a family does not fit this horizon; empty if it does."""
     setting = Setting(epochs=epochs, steps_per_epoch=steps_per_epoch, own_rate=1.0, momentum="none")
     try:
         FAMILIES[family].space(setting)
@@ -109,7 +110,7 @@ def _misfit(family: str, epochs: int, steps_per_epoch: int) -> str:
 
 
 def run_command(study: Study, trials: int) -> str:
-    """The command that goes on with a study and has it grow to so many trials."""
+    """The command that resumes a study, growing it to ``trials`` trials."""
     plan = study.plan
     return proposals.command(
         "run", name=study.name, task=plan.task, trials=trials, set=settings(plan)
@@ -119,17 +120,18 @@ def run_command(study: Study, trials: int) -> str:
 def confirmation_plan(
     name: str, *, top: int | None = None, seeds: int | None = None, storage: Storage = None
 ) -> StudyPlan:
-    """The plan of a finished study, with which its best are confirmed.
+    """The plan of a finished study with its confirmation enabled.
 
-    Without ``top`` it is as many as the study asks for, without ``seeds`` as it takes.
+    ``top`` defaults to the number of finalists in the study's plan. Without ``seeds``, seeds are
+    allocated until the verdict is settled or the budget is spent.
 
     Raises:
         PlanError: ``top`` or ``seeds`` is out of range.
-        StudyError: there is no such study, it is unfinished, or no trial of it is complete.
+        StudyError: there is no such study, it is unfinished, or none of its trials is complete.
     """
     wanted = {"top": top, "seeds": seeds}
     given = {key: value for key, value in wanted.items() if value is not None}
-    load_plan(None, {f"confirm.{key}": value for key, value in given.items()})  # in range
+    load_plan(None, {f"confirm.{key}": value for key, value in given.items()})  # check the ranges
     with open_database(storage_url(storage)) as database:
         study = Study(database, name)
         left = study.slots.unfinished()

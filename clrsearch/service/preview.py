@@ -1,4 +1,4 @@
-"""Schedules looked at without training: of a family and its values, or a study's best."""
+"""Preview schedules without training: a family with given values, or a study's best."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from clrsearch.tasks import TaskFacts
 
 EPOCHS, STEPS_PER_EPOCH = 20, 100
 OWN_RATE = 0.1
-"""A family's first setting is around the rate of the task's optimizer; here there is no task."""
+"""Stands in for the learning rate of the task's optimizer, which sets a family's defaults."""
 UNSET = "none"
-"""Takes the value out that the first setting has."""
+"""Unsets a value of the default setting."""
 PLAN_KEYS = ("manual", "stepsize")
 HORIZON = ("horizon", "epochs", "steps_per_epoch", "function")
-"""Fields of schedules that follow from the horizon, or that no text can say."""
+"""Fields of schedules that follow from the horizon or cannot be given as text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Previewed:
-    """A schedule and its trace, with a label for each parameter group that tells them apart."""
+    """A schedule and its trace, with a distinct label per parameter group."""
 
     labels: tuple[str, ...]
     schedule: Schedule
@@ -56,7 +56,7 @@ class Preview:
 
     @property
     def curves(self) -> list[ScheduleCurve]:
-        """The rates and momenta of each schedule's groups."""
+        """The learning rates and momenta of every group of every schedule."""
         return [
             ScheduleCurve(
                 label=label,
@@ -69,7 +69,7 @@ class Preview:
 
     @property
     def figure(self) -> Figure:
-        """All of them overlaid."""
+        """A figure with all schedules overlaid."""
         return schedules_figure(self.curves, steps_per_epoch=self.steps_per_epoch)
 
 
@@ -82,17 +82,23 @@ def preview(
     storage: Storage = None,
     task_dir: Path | None = None,
 ) -> Preview:
-    """The schedules of ``names``: families, with ``values`` over their first settings, or studies.
+    """Preview the schedules of families or of studies' recommended trials.
 
-    A value is one of what is searched of a family (``max_lr``, ``cycles``) or a field of it
-    (``step_size_up``), for all families that have it, or as ``cyclic.max_lr`` for one. Several
-    values of what is searched, in a list, give one schedule each, and ``none`` unsets a value. The
-    plan's ``manual`` and ``stepsize`` are taken too. A study brings its own epochs and steps per
-    epoch; without one, 20 and 100 are the default.
+    Args:
+        names: families and studies.
+        values: overrides of the families' default settings. A key is a searched parameter
+            (``max_lr``, ``cycles``) or a field of the schedule (``step_size_up``), for all families
+            that have it, or for one family as in ``cyclic.max_lr``. A list of values of a searched
+            parameter gives one schedule per value; ``none`` unsets a value. The plan's ``manual``
+            and ``stepsize`` are accepted too.
+        epochs: number of epochs, by default 20; not with studies, which use their own.
+        steps_per_epoch: steps per epoch, by default 100; not with studies.
+        storage: the database.
+        task_dir: folder of a custom rate function, by default the current one.
 
     Raises:
-        PlanError: a name is neither a family nor a study, a value is unknown or wrong, or studies
-            of different lengths are asked for.
+        PlanError: a name is neither a family nor a study, a value is unknown or invalid, or the
+            studies differ in length.
         ScheduleError: values contradict each other.
     """
     found = {name: _of_study(name, storage, task_dir) for name in names if name not in FAMILIES}
@@ -159,7 +165,7 @@ def _best_of(study: Study, task_dir: Path | None) -> Preview:
 
 
 class _Family:
-    """A family, and how what is given turns into schedules of it."""
+    """A family, and the conversion of given values into its schedules."""
 
     def __init__(self, name: str, plan: StudyPlan, facts: TaskFacts, task_dir: Path | None) -> None:
         self._name = name
@@ -174,12 +180,15 @@ class _Family:
         self.names = (*self._searched, *sorted(of_schedule - {*self._searched, *HORIZON}))
 
     def key(self, key: str) -> str | None:
-        """What a key means for this family, with or without its name; None where nothing."""
+        """The name of this family's value that ``key`` refers to, with or without the prefix.
+
+        None if the family has no such value.
+        """
         name = key.removeprefix(f"{self._name}.")
         return name if name in self.names else None
 
     def schedules(self, given: Mapping[str, Any]) -> Iterator[Previewed]:
-        """One schedule for each combination of searched values that are given as lists."""
+        """Yield one schedule per combination of the searched values given as lists."""
         own = {name: value for key, value in given.items() if (name := self.key(key))}
         several = {
             name: value if isinstance(value, list) else [value]
@@ -219,14 +228,14 @@ class _Family:
 
 
 def _plain(value: Any) -> Any:
-    """A value of a field as it is written."""
+    """Convert a value given as text or list into a field's value."""
     if value == UNSET:
         return None
     return tuple(value) if isinstance(value, list) else value
 
 
 def _facts(epochs: int, steps_per_epoch: int) -> TaskFacts:
-    """The facts of no task in particular, whose optimizer has a momentum."""
+    """Facts of a generic task whose optimizer has momentum."""
     return TaskFacts(
         metric="loss",
         direction="minimize",

@@ -1,4 +1,4 @@
-"""The user's code that a study is of, and whether it is still what the study was made with."""
+"""The user's code behind a study, and whether it has changed since the study was created."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ RATE_SOURCE = "rate source"
 
 
 class Sources(NamedTuple):
-    """The hashes of the source files that a plan names: of the task, and of a rate function."""
+    """Hashes of a plan's source files: the task's, and the custom rate function's if any."""
 
     task: str
     rate: str | None
 
 
 class Code(NamedTuple):
-    """What a plan names of the user's own: the task, and a function for the rates by hand."""
+    """A plan's user code: the task, and the custom rate function if any."""
 
     task: LoadedTask
     rate: LoadedRate | None
 
     @property
     def rate_function(self) -> RateFunction | None:
-        """The function, if the plan names one."""
+        """The rate function, if the plan names one."""
         return None if self.rate is None else self.rate.function
 
 
 def sources_of(plan: StudyPlan, task_dir: Path | None) -> Sources:
-    """The sources that a plan names as they are here; nothing of them is executed.
+    """Hash the source files that a plan names, as found on this machine, without executing them.
 
     Raises:
-        TaskError: one of them is not there.
+        TaskError: a file is missing.
     """
     folder = task_folder(task_dir)
     manual = plan.manual
@@ -60,12 +60,12 @@ def sources_of(plan: StudyPlan, task_dir: Path | None) -> Sources:
 
 
 def load_code(plan: StudyPlan, task_dir: Path | None, data_dir: Path | None) -> Code:
-    """The code that a plan names; files are looked for in ``task_dir``, or the current folder.
+    """Load the code that a plan names, from ``task_dir`` or the current folder.
 
-    The task finds its data in ``data_dir``, or in the usual folder.
+    The task reads its data from ``data_dir``, or from the default data folder.
 
     Raises:
-        TaskError: something of it does not load.
+        TaskError: the code does not load.
     """
     return Code(
         task=load_task(
@@ -80,7 +80,7 @@ def load_code(plan: StudyPlan, task_dir: Path | None, data_dir: Path | None) -> 
 
 
 def load_rate_of(plan: StudyPlan, task_dir: Path | None) -> LoadedRate | None:
-    """The function that a plan names for its rates by hand, if it names one.
+    """Load the plan's custom rate function; None if it names none.
 
     Raises:
         TaskError: it does not load.
@@ -91,11 +91,11 @@ def load_rate_of(plan: StudyPlan, task_dir: Path | None) -> LoadedRate | None:
 
 
 def bind_rate(study: Study, family: str, task_dir: Path | None) -> None:
-    """Load the function that a study's plan names, where a ``family`` is computed with it.
+    """Load the custom rate function of a study's plan if ``family`` uses it.
 
     Raises:
         TaskError: it does not load.
-        PlanMismatch: its source is not the one that the study was made with.
+        PlanMismatch: its source has changed since the study was created.
     """
     manual = study.plan.manual
     if family != Manual.family or not isinstance(manual, str):
@@ -110,10 +110,10 @@ def bind_rate(study: Study, family: str, task_dir: Path | None) -> None:
 
 
 def versions(folder: Path, rate: str | None = None) -> dict[str, str]:
-    """What a study is made with: packages, Python, and the git commit of ``folder`` if any.
+    """Versions to record with a new study: packages, Python, the git commit of ``folder`` if any.
 
-    ``rate``, the hash of a rate function's source, is beside them; that of the task is among the
-    facts.
+    ``rate`` is the hash of the rate function's source and is included; the task's hash is stored
+    in the task facts.
     """
     packages = ("clrsearch", "torch", "optuna", "numpy")
     found = {package: importlib.metadata.version(package) for package in packages}
@@ -131,10 +131,10 @@ def versions(folder: Path, rate: str | None = None) -> dict[str, str]:
 def load_same(
     study: Study, task_dir: Path | None, data_dir: Path | None, *, allow_drift: bool
 ) -> LoadedTask:
-    """The study's task; a function for its rates by hand is bound to it. See :func:`load_code`.
+    """Load the study's task, and bind its custom rate function if any; see :func:`load_code`.
 
     Raises:
-        StudyError: its source or a package is not the one that the study was made with.
+        StudyError: a source file or package version differs from those the study was created with.
     """
     if not allow_drift:
         refuse_drift(study, sources_of(study.plan, task_dir))
@@ -145,12 +145,12 @@ def load_same(
 
 
 def refuse_drift(study: Study, sources: Sources) -> None:
-    """Refuse code that is not the code that the study was made with.
+    """Raise if the user's code, clrsearch or torch differs from what the study was created with.
 
-    What a study names may be written by whoever works on it: it is checked before it is loaded.
+    Anyone who works on a study may change the files it names, so they are checked before loading.
 
     Raises:
-        PlanMismatch: naming what differs.
+        PlanMismatch: something differs; the message says what.
     """
     found = []
     if sources.task != study.facts.source:
@@ -159,7 +159,7 @@ def refuse_drift(study: Study, sources: Sources) -> None:
         found.append(f"the source of {study.plan.manual} has changed")
     for package in ("clrsearch", "torch"):
         there, here = study.versions.get(package, "unknown"), importlib.metadata.version(package)
-        if there.partition("+")[0] != here.partition("+")[0]:  # not the build: +cpu or +cu128
+        if there.partition("+")[0] != here.partition("+")[0]:  # ignore the build: +cpu or +cu128
             found.append(f"{package} was {there} and is {here}")
     if found:
         ways = {

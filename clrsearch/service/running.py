@@ -1,6 +1,6 @@
-"""Running studies: begun or gone on with, worked off by workers of this machine.
+"""Start or resume studies, with workers on this machine.
 
-What trains is imported where it is called, so that listing studies does not cost torch.
+Training code is imported lazily, so that commands that only list studies need not import torch.
 """
 
 from __future__ import annotations
@@ -63,9 +63,16 @@ from clrsearch.tasks import describe, is_kept_here
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What :func:`run` leaves: the study as it now is, and whether it was interrupted.
+    """The result of :func:`run`.
 
-    ``shortfall`` says in one line what an ended study has failed to bring; None if nothing.
+    Attributes:
+        snapshot: the study after the run.
+        shortfall: one line on what an ended study lacks, such as failed trials; None if nothing.
+        storage: the database.
+        task_dir: folder of the task's files.
+        interrupted: whether the run was interrupted.
+        began_finished: whether the study had already finished before the run.
+        seconds: duration of the run.
     """
 
     snapshot: Snapshot
@@ -95,20 +102,30 @@ def run(
     on_note: Callable[[str], None] = lambda text: None,
     on_range_test: Callable[[RangeTest | None], None] = lambda tested: None,
 ) -> Result:
-    """Begin a study, or go on with the one of this name, and work until its slots are used up.
+    """Start a study, or resume the one of this name, and run workers until no slot is left.
 
-    ``workers`` defaults to one per GPU, or per core without one. The task finds its data in
-    ``data_dir``; only ``download`` has it fetched to there, and no worker does. Checkpoints are
-    written at least ``checkpoint_seconds`` apart; outages of the database are waited out for
-    ``storage_patience`` seconds. ``allow_drift`` goes on with a study that was made with another
-    source of the task or another version of clrsearch or torch. ``on_change`` is called about twice
-    a second, ``on_note`` with what else there is to say, such as how a worker was lost, and
-    ``on_range_test`` with the range test of a new study whose plan wants one, and with None when
-    that begins.
+    Args:
+        plan: the study's plan.
+        name: the study; by default named after the task's module or file.
+        storage: the database.
+        workers: number of workers; by default one per GPU, or one per core without a GPU.
+        device: the device to train on.
+        task_dir: folder of the task's files, by default the current one.
+        data_dir: folder of the task's data.
+        download: fetch missing data into ``data_dir`` before the workers start; workers never do.
+        checkpoint_dir: folder of the checkpoints of all studies.
+        checkpoint_seconds: minimum time between two checkpoints of a trial.
+        storage_patience: how many seconds to wait out a database outage.
+        allow_drift: resume even if the task's source, clrsearch or torch has changed since the
+            study was created.
+        on_change: called with the study about twice a second.
+        on_note: called with other messages, such as how a worker was lost.
+        on_range_test: called with None when the range test of a new study starts, if its plan
+            requests one, and then with the result.
 
     Raises:
-        ClrsearchError: the plan, the task or the storage is not as it must be; nothing is written.
-        StudyStopped: the task's code failed again and again.
+        ClrsearchError: the plan, task or storage is not valid; nothing is written.
+        StudyStopped: the task's code failed repeatedly.
     """
     began = time.monotonic()
     quiet_optuna()
@@ -199,10 +216,10 @@ def run(
 
 
 def _require_arguments(plan: StudyPlan, workers: int | None) -> None:
-    """Refuse what no study can be run with.
+    """Validate the arguments of :func:`run`.
 
     Raises:
-        PlanError: it is no plan, or not a number of workers that its task can have.
+        PlanError: ``plan`` is not a StudyPlan, or its task cannot have that number of workers.
     """
     if not isinstance(plan, StudyPlan):
         raise PlanError(
@@ -221,7 +238,7 @@ def _require_arguments(plan: StudyPlan, workers: int | None) -> None:
 
 
 def _left(study: Study) -> int:
-    """How many slots are open or claimed, those of a confirmation that is asked for included."""
+    """Number of open or claimed slots, including those of the confirmation if it is enabled."""
     if study.plan.confirm.enabled:
         begin_confirmation(study)
     return sum(each.slots.unfinished() for each in wanted_stages(study))
@@ -235,7 +252,7 @@ def _begin(
     folder: Path,
     tested: RangeTest | None,
 ) -> None:
-    """Make the study; one that only failed, with an earlier source, makes way."""
+    """Create the study, replacing an existing one whose trials all failed with older source."""
     if exists(database, name):
         Study(database, name).delete()
     made_with = versions(folder, tryout.sources.rate)
@@ -247,9 +264,10 @@ def _begin(
 def _goes_on(
     url: StorageUrl, name: str, plan: StudyPlan, folder: Path, *, allow_drift: bool
 ) -> bool:
-    """Whether there is a study to go on with: not if it only failed and its task has changed.
+    """Whether to resume an existing study; False if all its trials failed and the task has changed.
 
-    A plan that is the study's own may have been read from it: its code is not loaded yet.
+    If the plan equals the study's, it may come from the database, so drift is checked before any of
+    its code is loaded.
     """
     sources = sources_of(plan, folder)
     if not has_studies(url):
@@ -267,8 +285,8 @@ def _goes_on(
 
 
 def _join(study: Study, plan: StudyPlan, tryout: Tryout, *, allow_drift: bool) -> None:
-    """Add slots where more are asked for; refuse a plan that asks for another study."""
-    # what is wrong is told as such, not as another plan
+    """Apply the plan to an existing study: add slots if it requests more; refuse other changes."""
+    # first, so that an invalid value is not reported as a different plan
     tryout.require_space(study.plan, study.facts, study.range_test)
     different = differences(study.plan, plan)
     fewer = "trials" in plan.model_fields_set and plan.trials < study.plan.trials

@@ -1,4 +1,4 @@
-"""Files to begin with: a task, or a training loop, that runs and says what to change."""
+"""Template files: a runnable task or training loop, with comments on what to change."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ TASK, LOOP = "starting_task.py", "starting_loop.py"
 
 
 def new_file(path: Path, *, loop: bool = False) -> str:
-    """Write a task, or with ``loop`` a training loop, into a new file; how to search with it.
+    """Write a template of a task, or with ``loop`` of a training loop, to a new file.
+
+    Returns the command that searches with it.
 
     Raises:
-        TaskError: the file is there already, is no ``.py`` file, or its folder is not there.
+        TaskError: the file already exists, is not a ``.py`` file, or its folder does not exist.
     """
     if path.suffix != ".py":
         raise TaskError(f"{path}: a task is a Python file, with a name that ends in .py")
-    if not path.name.isprintable() or {'"', "\\"} & set(path.name):  # it stands in a docstring
+    if not path.name.isprintable() or {'"', "\\"} & set(path.name):  # it goes into a docstring
         raise TaskError(f"{path}: choose a name without quotation marks and backslashes")
     text = (files("clrsearch.tasks") / (LOOP if loop else TASK)).read_text(encoding="utf-8")
     text = text.replace("{file}", quoted(path.name))

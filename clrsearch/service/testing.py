@@ -1,4 +1,4 @@
-"""Range tests: for a search that is about to begin, for a study that is there, or for neither."""
+"""Range tests of a plan's task or of an existing study."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ from clrsearch.tasks import TaskFacts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tested:
-    """A range test, the facts of its task, and the study that keeps it, if one does.
+    """A range test.
 
-    ``seconds`` is how long it took, 0 where the study had it already.
+    Attributes:
+        study: the study that stores it, if any.
+        task: the task's name.
+        facts: the facts of the task.
+        test: the range test.
+        seconds: how long it took; about 0 if the study already had it.
     """
 
     study: str | None
@@ -38,13 +43,12 @@ def range_test(
     data_dir: Path | None = None,
     allow_drift: bool = False,
 ) -> Tested:
-    """Test a range of learning rates for the task of a plan, or of a study by its name.
+    """Run a learning-rate range test on the task of a plan, or of a study given by name.
 
-    Nothing is stored for a plan. A study keeps its range test, and is asked for it from then on.
+    For a plan nothing is stored. A study stores its range test, and later calls return it.
 
     Raises:
-        ClrsearchError: the plan, the task or the storage is not as it must be, or there is no such
-            study.
+        ClrsearchError: the plan, task or storage is not valid, or there is no such study.
     """
     if isinstance(study, StudyPlan):
         with Tryout(study, device=device, task_dir=task_dir, data_dir=data_dir) as tryout:
@@ -74,6 +78,6 @@ def range_test(
 
 
 def show_range_test(study: Study) -> None:
-    """Have optuna-dashboard show the range test that a study keeps."""
+    """Show the study's stored range test in optuna-dashboard."""
     assert study.range_test is not None
     study.show_figure("range-test", to_plotly(picture_of_range_test(study.range_test)))

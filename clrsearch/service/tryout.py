@@ -1,4 +1,4 @@
-"""A plan's task, loaded and tried before a study of it begins."""
+"""Load and probe a plan's task before its study starts."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from clrsearch.service.paths import data_folder, task_folder
 from clrsearch.service.provenance import Sources
 from clrsearch.tasks import TaskFacts, is_kept_here
 
-EXIT_SECONDS = 10.0  # for a process that has answered everything
+EXIT_SECONDS = 10.0  # for the process to exit once it has answered everything
 
 
 class Tryout:
-    """A plan's task, loaded and tried while the block lasts.
+    """A plan's task, loaded for probing inside a ``with`` block.
 
-    That is done in a process of its own, which leaves nothing behind in this one; a task that only
-    this process has is tried here. ``sources`` are the hashes of what was loaded. ``epochs`` are
-    the task's own, None for a loop of the user's own.
+    The task runs in a separate process, which leaves no side effects in this one; a task that
+    exists only in this process runs here. Errors raised there are raised again here, and a
+    :class:`TaskError` if the process itself has ended.
 
-    Whatever is asked of it raises the error that was raised there, and a :class:`TaskError` where
-    the process itself has ended.
+    Attributes:
+        sources: hashes of the source files loaded.
+        epochs: the task's default number of epochs; None for a custom training loop.
     """
 
     def __init__(
@@ -43,10 +44,10 @@ class Tryout:
         data_dir: Path | None,
         download: bool = False,
     ) -> None:
-        """Load what the plan names; files are looked for in ``task_dir``, or the current folder.
+        """Load the plan's code from ``task_dir`` or the current folder.
 
-        The task finds its data in ``data_dir``, or in the usual folder; ``download`` has it
-        fetched.
+        The task reads its data from ``data_dir``, or from the default data folder; with
+        ``download`` missing data is fetched.
         """
         self._plan = plan
         self._device = device
@@ -81,10 +82,10 @@ class Tryout:
 
     @cached_property
     def facts(self) -> TaskFacts:
-        """The task's facts under the plan: it is tried out for them.
+        """The task's facts under the plan, obtained by probing the task.
 
         Raises:
-            PlanError: its traces would not fit into memory.
+            PlanError: the schedules' traces would not fit into memory.
         """
         keys = {"epochs", "batch_size", "metric", "direction", "precision"}
         given = self._plan.model_dump(mode="json", include=keys)
@@ -95,18 +96,18 @@ class Tryout:
     def require_space(
         self, plan: StudyPlan, facts: TaskFacts, range_test: RangeTest | None = None
     ) -> None:
-        """Refuse a plan of which nothing can be searched for a task with such facts.
+        """Check that the plan has a valid search space for a task with these facts.
 
         Raises:
-            PlanError: naming the key.
+            PlanError: it has not; the message names the key.
         """
         build_space(plan, facts, self.rate_function(facts), range_test)
 
     def rate_function(self, facts: TaskFacts) -> RateFunction | None:
-        """The function for rates by hand, if the plan names one: what it gives at each step.
+        """The plan's custom rate function if any, as a lookup of its values at each step.
 
         Raises:
-            PlanError: it gives no positive number at some step.
+            PlanError: it does not return a positive number at some step.
         """
         if not isinstance(self._plan.manual, str):
             return None
@@ -118,12 +119,12 @@ class Tryout:
         return lambda step, steps_per_epoch: rates[step]
 
     def range_test(self, facts: TaskFacts) -> RangeTest:
-        """Train the task for a few steps at rising rates, and read the bounds off its losses.
+        """Train for a few steps at increasing learning rates, and derive bounds from the losses.
 
-        The seed and the precision are the plan's.
+        Uses the plan's seed and precision.
 
         Raises:
-            PlanError: it is a loop of the user's own, whose steps are not ours to take.
+            PlanError: the task is a custom training loop, which cannot be run step by step.
         """
         if facts.batch_size is None:
             raise PlanError(
@@ -141,7 +142,7 @@ class Tryout:
         return read_range_test(found["rates"], found["training"], found["validation"])
 
     def devices(self, workers: int | None, slots: int) -> list[str]:
-        """A device for each of so many workers, or for as many as the machine feeds."""
+        """A device per worker; by default for as many workers as the machine can keep busy."""
         found: list[str] = self._ask("devices", device=self._device, workers=workers, slots=slots)
         return found
 
@@ -150,7 +151,7 @@ class Tryout:
 
 
 class _Here:
-    """This process answers."""
+    """Answers requests in this process."""
 
     def __init__(self) -> None:
         from clrsearch.training.requests import Requests
@@ -158,15 +159,15 @@ class _Here:
         self._requests = Requests()
 
     def ask(self, request: str, arguments: Mapping[str, Any]) -> Any:
-        """The result of a request."""
+        """Return the result of a request."""
         return getattr(self._requests, request)(**arguments)
 
     def close(self, *, kill: bool = False) -> None:
-        """Nothing is left to end."""
+        """Do nothing: there is no process to end."""
 
 
 class _Child:
-    """A process of its own answers."""
+    """Answers requests in a child process."""
 
     def __init__(self, task: str) -> None:
         self._task = task
@@ -179,7 +180,7 @@ class _Child:
         self._write(proposals.told("--download"))
 
     def ask(self, request: str, arguments: Mapping[str, Any]) -> Any:
-        """The result of a request, or the error that it raised there."""
+        """Return the result of a request, or raise the error that it raised in the child."""
         assert self._process.stdout is not None
         self._write([request, arguments])
         line = self._process.stdout.readline()
@@ -193,7 +194,7 @@ class _Child:
         return answer["result"]
 
     def close(self, *, kill: bool = False) -> None:
-        """Let the process end, and wait until it has."""
+        """Close the process's stdin, or kill it, and wait until it has ended."""
         assert self._process.stdin is not None and self._process.stdout is not None
         if kill:
             self._process.kill()
@@ -208,5 +209,5 @@ class _Child:
 
     def _write(self, content: Any) -> None:
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it has ended: so has what it answers
+        with suppress(BrokenPipeError):  # it has ended: reading its answer will notice
             print(json.dumps(content), file=self._process.stdin, flush=True)

@@ -1,6 +1,6 @@
-"""Working on studies: in this process, or by workers that are started.
+"""Work on studies, in this process or by starting workers.
 
-What trains is imported where it is called, so that listing studies does not cost torch.
+Training code is imported lazily, so that commands that only list studies need not import torch.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 10.0
 LOGS = "logs"
-"""The folder, beside a study's checkpoints, for what local workers print."""
+"""The folder for the output of local workers, in a study's checkpoint folder."""
 SQLITE_WORKERS = 32
-"""More processes than that wait for the lock of one file in vain: some of 64, none of 32."""
-IDLE_LOOK_SECONDS = 3.0  # between two looks of a worker without a slot
+"""Maximum number of workers per SQLite file: with 64, some timed out on its lock; with 32, none."""
+IDLE_LOOK_SECONDS = 3.0  # polling interval of a worker without a slot
 
 
 def work(
@@ -67,20 +67,27 @@ def work(
     on_note: Callable[[str], None] = lambda text: None,
     on_hang: Callable[[str], None] | None = None,
 ) -> None:
-    """Work on a study in this process until no slot is left; see :func:`run` for the options.
+    """Work on a study in this process until no slot is left.
 
-    After ``max_minutes``, or the end of ``max_trials`` trials, it leaves as it does on SIGTERM,
-    with a checkpoint and its slot open to others. Without a slot it stays for ``idle_wait``
-    seconds, in case that some are added. With ``ends_with_parent`` it leaves when its standard
-    input ends, of which a parent process holds the other end. ``on_wait`` is called with the cause
-    of each outage of the database that it waits out, ``on_note`` with what is amiss otherwise: a
-    checkpoint folder that other workers do not share. Where a step never ends, ``on_hang`` is to
-    end the process: it is called with the reason, from another thread.
+    See :func:`run` for the options not listed here.
+
+    Args:
+        name: the study.
+        max_minutes: exit after this time as on SIGTERM: save a checkpoint and release the slot.
+        max_trials: exit once this many trials have ended.
+        idle_wait: how many seconds to wait for new slots when none is left.
+        worker: the worker's name.
+        ends_with_parent: exit when stdin is closed; a parent process holds its other end.
+        on_end: called with each trial that has ended, and its study.
+        on_wait: called with the cause of each database outage that is waited out.
+        on_note: called with warnings, such as a checkpoint folder that other workers do not share.
+        on_hang: called from another thread, with the reason, if a step never ends; it must end the
+            process.
 
     Raises:
-        StudyError: there is no such study, or the task's source or a package is not the one that it
-            was made with.
-        StudyStopped: the task's code failed again and again.
+        StudyError: there is no such study, or the task's source or a package has changed since it
+            was created.
+        StudyStopped: the task's code failed repeatedly.
     """
     from clrsearch.training import Checkpoints, RunMaker, run_maker
     from clrsearch.training.device import find_device, one_thread
@@ -103,7 +110,7 @@ def work(
     patience = Patience(storage_patience, on_wait=waits)
 
     def work_off(study: Study, make_run: RunMaker) -> bool:
-        """Work on the search, then on its confirmation; False where there was no time for all."""
+        """Work on the search, then on its confirmation; False if interrupted."""
 
         def work_on(each: Study) -> bool:
             return Worker(
@@ -139,7 +146,7 @@ def work(
 def _wait_for_slots(
     study: Study, seconds: float, interruption: Interruption, patience: Patience
 ) -> bool:
-    """Wait for slots that are added, or that a lost worker leaves; whether some came."""
+    """Wait until slots are added or left by a lost worker; returns whether that happened."""
     from clrsearch.training import Interrupted
 
     end = time.monotonic() + seconds
@@ -160,9 +167,9 @@ def watch_workers(
     on_change: Callable[[Snapshot], None],
     on_note: Callable[[str], None],
 ) -> bool:
-    """Let local workers work until no slot is left; whether they were interrupted.
+    """Run local workers until no slot is left; returns whether they were interrupted.
 
-    Their output goes into the folder ``logs`` beside the study's checkpoints.
+    Their output goes to the folder ``logs`` in ``checkpoints``, the study's checkpoint folder.
     """
     _allow_work(study)
     logs = checkpoints / LOGS
@@ -192,10 +199,10 @@ def work_here(
     on_change: Callable[[Snapshot], None],
     on_note: Callable[[str], None],
 ) -> None:
-    """Work on a study in this process, which alone has its task, until no slot is left.
+    """Work in this process on a study whose task exists only here, until no slot is left.
 
     Raises:
-        StudyStopped: the task's code failed again and again.
+        StudyStopped: the task's code failed repeatedly.
     """
     _allow_work(study)
     on_change(snapshot(study))
@@ -216,35 +223,35 @@ def work_here(
 
 
 def _allow_work(study: Study) -> None:
-    """Let workers begin, whatever it was stopped for before."""
+    """Clear an earlier stop, so that workers can start."""
     for each in study.stages():
         each.stop(None)
 
 
 def _tidy(study: Study, checkpoints: Path, patience: float) -> None:
-    """Remove the folder of the confirmation's checkpoints, if nothing is left in it."""
+    """Remove the confirmation's checkpoint folder if it is empty."""
     for each in Patience(patience)(study.stages)[1:]:
-        with suppress(OSError, StorageError):  # not empty: trials are left that resume from them
+        with suppress(OSError, StorageError):  # not empty: trials will resume from it
             study_folder(checkpoints.parent, each.uuid).rmdir()
 
 
 def wanted_stages(study: Study) -> list[Study]:
-    """The search and, if one is asked for and has begun, the confirmation."""
+    """The search and, if it is enabled and has started, the confirmation."""
     return study.stages() if study.plan.confirm.enabled else [study]
 
 
 def _free(study: Study) -> int:
-    """How many slots are open, or held under a lease that has run out."""
+    """Number of slots that are open, or claimed with an expired lease."""
     return sum(each.slots.unfinished() - each.slots.live() for each in wanted_stages(study))
 
 
 def require_limits(
     *, max_minutes: float | None, max_trials: int | None, idle_wait: float | None
 ) -> None:
-    """Refuse limits under which a worker could not work.
+    """Check that the limits of a worker are positive.
 
     Raises:
-        PlanError: naming the one.
+        PlanError: one is not; the message names it.
     """
     limits = {"max_minutes": max_minutes, "max_trials": max_trials, "idle_wait": idle_wait}
     for name, limit in limits.items():
@@ -264,7 +271,7 @@ def worker_options(
     max_trials: int | None = None,
     idle_wait: float | None = None,
 ) -> list[str]:
-    """The options of a worker's command line."""
+    """Command-line options of a worker."""
     given: dict[str, object] = {
         "--task-dir": task_dir,
         "--data-dir": data_dir,
@@ -282,10 +289,10 @@ def worker_options(
 def worker_command(
     name: str, url: StorageUrl, device: str | None, options: Sequence[str], worker: str | None
 ) -> Command:
-    """The command line of a worker; the database is passed by its variable alone.
+    """The command line of a worker; the database is passed only as an environment variable.
 
-    Without a device or a name, the worker finds one where it runs. One that is given a name is a
-    child of this process, and ends with it.
+    Without a device or a name, the worker chooses its own. A worker with a name is a child of this
+    process and ends with it.
     """
     return Command(
         arguments=(
@@ -300,7 +307,7 @@ def worker_command(
 
 
 def require_room(url: StorageUrl, workers: int) -> None:
-    """Refuse more workers than SQLite serves."""
+    """Raise a StorageError if there are more workers than SQLite can serve."""
     if url.file is not None and workers > SQLITE_WORKERS:
         raise StorageError(
             f"SQLite serves up to {SQLITE_WORKERS} workers, not {workers}: for more of them keep "
