@@ -89,7 +89,7 @@ def test_rates_by_hand(task_dir) -> None:
         (["cyclic"], {"max_lr": -1}, "bounds.cyclic.max_lr: must be positive"),
         (["cyclic"], {"base_lr": "slow"}, "cyclic cannot have base_lr 'slow'"),
         (["cyclic"], {"base_lr": 5, "max_lr": 1}, "base_lr 5 is above max_lr 1"),
-        (["cyclic"], {"mode": "triangular", "amplitude_left": 0.5}, "amplitude_left means nothing"),
+        (["cyclic"], {"mode": "triangular", "amplitude_left": 0.5}, "amplitude_left has no effect"),
         (["cyclic"], {"max_lr": []}, "--set max_lr: there is no value in the list"),
         (["manual"], {}, "manual does not fit: no rates are given"),
         (["manual"], {"manual": [[7, 0.1]]}, "the pieces cover 7 of 20"),

@@ -67,7 +67,7 @@ def test_what_is_found_there_is_what_is_found_here(folder, tiny) -> None:
         there.require_space(there._plan, there.facts)
         assert there.devices(3, slots=2) == ["cpu", "cpu"]
         assert len(there.range_test(there.facts).training) == 3
-        child = there._child
+        child = there._answers._process
     assert child.returncode == 0
 
 

@@ -41,7 +41,7 @@ def fitted(tables: Sequence[Table]) -> Array:
     told = [_told(table) for table in tables]
     spread = np.concatenate([features for features, _, _ in told]).std(axis=0)
     widths = [np.mean(spread[np.equal(TIED, tie)]) for tie in range(max(TIED) + 1)]
-    centre = torch.tensor(np.log(WIDTH * np.array(widths)))
+    centre = torch.tensor(np.log(WIDTH * np.maximum(widths, 1e-3)))  # some may not vary at all
     usual = Scales()
     start = [usual.level, usual.surface, usual.local, usual.seed, usual.noise]
     lengths = centre.clone().requires_grad_()

@@ -85,7 +85,8 @@ class LocalLauncher:
 def _shorten(log: Path) -> None:
     """Drop the beginning of a log that has grown too long, while its writer appends to it.
 
-    Output written in the meantime is moved too, until there is no more of it.
+    Output written in the meantime is moved too, until there is no more of it; only what is written
+    between the last look and the cut is lost.
     """
     try:
         if log.stat().st_size <= LOG_BYTES:

@@ -113,7 +113,7 @@ def _storage(url: StorageUrl) -> Iterator[Finding]:
                 what="storage",
                 state="note",
                 says=f"{url} has no studies yet",
-                remedy=f"{proposals.command('run')} makes the tables",
+                remedy=f"{proposals.command('run')} creates the tables",
             )
             return
         with open_database(url) as database:

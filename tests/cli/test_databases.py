@@ -38,7 +38,7 @@ def test_failed_trials_are_tried_again(clrsearch, url, task_dir) -> None:
     assert clrsearch("worker", "mine")[0] == 0
     assert slots(url) == {SlotState.FAILED: 1}
     code, out, _ = clrsearch("retry", "mine")
-    assert (code, out[:34]) == (0, "1 failed trials of mine are open a")
+    assert (code, out[:34]) == (0, "1 failed trials of mine are queued")
     assert slots(url) == {SlotState.OPEN: 1}
     assert clrsearch("worker", "mine")[0] == 3  # the third failure in a row stops the study
     assert len(service.show("mine").snapshot.records) == 3

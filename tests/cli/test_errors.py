@@ -111,7 +111,7 @@ def refused(clrsearch, monkeypatch, url, task_dir):
         (["run", "--workers", "-1"], "workers must be at least 1, not -1"),
         (["run", "--task-dir", "none"], "none: there is no such folder"),
         (["range-test", "--task-dir", "tiny.py"], "tiny.py: there is no such folder"),
-        (["run", "--checkpoint-dir", "tiny.py"], "tiny.py is no folder: --checkpoint-dir names"),
+        (["run", "--checkpoint-dir", "tiny.py"], "tiny.py is not a folder: --checkpoint-dir names"),
         (
             ["preview", "cyclic", "-o", "no/such.png"],
             "no/such.png cannot be written: there is no f",

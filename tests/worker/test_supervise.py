@@ -128,7 +128,7 @@ def test_who_dies_before_it_works_is_given_up(study) -> None:
     with pytest.raises(ClrsearchError, match=r"3 trials are left.*ended with code 1 \(no luck\)"):
         supervisor(study, "import sys; sys.exit('no luck')").watch()
     assert len(started) == 5
-    with pytest.raises(ClrsearchError, match=r"died of signal 9 \(SIGKILL\): "):
+    with pytest.raises(ClrsearchError, match=r"died of signal 9 \(SIGKILL\)\. "):
         supervisor(study, "import os; os.kill(os.getpid(), 9)").watch()
 
 
