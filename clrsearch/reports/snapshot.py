@@ -31,7 +31,8 @@ class Snapshot:
         search_best: the complete trial with the best score.
         baseline: the baseline's complete trial with the best score.
         baseline_family: the family of the baseline.
-        schedules: the schedules of ``search_best``, ``baseline`` and ``expected_best`` by trial.
+        schedules: the schedules of ``search_best``, ``baseline``, ``expected_best`` and the
+            recommended trial, by trial.
         expected_best: the trial with the best expected score on further seeds; None while the
             search runs, or without an estimate.
     """
@@ -91,6 +92,9 @@ def snapshot(study: Study) -> Snapshot:
     baseline = leader(records, direction, study.plan.baseline)
     slots = study.slots.counts()
     expected = None if unfinished(slots) else _expected_best(study, records)
+    found = confirmed(study)
+    chosen = found.verdict.chosen if found and found.verdict else None
+    shown = [best, baseline, expected, *(each for each in records if each.number == chosen)]
     return Snapshot(
         name=study.name,
         task=study.plan.task,
@@ -99,14 +103,14 @@ def snapshot(study: Study) -> Snapshot:
         epochs=study.facts.epochs,
         steps_per_epoch=study.facts.steps_per_epoch,
         slots=slots,
-        confirmed=confirmed(study),
+        confirmed=found,
         records=tuple(records),
         search_best=best,
         baseline=baseline,
         baseline_family=study.plan.baseline,
         schedules={
             record.number: study.space.build(record.family, record.params)
-            for record in (best, baseline, expected)
+            for record in shown
             if record is not None
         },
         expected_best=expected,

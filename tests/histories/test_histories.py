@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from histories.record import BEGUN, STUDIES, said
 
 from clrsearch import service
+from clrsearch.reports import result_table, snapshot
 from clrsearch.schedules import Constant
-from clrsearch.search import Study, hopeless
+from clrsearch.search import ConfirmPlan, Study, hopeless
 from clrsearch.storage import Slot, StorageUrl, open_database
 
 HERE = Path(__file__).parent
@@ -101,6 +102,17 @@ def test_every_trial_is_stopped_where_it_was(name, stored) -> None:
 @pytest.mark.parametrize("name", ENDED)
 def test_what_is_said_of_a_study_is_what_was_said(name, stored) -> None:
     same(service.show(name, storage=stored(name)).snapshot, EXPECTED[name])
+
+
+def test_a_recommended_trial_that_leads_nothing_is_in_the_table_too(stored) -> None:
+    """Where much may be lost, the simplest is recommended, be it far from the best."""
+    with open_database(stored("led")) as database:
+        study = Study(database, "led")
+        study.plan_confirmation(ConfirmPlan(tolerance=10))
+        now = snapshot(study)
+    assert now.recommended not in (now.search_best, now.baseline, now.expected_best)
+    result_table(now)
+    assert now.schedules[now.recommended.number].family == now.recommended.family
 
 
 def test_an_interrupted_study_ends_as_it_would_have_ended(stored, tmp_path, monkeypatch) -> None:
