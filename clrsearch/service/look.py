@@ -161,7 +161,12 @@ def best(
         schedule = study.space.build(trial.family, trial.params)
         ratios = study.space.ratios(trial.params, study.facts)
         code = source_code(study, trial, verdict, format)
-        torch = code if format == "torch" else source_code(study, trial, verdict)
+
+        def make_scheduler(optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
+            torch = code if format == "torch" else source_code(study, trial, verdict)
+            own = schedule.code(len(ratios)).own
+            return execute(torch, own=own)(optimizer, steps_per_epoch)
+
         return Best(
             trial=trial,
             schedule=schedule,
@@ -169,7 +174,7 @@ def best(
             multipliers=study.space.multipliers_of(trial.params),
             ratios=ratios,
             code=code,
-            make_scheduler=execute(torch, own=schedule.code(len(ratios)).own),
+            make_scheduler=make_scheduler,
             facts=study.facts,
             verdict=verdict,
         )
