@@ -230,7 +230,7 @@ class Study:
         asked = service.show(self.name, storage=self.storage).plan
         if trials is not None:
             asked = asked.model_copy(update={"trials": trials})
-        return self._again(asked, workers, device, progress)
+        return self._work(asked, workers, device, progress)
 
     def confirm(
         self,
@@ -247,7 +247,7 @@ class Study:
             StudyError: the search has not ended, or no trial of it is complete.
         """
         asked = service.confirmation_plan(self.name, top=top, seeds=seeds, storage=self.storage)
-        return self._again(asked, workers, device, progress)
+        return self._work(asked, workers, device, progress)
 
     def compare(
         self,
@@ -267,15 +267,7 @@ class Study:
         )
         for note in found.notes:
             warnings.warn(note, stacklevel=2)
-        return _run(
-            found.plan,
-            name=name,
-            storage=self.storage,
-            workers=workers,
-            device=device,
-            task_dir=self._task_dir,
-            progress=progress,
-        )
+        return self._work(found.plan, workers, device, progress, name=name)
 
     def replay(self, trial: int | None = None, *, device: str | None = None) -> Replayed:
         """Train a trial again, the recommended one by default, and compare every epoch."""
@@ -318,12 +310,19 @@ class Study:
     def _now(self) -> Snapshot:
         return service.show(self.name, storage=self.storage).snapshot
 
-    def _again(
-        self, plan: StudyPlan, workers: int | None, device: str | None, progress: bool
+    def _work(
+        self,
+        plan: StudyPlan,
+        workers: int | None,
+        device: str | None,
+        progress: bool,
+        *,
+        name: str | None = None,
     ) -> Study:
+        """Run a plan where this study is, as this one or under another name."""
         return _run(
             plan,
-            name=self.name,
+            name=name or self.name,
             storage=self.storage,
             workers=workers,
             device=device,
@@ -342,7 +341,7 @@ class Study:
         if found is not None:
             lines += [
                 html.escape(_said(now)),
-                html.escape(schedule_line(self.best.schedule)),
+                html.escape(schedule_line(now.schedules[found.number])),
             ]
             drawn = service.picture(
                 self.name, "schedule", storage=self.storage, task_dir=self._task_dir
