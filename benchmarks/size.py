@@ -179,7 +179,7 @@ def ours(url: StorageUrl, finished: int, running: int) -> dict[str, float]:
         facts = probe(loaded, epochs=EPOCHS, device=CPU)
         study = Study.create(database, "large", plan, facts, made_with())
         fill(database, study, finished, running)
-        study = Study(database, "large")
+        study = Study.open(database, "large")
         make_run, checkpoints = run_maker(loaded.task, facts, CPU), Checkpoints(Path(folder))
         worker = Worker(study, make_run, CPU, checkpoints, name="own", checkpoint_seconds=10.0)
         births = []
@@ -252,7 +252,7 @@ def plain(url: StorageUrl) -> dict[str, float]:
 def ready(url: StorageUrl) -> float:
     """Seconds from the start of a worker's process to its first trial."""
     with open_database(url) as database, tempfile.TemporaryDirectory() as folder:
-        before = Study(database, "large").slots.counts()[SlotState.OPEN]
+        before = Study.open(database, "large").slots.counts()[SlotState.OPEN]
         began = time.perf_counter()
         worker = subprocess.Popen(
             [
@@ -274,7 +274,7 @@ def ready(url: StorageUrl) -> float:
         seconds = time.perf_counter() - began
         worker.kill()
         worker.wait()
-        assert Study(database, "large").slots.counts()[SlotState.OPEN] < before
+        assert Study.open(database, "large").slots.counts()[SlotState.OPEN] < before
     return seconds
 
 

@@ -61,7 +61,7 @@ def gap(result: service.Result) -> float:
     That is the root of the mean variance of a finalist's scores over the seeds.
     """
     with open_database(result.storage) as database, one_thread(CPU):
-        study = Study(database, result.snapshot.name)
+        study = Study.open(database, result.snapshot.name)
         task = load_task(study.plan.task, folder=HERE).task
         data = TaskData(task, study.facts.batch_size, CPU)
         scores = {

@@ -57,7 +57,7 @@ def test_a_run_is_that_of_its_seed_index_and_is_tested_once(url, task_dir) -> No
     now = work_here(task_dir, confirm=ConfirmPlan(top=1, seeds=2))
     loaded = load_task("tiny.py:Noisy", folder=task_dir)
     with open_database(url) as database, one_thread(CPU):
-        study = Study(database, "mine")
+        study = Study.open(database, "mine")
         for run in now.confirmed.runs:
             data = TaskData(loaded.task, study.facts.batch_size, CPU)
             again = SequentialRun(
@@ -122,21 +122,21 @@ def test_finalists_of_an_earlier_version_with_equal_traces_are_one_standing(url,
     smith = {"base_ratio": 0.25, "cycles": 1, "cycle_momentum": False}
     attributes = {"worker": "w", "device": "cpu"}
     with open_database(url) as database:
-        study = Study(database, "mine")
+        study = Study.open(database, "mine")
         trials = []
         for mode in ("triangular", "triangular2", "triangular"):
             params = {**smith, "mode": mode, "max_lr": 0.01 if len(trials) < 2 else 0.02}
             number = study.begin(study.slots.claim("w"), params, attributes)
-            study.report(number, {4: 0.5})
-            study.complete(number, 0.5, {})
+            study.log.report(number, {4: 0.5})
+            study.log.complete(number, 0.5, {})
             trials.append(study.trial(number))
         sibling = study.confirm(trials, every_run(trials, 2))
         while (slot := sibling.slots.claim("w")) is not None:
             params = sibling.finalists()[slot.finalist].params
             number = sibling.begin(slot, params, attributes)
             value = 0.1 + slot.finalist // 2 + 0.01 * slot.seed_index
-            sibling.report(number, {4: value})
-            sibling.complete(number, value, {"test": {"error": value}})
+            sibling.log.report(number, {4: value})
+            sibling.log.complete(number, value, {"test": {"error": value}})
             sibling.slots.finish(slot, SlotState.COMPLETE)
         now = service.show("mine").snapshot.confirmed
         assert now.slots == {SlotState.COMPLETE: 6}
@@ -147,7 +147,7 @@ def test_finalists_of_an_earlier_version_with_equal_traces_are_one_standing(url,
 def test_no_schedule_is_tried_twice(url, task_dir) -> None:
     now = work_here(task_dir, task="tiny.py:Tiny", trials=12, confirm=ConfirmPlan(top=3, seeds=1))
     with open_database(url) as database:
-        study = Study(database, "mine")
+        study = Study.open(database, "mine")
         played = [study.trace(each.family, each.params) for each in now.records]
     seen = {
         (each.rates.tobytes(), each.momenta is not None and each.momenta.tobytes())
@@ -171,7 +171,7 @@ def test_where_only_one_schedule_is_left_it_is_tried_again(url, task_dir) -> Non
 def test_it_goes_on_where_it_was_broken_off(url, task_dir) -> None:
     work_here(task_dir, confirm=ConfirmPlan(enabled=False))
     with open_database(url) as database:
-        study = Study(database, "mine")
+        study = Study.open(database, "mine")
         study.plan_confirmation(ConfirmPlan(top=1, seeds=2))
         sibling = begin_confirmation(study)
         slot = sibling.slots.claim("killed")
@@ -284,7 +284,7 @@ def test_a_confirmation_is_cancelled_and_taken_up_again(url, task_dir) -> None:
 def test_an_unfinished_search_is_not_confirmed(url, task_dir) -> None:
     work_here(task_dir, trials=1, confirm=ConfirmPlan(enabled=False))
     with open_database(url) as database:
-        Study(database, "mine").grow(3)
+        Study.open(database, "mine").grow(3)
     with pytest.raises(StudyError, match="2 trials of mine have not ended"):
         service.confirmation_plan("mine", top=1, seeds=1)
 

@@ -137,9 +137,9 @@ def test_a_study_that_cannot_be_read_is_named_and_the_others_are_checked(
     done, check, clrsearch
 ) -> None:
     optuna.create_study(study_name="another", storage=done.database.optuna)
-    attributes = done._storage.get_study_user_attrs(done._id)["clrsearch"]
+    attributes = done.database.optuna.get_study_user_attrs(done.id)["clrsearch"]
     plan = {**attributes["plan"], "moon": "full"}
-    done._storage.set_study_user_attr(done._id, "clrsearch", {**attributes, "plan": plan})
+    done.database.optuna.set_study_user_attr(done.id, "clrsearch", {**attributes, "plan": plan})
     code, found = check()
     assert code == 1
     assert [(each["what"], each["state"]) for each in found] == [

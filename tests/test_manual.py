@@ -52,7 +52,7 @@ def test_pieces_compete_with_the_families_as_they_are_written_first(url, task_di
     assert by_hand[0].params == {"scale": 1.0}
     assert by_hand[1].params != {"scale": 1.0}
     with open_database(url) as database:
-        trace = Study(database, "mine").trace("manual", {"scale": 1.0})
+        trace = Study.open(database, "mine").trace("manual", {"scale": 1.0})
     assert trace.rates.tolist() == [HAND_WRITTEN]
 
 
@@ -168,7 +168,7 @@ def test_a_fixed_factor_holds_under_every_family(url, task_dir) -> None:
         groups={"head": 3},
     ).snapshot
     with open_database(url) as database:
-        study = Study(database, "mine")
+        study = Study.open(database, "mine")
         for record in now.records:
             body, head = study.trace(record.family, record.params).rates
             assert head.tolist() == pytest.approx((30 * body).tolist(), rel=1e-14)

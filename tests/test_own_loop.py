@@ -54,7 +54,7 @@ def worker(task_dir):
 def claims_until(url, condition):
     deadline = time.monotonic() + PATIENCE
     with open_database(url) as database:
-        study = Study(database, "mine")
+        study = Study.open(database, "mine")
         while not condition(study):
             assert time.monotonic() < deadline, "it never came"
             time.sleep(0.02)
@@ -87,7 +87,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(url, task_dir) -> None:
         (claim,) = claims_until(url, lambda s: any(c.checkpoint for c in s.slots.claims()))
         os.kill(lost.pid, signal.SIGKILL)
     with open_database(url) as database:
-        Study(database, "mine").slots.release(claim.worker)
+        Study.open(database, "mine").slots.release(claim.worker)
     with worker(task_dir) as second:
         _, errors = second.communicate(timeout=PATIENCE)
     assert (second.returncode, errors) == (0, "")
@@ -108,7 +108,7 @@ def test_one_that_saves_nothing_begins_again(url, task_dir, tmp_path, monkeypatc
         lost.communicate(timeout=PATIENCE)
     assert lost.returncode == (0 if number == signal.SIGTERM else -signal.SIGKILL)
     with open_database(url) as database:
-        slots = Study(database, "mine").slots
+        slots = Study.open(database, "mine").slots
         slots.release(claim.worker)
         assert slots.counts() == {SlotState.OPEN: 1}
     service.work("mine", device="cpu", task_dir=task_dir)
@@ -215,7 +215,7 @@ def test_a_script_that_needs_arguments_is_given_some(
     assert (code, errors) == (0, "")
     assert service.show("argued").snapshot.done == 2
     with open_database(url) as database:
-        study = Study(database, "argued")
+        study = Study.open(database, "argued")
         assert study.plan.args == "--data 'my file' --lr 0.002"
         assert study.facts.own_rate == 0.002
     assert service.replay("argued", 0, device="cpu").matches

@@ -10,7 +10,7 @@ import torch
 
 from clrsearch import service
 from clrsearch.errors import StorageError, StudyError
-from clrsearch.search import Study, StudyPlan
+from clrsearch.search import Studies, Study, StudyPlan
 from clrsearch.storage import open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
@@ -28,8 +28,7 @@ def studies(any_url, task_dir):
         ]
 
         def write(**changes) -> None:
-            stored = made[0]._storage.get_study_user_attrs(made[0].id)["clrsearch"]
-            made[0]._storage.set_study_user_attr(made[0].id, "clrsearch", {**stored, **changes})
+            Studies(database).change(made[0].record, **changes)
 
         yield made, write
 
@@ -83,7 +82,7 @@ def test_what_else_is_stored_of_a_study_is_refused_by_its_key(studies, changes, 
     (spoilt, _), write = studies
     write(**changes)
     with pytest.raises(StudyError, match=f"the study spoilt cannot be read: {key}"):
-        Study(spoilt.database, "spoilt")
+        Study.open(spoilt.database, "spoilt")
 
 
 @pytest.mark.parametrize("text", ["no JSON", '"a text"', "null", "[]"])
@@ -97,7 +96,7 @@ def test_an_attribute_that_is_no_table_is_refused(studies, text) -> None:
             f"UPDATE study_user_attributes SET value_json = '{text}' WHERE {where} = 'clrsearch'"
         )
     with pytest.raises(StudyError, match=r"spoilt cannot be read|spoilt is a study of Optuna's"):
-        Study(spoilt.database, "spoilt")
+        Study.open(spoilt.database, "spoilt")
 
 
 def test_slots_in_a_state_that_there_is_not_are_refused(studies) -> None:
@@ -107,7 +106,7 @@ def test_slots_in_a_state_that_there_is_not_are_refused(studies) -> None:
             f"UPDATE clrsearch_slots SET state = 'lost' WHERE study = '{spoilt.uuid}'"
         )
     with pytest.raises(StudyError, match="the study spoilt cannot be read: 'lost' is not a"):
-        Study(spoilt.database, "spoilt")
+        Study.open(spoilt.database, "spoilt")
 
 
 def test_a_link_that_leads_out_of_the_folder_is_not_followed(
@@ -128,4 +127,4 @@ def test_a_link_that_leads_out_of_the_folder_is_not_followed(
         with pytest.raises(StorageError, match=f"{study.uuid} is a link that leads out of {root}"):
             call()
     assert kept.exists()
-    assert Study(study.database, "spoilt").uuid == study.uuid
+    assert Study.open(study.database, "spoilt").uuid == study.uuid

@@ -158,7 +158,7 @@ def proposes(clrsearch) -> Callable[..., str]:
 def opened(folder: Path) -> Iterator[Study]:
     """The study of :func:`study`."""
     with open_database(StorageUrl(f"sqlite:///{folder / 'studies.db'}")) as database:
-        yield Study(database, HOSTILE)
+        yield Study.open(database, HOSTILE)
 
 
 LIES = "--task-dir 'my tasks' --storage-file url"

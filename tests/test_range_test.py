@@ -32,7 +32,7 @@ def test_a_search_is_bounded_by_its_range_test_which_costs_no_slot(any_url, task
     rates = [r.params["max_lr" if r.family == "cyclic" else "lr"] for r in now.records]
     assert all(test.base <= rate <= test.maximum for rate in rates)
     with open_database(any_url) as database:
-        study = Study(database, "mine")
+        study = Study.open(database, "mine")
         assert study.range_test == test
         assert study.space.families["cosine"]["lr"].domain.low == test.base
 
@@ -48,7 +48,7 @@ def test_a_flat_range_test_leaves_the_bounds_as_they_are(url, task_dir) -> None:
     run(plan, task_dir, on_range_test=told.append)
     assert told[1].base is None
     with open_database(url) as database:
-        domain = Study(database, "mine").space.families["cyclic"]["max_lr"].domain
+        domain = Study.open(database, "mine").space.families["cyclic"]["max_lr"].domain
     assert (domain.low, domain.high) == (0.02 / 30, 0.02 * 30)
 
 
@@ -57,7 +57,7 @@ def test_the_confirmation_is_within_the_same_bounds(url, task_dir) -> None:
     confirmed = run(plan, task_dir).snapshot.confirmed
     assert confirmed.left == 0
     with open_database(url) as database:
-        study = Study(database, "mine")
+        study = Study.open(database, "mine")
         spaces = [each.space.families["cyclic"]["max_lr"].domain for each in study.stages()]
     assert len(spaces) == 2
     assert spaces[0] == spaces[1]
@@ -81,7 +81,7 @@ def test_a_study_keeps_its_range_test_and_the_dashboard_gets_the_plot(url, task_
     assert service.range_test("mine", task_dir=task_dir / "nowhere").test == found.test
     assert service.picture("mine", "range-test").subtitle == found.test.sentence
     with open_database(url) as database:
-        study = Study(database, "mine")
+        study = Study.open(database, "mine")
         domain = study.space.families["cyclic"]["max_lr"].domain
         attributes = database.optuna.get_study_system_attrs(
             database.optuna.get_study_id_from_name("mine")

@@ -132,7 +132,7 @@ def test_another_plan_under_the_same_name_is_refused_by_key(
     with pytest.raises(PlanMismatch, match=message):
         run(task_dir, **({"trials": 4} | changes))
     with open_database(url) as database:
-        assert Study(database, "tiny").plan == plan
+        assert Study.open(database, "tiny").plan == plan
 
 
 def test_a_changed_task_is_refused(url, tmp_path, task_dir) -> None:
@@ -172,8 +172,8 @@ def test_a_study_deleted_under_a_worker_is_told_in_one_line(url, task_dir) -> No
         pytest.raises(StorageError, match="the study has been deleted meanwhile"),
         open_database(url) as database,
     ):
-        study = Study(database, "gone")
-        Study(database, "gone").delete()
+        study = Study.open(database, "gone")
+        Study.open(database, "gone").delete()
         study.stop(None)
 
 
@@ -274,9 +274,9 @@ def test_ctrl_c_gives_slots_back_and_the_next_run_goes_on(url, task_dir, whole_g
     assert errors.startswith("clrsearch: workers save their trials and leave; Ctrl-C again ends")
     assert len(errors.splitlines()) == 1
     with open_database(url) as database:
-        counts = Study(database, "slow").slots.counts()
+        counts = Study.open(database, "slow").slots.counts()
         assert counts[SlotState.CLAIMED] == 0
-        begun = [record.number for record in Study(database, "slow").history.records()]
+        begun = [record.number for record in Study.open(database, "slow").history.records()]
 
     second = command(*arguments, cwd=task_dir)
     out, errors = second.communicate(timeout=PATIENCE)
@@ -290,7 +290,7 @@ def test_ctrl_c_gives_slots_back_and_the_next_run_goes_on(url, task_dir, whole_g
 def test_a_worker_joins_from_another_shell(url, task_dir) -> None:
     work_here(task_dir, "joined", trials=1)
     with open_database(url) as database:
-        Study(database, "joined").grow(4)
+        Study.open(database, "joined").grow(4)
     worker = command("worker", "joined", "--task-dir", str(task_dir), cwd="/")
     out, errors = worker.communicate(timeout=PATIENCE)
     assert (worker.returncode, errors) == (0, "")
@@ -302,7 +302,7 @@ def test_a_worker_joins_from_another_shell(url, task_dir) -> None:
 def test_a_worker_of_a_failing_study_leaves_with_3(url, task_dir) -> None:
     work_here(task_dir, "stopped", trials=1)
     with open_database(url) as database:
-        study = Study(database, "stopped")
+        study = Study.open(database, "stopped")
         study.grow(4)
         study.stop("Traceback of the task")
     worker = command("worker", "stopped", "--task-dir", str(task_dir))
@@ -316,7 +316,7 @@ def test_replay_notices_a_trial_that_does_not_match(url, task_dir) -> None:
     work_here(task_dir, "mine", trials=1)
     assert service.replay("mine", 0, task_dir=task_dir).matches
     with open_database(url) as database:
-        study = Study(database, "mine")
+        study = Study.open(database, "mine")
         with database.engine.begin() as connection:
             connection.exec_driver_sql(
                 "UPDATE trial_intermediate_values SET intermediate_value = 9.0 WHERE step = 2"
@@ -346,7 +346,7 @@ def test_delete_removes_one_study(url, task_dir) -> None:
 def test_a_study_with_live_workers_is_not_deleted(url, task_dir) -> None:
     work_here(task_dir, "busy", trials=1)
     with open_database(url) as database:
-        study = Study(database, "busy")
+        study = Study.open(database, "busy")
         study.grow(2)
         study.slots.claim("someone")
     with pytest.raises(StudyError, match="workers are busy with 1 of busy's trials"):
@@ -373,7 +373,7 @@ def test_a_watch_survives_an_outage_and_ends_with_the_last_slot(
         cable.join()
 
     with open_database(postgresql) as database:
-        study = Study(database, "mine")
+        study = Study.open(database, "mine")
         study.grow(2)
         slots, slot = study.slots, study.slots.claim("someone")
         last = service.status("mine", storage=far_url, watch=True, on_change=show, on_wait=wait)
@@ -385,7 +385,7 @@ def test_a_watch_survives_an_outage_and_ends_with_the_last_slot(
 def test_ctrl_c_ends_a_watch_and_nothing_else(url, task_dir) -> None:
     work_here(task_dir, "mine", trials=1)
     with open_database(url) as database:
-        Study(database, "mine").grow(2)
+        Study.open(database, "mine").grow(2)
     watch = command("status", "mine", "--watch", "--json")
     assert loads(watch.stdout.readline())["slots"]["open"] == 1
     watch.send_signal(signal.SIGINT)

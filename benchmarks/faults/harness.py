@@ -288,7 +288,7 @@ def _trial_complaints(place: Place, slot_of: dict[int, int]) -> list[str]:
     os.environ["FAULTS_EPOCH_SECONDS"] = "0"
     found = []
     with open_database(StorageUrl(place.url)) as database, one_thread(CPU):
-        study = Study(database, STUDY)
+        study = Study.open(database, STUDY)
         plan, facts = study.plan, study.facts
         study_id = database.optuna.get_study_id_from_name(STUDY)
         trials = database.optuna.get_all_trials(study_id)

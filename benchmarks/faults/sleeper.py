@@ -34,7 +34,7 @@ def grow(place: Place) -> None:
     """Add slots, as ``clrsearch run`` with more ``--trials`` does."""
     quiet_optuna()
     with open_database(StorageUrl(place.url)) as database:
-        Study(database, harness.STUDY).grow(TRIALS)
+        Study.open(database, harness.STUDY).grow(TRIALS)
 
 
 def look(place: Place, trial: int) -> tuple[Any, ...]:

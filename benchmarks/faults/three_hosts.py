@@ -232,7 +232,7 @@ def grow(place: Place) -> None:
     """Add slots, as ``clrsearch run`` with more ``--trials`` does."""
     quiet_optuna()
     with open_database(StorageUrl(place.url)) as database:
-        Study(database, harness.STUDY).grow(TRIALS)
+        Study.open(database, harness.STUDY).grow(TRIALS)
 
 
 def be_greedy() -> None:
@@ -244,7 +244,7 @@ def be_greedy() -> None:
     quiet_optuna()
     tries = expired = taken = 0
     with open_database(StorageUrl(os.environ["CLRSEARCH_STORAGE"])) as database:
-        slots = Study(database, harness.STUDY).slots
+        slots = Study.open(database, harness.STUDY).slots
         end = time.monotonic() + GREEDY
         while time.monotonic() < end:
             for claim in slots.claims():

@@ -105,7 +105,7 @@ class Extras:
         shown = self._shown.get(study_id)
         if shown is not None and shown.study.name == name and shown.study.is_there:
             return shown.study
-        study = Study(self._database, name)
+        study = Study.open(self._database, name)
         with suppress(ClrsearchError):  # without the user's file, show the other trials
             self._prepare(study)
         return study

@@ -136,9 +136,9 @@ def read_page(study: Study, *, made: datetime, renewed: int | None = None) -> Pa
         errors={each.trials[0]: _error(now.records, each.trials[0]) for each in found},
         study_file=study_file(study.plan),
         seed=study.plan.seed,
-        versions=study.versions,
+        versions=study.record.versions,
         devices=tuple(sorted({record.device for record in now.records if record.device})),
-        created=study.created,
+        created=study.record.created,
         made=made,
         renewed=renewed,
     )

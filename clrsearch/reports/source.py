@@ -51,7 +51,7 @@ def source_code(
             "validation": ", ".join(f"{name} {number(value)}" for name, value in scores.items()),
             **({"fresh seeds": f"{facts.metric} {number(standing.mean)}"} if standing else {}),
             "versions": ", ".join(
-                f"{name} {study.versions[name]}" for name in ("clrsearch", "torch")
+                f"{name} {study.record.versions[name]}" for name in ("clrsearch", "torch")
             ),
         },
         optimizer=facts.optimizer,

@@ -20,19 +20,15 @@ from clrsearch.search.plan import (
     settings,
 )
 from clrsearch.search.posterior import alike, beliefs, expected_of
+from clrsearch.search.progress import Phase, Progress
 from clrsearch.search.pruner import PRUNERS, hopeless
 from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
+from clrsearch.search.repository import Studies
 from clrsearch.search.sampler import quiet, suggest
 from clrsearch.search.space import GROUPS, StudySpace, build_space, fitting, require_size
-from clrsearch.search.stored import ATTRIBUTE
 from clrsearch.search.study import CURVES, Study
-from clrsearch.search.study_names import (
-    exists,
-    remove_unreadable,
-    require_name,
-    searches,
-    study_names,
-)
+from clrsearch.search.study_names import require_name
+from clrsearch.search.study_record import ATTRIBUTE
 from clrsearch.search.traces import one_each
 from clrsearch.search.verdict import Standing, Verdict
 
@@ -47,11 +43,14 @@ __all__ = [
     "Fresh",
     "History",
     "Misfit",
+    "Phase",
+    "Progress",
     "RangeTest",
     "Record",
     "Run",
     "Standing",
     "State",
+    "Studies",
     "Study",
     "StudyPlan",
     "StudySpace",
@@ -63,7 +62,6 @@ __all__ = [
     "build_space",
     "differences",
     "every_run",
-    "exists",
     "expected_of",
     "finalists",
     "fitting",
@@ -82,13 +80,10 @@ __all__ = [
     "read_range_test",
     "read_toml",
     "refuse_task",
-    "remove_unreadable",
     "require_name",
     "require_plan",
     "require_size",
-    "searches",
     "settings",
     "smoothed",
-    "study_names",
     "suggest",
 ]

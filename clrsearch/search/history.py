@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from pydantic import BaseModel, ValidationError
 
 from clrsearch.schedules import Value
-from clrsearch.search.stored import ROW_ERRORS, unreadable
+from clrsearch.search.study_record import ROW_ERRORS, unreadable
 from clrsearch.storage import Details, Reported, Trials
 
 OVERLAP = 1000

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from clrsearch.errors import StudyError
-from clrsearch.search import Study, exists, remove_unreadable
+from clrsearch.search import Studies, Study
 from clrsearch.service.paths import Storage, checkpoint_folder, storage_url
 from clrsearch.storage import (
     MadeRole,
@@ -36,12 +36,12 @@ def delete(
     url = storage_url(storage)
     with open_database(url) as database:
         try:
-            study = Study(database, name)
+            study = Study.open(database, name)
         except StudyError:
-            if not exists(database, name):
+            if name not in Studies(database).searches():
                 raise
             before()
-            remove_unreadable(database, name)
+            Studies(database).delete_unreadable(name)
             return
         live = sum(each.slots.live() for each in study.stages())
         if live:
@@ -62,7 +62,7 @@ def retry(name: str, *, storage: Storage = None) -> int:
         StudyError: there is no such study.
     """
     with open_database(storage_url(storage)) as database:
-        stages = Study(database, name).stages()
+        stages = Study.open(database, name).stages()
         for each in stages:
             each.stop(None)
         return sum(each.slots.retry() for each in stages)
@@ -78,7 +78,7 @@ def cancel(name: str, *, storage: Storage = None) -> int:
         StudyError: there is no such study.
     """
     with open_database(storage_url(storage)) as database:
-        return Study(database, name).cancel()
+        return Study.open(database, name).cancel()
 
 
 def upgrade_database(*, storage: Storage = None) -> Upgraded:

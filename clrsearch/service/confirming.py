@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from clrsearch.search import (
     OPENING,
+    Phase,
     Record,
     Run,
     Study,
@@ -34,14 +35,10 @@ def begin_confirmation(study: Study) -> Study | None:
 
     Returns None if the search has not ended or has no complete trial.
     """
-    if study.stage == "confirm" or study.stopped is not None or study.slots.unfinished():
-        return None
-    sibling = study.confirmation()
-    records = study.history.records()
-    if study.cancelled:
-        return sibling
-    if all(record.state != "complete" for record in records):
-        return None
+    progress = study.progress()
+    if not progress.may_confirm:
+        return study.confirmation() if progress.cancelled else None
+    sibling, records = study.confirmation(), study.history.records()
     candidates = _finalists(study, sibling, records)
     seeds = study.plan.confirm.seeds
     if seeds is not None:
@@ -69,9 +66,25 @@ def rounds(study: Study, patience: Patience) -> Iterator[Study]:
         yield sibling
 
 
-def is_settled(study: Study, confirmation: Study) -> bool:
+def left(study: Study) -> int:
+    """Number of slots left, after adding the runs of a confirmation that is due."""
+    if study.plan.confirm.enabled:
+        begin_confirmation(study)
+    return study.progress().left
+
+
+def has_ended(study: Study) -> bool:
+    """Whether nothing is left to run, in the search or the confirmation."""
+    phase = study.progress().phase
+    if phase is not Phase.BETWEEN_ROUNDS:
+        return phase in (Phase.ENDED, Phase.STOPPED)
+    sibling = study.confirmation()
+    return sibling is not None and _is_settled(study, sibling)
+
+
+def _is_settled(study: Study, confirmation: Study) -> bool:
     """Whether a confirmation whose runs have all ended needs no further round."""
-    if study.plan.confirm.seeds is not None or study.cancelled:
+    if study.plan.confirm.seeds is not None:
         return True
     records = study.history.records()
     candidates = _finalists(study, confirmation, records)

@@ -89,7 +89,7 @@ def dashboard(
         extras = Extras(database, lambda study: bind_rate(study, Manual.family, task_dir))
         overlay = Overlay(database, extras)
         if name is not None:
-            study_id = Study(database, name).id
+            study_id = Study.open(database, name).id
             extras.renew(study_id, name)
             page = f"/dashboard/studies/{study_id}"
         guarded = Guard(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clrsearch import proposals
 from clrsearch.errors import StorageError, StudyError
-from clrsearch.search import Misfit, Study, misfits, study_names
+from clrsearch.search import Misfit, Studies, Study, misfits
 from clrsearch.service.doctor import Finding
 from clrsearch.service.paths import (
     Storage,
@@ -40,13 +40,13 @@ def check_database(*, storage: Storage = None) -> list[Finding]:
     """
     url = storage_url(storage)
     with open_database(url) as database:
-        ours, others = study_names(database)
+        ours, others = Studies(database).names()
         says = f"{url}: schema {database.optuna.get_current_version()}, {len(ours)} studies"
         findings = [Finding(what="storage", state="ok", says=f"{says} with their confirmations")]
         owners = slot_owners(database.engine)
         for name in ours:
             try:
-                study = Study(database, name)
+                study = Study.open(database, name)
                 owners.discard(study.uuid)
                 findings += list(_check(study))
                 findings += _check_checkpoints(study, checkpoint_root(url, None) / study.uuid)
@@ -185,7 +185,7 @@ def prune_checkpoints(*, storage: Storage = None, checkpoint_dir: Path | None = 
     names = sorted(path.name for path in root.glob("*") if _is_uuid(path.name))
     folders = [study_folder(root, name) for name in names]  # list these before the studies
     with open_database(url) as database:
-        opened = [Study(database, name) for name in study_names(database)[0]]
+        opened = [Study.open(database, name) for name in Studies(database).names()[0]]
         studies = {study.uuid: study for study in opened}
         for folder in folders:
             study = studies.get(folder.name)

@@ -20,7 +20,7 @@ from clrsearch.launch import (
     Submitter,
 )
 from clrsearch.reports import Snapshot, shortfall, snapshot
-from clrsearch.search import OPENING, Study
+from clrsearch.search import Study
 from clrsearch.service.paths import (
     Storage,
     checkpoint_folder,
@@ -36,7 +36,6 @@ from clrsearch.service.working import (
     CHECKPOINT_SECONDS,
     require_limits,
     require_room,
-    wanted_stages,
     watch_workers,
     worker_command,
     worker_options,
@@ -123,7 +122,7 @@ def launch_local(
     def start() -> Result:
         began = time.monotonic()
         with open_database(ready.url) as database:
-            study = Study(database, name)
+            study = Study.open(database, name)
             checkpoints = checkpoint_folder(ready.url, study, workers.checkpoint_dir)
             interrupted = watch_workers(
                 study,
@@ -281,12 +280,12 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
     url = storage_url(storage)
     folder = task_folder(workers.task_dir)
     with open_database(url) as database:
-        study = Study(database, name)
+        study = Study.open(database, name)
         if not workers.allow_drift:
             refuse_drift(study, sources_of(study.plan, folder))
         with Tryout(study.plan, device=workers.device, task_dir=folder, data_dir=workers.data_dir):
             pass  # only check that the task loads
-        left = slots_left(study)
+        left = study.progress().busy
         more = run_command(study, study.plan.trials + 50)
         checkpoints = checkpoint_folder(url, study, workers.checkpoint_dir).parent
     count, notes = workers.count, []
@@ -311,17 +310,6 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
         idle_wait=workers.idle_wait,
     )
     return _Ready(url=url, task_dir=folder, count=count, options=options, notes=notes)
-
-
-def slots_left(study: Study) -> int:
-    """The most workers that can be busy at once, now or in the upcoming confirmation."""
-    stages = wanted_stages(study)
-    left = [stage.slots.unfinished() for stage in stages]
-    confirm = study.plan.confirm
-    if len(stages) == 1 and confirm.enabled and not study.cancelled:
-        seeds = confirm.seeds or OPENING
-        left.append(max(confirm.top + 1, len(study.plan.searched)) * seeds)
-    return max(left)
 
 
 def _shown(url: StorageUrl) -> list[str]:

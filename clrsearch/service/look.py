@@ -29,7 +29,7 @@ from clrsearch.reports import (
     source_code,
 )
 from clrsearch.schedules import Schedule, Trace, Value, execute, trace
-from clrsearch.search import Record, Study, StudyPlan, Verdict, searches
+from clrsearch.search import Record, Studies, Study, StudyPlan, Verdict
 from clrsearch.service.paths import Storage, storage_url
 from clrsearch.service.provenance import bind_rate, load_same
 from clrsearch.storage import (
@@ -155,7 +155,7 @@ def best(
         TaskError: the rate function does not load.
     """
     with open_database(storage_url(storage)) as database:
-        study = Study(database, name)
+        study = Study.open(database, name)
         trial, verdict = chosen(study)
         bind_rate(study, trial.family, task_dir)
         schedule = study.space.build(trial.family, trial.params)
@@ -204,9 +204,9 @@ def list_studies(
         return []
     with open_database(url) as database:
         found = []
-        for name in searches(database):
+        for name in Studies(database).searches():
             try:
-                found.append(snapshot(Study(database, name)))
+                found.append(snapshot(Study.open(database, name)))
             except (StudyError, ScheduleError) as error:
                 on_unreadable(str(error))
         return found
@@ -234,7 +234,7 @@ def status(
         storage_patience if watch else 0.0, on_wait=lambda error: on_wait(cause(error))
     )
     with open_database(storage_url(storage), patience=patience) as database:
-        study = patience(lambda: Study(database, name))
+        study = patience(lambda: Study.open(database, name))
         while True:
             now = patience(lambda: read_status(study))
             on_change(now)
@@ -257,7 +257,7 @@ def show(
         TaskError: the rate function does not load.
     """
     with open_database(storage_url(storage)) as database:
-        study = Study(database, name)
+        study = Study.open(database, name)
         if trial is None:
             return Shown(snapshot=snapshot(study), plan=study.plan, trial=None, rates=())
         record = study.trial(trial)
@@ -283,7 +283,7 @@ def picture(
         TaskError: the rate function does not load.
     """
     with open_database(storage_url(storage)) as database:
-        study = Study(database, name)
+        study = Study.open(database, name)
         return _DRAW[what](study, task_dir)
 
 
@@ -352,7 +352,7 @@ def replay(
 
     chosen = find_device(device)
     with open_database(storage_url(storage)) as database, one_thread(chosen):
-        study = Study(database, name)
+        study = Study.open(database, name)
         record = study.trial(trial)
         if record.state == "running":
             raise StudyError(f"trial {trial} of {name} is still running")

@@ -15,7 +15,7 @@ from clrsearch.errors import PlanError
 from clrsearch.reports import Page, read_page, render_page, require_place
 from clrsearch.schedules import Manual
 from clrsearch.search import Study
-from clrsearch.service.confirming import is_settled
+from clrsearch.service.confirming import has_ended
 from clrsearch.service.paths import Storage, storage_url
 from clrsearch.service.provenance import bind_rate
 from clrsearch.storage import PATIENCE_SECONDS, Patience, cause, open_database
@@ -56,7 +56,7 @@ def report(
         storage_patience if watch else 0.0, on_wait=lambda error: on_wait(cause(error))
     )
     with open_database(storage_url(storage), patience=patience) as database:
-        study = patience(lambda: Study(database, name))
+        study = patience(lambda: Study.open(database, name))
         bind_rate(study, Manual.family, task_dir)
         while True:
             began = time.monotonic()
@@ -73,24 +73,7 @@ def report(
             except KeyboardInterrupt:
                 _replace(to, render_page(replace(page, renewed=None)))
                 raise
-            study = patience(study.again)
-
-
-def has_ended(study: Study) -> bool:
-    """Whether nothing is left to run, in the search or the confirmation."""
-    if study.stopped is not None:
-        return True
-    if study.slots.unfinished():
-        return False
-    if not study.plan.confirm.enabled:
-        return True
-    sibling = study.confirmation()
-    if sibling is None:
-        records = study.history.records()
-        return study.cancelled or all(record.state != "complete" for record in records)
-    if sibling.stopped is not None:
-        return True
-    return sibling.slots.unfinished() == 0 and is_settled(study, sibling)
+            study = patience(study.reopen)
 
 
 def _replace(to: Path, text: str) -> None:

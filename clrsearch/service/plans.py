@@ -9,7 +9,7 @@ from pathlib import Path
 from clrsearch import proposals
 from clrsearch.errors import PlanError, ScheduleError, StudyError
 from clrsearch.schedules import FAMILIES, Manual, Setting
-from clrsearch.search import Study, StudyPlan, exists, load_plan, settings
+from clrsearch.search import Studies, Study, StudyPlan, load_plan, settings
 from clrsearch.service.paths import Storage, storage_url
 from clrsearch.service.tryout import Tryout
 from clrsearch.storage import has_studies, open_database
@@ -80,7 +80,8 @@ def _families_of(name: str, storage: Storage) -> tuple[str, ...] | None:
     if not has_studies(url):
         return None
     with open_database(url) as database:
-        return Study(database, name).plan.families if exists(database, name) else None
+        known = name in Studies(database).searches()
+        return Study.open(database, name).plan.families if known else None
 
 
 def _misfits(families: Sequence[str], plan: StudyPlan, tryout: Tryout) -> dict[str, str]:
@@ -133,7 +134,7 @@ def confirmation_plan(
     given = {key: value for key, value in wanted.items() if value is not None}
     load_plan(None, {f"confirm.{key}": value for key, value in given.items()})  # check the ranges
     with open_database(storage_url(storage)) as database:
-        study = Study(database, name)
+        study = Study.open(database, name)
         left = study.slots.unfinished()
         if left:
             raise StudyError(

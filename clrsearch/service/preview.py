@@ -12,6 +12,7 @@ from clrsearch.errors import PlanError
 from clrsearch.reports import Figure, ScheduleCurve, number, schedules_figure
 from clrsearch.schedules import FAMILIES, Manual, Schedule, Trace, trace
 from clrsearch.search import (
+    Studies,
     Study,
     StudyPlan,
     StudySpace,
@@ -19,7 +20,6 @@ from clrsearch.search import (
     load_plan,
     nearest,
     require_size,
-    searches,
 )
 from clrsearch.service.look import chosen
 from clrsearch.service.paths import Storage, storage_url
@@ -139,9 +139,9 @@ def _of_study(name: str, storage: Storage, task_dir: Path | None) -> Preview:
     known = []
     if has_studies(url):
         with open_database(url) as database:
-            known = searches(database)
+            known = Studies(database).searches()
             if name in known:
-                return _best_of(Study(database, name), task_dir)
+                return _best_of(Study.open(database, name), task_dir)
     raise PlanError(
         f"{name} is neither a family of schedules nor a study{nearest(name, (*FAMILIES, *known))}"
     )

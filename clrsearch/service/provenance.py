@@ -101,7 +101,7 @@ def bind_rate(study: Study, family: str, task_dir: Path | None) -> None:
     if family != Manual.family or not isinstance(manual, str):
         return
     folder = task_folder(task_dir)
-    if rate_source(manual, folder=folder) != study.versions.get(RATE_SOURCE):
+    if rate_source(manual, folder=folder) != study.record.versions.get(RATE_SOURCE):
         raise PlanMismatch(
             f"the source of {manual} has changed since {study.name} was made: what it gives now is "
             "not what its trials were trained with"
@@ -155,10 +155,11 @@ def refuse_drift(study: Study, sources: Sources) -> None:
     found = []
     if sources.task != study.facts.source:
         found.append(f"the source of {study.plan.task} has changed")
-    if sources.rate is not None and sources.rate != study.versions.get(RATE_SOURCE):
+    if sources.rate is not None and sources.rate != study.record.versions.get(RATE_SOURCE):
         found.append(f"the source of {study.plan.manual} has changed")
     for package in ("clrsearch", "torch"):
-        there, here = study.versions.get(package, "unknown"), importlib.metadata.version(package)
+        there = study.record.versions.get(package, "unknown")
+        here = importlib.metadata.version(package)
         if there.partition("+")[0] != here.partition("+")[0]:  # ignore the build: +cpu or +cu128
             found.append(f"{package} was {there} and is {here}")
     if found:

@@ -17,15 +17,15 @@ from clrsearch.errors import PlanError, PlanMismatch
 from clrsearch.reports import Snapshot, shortfall, snapshot
 from clrsearch.search import (
     RangeTest,
+    Studies,
     Study,
     StudyPlan,
     differences,
-    exists,
     fitting,
     require_name,
     require_plan,
 )
-from clrsearch.service.confirming import begin_confirmation
+from clrsearch.service.confirming import left
 from clrsearch.service.paths import (
     Storage,
     checkpoint_folder,
@@ -41,7 +41,6 @@ from clrsearch.service.tryout import Tryout
 from clrsearch.service.working import (
     CHECKPOINT_SECONDS,
     require_room,
-    wanted_stages,
     watch_workers,
     work_here,
     worker_command,
@@ -165,9 +164,9 @@ def run(
             database = opened.enter_context(open_database(url, create=True))
             if new:
                 _begin(database, name, plan, tryout, folder, tested)
-            study = Study(database, name)
+            study = Study.open(database, name)
             _join(study, plan, tryout, allow_drift=allow_drift)
-        finished = _left(study) == 0
+        finished = left(study) == 0
         checkpoints = checkpoint_folder(url, study, checkpoint_dir)
         interrupted = False
         if here and not finished:
@@ -183,7 +182,7 @@ def run(
                 on_change=on_change,
                 on_note=on_note,
             )
-            interrupted = _left(study) > 0
+            interrupted = left(study) > 0
         elif not finished:
             options = worker_options(
                 task_dir=folder,
@@ -237,13 +236,6 @@ def _require_arguments(plan: StudyPlan, workers: int | None) -> None:
         )
 
 
-def _left(study: Study) -> int:
-    """Number of open or claimed slots, including those of the confirmation if it is enabled."""
-    if study.plan.confirm.enabled:
-        begin_confirmation(study)
-    return sum(each.slots.unfinished() for each in wanted_stages(study))
-
-
 def _begin(
     database: Database,
     name: str,
@@ -253,8 +245,8 @@ def _begin(
     tested: RangeTest | None,
 ) -> None:
     """Create the study, replacing an existing one whose trials all failed with older source."""
-    if exists(database, name):
-        Study(database, name).delete()
+    if name in Studies(database).searches():
+        Study.open(database, name).delete()
     made_with = versions(folder, tryout.sources.rate)
     study = Study.create(database, name, plan, tryout.facts, made_with, range_test=tested)
     if tested is not None and study.range_test is not None:
@@ -273,9 +265,9 @@ def _goes_on(
     if not has_studies(url):
         return False
     with open_database(url) as database:
-        if not exists(database, name):
+        if name not in Studies(database).searches():
             return False
-        study = Study(database, name)
+        study = Study.open(database, name)
         only_failed = all(record.state == "failed" for record in study.history.records())
         if sources.task != study.facts.source and only_failed and not study.slots.live():
             return False

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from optuna import load_study
+
 from clrsearch.reports import picture_of_range_test, to_plotly
 from clrsearch.search import RangeTest, Study, StudyPlan
 from clrsearch.service.paths import Storage, storage_url
@@ -58,7 +60,7 @@ def range_test(
         seconds = time.monotonic() - began
         return Tested(study=None, task=study.task, facts=facts, test=found, seconds=seconds)
     with open_database(storage_url(storage)) as database:
-        there = Study(database, study)
+        there = Study.open(database, study)
         began = time.monotonic()
         if there.range_test is None:
             plan = there.plan
@@ -79,5 +81,9 @@ def range_test(
 
 def show_range_test(study: Study) -> None:
     """Show the study's stored range test in optuna-dashboard."""
+    from optuna_dashboard import save_plotly_graph_object
+
     assert study.range_test is not None
-    study.show_figure("range-test", to_plotly(picture_of_range_test(study.range_test)))
+    figure = to_plotly(picture_of_range_test(study.range_test))
+    shown = load_study(study_name=study.name, storage=study.database.optuna)
+    save_plotly_graph_object(shown, figure, graph_object_id="range-test")

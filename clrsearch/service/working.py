@@ -133,14 +133,14 @@ def work(
 
     with open_database(url, patience=patience) as database, one_thread(chosen):
         patience(lambda: require_writable(database))
-        study = patience(lambda: Study(database, name))
+        study = patience(lambda: Study.open(database, name))
         require_room(url, patience(study.slots.live) + 1)
         task = load_same(study, task_dir, data_dir, allow_drift=allow_drift).task
         make_run = run_maker(task, study.facts, chosen, study.plan.precision)
         while work_off(study, make_run):
             if not _wait_for_slots(study, idle_wait or 0.0, interruption, patience):
                 return
-            study = patience(study.again)
+            study = patience(study.reopen)
 
 
 def _wait_for_slots(
@@ -153,7 +153,7 @@ def _wait_for_slots(
     with interruption.listening(), suppress(Interrupted):
         while (left := end - time.monotonic()) > 0:
             interruption.sleep(min(left, IDLE_LOOK_SECONDS))
-            if patience(lambda: _free(study)):
+            if patience(study.progress).free:
                 return True
     return False
 
@@ -233,16 +233,6 @@ def _tidy(study: Study, checkpoints: Path, patience: float) -> None:
     for each in Patience(patience)(study.stages)[1:]:
         with suppress(OSError, StorageError):  # not empty: trials will resume from it
             study_folder(checkpoints.parent, each.uuid).rmdir()
-
-
-def wanted_stages(study: Study) -> list[Study]:
-    """The search and, if it is enabled and has started, the confirmation."""
-    return study.stages() if study.plan.confirm.enabled else [study]
-
-
-def _free(study: Study) -> int:
-    """Number of slots that are open, or claimed with an expired lease."""
-    return sum(each.slots.unfinished() - each.slots.live() for each in wanted_stages(study))
 
 
 def require_limits(

@@ -142,7 +142,7 @@ class Attempt:
         return True
 
     def _report(self, values: Mapping[int, float]) -> None:
-        if not self._study.report(self._trial, values):
+        if not self._study.log.report(self._trial, values):
             raise TrialEnded
 
     def _hopeless(self) -> bool:
@@ -189,9 +189,9 @@ class Attempt:
                 attributes["test"] = self._run.test()
         if end == SlotState.COMPLETE:
             value = self._outbox.values[study.facts.epochs]
-            self._patience(lambda: study.complete(trial, value, attributes))
+            self._patience(lambda: study.log.complete(trial, value, attributes))
         else:
             diverged = end == SlotState.DIVERGED
-            self._patience(lambda: study.prune(trial, attributes, diverged=diverged))
+            self._patience(lambda: study.log.prune(trial, attributes, diverged=diverged))
         self._patience(lambda: study.slots.finish(self._slot, end))
         self._checkpoints.remove(trial)

@@ -251,9 +251,9 @@ class Worker:
                 return None
         running = [record for record in earlier if record.state == "running"]
         for twice in running[1:]:
-            study.discard(twice.number)
+            study.log.discard(twice.number)
         if running and slot.losses:
-            codes = study.loss_codes(running[0].number, slot.checkpoint)
+            codes = study.log.loss_codes(running[0].number, slot.checkpoint)
             reason = why_given_up(slot.losses, codes)
             if reason is not None:
                 self._failed(slot, running[0].number, TaskError(reason), retry=False)
@@ -263,13 +263,13 @@ class Worker:
         who = {"worker": self._name, "device": str(self._device)}
         if running:
             number, values = running[0].number, running[0].values
-            study.resume(number, who)
+            study.log.resume(number, who)
         else:
             attributes = who | epoch_ends(played.at_epoch_ends(study.facts.steps_per_epoch))
             number, values = study.begin(slot, params, attributes, family), {}
         if not study.slots.bind(slot, number):  # the slot was lost before training started
             if not running:
-                study.discard(number)
+                study.log.discard(number)
             raise Interrupted
         identity = Identity(
             study=study.uuid,
@@ -377,7 +377,7 @@ class Worker:
         earlier = [each for each in study.history.records() if each.number != trial]
         failures = sum(each.slot == slot.number and each.state == "failed" for each in earlier)
         final = not retry or failures >= study.plan.retries
-        study.fail(trial, {"error": traceback, "final": final})
+        study.log.fail(trial, {"error": traceback, "final": final})
         if final:
             study.slots.finish(slot, SlotState.FAILED)
         else:

@@ -42,7 +42,7 @@ def release(stage: Study, worker: str, code: int) -> int:
     """
     for claim in stage.slots.claims():
         if claim.worker == worker and claim.trial is not None:
-            stage.note_loss(claim.trial, worker, code, claim.checkpoint)
+            stage.log.note_loss(claim.trial, worker, code, claim.checkpoint)
     return stage.slots.release(worker)
 
 

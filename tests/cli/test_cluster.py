@@ -186,7 +186,7 @@ def test_without_sbatch_nothing_is_submitted(clrsearch, server, task_dir, tmp_pa
     assert (code, out) == (2, "")
     assert errors.startswith("clrsearch: sbatch is not found")
     with open_database(server) as database:
-        assert Study(database, "mine").slots.counts() == {SlotState.OPEN: 3}
+        assert Study.open(database, "mine").slots.counts() == {SlotState.OPEN: 3}
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_status(study, clrsearch) -> None:
     assert (code, errors) == (0, "")
     assert out.startswith("mine  11 of 11 trials done\n")
     with open_database(service.storage_url(None)) as database:
-        opened = Study(database, "mine")
+        opened = Study.open(database, "mine")
         opened.grow(13)
         opened.slots.claim("laptop:9:1")
     _, out, _ = clrsearch("status", "mine")

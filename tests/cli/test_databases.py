@@ -30,7 +30,7 @@ def begin(url, task_dir, *, task="Tiny", trials=3, **versions) -> None:
 
 def slots(url):
     with open_database(url) as database:
-        return Study(database, "mine").slots.counts()
+        return Study.open(database, "mine").slots.counts()
 
 
 def test_failed_trials_are_tried_again(clrsearch, url, task_dir) -> None:
@@ -50,7 +50,7 @@ def test_open_trials_are_cancelled_and_no_part_of_the_budget(clrsearch, url, tas
     begin(url, task_dir, trials=2)
     clrsearch("worker", "mine")
     with open_database(url) as database:
-        Study(database, "mine").grow(5)
+        Study.open(database, "mine").grow(5)
     code, out, _ = clrsearch("cancel", "mine")
     assert code == 0
     assert out.startswith("3 trials of mine cancelled before they started. No confirmation")
@@ -101,7 +101,7 @@ def test_more_workers_than_sqlite_serves_are_refused(clrsearch, url, task_dir) -
     assert "postgresql://" in errors
     with open_database(url) as database:
         for index in range(32):
-            Study(database, "mine").slots.claim(f"w{index}")
+            Study.open(database, "mine").slots.claim(f"w{index}")
     code, _, errors = clrsearch("worker", "mine")
     assert code == 2
     assert "SQLite serves up to 32 workers, not 33" in errors

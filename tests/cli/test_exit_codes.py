@@ -39,7 +39,7 @@ def fail(study, slots=1) -> None:
         slot = study.slots.claim("w")
         params = study.space.first(slot.family)[0]
         trial = study.begin(slot, params, {"worker": "w", "device": "cpu"})
-        study.fail(
+        study.log.fail(
             trial, {"error": "Traceback (most recent call last):\nKeyError: 'x'", "final": True}
         )
         study.slots.finish(slot, SlotState.FAILED)
@@ -89,7 +89,7 @@ def test_a_confirmation_without_a_result_is_1_and_can_be_retried(
     monkeypatch.setattr("clrsearch.service.confirming.begin_confirmation", lambda study: None)
     ended("Tiny", "--no-confirm", confirm=confirm)
     with open_database(url) as database:
-        sibling = begin_confirmation(Study(database, "a b"))
+        sibling = begin_confirmation(Study.open(database, "a b"))
         runs = sibling.slots.unfinished()
         fail(sibling, runs)
     keys = ("--set", "confirm.top=1", "--set", "confirm.seeds=2")

@@ -298,10 +298,10 @@ def test_a_trial_comes_back_as_it_went(database) -> None:
     number = study.begin(slot, params, {"worker": "w", "device": "cpu"})
     values = {1: 0.1 + 0.2, 2: 1e-300, 3: 1 / 3, 4: 123456789.12345679}
     for epoch, value in values.items():
-        assert study.report(number, {epoch: value})
-    assert study.report(number, {3: 1 / 3})
-    assert study.complete(number, values[4], {"metrics": {"error": values[4]}, "seconds": 1.5})
-    again = Study(database, "mine").trial(number)
+        assert study.log.report(number, {epoch: value})
+    assert study.log.report(number, {3: 1 / 3})
+    assert study.log.complete(number, values[4], {"metrics": {"error": values[4]}, "seconds": 1.5})
+    again = Study.open(database, "mine").trial(number)
     assert again.values == values
     assert again.params == params
     assert again.state == "complete"
@@ -313,15 +313,15 @@ def test_an_ended_trial_takes_nothing_more(database) -> None:
     study = Study.create(database, "mine", plan, FACTS, {"clrsearch": "0"})
     slot = study.slots.claim("w")
     number = study.begin(slot, study.space.first("cyclic")[0], {"worker": "w", "device": "cpu"})
-    study.report(number, {1: 0.5})
-    assert study.prune(number, {"seconds": 1.0}, diverged=True)
+    study.log.report(number, {1: 0.5})
+    assert study.log.prune(number, {"seconds": 1.0}, diverged=True)
     before = study.trial(number)
-    assert not study.report(number, {2: 0.25})
-    assert not study.complete(number, 0.25, {"metrics": {}})
-    assert not study.prune(number, {})
-    assert not study.fail(number, {"error": "late"})
-    assert not study.resume(number, {"worker": "late"})
-    assert Study(database, "mine").trial(number) == before
+    assert not study.log.report(number, {2: 0.25})
+    assert not study.log.complete(number, 0.25, {"metrics": {}})
+    assert not study.log.prune(number, {})
+    assert not study.log.fail(number, {"error": "late"})
+    assert not study.log.resume(number, {"worker": "late"})
+    assert Study.open(database, "mine").trial(number) == before
 
 
 def test_what_was_begun_twice_is_discarded(database) -> None:
@@ -333,7 +333,7 @@ def test_what_was_begun_twice_is_discarded(database) -> None:
     first, twice = (study.begin(slot, params, who) for _ in range(2))
     study.discard_orphans()
     assert [record.number for record in study.history.records()] == [first, twice]
-    study.complete(first, 0.5, {})
+    study.log.complete(first, 0.5, {})
     study.slots.finish(slot, SlotState.COMPLETE)
     study.discard_orphans()
     assert [record.number for record in study.history.records()] == [first]

@@ -40,7 +40,7 @@ def stored(tmp_path):
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_proposal_is_the_one_that_was_made(name, stored) -> None:
     with open_database(stored(name)) as database:
-        study = Study(database, name)
+        study = Study.open(database, name)
         labels = labels_of(database, study)
         records = study.history.records()
         assert len(records) >= BEGUN
@@ -73,7 +73,7 @@ def labels_of(database, study) -> dict[int, str]:
 def test_every_trial_is_stopped_where_it_was(name, stored) -> None:
     stopped = 0
     with open_database(stored(name)) as database:
-        study = Study(database, name)
+        study = Study.open(database, name)
         records = study.history.records()
         for record in records:
             first = study.traces.first(record.family)
@@ -107,7 +107,7 @@ def test_what_is_said_of_a_study_is_what_was_said(name, stored) -> None:
 def test_a_recommended_trial_that_leads_nothing_is_in_the_table_too(stored) -> None:
     """Where much may be lost, the simplest is recommended, be it far from the best."""
     with open_database(stored("led")) as database:
-        study = Study(database, "led")
+        study = Study.open(database, "led")
         study.plan_confirmation(ConfirmPlan(tolerance=10))
         now = snapshot(study)
     assert now.recommended not in (now.search_best, now.baseline, now.expected_best)

@@ -53,7 +53,7 @@ def wait_for(condition):
 def running(url) -> dict[int, str]:
     """Those who have reported an epoch of a trial that runs: process by process, whose it is."""
     with open_database(url) as database:
-        records = Study(database, "mine").history.records()
+        records = Study.open(database, "mine").history.records()
     found = [each for each in records if each.state == "running" and each.values]
     return {int(each.worker.split(":")[1]): each.worker for each in found}
 

@@ -74,7 +74,7 @@ def wait_for(condition):
 
 def records(url):
     with open_database(url) as database:
-        return Study(database, "mine").history.records()
+        return Study.open(database, "mine").history.records()
 
 
 def local(folder) -> LocalExecutor:

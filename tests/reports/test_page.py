@@ -45,7 +45,7 @@ def work(task_dir, name="mine", **keys) -> None:
 
 def page_of(url, name="mine", **keys) -> str:
     with open_database(url) as database:
-        return render_page(read_page(Study(database, name), made=NOW, **keys))
+        return render_page(read_page(Study.open(database, name), made=NOW, **keys))
 
 
 class Parsed(HTMLParser):
@@ -162,7 +162,7 @@ def test_the_study_file_asks_for_the_same_study(url, task_dir, tmp_path) -> None
     }
     work(task_dir, **keys)
     with open_database(url) as database:
-        study = Study(database, "mine")
+        study = Study.open(database, "mine")
         (tmp_path / "study.toml").write_text(read_page(study, made=NOW).study_file)
         assert load_plan(tmp_path / "study.toml") == study.plan
 

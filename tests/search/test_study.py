@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clrsearch.errors import PlanError, StudyError
-from clrsearch.search import Study, StudyPlan, exists, searches, suggest
+from clrsearch.search import Studies, Study, StudyPlan, suggest
 from clrsearch.storage import SlotState, open_database
 from clrsearch.training import probe
 
@@ -32,23 +32,23 @@ def study(url, plan, facts):
 
 
 def test_what_was_stored_is_read_back(study, plan, facts) -> None:
-    again = Study(study.database, "mine")
-    assert (again.plan, again.facts, again.versions) == (plan, facts, {"clrsearch": "0"})
+    again = Study.open(study.database, "mine")
+    assert (again.plan, again.facts, again.record.versions) == (plan, facts, {"clrsearch": "0"})
     assert again.slots.counts() == {SlotState.OPEN: 6}
-    assert searches(study.database) == ["mine"]
-    assert exists(study.database, "mine")
-    assert not exists(study.database, "yours")
+    assert Studies(study.database).searches() == ["mine"]
+    assert "mine" in Studies(study.database).searches()
+    assert "yours" not in Studies(study.database).searches()
 
 
 def test_a_trial_lives_and_ends(study) -> None:
     slot = study.slots.claim("w")
     number = study.begin(slot, PARAMS, ATTRIBUTES)
-    study.report(number, {1: 0.5})
+    study.log.report(number, {1: 0.5})
     running = study.trial(number)
     assert (running.state, running.values, running.params) == ("running", {1: 0.5}, PARAMS)
     assert running.ended is None
-    study.report(number, {2: 0.25})
-    study.complete(number, 0.25, {"metrics": {"error": 0.25}, "seconds": 1.5})
+    study.log.report(number, {2: 0.25})
+    study.log.complete(number, 0.25, {"metrics": {"error": 0.25}, "seconds": 1.5})
     ended = study.trial(number)
     assert (ended.state, ended.end, ended.value) == ("complete", "complete", 0.25)
     assert (ended.slot, ended.family, ended.metrics) == (0, "cyclic", {"error": 0.25})
@@ -58,7 +58,7 @@ def test_a_trial_lives_and_ends(study) -> None:
 
 def test_a_diverged_trial_is_pruned_and_infeasible_for_optuna(study, url) -> None:
     number = study.begin(study.slots.claim("w"), PARAMS, ATTRIBUTES)
-    study.prune(number, {}, diverged=True)
+    study.log.prune(number, {}, diverged=True)
     assert study.trial(number).end == "diverged"
     seen = optuna.load_study(study_name="mine", storage=url.reveal()).trials[number]
     assert seen.state == optuna.trial.TrialState.PRUNED
@@ -68,7 +68,7 @@ def test_a_diverged_trial_is_pruned_and_infeasible_for_optuna(study, url) -> Non
 
 def test_a_failed_trial_keeps_its_traceback(study) -> None:
     number = study.begin(study.slots.claim("w"), PARAMS, ATTRIBUTES)
-    study.fail(number, {"error": "KeyError: 'x'"})
+    study.log.fail(number, {"error": "KeyError: 'x'"})
     assert (study.trial(number).state, study.trial(number).error) == ("failed", "KeyError: 'x'")
 
 
@@ -82,16 +82,16 @@ def test_an_unknown_trial_is_answered_with_those_there_are(study) -> None:
 
 def test_an_unknown_study_is_answered_with_near_ones(study) -> None:
     with pytest.raises(StudyError, match="no study mien; did you mean mine"):
-        Study(study.database, "mien")
+        Study.open(study.database, "mien")
     with pytest.raises(StudyError, match="no study zzzzzz; there is mine"):
-        Study(study.database, "zzzzzz")
+        Study.open(study.database, "zzzzzz")
 
 
 def test_another_programs_study_is_not_ours(study, url) -> None:
     optuna.create_study(study_name="theirs", storage=url.reveal())
     with pytest.raises(StudyError, match="that clrsearch did not make"):
-        Study(study.database, "theirs")
-    assert searches(study.database) == ["mine"]
+        Study.open(study.database, "theirs")
+    assert Studies(study.database).searches() == ["mine"]
 
 
 def test_another_programs_study_is_not_taken_over(study, url, plan, facts) -> None:
@@ -112,7 +112,7 @@ def test_a_study_whose_maker_was_killed_half_way_is_made_whole(study, url, plan,
 def test_times_are_in_utc(study) -> None:
     before = datetime.now(UTC)
     number = study.begin(study.slots.claim("w"), PARAMS, ATTRIBUTES)
-    study.complete(number, 0.5, {})
+    study.log.complete(number, 0.5, {})
     record = study.trial(number)
     assert before <= record.started <= record.ended <= datetime.now(UTC)
 
@@ -120,14 +120,14 @@ def test_times_are_in_utc(study) -> None:
 def test_growing_adds_slots_and_never_takes_any(study) -> None:
     study.grow(9)
     study.grow(4)
-    assert Study(study.database, "mine").plan.trials == 9
+    assert Study.open(study.database, "mine").plan.trials == 9
     assert study.slots.counts() == {SlotState.OPEN: 9}
 
 
 def test_deleting_takes_trials_and_slots(study) -> None:
     study.begin(study.slots.claim("w"), PARAMS, ATTRIBUTES)
     study.delete()
-    assert searches(study.database) == []
+    assert Studies(study.database).searches() == []
     assert sum(study.slots.counts().values()) == 0
 
 
@@ -158,17 +158,17 @@ def test_two_processes_make_one_study(url, plan, facts) -> None:
     made = {maker.communicate()[0] for maker in makers}
     assert len(made) == 1
     with open_database(url) as database:
-        assert Study(database, "mine").slots.counts() == {SlotState.OPEN: 6}
+        assert Study.open(database, "mine").slots.counts() == {SlotState.OPEN: 6}
 
 
 def test_finished_trials_are_read_once_and_running_ones_anew(study) -> None:
     number = study.begin(study.slots.claim("w"), PARAMS, ATTRIBUTES)
-    other = Study(study.database, "mine")
+    other = Study.open(study.database, "mine")
     first = other.history.records()[0]
-    study.report(number, {1: 0.5})
+    study.log.report(number, {1: 0.5})
     assert other.history.records(max_age=60)[0] is first
     assert other.history.records()[0].values == {1: 0.5}
-    study.complete(number, 0.5, {})
+    study.log.complete(number, 0.5, {})
     done = other.history.records()[0]
     assert done.state == "complete"
     assert other.history.records()[0] is done
@@ -181,20 +181,20 @@ def test_optunas_log_level_is_left_alone(study) -> None:
 
 
 def test_a_study_opened_again_has_what_was_added_and_is_the_same(study) -> None:
-    Study(study.database, "mine").grow(20)
-    assert (study.plan.trials, study.again().plan.trials) == (6, 20)
+    Study.open(study.database, "mine").grow(20)
+    assert (study.plan.trials, study.reopen().plan.trials) == (6, 20)
     study.delete()
     with pytest.raises(StudyError, match="no study mine"):
-        study.again()
+        study.reopen()
     Study.create(study.database, "mine", study.plan, study.facts, {"clrsearch": "0"})
     with pytest.raises(StudyError, match="mine was deleted, and another study has its name now"):
-        study.again()
+        study.reopen()
 
 
 def begun(study) -> Study:
     """The study's confirmation, with one finalist on one seed."""
     number = study.begin(study.slots.claim("w"), PARAMS, ATTRIBUTES)
-    study.complete(number, 0.5, {})
+    study.log.complete(number, 0.5, {})
     return study.confirm([study.trial(number)], [(number, 1)])
 
 
@@ -202,10 +202,10 @@ def test_a_confirmation_is_found_by_the_uuid_of_its_search(study) -> None:
     assert study.confirmation() is None
     made = begun(study)
     assert (made.name, made.stage, made.confirms) == ("mine.confirm", "confirm", "mine")
-    opened = Study(study.database, "mine")
+    opened = Study.open(study.database, "mine")
     assert opened.confirmation().uuid == made.uuid
     assert [each.name for each in opened.stages()] == ["mine", "mine.confirm"]
-    assert searches(study.database) == ["mine"]
+    assert Studies(study.database).searches() == ["mine"]
 
 
 def test_a_users_study_of_that_name_is_his_own(study, plan, facts) -> None:
@@ -213,11 +213,11 @@ def test_a_users_study_of_that_name_is_his_own(study, plan, facts) -> None:
     assert study.confirmation() is None
     made = begun(study)
     assert made.name == f"mine.confirm.{study.uuid[:8]}"
-    assert Study(study.database, "mine").confirmation().uuid == made.uuid
+    assert Study.open(study.database, "mine").confirmation().uuid == made.uuid
     assert theirs.slots.counts() == {SlotState.OPEN: 6}
-    assert searches(study.database) == ["mine", "mine.confirm"]
+    assert Studies(study.database).searches() == ["mine", "mine.confirm"]
     study.delete()
-    assert searches(study.database) == ["mine.confirm"]
+    assert Studies(study.database).searches() == ["mine.confirm"]
     assert optuna.get_all_study_names(study.database.optuna) == ["mine.confirm"]
 
 
@@ -236,15 +236,15 @@ def test_the_name_of_a_confirmation_is_refused_to_a_search(study, plan, facts) -
 
 def unlink(confirmation) -> None:
     """Store it as earlier versions did."""
-    stored = dict(confirmation._storage.get_study_user_attrs(confirmation._id)["clrsearch"])
+    stored = dict(confirmation.database.optuna.get_study_user_attrs(confirmation.id)["clrsearch"])
     del stored["confirms"]
-    confirmation._storage.set_study_user_attr(confirmation._id, "clrsearch", stored)
+    confirmation.database.optuna.set_study_user_attr(confirmation.id, "clrsearch", stored)
 
 
 def test_a_confirmation_of_an_earlier_version_is_found_by_its_name(study) -> None:
     made = begun(study)
     unlink(made)
-    found = Study(study.database, "mine").confirmation()
+    found = Study.open(study.database, "mine").confirmation()
     assert (found.uuid, found.confirms) == (made.uuid, "mine")
     again = study.confirm([study.trial(0)], [(0, 1), (0, 2)])
     assert again.uuid == made.uuid
@@ -257,7 +257,7 @@ def test_what_a_deleted_search_left_is_not_another_ones(study, plan, facts, earl
     if earlier:
         unlink(left)
     study.slots.delete()
-    study._storage.delete_study(study._id)
+    study._storage.delete_study(study.id)
     anew = Study.create(study.database, "mine", plan, facts, {"clrsearch": "0"})
     assert anew.confirmation() is None
     assert begun(anew).name == f"mine.confirm.{anew.uuid[:8]}"
@@ -270,7 +270,7 @@ def test_after_cancel_what_has_begun_is_left_and_nothing_else(study) -> None:
     interrupted = study.slots.claim("v")
     study.slots.bind(interrupted, study.begin(interrupted, PARAMS, ATTRIBUTES))
     study.slots.hand_back(interrupted)
-    earlier = Study(study.database, "mine")
+    earlier = Study.open(study.database, "mine")
     assert not earlier.cancelled
     assert study.cancel() == 4 + 1
     assert earlier.cancelled
@@ -307,7 +307,7 @@ def test_a_short_study_has_a_baseline_and_grows_evenly(url, facts, trials, then,
     with open_database(url, create=True) as database:
         study = Study.create(database, "mine", plan, facts, {})
         assert families(study) == slots[:trials]
-        Study(database, "mine").grow(then)
+        Study.open(database, "mine").grow(then)
         assert families(study) == slots
 
 
@@ -318,13 +318,13 @@ def test_a_short_study_of_an_earlier_version_keeps_its_slots(url, facts, then, s
         study = Study.create(database, "mine", plan, facts, {})
         study.slots.delete()
         study.slots.grow(["cyclic", "linear"] * 3)
-        Study(database, "mine").grow(then)
+        Study.open(database, "mine").grow(then)
         assert families(study) == slots
 
 
 def test_a_stored_study_may_be_larger_than_a_new_one(study) -> None:
-    stored = study._storage.get_study_user_attrs(study._id)["clrsearch"]
+    stored = study.database.optuna.get_study_user_attrs(study.id)["clrsearch"]
     plan = stored["plan"] | {"trials": 200_000, "confirm": stored["plan"]["confirm"] | {"top": 999}}
-    study._storage.set_study_user_attr(study._id, "clrsearch", stored | {"plan": plan})
-    opened = Study(study.database, "mine").plan
+    study.database.optuna.set_study_user_attr(study.id, "clrsearch", stored | {"plan": plan})
+    opened = Study.open(study.database, "mine").plan
     assert (opened.trials, opened.confirm.top) == (200_000, 999)

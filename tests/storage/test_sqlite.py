@@ -40,7 +40,7 @@ import os, sys, time
 from clrsearch.search import Study
 from clrsearch.storage import StorageUrl, open_database
 with open_database(StorageUrl(sys.argv[1])) as database:
-    study = Study(database, "mine")
+    study = Study.open(database, "mine")
     study.plan_confirmation(study.plan.confirm.model_copy(update={"seeds": 7}))
     print("written", flush=True)
     sys.stdin.read()
@@ -176,13 +176,13 @@ def test_who_reads_a_file_that_is_then_written_to_sees_it(place, monkeypatch) ->
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and access(path, mode))
     with open_database(url) as database:
-        study = Study(database, "mine")
-        assert study.again().plan.confirm.seeds == 2
+        study = Study.open(database, "mine")
+        assert study.reopen().plan.confirm.seeds == 2
         monkeypatch.undo()
         with write(url) as writer:
-            assert study.again().plan.confirm.seeds == 7
+            assert study.reopen().plan.confirm.seeds == 7
             writer.communicate("")
-        assert study.again().plan.confirm.seeds == 7
+        assert study.reopen().plan.confirm.seeds == 7
 
 
 @pytest.mark.parametrize("replaced", [False, True])
@@ -195,7 +195,7 @@ def test_a_file_that_is_gone_is_told_and_not_made_anew(place, replaced) -> None:
         pytest.raises(StorageError, match=f"studies.db: the file {says} while it was open$"),
         open_database(url) as database,
     ):
-        study = Study(database, "mine")
+        study = Study.open(database, "mine")
         (folder / "studies.db").unlink()
         if replaced:
             (folder / "kept.db").rename(folder / "studies.db")

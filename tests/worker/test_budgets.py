@@ -40,7 +40,7 @@ def look(url):
     with open_database(url) as database, database.engine.connect() as connection:
         query = "SELECT number, family, state, trial, losses FROM clrsearch_slots ORDER BY number"
         rows = connection.exec_driver_sql(query).all()
-        return rows, {each.number: each for each in Study(database, "mine").history.records()}
+        return rows, {each.number: each for each in Study.open(database, "mine").history.records()}
 
 
 def require_budget(url, slots, *, ends, trials) -> None:
@@ -67,7 +67,7 @@ def kill_while_it_holds_a_slot(url, worker) -> bool:
             continue
         os.kill(pid, signal.SIGSTOP)
         with open_database(url) as database:
-            holds = any(c.worker == worker for c in Study(database, "mine").slots.claims())
+            holds = any(c.worker == worker for c in Study.open(database, "mine").slots.claims())
         os.kill(pid, signal.SIGKILL if holds else signal.SIGCONT)
         return holds
     return False

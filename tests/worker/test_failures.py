@@ -63,7 +63,7 @@ def begin(url, task_dir, trials) -> None:
 
 def counts(url):
     with open_database(url) as database:
-        return Study(database, "mine").slots.counts()
+        return Study.open(database, "mine").slots.counts()
 
 
 def test_a_machine_that_falls_sick_uses_no_slot_up(url, task_dir, monkeypatch) -> None:

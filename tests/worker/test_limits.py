@@ -42,12 +42,12 @@ def begin(url, task_dir, *, task="Tiny", **keys) -> None:
 
 def counts(url):
     with open_database(url) as database:
-        return [dict(each.slots.counts()) for each in Study(database, "mine").stages()]
+        return [dict(each.slots.counts()) for each in Study.open(database, "mine").stages()]
 
 
 def grow(url, trials) -> None:
     with open_database(url) as database:
-        Study(database, "mine").grow(trials)
+        Study.open(database, "mine").grow(trials)
 
 
 def test_without_limits_it_stays() -> None:
@@ -193,7 +193,7 @@ def test_a_confirmation_that_is_no_longer_wanted_is_not_waited_for(url, task_dir
     begin(url, task_dir, trials=2, confirm=ConfirmPlan(top=1, seeds=2))
     service.work("mine", task_dir=task_dir, max_trials=3)
     with open_database(url) as database:
-        study = Study(database, "mine")
+        study = Study.open(database, "mine")
         assert study.confirmation().slots.counts()[SlotState.OPEN] > 0
         study.plan_confirmation(ALONE)
     began = time.monotonic()

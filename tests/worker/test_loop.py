@@ -266,7 +266,7 @@ def test_the_curves_of_a_very_long_trial_are_not_stored(begin, url) -> None:
     import optuna
 
     study, worker = begin("Grouped", trials=1, epochs=2000)
-    worker._study.report = lambda *_: False  # enough: it has been born
+    worker._study.log.report = lambda *_: False  # enough: it has been born
     slots = iter([study.slots.claim("w"), None])
     worker._claims.next = lambda stay: next(slots)
     worker.work()
@@ -300,7 +300,7 @@ def begin_and_leave(study, values) -> int:
     params = study.space.first("cyclic")[0]
     number = study.begin(slot, params, {"worker": "gone", "device": "cuda"})
     for epoch, value in values.items():
-        study.report(number, {epoch: value})
+        study.log.report(number, {epoch: value})
     study.slots.release("gone")
     return number
 
@@ -321,7 +321,7 @@ def begin_and_save(study, task_dir, folder, changes=MappingProxyType({})):
     data = TaskData(task, study.facts.batch_size, CPU)
     run = SequentialRun(task, study.facts, data, played, seed=0, device=CPU)
     run.next_epoch()
-    study.report(number, {1: expected[1]})
+    study.log.report(number, {1: expected[1]})
     checkpoints = Checkpoints(folder)
     name = identity(study, number, changes)
     checkpoints.save(name, run.state(), confirm=lambda: True)
@@ -347,7 +347,7 @@ def test_a_trial_that_was_begun_is_gone_on_with_under_its_number(begin, task_dir
     study, worker = begin("Noisy", trials=1)
     number = begin_and_leave(study, {})
     expected = undisturbed(study, task_dir, study.trial(number))
-    study.report(number, {1: expected[1]})
+    study.log.report(number, {1: expected[1]})
     worker.work()
     (record,) = study.history.records()
     assert (record.number, record.state) == (number, "complete")
@@ -360,7 +360,7 @@ def test_stored_values_stay_and_a_repeated_epoch_is_compared_with_them(begin, ta
     study, worker = begin("Noisy", trials=1)
     number = begin_and_leave(study, {})
     expected = undisturbed(study, task_dir, study.trial(number))
-    study.report(number, {1: expected[1] + 0.5})
+    study.log.report(number, {1: expected[1] + 0.5})
     worker.work()
     (record,) = study.history.records()
     assert record.values == expected | {1: expected[1] + 0.5}
@@ -372,7 +372,7 @@ def test_a_checkpoint_is_what_is_gone_on_from(begin, task_dir, tmp_path) -> None
     number = begin_and_leave(study, {})
     expected = undisturbed(study, task_dir, study.trial(number))
     for epoch in (1, 2):
-        study.report(number, {epoch: expected[epoch]})
+        study.log.report(number, {epoch: expected[epoch]})
     task = load_task("tiny.py:Noisy", folder=task_dir).task
     played = study.trace("cyclic", study.trial(number).params)
     data = TaskData(task, study.facts.batch_size, CPU)
@@ -478,13 +478,13 @@ def test_a_checkpoint_folder_that_is_removed_under_a_worker_is_made_anew(begin, 
     folder = tmp_path / "gone"
     worker._checkpoints.folder = folder
     worker._checkpoint_seconds = 0.0
-    report = study.report
+    report = study.log.report
 
     def remove_and_report(trial, values):
         shutil.rmtree(folder, ignore_errors=True)
         return report(trial, values)
 
-    study.report = remove_and_report
+    study.log.report = remove_and_report
     worker.work()
     assert study.slots.counts() == {SlotState.COMPLETE: 3}
     assert worker.notes == []
@@ -539,9 +539,9 @@ def test_what_was_killed_between_the_trials_end_and_the_slots_is_tidied(
         writer(7), {}, confirm=lambda: True
     )  # of a trial whose slot has ended
     if end == "complete":
-        study.complete(number, 0.5, {})
+        study.log.complete(number, 0.5, {})
     else:
-        study.fail(number, {"error": "KeyError", "final": True})
+        study.log.fail(number, {"error": "KeyError", "final": True})
     study.slots.release("gone")
     worker.work()
     assert [record.state for record in study.history.records()] == [end]
@@ -576,15 +576,15 @@ def test_a_trial_told_by_a_sleeper_is_not_told_again(begin, task_dir) -> None:
     study, worker = begin("Noisy", trials=1)
     number = begin_and_leave(study, {})
     expected = undisturbed(study, task_dir, study.trial(number))
-    report = study.report
+    report = study.log.report
 
     def told_meanwhile(trial, values):
         if 3 in values:
             report(number, expected)
-            study.complete(number, expected[4], {"metrics": {}, "seconds": 1.0})
+            study.log.complete(number, expected[4], {"metrics": {}, "seconds": 1.0})
         return report(trial, values)
 
-    study.report = told_meanwhile
+    study.log.report = told_meanwhile
     worker.work()
     (record,) = study.history.records()
     assert (record.state, record.values) == ("complete", expected)
@@ -597,7 +597,7 @@ def test_a_worker_that_lost_its_slot_writes_nothing_and_takes_another(
     study, worker = begin("Noisy", trials=2)
     worker._checkpoint_seconds = 0.0
     leases, thief = [], []
-    enter, report = Lease.__enter__, study.report
+    enter, report = Lease.__enter__, study.log.report
 
     def entered(lease):
         leases.append(lease)
@@ -615,7 +615,7 @@ def test_a_worker_that_lost_its_slot_writes_nothing_and_takes_another(
         return sent
 
     monkeypatch.setattr(Lease, "__enter__", entered)
-    study.report = steal
+    study.log.report = steal
     worker._on_end = lambda record: worker._interruption.ask()
     worker.work()
     lost, new = study.history.records()
@@ -629,8 +629,8 @@ def test_a_trial_that_was_told_just_before_its_worker_died_is_not_run_again(begi
     study, worker = begin(trials=1)
     slot = study.slots.claim("gone")
     number = study.begin(slot, study.space.first("cyclic")[0], {"worker": "gone", "device": "cpu"})
-    study.report(number, {1: 0.5})
-    study.complete(number, 0.5, {})
+    study.log.report(number, {1: 0.5})
+    study.log.complete(number, 0.5, {})
     study.slots.release("gone")
     worker.work()
     assert len(study.history.records()) == 1

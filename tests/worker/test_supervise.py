@@ -19,7 +19,7 @@ CLAIM = (
     "import os, sys; from clrsearch.search import Study; from clrsearch.storage import *\n"
     "url, name, how = sys.argv[1:]\n"
     "with open_database(StorageUrl(url)) as database:\n"
-    "    slots = Study(database, 'mine').slots\n"
+    "    slots = Study.open(database, 'mine').slots\n"
     "    slot = slots.claim(name)\n"
     "    if slot is not None:\n"
     "        if how == 'dies' and slot.losses < 2: os.kill(os.getpid(), 9)\n"
@@ -83,16 +83,16 @@ CRASH = (
     "from clrsearch.worker.losses import why_given_up\n"
     "url, name, how = sys.argv[1:]\n"
     "with open_database(StorageUrl(url)) as database:\n"
-    "    study = Study(database, 'mine'); slot = study.slots.claim(name)\n"
+    "    study = Study.open(database, 'mine'); slot = study.slots.claim(name)\n"
     "    if slot is None: sys.exit(0)\n"
     "    trial = slot.trial\n"
     "    if trial is None:\n"
     "        who = {'worker': name, 'device': 'cpu'}\n"
     "        trial = study.begin(slot, study.space.first('cyclic')[0], who)\n"
     "        study.slots.bind(slot, trial)\n"
-    "    codes = study.loss_codes(trial, slot.checkpoint)\n"
+    "    codes = study.log.loss_codes(trial, slot.checkpoint)\n"
     "    if why := why_given_up(slot.losses, codes):\n"
-    "        study.fail(trial, {'error': why, 'final': True})\n"
+    "        study.log.fail(trial, {'error': why, 'final': True})\n"
     "        study.slots.finish(slot, SlotState.FAILED)\n"
     "        sys.exit(0)\n"
     "    eval(how)\n"
@@ -158,11 +158,11 @@ def test_who_leaves_for_its_failures_is_replaced_until_none_has_had_success(stud
 def test_a_success_in_between_lets_it_be_replaced_again(study) -> None:
     program = CLAIM.replace(
         "        slots.finish(slot, SlotState.COMPLETE)\n",
-        "        study = Study(database, 'mine')\n"
+        "        study = Study.open(database, 'mine')\n"
         "        first = study.space.first(slot.family)[0]\n"
         "        trial = study.begin(slot, first, {'worker': name, 'device': 'cpu'})\n"
-        "        if slot.number == 1: study.complete(trial, 0.5, {})\n"
-        "        else: study.fail(trial, {'error': 'no luck', 'final': True})\n"
+        "        if slot.number == 1: study.log.complete(trial, 0.5, {})\n"
+        "        else: study.log.fail(trial, {'error': 'no luck', 'final': True})\n"
         "        slots.finish(slot, SlotState.COMPLETE)\n"
         "        sys.exit(4)\n",
     )

@@ -72,7 +72,7 @@ def wait_for(condition):
 
 def records(url):
     with open_database(url) as database:
-        return Study(database, "mine").history.records()
+        return Study.open(database, "mine").history.records()
 
 
 def attempts(url) -> dict[int, int]:
@@ -109,7 +109,7 @@ def test_killed_workers_are_replaced_and_their_trials_resumed(url, task_dir) -> 
         if not names:
             return None
         with open_database(url) as database:
-            claims = Study(database, "mine").slots.claims()
+            claims = Study.open(database, "mine").slots.claims()
         found = [claim for claim in claims if f"trial-{claim.trial}" in names]
         killed.update(f"trial-{claim.trial}" for claim in found[:1])
         return found[0].worker if found else None
@@ -144,7 +144,7 @@ def test_workers_do_not_survive_the_run_that_started_them(
     gate.touch()
     wait_for(lambda: not Path(f"/proc/{worker}").exists())
     with open_database(url) as database:
-        slots = Study(database, "mine").slots
+        slots = Study.open(database, "mine").slots
         assert (slots.counts(), slots.claims()) == ({SlotState.OPEN: 1}, [])
     (path,) = url.file.with_name("studies-checkpoints").glob("*/*.pt")
     assert 2 <= torch.load(read_checkpoint(path)[1], weights_only=True)["epoch"] < 8
@@ -184,7 +184,7 @@ def test_who_is_asked_to_leave_saves_and_opens_the_slot_at_once(
     assert (worker.returncode, errors) == (0, "")
     assert time.monotonic() - began < 60  # and not until the lease has run out
     with open_database(url) as database:
-        assert Study(database, "mine").slots.counts() == {SlotState.OPEN: 1}
+        assert Study.open(database, "mine").slots.counts() == {SlotState.OPEN: 1}
     (path,) = url.file.with_name("studies-checkpoints").glob("*/*.pt")
     identity, content = read_checkpoint(path)
     assert 2 <= torch.load(content, weights_only=True)["epoch"] < 8

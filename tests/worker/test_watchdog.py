@@ -165,9 +165,9 @@ def test_a_hung_step_ends_with_its_process_and_another_worker_goes_on(url, task_
     worker = start(TICK_SECONDS=0.05, STALL=20, STALL_STEPS=0)
     require_ended(worker, " s")
     with open_database(url) as database:
-        study = Study(database, "mine")
+        study = Study.open(database, "mine")
         assert study.slots.counts() == {SlotState.OPEN: 1}
-        assert study.loss_codes(0, None) == [5]
+        assert study.log.loss_codes(0, None) == [5]
         assert study.slots.claim("next").losses == 1
         study.slots.hand_back(study.slots.claim("next"))
     service.work("mine", device="cpu", task_dir=task_dir)
@@ -208,7 +208,7 @@ def test_minutes_end_it_as_well(url, task_dir, start) -> None:
 def test_a_trial_that_hangs_five_times_fails_with_the_reason(url, task_dir) -> None:
     begin(url, task_dir)
     with open_database(url) as database:
-        study = Study(database, "mine")
+        study = Study.open(database, "mine")
         for index in range(5):
             slot = study.slots.claim(f"w{index}")
             if index == 0:

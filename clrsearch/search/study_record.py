@@ -1,4 +1,4 @@
-"""A study's stored attribute, validated on reading."""
+"""A study's plan, facts and versions, as stored with it and validated on reading."""
 
 from __future__ import annotations
 
@@ -32,16 +32,19 @@ class Link(BaseModel):
     name: str
 
 
-class Stored(BaseModel):
-    """The attribute of a study created by clrsearch.
+class StudyRecord(BaseModel):
+    """A study as created: everything about it that is not a trial or a slot.
 
-    Roles that may only work on studies can write it too, so it is not trusted: ``uuid`` names a
-    folder and must be a valid UUID. ``confirms`` is None for searches, and for confirmations
-    created by earlier versions.
+    ``id`` and ``name`` are Optuna's; the rest is an attribute of the study. Roles that may only
+    work on studies can write it too, so it is not trusted: ``uuid`` names a folder and must be a
+    valid UUID. ``confirms`` is None for searches, and for confirmations created by earlier
+    versions.
     """
 
     model_config = ConfigDict(frozen=True)
 
+    id: int
+    name: str
     uuid: UUID
     stage: Stage = "search"
     confirms: Link | None = None
@@ -57,14 +60,18 @@ class Stored(BaseModel):
         return {**EARLIER, **plan} if isinstance(plan, dict) else plan
 
 
-def read_stored(name: str, attribute: Any) -> Stored:
+def read_record(study_id: int, name: str, attribute: Any) -> StudyRecord:
     """Validate the attribute read from the study ``name``.
 
     Raises:
         StudyError: it is damaged or from another version; names the key.
     """
+    if not isinstance(attribute, dict):
+        raise unreadable(name, f"its attribute {ATTRIBUTE} is not an object")
     try:
-        return Stored.model_validate(attribute, context=STORED)
+        return StudyRecord.model_validate(
+            {**attribute, "id": study_id, "name": name}, context=STORED
+        )
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

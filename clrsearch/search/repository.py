@@ -1,0 +1,283 @@
+"""The studies of a database: created, opened, listed and deleted, as plain records."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from optuna.exceptions import DuplicatedStudyError
+from optuna.storages import get_storage
+from optuna.study import StudyDirection
+
+from clrsearch.errors import StudyError
+from clrsearch.schedules import Value
+from clrsearch.search.plan import StudyPlan
+from clrsearch.search.rangetest import RangeTest
+from clrsearch.search.space import build_space
+from clrsearch.search.study_names import unknown
+from clrsearch.search.study_record import (
+    ATTRIBUTE,
+    ROW_ERRORS,
+    StudyRecord,
+    read_record,
+    unreadable,
+)
+from clrsearch.storage import Database, study_rows
+from clrsearch.tasks import TaskFacts
+
+CONFIRMATION = ".confirm"  # suffix of the name
+FINALIST = "finalist:"  # prefix of the trial number in the attribute's key
+STOPPED = "clrsearch:stopped"
+CANCELLED = "clrsearch:cancelled"
+PATIENCE_SECONDS = 5.0  # wait for another process that is creating the same study
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finalist:
+    """A schedule to confirm."""
+
+    family: str
+    params: Mapping[str, Value]
+
+
+class Studies:
+    """The studies of a database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.storage = get_storage(database.optuna)
+
+    def searches(self) -> list[str]:
+        """Names of the searches clrsearch created, oldest first; confirmations are excluded.
+
+        Includes studies that cannot be read.
+        """
+        rows = study_rows(self.database.engine, ATTRIBUTE)
+        return [row.name for row in rows if row.text is not None and not _is_confirmation(row.text)]
+
+    def names(self) -> tuple[list[str], list[str]]:
+        """Names of all studies, oldest first: those created by clrsearch, and the others."""
+        rows = study_rows(self.database.engine, ATTRIBUTE)
+        ours = [row.name for row in rows if row.text is not None]
+        return ours, [row.name for row in rows if row.text is None]
+
+    def read(self, name: str) -> StudyRecord:
+        """The record of a study.
+
+        Raises:
+            StudyError: no study has this name (similar names are suggested), clrsearch did not
+                create it, or its record is damaged.
+        """
+        try:
+            study_id = self.storage.get_study_id_from_name(name)
+        except KeyError:
+            raise StudyError(unknown(name, self.searches())) from None
+        attribute = self._attribute(study_id, name)
+        if attribute is None:
+            raise StudyError(f"{name} is a study of Optuna's that clrsearch did not make")
+        return read_record(study_id, name, attribute)
+
+    def create(
+        self,
+        name: str,
+        plan: StudyPlan,
+        facts: TaskFacts,
+        versions: Mapping[str, str],
+        *,
+        range_test: RangeTest | None = None,
+        confirms: StudyRecord | None = None,
+    ) -> StudyRecord:
+        """Create a study without slots, or find it if another process has just created it.
+
+        Args:
+            name: the study's name.
+            plan: the study's plan.
+            facts: the task's facts.
+            versions: versions of the software that creates it.
+            range_test: the range test, if the plan uses one.
+            confirms: the search to confirm; None to create a search.
+
+        Raises:
+            PlanError: the plan cannot be searched.
+            StudyError: the name is taken by another kind of study.
+        """
+        # reject an invalid plan before writing anything
+        build_space(plan, facts, tested=range_test)
+        direction = StudyDirection[facts.direction.upper()]
+        try:
+            study_id = self.storage.create_new_study([direction], name)
+        except DuplicatedStudyError:
+            study_id = self.storage.get_study_id_from_name(name)
+            if not self._is_half_made(study_id, direction) or self._appears(study_id):
+                return self._of_the_same_kind(name, confirms)
+        link = None if confirms is None else {"uuid": str(confirms.uuid), "name": confirms.name}
+        attribute = {
+            "uuid": str(uuid.uuid4()),
+            "stage": "search" if confirms is None else "confirm",
+            "confirms": link,
+            "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "plan": plan.model_dump(mode="json"),
+            "facts": facts.model_dump(mode="json"),
+            "versions": dict(versions),
+            "range_test": None if range_test is None else range_test.model_dump(mode="json"),
+        }
+        self.storage.set_study_user_attr(study_id, ATTRIBUTE, attribute)
+        return read_record(study_id, name, attribute)
+
+    def change(self, record: StudyRecord, **changes: Any) -> None:
+        """Replace values of a study's record."""
+        stored = self.storage.get_study_user_attrs(record.id)[ATTRIBUTE]
+        self.storage.set_study_user_attr(record.id, ATTRIBUTE, {**stored, **changes})
+
+    def change_plan(self, record: StudyRecord, **changes: Any) -> None:
+        """Replace keys of a study's plan; those it does not store keep their defaults."""
+        stored = self.storage.get_study_user_attrs(record.id)[ATTRIBUTE]
+        self.change(record, plan={**stored["plan"], **changes})
+
+    def is_there(self, record: StudyRecord) -> bool:
+        """Whether the study still exists."""
+        try:
+            stored = self.storage.get_study_user_attrs(record.id).get(ATTRIBUTE)
+        except KeyError:
+            return False
+        return stored is not None and stored["uuid"] == str(record.uuid)
+
+    def confirmation(self, record: StudyRecord) -> StudyRecord | None:
+        """The confirmation of a search, or None if it has not started."""
+        for name in _confirmation_names(record):
+            if self._confirms(name, record):
+                return self.read(name)
+        return None
+
+    def create_confirmation(self, record: StudyRecord, plan: StudyPlan) -> StudyRecord:
+        """Create the confirmation of a search, or find it; ``plan`` is the search's latest."""
+        for name in _confirmation_names(record):
+            try:
+                return self.create(
+                    name,
+                    plan,
+                    record.facts,
+                    record.versions,
+                    range_test=record.range_test,
+                    confirms=record,
+                )
+            except StudyError as error:  # the name is taken by another study
+                taken = error
+        raise taken
+
+    def finalists(self, record: StudyRecord) -> dict[int, Finalist]:
+        """The finalists of a confirmation, by trial number in the search."""
+        attributes = self.storage.get_study_user_attrs(record.id)
+        try:
+            return {
+                int(key.removeprefix(FINALIST)): Finalist(**value)
+                for key, value in attributes.items()
+                if key.startswith(FINALIST)
+            }
+        except ROW_ERRORS as error:
+            raise unreadable(record.name, error) from error
+
+    def add_finalist(self, record: StudyRecord, number: int, finalist: Finalist) -> None:
+        """Store a finalist with a confirmation."""
+        value = {"family": finalist.family, "params": dict(finalist.params)}
+        self.storage.set_study_user_attr(record.id, f"{FINALIST}{number}", value)
+
+    def stopped(self, record: StudyRecord) -> str | None:
+        """The traceback for which a study was stopped, or None."""
+        return self.storage.get_study_user_attrs(record.id).get(STOPPED) or None
+
+    def stop(self, record: StudyRecord, traceback: str | None) -> None:
+        """Mark a study as stopped, with the traceback as the reason; None removes the mark."""
+        self.storage.set_study_user_attr(record.id, STOPPED, traceback or "")
+
+    def cancelled(self, record: StudyRecord) -> bool:
+        """Whether a study is marked as cancelled."""
+        return bool(self.storage.get_study_user_attrs(record.id).get(CANCELLED, False))
+
+    def cancel(self, record: StudyRecord, *, cancelled: bool) -> None:
+        """Mark a study as cancelled, or remove the mark."""
+        self.storage.set_study_user_attr(record.id, CANCELLED, cancelled)
+
+    def delete(self, record: StudyRecord) -> None:
+        """Delete a study with its trials; its slots and checkpoints are kept."""
+        self.storage.delete_study(record.id)
+
+    def delete_unreadable(self, name: str) -> None:
+        """Delete a study that cannot be opened, with its trials.
+
+        Its slots and checkpoints are kept, because the stored id that identifies them cannot be
+        trusted.
+        """
+        self.storage.delete_study(self.storage.get_study_id_from_name(name))
+
+    def _attribute(self, study_id: int, name: str) -> Any:
+        try:
+            return self.storage.get_study_user_attrs(study_id).get(ATTRIBUTE)
+        except ValueError as error:  # not JSON
+            raise unreadable(name, error) from error
+
+    def _of_the_same_kind(self, name: str, confirms: StudyRecord | None) -> StudyRecord:
+        """The record of an existing study, if it is of the kind to be created."""
+        there = self.read(name)
+        if confirms is None and there.stage == "confirm":
+            search = there.confirms.name if there.confirms else name.removesuffix(CONFIRMATION)
+            raise StudyError(
+                f"{name} is the confirmation of {search}: give another name with --name"
+            )
+        if confirms is not None and not self._confirms(name, confirms):
+            raise StudyError(f"{name} is not the confirmation of {confirms.name}")
+        return there
+
+    def _confirms(self, name: str, search: StudyRecord) -> bool:
+        """Whether the study of this name confirms ``search``, by the UUID stored with it.
+
+        Earlier versions stored no UUID: their confirmations have the usual name and were created
+        after the search.
+        """
+        try:
+            study_id = self.storage.get_study_id_from_name(name)
+        except KeyError:
+            return False
+        attribute = self._attribute(study_id, name)
+        if not isinstance(attribute, dict) or attribute.get("stage") != "confirm":
+            return False
+        link = attribute.get("confirms")
+        if link is None:
+            return name == _confirmation_names(search)[0] and study_id > search.id
+        return isinstance(link, dict) and link.get("uuid") == str(search.uuid)
+
+    def _is_half_made(self, study_id: int, direction: StudyDirection) -> bool:
+        """Whether a study without a plan was left by a process killed while creating it."""
+        return (
+            self.storage.get_n_trials(study_id) == 0
+            and self.storage.get_study_directions(study_id) == [direction]
+            and not self.storage.get_study_user_attrs(study_id)
+        )
+
+    def _appears(self, study_id: int) -> bool:
+        """Whether the process creating the study writes its plan within a few seconds."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            if ATTRIBUTE in self.storage.get_study_user_attrs(study_id):
+                return True
+            time.sleep(0.1)
+        return False
+
+
+def _confirmation_names(search: StudyRecord) -> tuple[str, str]:
+    """The usual name of a search's confirmation, and the one to use if that is taken."""
+    usual = f"{search.name}{CONFIRMATION}"
+    return usual, f"{usual}.{str(search.uuid)[:8]}"
+
+
+def _is_confirmation(text: str) -> bool:
+    try:
+        stored = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(stored, dict) and stored.get("stage") == "confirm"
