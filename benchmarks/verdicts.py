@@ -23,6 +23,7 @@ from clrsearch.storage import open_database
 from clrsearch.tasks import Task, load_task
 from clrsearch.training import SequentialRun, TaskData
 from clrsearch.training.device import one_thread
+from clrsearch.worker import WorkerSettings
 
 HERE = Path(__file__).parent
 CPU = torch.device("cpu")
@@ -38,8 +39,7 @@ def compare(task: str, seed: int, folder: str) -> service.Result:
         name=task,
         storage=f"sqlite:///{folder}/{seed}.db",
         workers=1,
-        device="cpu",
-        task_dir=HERE,
+        settings=WorkerSettings(device="cpu", task_dir=HERE),
     )
 
 

@@ -25,7 +25,7 @@ from clrsearch.reports import (
     worth,
 )
 from clrsearch.search import RangeTest, Record, StudyPlan, Verdict, load_plan
-from clrsearch.service import Best, Picture, Replayed, Storage
+from clrsearch.service import Best, Picture, Replayed, Storage, WorkerSettings
 from clrsearch.storage import StorageUrl
 from clrsearch.tasks import describe, importable_name, keep, refuse_while_importing
 
@@ -84,11 +84,13 @@ def run(
         name=name or asked.name,
         storage=storage,
         workers=workers,
-        device=device,
-        task_dir=asked.folder,
-        data_dir=_path(data_dir),
         download=download,
-        allow_drift=allow_drift,
+        settings=WorkerSettings(
+            device=device,
+            task_dir=asked.folder,
+            data_dir=_path(data_dir),
+            allow_drift=allow_drift,
+        ),
         progress=progress,
     )
 
@@ -325,8 +327,7 @@ class Study:
             name=name or self.name,
             storage=self.storage,
             workers=workers,
-            device=device,
-            task_dir=self._task_dir,
+            settings=WorkerSettings(device=device, task_dir=self._task_dir),
             progress=progress,
         )
 
@@ -425,17 +426,26 @@ def _asked(task: object, keys: Mapping[str, Any], task_dir: Path | str | None) -
 
 
 def _run(
-    plan: StudyPlan, *, name: str | None, task_dir: Path | None, progress: bool, **how: Any
+    plan: StudyPlan,
+    *,
+    name: str | None,
+    storage: Storage,
+    workers: int | None,
+    settings: WorkerSettings,
+    progress: bool,
+    download: bool = False,
 ) -> Study:
     """Run a study with a progress bar; what it lacks in the end is warned of."""
     with _bar(progress) as bar:
         result = service.run(
             plan,
             name=name,
-            task_dir=task_dir,
+            storage=storage,
+            workers=workers,
+            download=download,
+            settings=settings,
             on_change=lambda now: _show(bar, now),
             on_note=lambda text: bar.write(text, file=sys.stderr),
-            **how,
         )
     if result.interrupted:
         raise KeyboardInterrupt

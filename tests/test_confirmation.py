@@ -16,6 +16,7 @@ from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import SequentialRun, TaskData, probe
 from clrsearch.training.device import one_thread
+from clrsearch.worker import WorkerSettings
 
 CPU = torch.device("cpu")
 
@@ -31,7 +32,7 @@ def make(task_dir, name="mine", **keys) -> None:
 def work_here(task_dir, name="mine", **keys):
     """Make a study and work it off in this process, its confirmation included."""
     make(task_dir, name, **keys)
-    service.work(name, device="cpu", task_dir=task_dir)
+    service.work(name, settings=WorkerSettings(device="cpu", task_dir=task_dir))
     return service.show(name).snapshot
 
 
@@ -109,11 +110,15 @@ def test_more_seeds_and_finalists_run_only_what_is_missing(url, task_dir) -> Non
     before = service.show("mine").snapshot.confirmed
     assert before.total == 4
     plan = service.confirmation_plan("mine", top=2, seeds=3)
-    result = service.run(plan, name="mine", workers=1, device="cpu", task_dir=task_dir)
+    result = service.run(
+        plan, name="mine", workers=1, settings=WorkerSettings(device="cpu", task_dir=task_dir)
+    )
     after = result.snapshot.confirmed
     assert (after.total, after.left) == (9, 0)
     assert after.runs[:4] == before.runs
-    again = service.run(plan, name="mine", workers=1, device="cpu", task_dir=task_dir)
+    again = service.run(
+        plan, name="mine", workers=1, settings=WorkerSettings(device="cpu", task_dir=task_dir)
+    )
     assert again.began_finished
 
 
@@ -178,7 +183,7 @@ def test_it_goes_on_where_it_was_broken_off(url, task_dir) -> None:
         params = sibling.finalists()[slot.finalist].params
         number = sibling.begin(slot, params, {"worker": "killed", "device": "cpu"})
         sibling.slots.release("killed")
-    service.work("mine", device="cpu", task_dir=task_dir)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
     runs = service.show("mine").snapshot.confirmed.runs
     assert len(runs) == 4
     assert {run.state for run in runs} == {"complete"}
@@ -190,7 +195,9 @@ def test_a_search_that_grows_is_confirmed_anew(url, task_dir) -> None:
     plan = StudyPlan(
         families=("cyclic",), task="tiny.py:Noisy", trials=25, confirm=ConfirmPlan(top=1, seeds=2)
     )
-    result = service.run(plan, name="mine", workers=1, device="cpu", task_dir=task_dir)
+    result = service.run(
+        plan, name="mine", workers=1, settings=WorkerSettings(device="cpu", task_dir=task_dir)
+    )
     assert result.snapshot.done == 25
     assert result.snapshot.confirmed.left == 0
     finalists = {run.finalist for run in result.snapshot.confirmed.runs}
@@ -205,7 +212,9 @@ def test_who_was_a_finalist_before_the_search_grew_runs_with_the_new_seeds_too(
     for trials, seeds in ((30, 2), (30, 4)):
         confirm = ConfirmPlan(top=1, seeds=seeds)
         plan = StudyPlan(families=("cyclic",), task="tiny.py:Noisy", trials=trials, confirm=confirm)
-        service.run(plan, name="mine", workers=1, device="cpu", task_dir=task_dir)
+        service.run(
+            plan, name="mine", workers=1, settings=WorkerSettings(device="cpu", task_dir=task_dir)
+        )
     confirmed = service.show("mine").snapshot.confirmed
     assert confirmed.left == 0
     standings = confirmed.verdict.standings
@@ -250,7 +259,7 @@ def cancelling(stage, cancelled):
 
 def test_after_cancel_no_confirmation_begins_until_it_is_asked_for(any_url, task_dir) -> None:
     cancelled: list[int] = []
-    how = {"device": "cpu", "task_dir": task_dir}
+    how = {"settings": WorkerSettings(device="cpu", task_dir=task_dir)}
     make(task_dir, trials=5, confirm=ConfirmPlan(top=1, seeds=2))
     service.work("mine", on_end=cancelling("search", cancelled), **how)
     now = service.show("mine").snapshot
@@ -268,7 +277,7 @@ def test_after_cancel_no_confirmation_begins_until_it_is_asked_for(any_url, task
 
 def test_a_confirmation_is_cancelled_and_taken_up_again(url, task_dir) -> None:
     cancelled: list[int] = []
-    how = {"device": "cpu", "task_dir": task_dir}
+    how = {"settings": WorkerSettings(device="cpu", task_dir=task_dir)}
     make(task_dir, trials=3, confirm=ConfirmPlan(top=1, seeds=3))
     service.work("mine", on_end=cancelling("confirm", cancelled), **how)
     (open_then,) = cancelled
@@ -304,7 +313,9 @@ def test_a_family_without_a_complete_trial_is_named(url, task_dir, capsys) -> No
         bounds={"exponential": {"lr": 1e9}},
         confirm=ConfirmPlan(top=1, seeds=2),
     )
-    result = service.run(plan, name="mine", workers=1, device="cpu", task_dir=task_dir)
+    result = service.run(
+        plan, name="mine", workers=1, settings=WorkerSettings(device="cpu", task_dir=task_dir)
+    )
     assert {run.family for run in result.snapshot.confirmed.runs} == {"constant", "linear"}
     assert result.snapshot.confirmed.absent == ("exponential",)
     output.print_result(result, json=False)

@@ -16,6 +16,7 @@ from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import StorageUrl, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
+from clrsearch.worker import WorkerSettings
 
 TASKS = Path(__file__).parent / "tasks_for_tests"
 
@@ -33,7 +34,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("mine", "other"):
             Study.create(database, name, plan, facts, service.versions(TASKS))
     for name in ("mine", "other"):
-        service.work(name, storage=url, task_dir=TASKS)
+        service.work(name, storage=url, settings=WorkerSettings(task_dir=TASKS))
     with sqlite3.connect(file) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return file

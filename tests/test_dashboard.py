@@ -27,6 +27,7 @@ from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
 from clrsearch.training.device import find_device
+from clrsearch.worker import WorkerSettings
 
 PLAN = {
     "families": ("cyclic",),
@@ -92,7 +93,7 @@ def begin(task_dir, name="mine", **keys) -> int:
 
 def work(task_dir, name="mine", **keys) -> int:
     number = begin(task_dir, name, **keys)
-    service.work(name, device="cpu", task_dir=task_dir)
+    service.work(name, settings=WorkerSettings(device="cpu", task_dir=task_dir))
     return number
 
 
@@ -231,7 +232,7 @@ def test_what_it_shows_is_renewed(url, task_dir, monkeypatch) -> None:
     with serving() as client:
         first = client.detail(number)["note"]
         assert client.detail(number)["note"] == first
-        service.work("mine", device="cpu", task_dir=task_dir)
+        service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
         second = client.detail(number)["note"]
         assert "6 of 6 trials done" in second["body"]
         assert second["version"] == first["version"] + 1
@@ -264,7 +265,9 @@ def test_rates_by_hand_whose_file_is_not_at_hand(url, task_dir, tmp_path) -> Non
     for each in ("tiny.py", "loops.py"):
         (tmp_path / each).write_text((task_dir / each).read_text())
     run = StudyPlan(**PLAN | {"families": ["manual"], "manual": "rates.py:rate", "trials": 2})
-    service.run(run, name="mine", task_dir=tmp_path, workers=1, device="cpu")
+    service.run(
+        run, name="mine", settings=WorkerSettings(task_dir=tmp_path, device="cpu"), workers=1
+    )
     with serving("mine", task_dir=task_dir) as client:
         assert "2 of 2 trials done" in client.detail(1)["note"]["body"]
         assert client.open("/artifacts/1/1/1-2")[0] >= 400
@@ -404,7 +407,12 @@ def test_a_study_runs_to_its_end_while_it_is_looked_at(url, task_dir) -> None:
             each.start()
         try:
             plan = StudyPlan(**(PLAN | {"trials": 16}))
-            result = service.run(plan, name="mine", device="cpu", workers=2, task_dir=task_dir)
+            result = service.run(
+                plan,
+                name="mine",
+                settings=WorkerSettings(device="cpu", task_dir=task_dir),
+                workers=2,
+            )
         finally:
             done.set()
             for each in pollers:

@@ -16,6 +16,7 @@ from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import Checkpoints, probe
+from clrsearch.worker import WorkerSettings
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def done(any_url, task_dir):
     facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
     with open_database(any_url, create=True) as database:
         study = Study.create(database, "mine", plan, facts, service.versions(task_dir))
-        service.work("mine", task_dir=task_dir, device="cpu")
+        service.work("mine", settings=WorkerSettings(task_dir=task_dir, device="cpu"))
         yield study
 
 
@@ -96,7 +97,7 @@ def test_what_a_killed_worker_left_is_noted_with_who_mends_it(done, check, task_
         "1 slots are held by workers that are silent",
     ]
     done.slots.release("gone")
-    service.work("mine", task_dir=task_dir, device="cpu")
+    service.work("mine", settings=WorkerSettings(task_dir=task_dir, device="cpu"))
     code, found = check()
     assert [each["state"] for each in found] == ["ok", "ok"]
 

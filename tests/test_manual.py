@@ -14,6 +14,7 @@ from clrsearch.errors import PlanMismatch, TaskError, TaskRaised
 from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import open_database
 from clrsearch.tasks import load_rate, load_task
+from clrsearch.worker import WorkerSettings
 
 ALONE = ConfirmPlan(enabled=False)
 HAND_WRITTEN = [0.05] * 4 + [0.01] * 12  # tiny.py:hand_written over 4 epochs of 4 steps
@@ -23,7 +24,9 @@ def run(task_dir, **keys):
     plan = StudyPlan(
         **({"families": ("cyclic",), "task": "tiny.py:Tiny", "trials": 4, "confirm": ALONE} | keys)
     )
-    return service.run(plan, name="mine", workers=1, task_dir=task_dir, device="cpu")
+    return service.run(
+        plan, name="mine", workers=1, settings=WorkerSettings(task_dir=task_dir, device="cpu")
+    )
 
 
 def played(code: str, groups: list[dict]) -> list[list[float]]:

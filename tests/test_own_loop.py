@@ -18,6 +18,7 @@ from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
+from clrsearch.worker import WorkerSettings
 
 PATIENCE = 300.0  # seconds for what takes a few on an idle machine
 GIVEN = {"epochs": 4, "metric": "error", "direction": "minimize"}
@@ -111,7 +112,7 @@ def test_one_that_saves_nothing_begins_again(url, task_dir, tmp_path, monkeypatc
         slots = Study.open(database, "mine").slots
         slots.release(claim.worker)
         assert slots.counts() == {SlotState.OPEN: 1}
-    service.work("mine", device="cpu", task_dir=task_dir)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
     (record,) = service.show("mine").snapshot.records
     assert (record.number, record.state, record.drift) == (0, "complete", 0.0)
     assert list(record.values) == [1, 2, 3, 4]
@@ -120,7 +121,7 @@ def test_one_that_saves_nothing_begins_again(url, task_dir, tmp_path, monkeypatc
 def test_the_hopeless_are_pruned(url, task_dir) -> None:
     plan = {"trials": 40, "pruner": "lenient", "seed": 3, "sampler": "tpe", "seeds": 1}
     begin(url, task_dir, "train", confirm=ConfirmPlan(enabled=False), **plan)
-    service.work("mine", device="cpu", task_dir=task_dir)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
     records = service.show("mine").snapshot.records
     pruned = [record for record in records if record.state == "pruned" and not record.diverged]
     assert pruned
@@ -131,7 +132,7 @@ def test_a_confirmation_without_a_test_split(url, task_dir, tmp_path, monkeypatc
     (tmp_path / "gate").touch()
     monkeypatch.setenv("CLRSEARCH_TEST_GATE", str(tmp_path / "gate"))
     begin(url, task_dir, "unsaved", trials=2, confirm=ConfirmPlan(top=1, seeds=2))
-    service.work("mine", device="cpu", task_dir=task_dir)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
     now = service.show("mine").snapshot
     assert now.confirmed.verdict is not None
     assert now.confirmed.test == {}

@@ -14,6 +14,7 @@ from clrsearch.search import Studies, Study, StudyPlan
 from clrsearch.storage import open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
+from clrsearch.worker import WorkerSettings
 
 
 @pytest.fixture
@@ -122,7 +123,9 @@ def test_a_link_that_leads_out_of_the_folder_is_not_followed(
     for call in (
         lambda: service.delete("spoilt"),
         lambda: service.prune_checkpoints(),
-        lambda: service.work("spoilt", task_dir=task_dir, allow_drift=True),
+        lambda: service.work(
+            "spoilt", settings=WorkerSettings(task_dir=task_dir, allow_drift=True)
+        ),
     ):
         with pytest.raises(StorageError, match=f"{study.uuid} is a link that leads out of {root}"):
             call()

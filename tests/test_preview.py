@@ -10,6 +10,7 @@ import pytest
 from clrsearch import service
 from clrsearch.errors import ClrsearchError, PlanError, ScheduleError
 from clrsearch.search import ConfirmPlan, StudyPlan
+from clrsearch.worker import WorkerSettings
 
 CYCLIC = {"mode": "triangular2", "max_lr": 0.1, "cycles": 2}
 
@@ -116,7 +117,9 @@ def test_a_studys_best_beside_a_family(clrsearch, url, task_dir, tmp_path) -> No
         bounds={"linear": {"lr": 0.01, "warmup_share": 0.0}},
         groups={"head": 2},
     )
-    service.run(plan, name="mine", workers=1, device="cpu", task_dir=task_dir)
+    service.run(
+        plan, name="mine", workers=1, settings=WorkerSettings(device="cpu", task_dir=task_dir)
+    )
     shown = service.preview(["mine", "constant"], {"lr": 0.01})
     assert (shown.epochs, shown.steps_per_epoch) == (4, 4)
     best, constant = shown.schedules

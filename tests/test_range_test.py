@@ -9,6 +9,7 @@ from clrsearch import service
 from clrsearch.errors import PlanMismatch, StudyError
 from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import open_database
+from clrsearch.worker import WorkerSettings
 
 TINY = StudyPlan(
     families=("cyclic",), task="tiny.py:Tiny", trials=6, confirm=ConfirmPlan(enabled=False)
@@ -17,7 +18,13 @@ TESTED = TINY.model_copy(update={"range_test": True})
 
 
 def run(plan, task_dir, **keys):
-    return service.run(plan, name="mine", workers=1, device="cpu", task_dir=task_dir, **keys)
+    return service.run(
+        plan,
+        name="mine",
+        workers=1,
+        settings=WorkerSettings(device="cpu", task_dir=task_dir),
+        **keys,
+    )
 
 
 def test_a_search_is_bounded_by_its_range_test_which_costs_no_slot(any_url, task_dir) -> None:

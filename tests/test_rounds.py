@@ -24,6 +24,7 @@ from clrsearch.service.confirming import begin_confirmation, has_ended
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
+from clrsearch.worker import WorkerSettings
 
 CPU = torch.device("cpu")
 ADAPTIVE = ConfirmPlan(top=2, share=0.6)
@@ -43,7 +44,7 @@ def searched(task_dir, plan=PLAN) -> None:
     """Make a study and work off its search, and nothing of its confirmation."""
     alone = {"confirm": plan.confirm.model_copy(update={"enabled": False})}
     make(task_dir, plan.model_copy(update=alone))
-    service.work("mine", device="cpu", task_dir=task_dir)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
     with open_database(service.storage_url(None)) as database:
         Study.open(database, "mine").plan_confirmation(plan.confirm)
 
@@ -94,7 +95,7 @@ def require_sound(database) -> list[tuple[int, int]]:
 
 def test_one_worker_goes_from_round_to_round_until_all_is_settled(any_url, task_dir) -> None:
     make(task_dir)
-    service.work("mine", device="cpu", task_dir=task_dir)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
     with open_database(any_url) as database:
         runs = require_sound(database)
     assert len(runs) > 6  # three finalists on two seeds are the first round
@@ -106,7 +107,9 @@ def test_one_worker_goes_from_round_to_round_until_all_is_settled(any_url, task_
 
 def test_two_workers_wait_for_each_other_at_the_end_of_a_round(url, task_dir) -> None:
     plan = StudyPlan(task="tiny.py:Noisy", trials=20, confirm=ADAPTIVE)  # of all families
-    result = service.run(plan, name="mine", workers=2, device="cpu", task_dir=task_dir)
+    result = service.run(
+        plan, name="mine", workers=2, settings=WorkerSettings(device="cpu", task_dir=task_dir)
+    )
     assert not result.interrupted
     with open_database(url) as database:
         runs = runs_of(Study.open(database, "mine"))
@@ -116,7 +119,9 @@ def test_two_workers_wait_for_each_other_at_the_end_of_a_round(url, task_dir) ->
         records = sibling.history.records()
         assert sorted((each.finalist, each.seed_index) for each in records) == sorted(runs)
         assert has_ended(Study.open(database, "mine"))
-    again = service.run(plan, name="mine", workers=2, device="cpu", task_dir=task_dir)
+    again = service.run(
+        plan, name="mine", workers=2, settings=WorkerSettings(device="cpu", task_dir=task_dir)
+    )
     assert again.began_finished
 
 
@@ -163,7 +168,7 @@ def test_a_worker_that_was_lost_in_a_round_and_one_that_left_lose_and_double_not
     url, task_dir
 ) -> None:
     searched(task_dir)
-    service.work("mine", device="cpu", task_dir=task_dir, max_trials=4)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir, max_trials=4))
     with open_database(url) as database:
         study = Study.open(database, "mine")
         sibling = study.confirmation()
@@ -174,12 +179,14 @@ def test_a_worker_that_was_lost_in_a_round_and_one_that_left_lose_and_double_not
         sibling.slots.bind(slot, number)
         sibling.slots.release("killed")
         assert not has_ended(study)
-    service.work("mine", device="cpu", task_dir=task_dir, max_trials=2)  # the end of the round
+    service.work(
+        "mine", settings=WorkerSettings(device="cpu", task_dir=task_dir, max_trials=2)
+    )  # the end of the round
     with open_database(url) as database:
         study = Study.open(database, "mine")
         assert study.confirmation().slots.unfinished() == 0
         assert not has_ended(study)  # though nobody has begun the next one
-    service.work("mine", device="cpu", task_dir=task_dir)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
     with open_database(url) as database:
         assert len(require_sound(database)) > 6
 
@@ -187,7 +194,8 @@ def test_a_worker_that_was_lost_in_a_round_and_one_that_left_lose_and_double_not
 def test_seeds_for_all_may_be_asked_for_later_and_the_rounds_go_on_afterwards(
     url, task_dir
 ) -> None:
-    how = {"name": "mine", "workers": 1, "device": "cpu", "task_dir": task_dir}
+    settings = WorkerSettings(device="cpu", task_dir=task_dir)
+    how = {"name": "mine", "workers": 1, "settings": settings}
     service.run(PLAN, **how)
     before = service.show("mine").snapshot.confirmed
     beaten = {each.trial for each in before.verdict.standings if (each.p or 1.0) <= 0.05}
@@ -215,7 +223,7 @@ def test_a_plan_that_was_stored_with_a_number_of_seeds_goes_on_with_it(url, task
         study = Study.open(database, "mine")
         Studies(database).change_plan(study.record, confirm=stored)
         assert Study.open(database, "mine").plan.confirm.seeds == 2
-    service.work("mine", device="cpu", task_dir=task_dir)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
     with open_database(url) as database:
         runs = runs_of(Study.open(database, "mine"))
     finalists = list(dict.fromkeys(trial for trial, _ in runs))
@@ -230,7 +238,7 @@ def test_after_cancel_no_further_round_begins_until_it_is_asked_for(url, task_di
         if study.stage == "confirm" and record.seed_index == 2 and not cancelled:
             cancelled.append(service.cancel("mine"))
 
-    how = {"device": "cpu", "task_dir": task_dir}
+    how = {"settings": WorkerSettings(device="cpu", task_dir=task_dir)}
     service.work("mine", on_end=cancel, **how)
     assert cancelled == [2]
     service.work("mine", **how)
@@ -243,7 +251,7 @@ def test_after_cancel_no_further_round_begins_until_it_is_asked_for(url, task_di
 
 def test_a_small_study_confirms_as_many_as_its_share_lets_run_twice(url, task_dir) -> None:
     make(task_dir, StudyPlan(task="tiny.py:Noisy", families=("cyclic",), trials=12))  # 4 runs
-    service.work("mine", device="cpu", task_dir=task_dir)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
     with open_database(url) as database:
         assert len(require_sound(database)) == 4
 

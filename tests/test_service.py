@@ -30,6 +30,7 @@ from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
+from clrsearch.worker import WorkerSettings
 
 PATIENCE = 300.0  # seconds for what takes a few on an idle machine
 ALONE = ConfirmPlan(enabled=False)  # the search alone
@@ -39,7 +40,13 @@ def run(task_dir, *, name=None, workers=1, on_change=lambda snapshot: None, **ke
     plan = StudyPlan(
         **({"families": ("cyclic",), "task": "tiny.py:Tiny", "trials": 6, "confirm": ALONE} | keys)
     )
-    return service.run(plan, name=name, workers=workers, task_dir=task_dir, on_change=on_change)
+    return service.run(
+        plan,
+        name=name,
+        workers=workers,
+        settings=WorkerSettings(task_dir=task_dir),
+        on_change=on_change,
+    )
 
 
 def work_here(task_dir, name, **keys):
@@ -51,7 +58,7 @@ def work_here(task_dir, name, **keys):
     facts = probe(loaded, epochs=plan.epochs, device=torch.device("cpu"))
     with open_database(service.storage_url(None), create=True) as database:
         Study.create(database, name, plan, facts, service.versions(task_dir))
-    service.work(name, task_dir=task_dir)
+    service.work(name, settings=WorkerSettings(task_dir=task_dir))
     return service.show(name).snapshot
 
 
@@ -143,7 +150,7 @@ def test_a_changed_task_is_refused(url, tmp_path, task_dir) -> None:
     with pytest.raises(PlanMismatch, match=r"the source of mine.py:Tiny has changed"):
         run(tmp_path, task="mine.py:Tiny", trials=1)
     with pytest.raises(StudyError, match=r"source of mine.py:Tiny has changed.*allow_drift=True"):
-        service.work("mine", task_dir=tmp_path)
+        service.work("mine", settings=WorkerSettings(task_dir=tmp_path))
 
 
 def test_a_mended_task_begins_anew_where_nothing_but_failures_would_be_lost(

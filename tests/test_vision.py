@@ -15,6 +15,7 @@ from clrsearch.service.paths import data_folder
 from clrsearch.storage import open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
+from clrsearch.worker import WorkerSettings
 
 ALONE = ConfirmPlan(enabled=False)
 SMALL = {"model": "cifar10_full", "crop": 2}
@@ -32,7 +33,7 @@ def worked_off(plan: StudyPlan, data_dir) -> None:
             precision=plan.precision,
         )
         Study.create(database, "mine", plan, facts, service.versions(data_dir))
-    service.work("mine", device="cpu", data_dir=data_dir)
+    service.work("mine", settings=WorkerSettings(device="cpu", data_dir=data_dir))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])

@@ -35,7 +35,7 @@ from clrsearch.storage import StorageUrl, open_database, quiet_optuna
 from clrsearch.tasks import load_task
 from clrsearch.training import SequentialRun, TaskData, probe
 from clrsearch.training.device import one_thread
-from clrsearch.worker import worker_name
+from clrsearch.worker import WorkerSettings, worker_name
 
 TASKS = Path(__file__).parent
 TASK = "task.py:Noisy"
@@ -249,11 +249,13 @@ class Herd:
         service.work(
             STUDY,
             storage=self.place.url,
-            device="cpu",
-            task_dir=TASKS,
-            checkpoint_dir=self.place.checkpoints,
-            checkpoint_seconds=0,
-            storage_patience=self.patience,
+            settings=WorkerSettings(
+                device="cpu",
+                task_dir=TASKS,
+                checkpoint_dir=self.place.checkpoints,
+                checkpoint_seconds=0,
+                storage_patience=self.patience,
+            ),
             worker=name,
             on_wait=lambda cause: print(f"waits in {_waiting()}: {cause}", flush=True),
         )

@@ -24,6 +24,7 @@ from optuna.trial import TrialState
 from clrsearch import service
 from clrsearch.search import ConfirmPlan, StudyPlan
 from clrsearch.storage import StorageUrl, open_database
+from clrsearch.worker import WorkerSettings
 
 PROCESSES, THREADS = 20, 3
 LIMIT = 400.0
@@ -38,9 +39,9 @@ def crew(place: Place, number: int) -> None:
             service.work(
                 harness.STUDY,
                 storage=place.url,
-                device="cpu",
-                task_dir=harness.TASKS,
-                checkpoint_dir=place.checkpoints,
+                settings=WorkerSettings(
+                    device="cpu", task_dir=harness.TASKS, checkpoint_dir=place.checkpoints
+                ),
                 worker=f"crew-{number}-{thread}",
                 on_wait=lambda cause: wrong.append(f"waited: {cause}"),
             )

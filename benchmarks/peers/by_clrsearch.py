@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from clrsearch import service
 from clrsearch.schedules import Schedule
 from clrsearch.search import StudyPlan
+from clrsearch.worker import WorkerSettings
 from peers.job import WORKERS
 
 
@@ -17,6 +18,8 @@ def search(task: str, seed: int, folder: str, keys: Mapping[str, object]) -> tup
     """
     storage = f"sqlite:///{folder}/studies.db"
     plan = StudyPlan(**({"task": task, "seed": seed} | dict(keys)))
-    found = service.run(plan, name="mine", storage=storage, workers=WORKERS, device="cpu").snapshot
+    found = service.run(
+        plan, name="mine", storage=storage, workers=WORKERS, settings=WorkerSettings(device="cpu")
+    ).snapshot
     runs = len(found.records) + len(found.confirmed.runs)
     return service.best("mine", storage=storage).schedule, runs

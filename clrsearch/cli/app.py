@@ -12,6 +12,7 @@ import typer
 
 from clrsearch import proposals
 from clrsearch.cli import browsing, cluster, inspecting, managing, searching
+from clrsearch.cli.groups import grouped
 
 _WrongUsage: Any = typer.BadParameter.__base__  # what typer raises, and has no name of its own for
 
@@ -29,7 +30,7 @@ db = typer.Typer(help="Check, upgrade and secure the database.", no_args_is_help
 def _command(panel: str, example: str, function: Callable[..., None], name: str = "") -> None:
     """Add a command to a panel of ``--help``, with an example at the end of its own help."""
     shown = f"Example: `clrsearch {example}`"
-    app.command(name or None, rich_help_panel=panel, epilog=shown)(function)
+    app.command(name or None, rich_help_panel=panel, epilog=shown)(grouped(function))
 
 
 _command("Search", "run --task mine.py:Mine --trials 100", searching.run)
@@ -53,10 +54,10 @@ _command("Manage", "cancel mine", managing.cancel)
 _command("Manage", "delete mine", managing.delete)
 app.add_typer(db, name="db", rich_help_panel="Manage")
 _command("Manage", "doctor", inspecting.doctor)
-db.command()(inspecting.check)
-db.command()(managing.upgrade)
-db.command("prune-checkpoints")(managing.prune_checkpoints)
-db.command()(managing.roles)
+db.command()(grouped(inspecting.check))
+db.command()(grouped(managing.upgrade))
+db.command("prune-checkpoints")(grouped(managing.prune_checkpoints))
+db.command()(grouped(managing.roles))
 
 
 def _print_version(asked: bool) -> None:

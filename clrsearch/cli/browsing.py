@@ -10,11 +10,9 @@ import typer
 
 from clrsearch.cli.options import (
     NameArgument,
-    PatienceOption,
-    StorageFileOption,
-    StorageOption,
+    PatientStorageOptions,
+    StorageOptions,
     TaskDirOption,
-    storage_option,
 )
 
 
@@ -27,9 +25,8 @@ def report(
         bool, typer.Option("--watch", help="Rewrite the page while the study runs.")
     ] = False,
     task_dir: TaskDirOption = None,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
-    storage_patience: PatienceOption = 600,
+    *,
+    storage: PatientStorageOptions,
 ) -> None:
     """Write a study to one HTML page.
 
@@ -44,10 +41,10 @@ def report(
         service.report(
             name,
             to,
-            storage=storage_option(storage, storage_file),
+            storage=storage.url(),
             task_dir=task_dir,
             watch=watch,
-            storage_patience=storage_patience,
+            storage_patience=storage.patience(),
             on_write=lambda page: output.print_report(page, to),
             on_wait=output.print_wait,
         )
@@ -68,8 +65,8 @@ def dashboard(
         bool, typer.Option("--read-only", help="Also refuse changes to notes.")
     ] = False,
     task_dir: TaskDirOption = None,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
+    *,
+    storage: StorageOptions,
 ) -> None:
     """Open optuna-dashboard on the studies.
 
@@ -79,7 +76,7 @@ def dashboard(
     from clrsearch import service
     from clrsearch.cli import output
 
-    database = storage_option(storage, storage_file)
+    database = storage.url()
     with service.dashboard(
         name,
         storage=database,

@@ -2,89 +2,69 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clrsearch.cli.groups import grouped
 from clrsearch.cli.options import (
-    CheckpointDirOption,
-    CheckpointSecondsOption,
-    DataDirOption,
-    DeviceOption,
-    DriftOption,
-    IdleWaitOption,
     JsonLinesOption,
-    MaxMinutesOption,
-    MaxTrialsOption,
+    LimitedWorkerOptions,
     NameArgument,
-    PatienceOption,
-    StorageFileOption,
-    StorageOption,
-    TaskDirOption,
-    storage_option,
+    StorageOptions,
 )
 from clrsearch.cli.searching import chosen_watch, print_ended
 
 if TYPE_CHECKING:
-    from clrsearch.service import Launch
+    from clrsearch.service import Launch, Workers
 
 launch = typer.Typer(
     help="Start workers: here, on SLURM, or on Ray.",
     no_args_is_help=True,
 )
 
-CountOption = Annotated[int, typer.Option("--workers", min=1, help="Number of workers.")]
-PerGpuOption = Annotated[int | None, typer.Option("--per-gpu", min=1, help="Workers per GPU.")]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print what would run, and start nothing.")
-]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchOptions(LimitedWorkerOptions):
+    """How many workers to start, and how they work."""
+
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Number of workers.")]
+    per_gpu: Annotated[int | None, typer.Option("--per-gpu", min=1, help="Workers per GPU.")] = None
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would run, and start nothing.")
+    ] = False
+
+    def asked(self) -> Workers:
+        """The workers asked for."""
+        from clrsearch import service
+
+        return service.Workers(count=self.workers, per_gpu=self.per_gpu, settings=self.settings())
 
 
 @launch.command()
+@grouped
 def local(
     name: NameArgument,
-    workers: CountOption,
-    per_gpu: PerGpuOption = None,
-    dry_run: DryRunOption = False,
-    device: DeviceOption = None,
-    max_minutes: MaxMinutesOption = None,
-    max_trials: MaxTrialsOption = None,
-    idle_wait: IdleWaitOption = None,
-    task_dir: TaskDirOption = None,
-    data_dir: DataDirOption = None,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
-    storage_patience: PatienceOption = 600,
-    checkpoint_dir: CheckpointDirOption = None,
-    checkpoint_seconds: CheckpointSecondsOption = 10,
-    allow_drift: DriftOption = False,
+    *,
+    options: LaunchOptions,
+    storage: StorageOptions,
     json: JsonLinesOption = False,
 ) -> None:
     """Start workers on this machine and watch them."""
     from clrsearch import service
     from clrsearch.cli import output
 
-    asked = service.Workers(
-        count=workers,
-        per_gpu=per_gpu,
-        device=device,
-        task_dir=task_dir,
-        data_dir=data_dir,
-        checkpoint_dir=checkpoint_dir,
-        checkpoint_seconds=checkpoint_seconds,
-        storage_patience=storage_patience,
-        allow_drift=allow_drift,
-        max_minutes=max_minutes,
-        max_trials=max_trials,
-        idle_wait=idle_wait,
-    )
-    database = storage_option(storage, storage_file)
     watch = chosen_watch(json=json)
     ready = service.launch_local(
-        name, asked, storage=database, on_change=watch.show, on_note=output.print_note
+        name,
+        options.asked(),
+        storage=storage.url(),
+        on_change=watch.show,
+        on_note=output.print_note,
     )
-    if _shown(ready, dry_run=dry_run):
+    if _shown(ready, dry_run=options.dry_run):
         return
     with watch:
         result = ready.start()
@@ -92,12 +72,9 @@ def local(
 
 
 @launch.command()
+@grouped
 def slurm(
     name: NameArgument,
-    workers: CountOption,
-    per_gpu: PerGpuOption = None,
-    dry_run: DryRunOption = False,
-    device: DeviceOption = None,
     partition: Annotated[str | None, typer.Option("--partition", help="SLURM partition.")] = None,
     time_limit: Annotated[
         int,
@@ -122,58 +99,32 @@ def slurm(
         Path | None,
         typer.Option("--log-dir", help="Folder for job scripts and logs. Default: clrsearch-jobs."),
     ] = None,
-    max_minutes: MaxMinutesOption = None,
-    max_trials: MaxTrialsOption = None,
-    idle_wait: IdleWaitOption = None,
-    task_dir: TaskDirOption = None,
-    data_dir: DataDirOption = None,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
-    storage_patience: PatienceOption = 600,
-    checkpoint_dir: CheckpointDirOption = None,
-    checkpoint_seconds: CheckpointSecondsOption = 10,
-    allow_drift: DriftOption = False,
+    *,
+    options: LaunchOptions,
+    storage: StorageOptions,
 ) -> None:
     """Submit workers as an array of SLURM jobs."""
     from clrsearch import service
     from clrsearch.reports import say
 
-    asked = service.Workers(
-        count=workers,
-        per_gpu=per_gpu,
-        device=device,
-        task_dir=task_dir,
-        data_dir=data_dir,
-        checkpoint_dir=checkpoint_dir,
-        checkpoint_seconds=checkpoint_seconds,
-        storage_patience=storage_patience,
-        allow_drift=allow_drift,
-        max_minutes=max_minutes,
-        max_trials=max_trials,
-        idle_wait=idle_wait,
-    )
-    database = storage_option(storage, storage_file)
     ready = service.launch_slurm(
         name,
-        asked,
+        options.asked(),
         minutes=time_limit,
         partition=partition,
         gres=gres,
         options=_sbatch_options(sbatch or []),
         log_dir=log_dir,
-        storage=database,
+        storage=storage.url(),
     )
-    if not _shown(ready, dry_run=dry_run):
+    if not _shown(ready, dry_run=options.dry_run):
         say(*ready.start().split("\n"))
 
 
 @launch.command()
+@grouped
 def ray(
     name: NameArgument,
-    workers: CountOption,
-    per_gpu: PerGpuOption = None,
-    dry_run: DryRunOption = False,
-    device: DeviceOption = None,
     address: Annotated[
         str | None,
         typer.Option("--address", help="Ray cluster: HOST:6379 or auto. Default: start one here."),
@@ -192,47 +143,24 @@ def ray(
             help="Use a cluster without authentication: anyone who can reach it can run code.",
         ),
     ] = False,
-    max_minutes: MaxMinutesOption = None,
-    max_trials: MaxTrialsOption = None,
-    idle_wait: IdleWaitOption = None,
-    task_dir: TaskDirOption = None,
-    data_dir: DataDirOption = None,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
-    storage_patience: PatienceOption = 600,
-    checkpoint_dir: CheckpointDirOption = None,
-    checkpoint_seconds: CheckpointSecondsOption = 10,
-    allow_drift: DriftOption = False,
+    *,
+    options: LaunchOptions,
+    storage: StorageOptions,
 ) -> None:
     """Start workers as Ray tasks and wait for them."""
     from clrsearch import service
     from clrsearch.reports import say
 
-    asked = service.Workers(
-        count=workers,
-        per_gpu=per_gpu,
-        device=device,
-        task_dir=task_dir,
-        data_dir=data_dir,
-        checkpoint_dir=checkpoint_dir,
-        checkpoint_seconds=checkpoint_seconds,
-        storage_patience=storage_patience,
-        allow_drift=allow_drift,
-        max_minutes=max_minutes,
-        max_trials=max_trials,
-        idle_wait=idle_wait,
-    )
-    database = storage_option(storage, storage_file)
     ready = service.launch_ray(
         name,
-        asked,
+        options.asked(),
         address=address,
         num_gpus=num_gpus,
         max_retries=max_retries,
         allow_unauthenticated=allow_unauthenticated,
-        storage=database,
+        storage=storage.url(),
     )
-    if not _shown(ready, dry_run=dry_run):
+    if not _shown(ready, dry_run=options.dry_run):
         say(*ready.start().split("\n"))
 
 

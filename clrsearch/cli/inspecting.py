@@ -17,13 +17,11 @@ from clrsearch.cli.options import (
     JsonOption,
     NameArgument,
     OutputOption,
-    PatienceOption,
+    PatientStorageOptions,
     PictureOption,
-    StorageFileOption,
-    StorageOption,
+    StorageOptions,
     TaskDirOption,
     assignments,
-    storage_option,
 )
 
 if TYPE_CHECKING:
@@ -50,14 +48,14 @@ def best(
         ),
     ] = "torch",
     task_dir: TaskDirOption = None,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
+    *,
+    storage: StorageOptions,
 ) -> None:
     """Print the recommended schedule as code or values."""
     from clrsearch import service
     from clrsearch.cli import output
 
-    database = storage_option(storage, storage_file)
+    database = storage.url()
     code = "torch" if format in ("json", "toml") else format
     found = service.best(name, format=code, storage=database, task_dir=task_dir)
     output.print_best(found, format)
@@ -90,8 +88,8 @@ def preview(
     ] = None,
     to: OutputOption = None,
     task_dir: TaskDirOption = None,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
+    *,
+    storage: StorageOptions,
     json: JsonOption = False,
 ) -> None:
     """Show the rates and momenta of schedules.
@@ -107,7 +105,7 @@ def preview(
         assignments(changes or []),
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
-        storage=storage_option(storage, storage_file),
+        storage=storage.url(),
         task_dir=task_dir,
     )
     output.print_preview(shown, to=to, json=json)
@@ -116,30 +114,29 @@ def preview(
 def plot(
     name: NameArgument,
     picture: Annotated[
-        Literal["schedule", "scores", "curves", "trials", "progress", "time", "range-test"],
+        Literal["schedule", "scores", "curves", "trials", "progress", "time"],
         typer.Argument(
             metavar="FIGURE",
             help="schedule: the recommended one. scores, curves: the finalists on fresh seeds. "
-            "trials: all learning curves. progress, time: best score so far. range-test: losses "
-            "by rate.",
+            "trials: all learning curves. progress, time: best score so far.",
         ),
     ],
     to: PictureOption,
     task_dir: TaskDirOption = None,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
+    *,
+    storage: StorageOptions,
 ) -> None:
     """Draw a figure of a study."""
     from clrsearch import service
     from clrsearch.cli import output
 
-    database = storage_option(storage, storage_file)
+    database = storage.url()
     output.draw(service.picture(name, picture, storage=database, task_dir=task_dir), to)
 
 
 def list_studies(
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
+    *,
+    storage: StorageOptions,
     json: JsonLinesOption = False,
 ) -> None:
     """List the studies."""
@@ -147,9 +144,7 @@ def list_studies(
     from clrsearch.cli import output
 
     unreadable: list[str] = []
-    studies = service.list_studies(
-        storage=storage_option(storage, storage_file), on_unreadable=unreadable.append
-    )
+    studies = service.list_studies(storage=storage.url(), on_unreadable=unreadable.append)
     output.print_list(studies, unreadable, json=json)
 
 
@@ -159,9 +154,8 @@ def status(
         bool,
         typer.Option("--watch", help="Refresh every 2 seconds until all trials have ended."),
     ] = False,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
-    storage_patience: PatienceOption = 600,
+    *,
+    storage: PatientStorageOptions,
     json: JsonLinesOption = False,
 ) -> None:
     """Show progress, workers, time left and failures."""
@@ -183,9 +177,9 @@ def status(
             leaving.enter_context(suppress(KeyboardInterrupt))
         service.status(
             name,
-            storage=storage_option(storage, storage_file),
+            storage=storage.url(),
             watch=watch,
-            storage_patience=storage_patience,
+            storage_patience=storage.patience(),
             on_change=on_change,
             on_wait=on_wait,
         )
@@ -197,15 +191,15 @@ def show(
         int | None, typer.Argument(metavar="TRIAL", help="Number of the trial.")
     ] = None,
     task_dir: TaskDirOption = None,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
+    *,
+    storage: StorageOptions,
     json: JsonLinesOption = False,
 ) -> None:
     """Show all trials of a study, or one in detail."""
     from clrsearch import service
     from clrsearch.cli import output
 
-    database = storage_option(storage, storage_file)
+    database = storage.url()
     shown = service.show(name, trial, storage=database, task_dir=task_dir)
     output.print_shown(shown, json=json)
 
@@ -216,8 +210,8 @@ def replay(
     device: DeviceOption = None,
     task_dir: TaskDirOption = None,
     data_dir: DataDirOption = None,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
+    *,
+    storage: StorageOptions,
 ) -> None:
     """Re-run a trial and check that it reproduces.
 
@@ -229,7 +223,7 @@ def replay(
     again = service.replay(
         name,
         trial,
-        storage=storage_option(storage, storage_file),
+        storage=storage.url(),
         device=device,
         task_dir=task_dir,
         data_dir=data_dir,
@@ -242,8 +236,8 @@ def replay(
 def doctor(
     device: DeviceOption = None,
     checkpoint_dir: CheckpointDirOption = None,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
+    *,
+    storage: StorageOptions,
     json: JsonOption = False,
 ) -> None:
     """Check Python, torch, devices, storage and launchers.
@@ -253,14 +247,14 @@ def doctor(
     """
     from clrsearch import service
 
-    database = storage_option(storage, storage_file)
+    database = storage.url()
     found = service.examine(storage=database, device=device, checkpoint_dir=checkpoint_dir)
     _print_findings(found, json=json)
 
 
 def check(
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
+    *,
+    storage: StorageOptions,
     json: JsonOption = False,
 ) -> None:
     """Check that the stored studies are consistent.
@@ -269,7 +263,7 @@ def check(
     """
     from clrsearch import service
 
-    found = service.check_database(storage=storage_option(storage, storage_file))
+    found = service.check_database(storage=storage.url())
     _print_findings(found, json=json)
 
 

@@ -10,9 +10,7 @@ import typer
 from clrsearch.cli.options import (
     CheckpointDirOption,
     NameArgument,
-    StorageFileOption,
-    StorageOption,
-    storage_option,
+    StorageOptions,
 )
 
 
@@ -36,8 +34,8 @@ def new(
 def delete(
     name: NameArgument,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
+    *,
+    storage: StorageOptions,
 ) -> None:
     """Delete a study with all of its trials."""
     from clrsearch import service
@@ -48,27 +46,27 @@ def delete(
             question = f"Delete the study {name} and all of its trials?"
             typer.confirm(one_line(question), abort=True)
 
-    service.delete(name, storage=storage_option(storage, storage_file), before=ask)
+    service.delete(name, storage=storage.url(), before=ask)
     say(f"removed {name}")
 
 
 def retry(
     name: NameArgument,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
+    *,
+    storage: StorageOptions,
 ) -> None:
     """Retry failed trials with the same parameters."""
     from clrsearch import service
     from clrsearch.cli import output
 
-    opened = service.retry(name, storage=storage_option(storage, storage_file))
+    opened = service.retry(name, storage=storage.url())
     output.print_retried(name, opened)
 
 
 def cancel(
     name: NameArgument,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
+    *,
+    storage: StorageOptions,
 ) -> None:
     """Start no further trials; let running ones finish.
 
@@ -77,7 +75,7 @@ def cancel(
     from clrsearch import service
     from clrsearch.cli import output
 
-    cancelled = service.cancel(name, storage=storage_option(storage, storage_file))
+    cancelled = service.cancel(name, storage=storage.url())
     output.print_cancelled(name, cancelled)
 
 
@@ -85,8 +83,8 @@ def upgrade(
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask whether there is a backup.")
     ] = False,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
+    *,
+    storage: StorageOptions,
 ) -> None:
     """Upgrade a database that an earlier version made.
 
@@ -97,22 +95,20 @@ def upgrade(
 
     if not yes:
         typer.confirm("Is there a backup, and does nobody work on it?", abort=True)
-    output.print_upgraded(service.upgrade_database(storage=storage_option(storage, storage_file)))
+    output.print_upgraded(service.upgrade_database(storage=storage.url()))
 
 
 def prune_checkpoints(
     checkpoint_dir: CheckpointDirOption = None,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
+    *,
+    storage: StorageOptions,
 ) -> None:
     """Delete checkpoints that no running trial needs."""
     from clrsearch import service
     from clrsearch.cli import output
 
     output.print_pruned(
-        service.prune_checkpoints(
-            storage=storage_option(storage, storage_file), checkpoint_dir=checkpoint_dir
-        )
+        service.prune_checkpoints(storage=storage.url(), checkpoint_dir=checkpoint_dir)
     )
 
 
@@ -120,8 +116,8 @@ def roles(
     owner: Annotated[Path, typer.Option("--owner", help="Storage file of the owner.")],
     worker: Annotated[Path, typer.Option("--worker", help="Storage file of the workers.")],
     viewer: Annotated[Path, typer.Option("--viewer", help="Storage file of the viewers.")],
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
+    *,
+    storage: StorageOptions,
 ) -> None:
     """Create PostgreSQL roles: owner, worker and viewer.
 
@@ -133,5 +129,5 @@ def roles(
     from clrsearch.storage import Role
 
     files = {Role.OWNER: owner, Role.WORKER: worker, Role.VIEWER: viewer}
-    made = service.make_database_roles(files, storage=storage_option(storage, storage_file))
+    made = service.make_database_roles(files, storage=storage.url())
     output.print_roles(made)

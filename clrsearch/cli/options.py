@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from clrsearch import proposals
 
 if TYPE_CHECKING:
     from clrsearch.search import StudyPlan
+    from clrsearch.service import WorkerSettings
     from clrsearch.storage import StorageUrl
 
 
@@ -24,23 +26,79 @@ def _carry(parameter: typer.CallbackParam, value: Any) -> Any:
     return value
 
 
-StorageOption = Annotated[
-    str | None,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageOptions:
+    """Which database."""
+
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--storage",
+            metavar="URL",
+            help="Database URL, such as sqlite:///studies.db or postgresql://me@host/db. "
+            "Default: CLRSEARCH_STORAGE, else a SQLite file in your data folder.",
+        ),
+    ] = None
+    storage_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--storage-file",
+            help="File that contains the database URL; use it for a URL with a password. "
+            "Default: CLRSEARCH_STORAGE_FILE.",
+        ),
+    ] = None
+
+    def url(self) -> StorageUrl | None:
+        """The database that the options name.
+
+        Raises:
+            StorageError: both name one, or the URL holds a password, which the list of processes
+                shows.
+        """
+        from clrsearch.errors import StorageError
+        from clrsearch.storage import FILE_VARIABLE, STORAGE_VARIABLE, StorageUrl
+
+        if self.storage_file is not None:
+            if self.storage is not None:
+                raise StorageError("--storage and --storage-file both name a database: give one")
+            proposals.carry("--storage-file", self.storage_file)
+            return StorageUrl.from_file(self.storage_file)
+        if self.storage is None:
+            return None
+        found = StorageUrl(self.storage)
+        if found.has_password:
+            raise StorageError(
+                "a password in --storage can be read in the list of processes: put the URL into "
+                f"{STORAGE_VARIABLE}, or into a file for --storage-file or {FILE_VARIABLE}"
+            )
+        proposals.carry("--storage", self.storage)
+        return found
+
+
+PatienceOption = Annotated[
+    float | None,
     typer.Option(
-        "--storage",
-        metavar="URL",
-        help="Database URL, such as sqlite:///studies.db or postgresql://me@host/db. "
-        "Default: CLRSEARCH_STORAGE, else a SQLite file in your data folder.",
+        "--storage-patience",
+        min=0,
+        metavar="SECONDS",
+        help="How long to wait for an unreachable database. Default: 600.",
     ),
 ]
-StorageFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--storage-file",
-        help="File that contains the database URL; use it for a URL with a password. "
-        "Default: CLRSEARCH_STORAGE_FILE.",
-    ),
-]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatientStorageOptions(StorageOptions):
+    """Which database, and how long to wait for it."""
+
+    storage_patience: PatienceOption = None
+
+    def patience(self) -> float:
+        """How many seconds to wait for the database."""
+        from clrsearch.storage import PATIENCE_SECONDS
+
+        return PATIENCE_SECONDS if self.storage_patience is None else self.storage_patience
+
+
 DeviceOption = Annotated[
     str | None,
     typer.Option(
@@ -77,22 +135,6 @@ CheckpointDirOption = Annotated[
         "Default: CLRSEARCH_CHECKPOINT_DIR, else beside the SQLite file, else your data folder.",
     ),
 ]
-CheckpointSecondsOption = Annotated[
-    float,
-    typer.Option(
-        "--checkpoint-seconds",
-        min=0,
-        help="Minimum time between two checkpoints of a trial, in seconds.",
-    ),
-]
-PatienceOption = Annotated[
-    float,
-    typer.Option(
-        "--storage-patience",
-        min=0,
-        help="How long to wait for an unreachable database, in seconds.",
-    ),
-]
 DriftOption = Annotated[
     bool,
     typer.Option(
@@ -100,27 +142,70 @@ DriftOption = Annotated[
         help="Continue although the task's source, clrsearch or torch has changed.",
     ),
 ]
-MaxMinutesOption = Annotated[
-    float | None,
-    typer.Option(
-        "--max-minutes",
-        min=0,
-        help="After this time a worker saves a checkpoint, releases its trial and exits.",
-    ),
-]
-MaxTrialsOption = Annotated[
-    int | None,
-    typer.Option("--max-trials", min=1, help="A worker exits after this many trials."),
-]
-IdleWaitOption = Annotated[
-    float | None,
-    typer.Option(
-        "--idle-wait",
-        min=0,
-        metavar="SECONDS",
-        help="How long a worker without a trial waits for new ones.",
-    ),
-]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOptions:
+    """Where a task trains, and where its files are."""
+
+    device: DeviceOption = None
+    task_dir: TaskDirOption = None
+    data_dir: DataDirOption = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions(TaskOptions):
+    """How workers work."""
+
+    checkpoint_dir: CheckpointDirOption = None
+    checkpoint_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--checkpoint-seconds",
+            min=0,
+            metavar="SECONDS",
+            help="Minimum time between two checkpoints of a trial. Default: 10.",
+        ),
+    ] = None
+    storage_patience: PatienceOption = None
+    allow_drift: DriftOption = False
+
+    def settings(self) -> WorkerSettings:
+        """The settings of the workers; what is not given has its default there."""
+        from clrsearch.service import WorkerSettings
+
+        names = [each.name for each in fields(WorkerSettings) if hasattr(self, each.name)]
+        given = {name: getattr(self, name) for name in names}
+        return WorkerSettings(**{name: each for name, each in given.items() if each is not None})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitedWorkerOptions(WorkerOptions):
+    """How workers work, and when they exit."""
+
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--max-minutes",
+            min=0,
+            help="After this time a worker saves a checkpoint, releases its trial and exits.",
+        ),
+    ] = None
+    max_trials: Annotated[
+        int | None,
+        typer.Option("--max-trials", min=1, help="A worker exits after this many trials."),
+    ] = None
+    idle_wait: Annotated[
+        float | None,
+        typer.Option(
+            "--idle-wait",
+            min=0,
+            metavar="SECONDS",
+            help="How long a worker without a trial waits for new ones.",
+        ),
+    ] = None
+
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 JsonLinesOption = Annotated[
     bool, typer.Option("--json", help="Print JSON Lines: one object per line.")
@@ -129,25 +214,11 @@ StudyFileArgument = Annotated[
     Path | None,
     typer.Argument(metavar="FILE", help="Study file in TOML. Default: the built-in task denoise."),
 ]
-TrialsOption = Annotated[
-    int | None, typer.Option("--trials", help="Number of schedules to try. Default: 100.")
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option("--workers", help="Worker processes. Default: one per GPU, or per core."),
-]
-NameOption = Annotated[
-    str | None,
-    typer.Option("--name", help="Name of the study. Default: that of the file or the task."),
-]
 TaskOption = Annotated[
     str | None,
     typer.Option(
         "--task", help="What to train: denoise, digits, ..., package.module:NAME or file.py:NAME."
     ),
-]
-EpochsOption = Annotated[
-    int | None, typer.Option("--epochs", help="Epochs per trial. Default: the task's.")
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the study. Default: 0.")]
 SetOption = Annotated[
@@ -158,10 +229,42 @@ SetOption = Annotated[
         help="Set any key of a study file, such as confirm.seeds=10.",
     ),
 ]
-RangeTestOption = Annotated[
-    bool,
-    typer.Option("--range-test", help="Search only the learning rates that a range test finds."),
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", help="Worker processes. Default: one per GPU, or per core."),
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """What to search."""
+
+    trials: Annotated[
+        int | None, typer.Option("--trials", help="Number of schedules to try. Default: 100.")
+    ] = None
+    task: TaskOption = None
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Epochs per trial. Default: the task's.")
+    ] = None
+    seed: SeedOption = None
+    changes: SetOption = None
+    range_test: Annotated[
+        bool,
+        typer.Option(
+            "--range-test", help="Search only the learning rates that a range test finds."
+        ),
+    ] = False
+    no_confirm: Annotated[
+        bool, typer.Option("--no-confirm", help="Do not re-run the best schedules on fresh seeds.")
+    ] = False
+
+    def plan(self, study_file: Path | None) -> StudyPlan:
+        """The plan of a study file with the options laid over it."""
+        keys: dict[str, Any] = {"trials": self.trials, "task": self.task, "epochs": self.epochs}
+        keys |= {"seed": self.seed, "range_test": self.range_test or None}
+        if self.no_confirm:
+            keys["confirm.enabled"] = False
+        return asked_plan(study_file, keys, self.changes)
 
 
 def _picture_file(path: Path | None) -> Path | None:
@@ -182,31 +285,22 @@ _OUTPUT = typer.Option(
 )
 OutputOption = Annotated[Path | None, _OUTPUT]
 PictureOption = Annotated[Path, _OUTPUT]
-NoConfirmOption = Annotated[
-    bool, typer.Option("--no-confirm", help="Do not re-run the best schedules on fresh seeds.")
-]
 NameArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study.")]
 
 
 def asked_plan(
-    study_file: Path | None,
-    given: Mapping[str, Any],
-    changes: list[str] | None,
-    *,
-    no_confirm: bool,
+    study_file: Path | None, keys: Mapping[str, Any], changes: list[str] | None
 ) -> StudyPlan:
-    """The plan of a study file with the options laid over it."""
+    """The plan of a study file with ``keys`` laid over it, those that are not None."""
     from clrsearch.search import load_plan
 
-    asked = {key: value for key, value in given.items() if value is not None}
-    if no_confirm:
-        asked["confirm.enabled"] = False
+    asked = {key: value for key, value in keys.items() if value is not None}
     return load_plan(study_file, {**assignments(changes or []), **asked})
 
 
 def tested_study(
     study: str | None,
-    given: Mapping[str, Any],
+    keys: Mapping[str, Any],
     changes: list[str] | None,
     task_dir: Path | None,
 ) -> tuple[StudyPlan | str, Path | None]:
@@ -222,9 +316,8 @@ def tested_study(
         refuse_task(study)
     if study is None or study.endswith(".toml"):
         file = None if study is None else Path(study)
-        plan = asked_plan(file, given, changes, no_confirm=False)
-        return plan, task_folder(file, task_dir)
-    if changes or any(value is not None for value in given.values()):
+        return asked_plan(file, keys, changes), task_folder(file, task_dir)
+    if changes or any(value is not None for value in keys.values()):
         raise PlanError(
             f"{study} is a study, which is tested as it is: leave out --task, --seed and "
             "--set, or name a FILE.toml"
@@ -239,32 +332,6 @@ def task_folder(study_file: Path | None, task_dir: Path | None) -> Path | None:
     if study_file.parent != Path():
         proposals.carry("--task-dir", study_file.parent)
     return study_file.parent
-
-
-def storage_option(url: str | None, file: Path | None) -> StorageUrl | None:
-    """The database that the options name.
-
-    Raises:
-        StorageError: both name one, or the URL holds a password, which the list of processes shows.
-    """
-    from clrsearch.errors import StorageError
-    from clrsearch.storage import FILE_VARIABLE, STORAGE_VARIABLE, StorageUrl
-
-    if file is not None:
-        if url is not None:
-            raise StorageError("--storage and --storage-file both name a database: give one")
-        proposals.carry("--storage-file", file)
-        return StorageUrl.from_file(file)
-    if url is None:
-        return None
-    found = StorageUrl(url)
-    if found.has_password:
-        raise StorageError(
-            "a password in --storage can be read in the list of processes: put the URL into "
-            f"{STORAGE_VARIABLE}, or into a file for --storage-file or {FILE_VARIABLE}"
-        )
-    proposals.carry("--storage", url)
-    return found
 
 
 def assignments(texts: list[str]) -> dict[str, Any]:

@@ -240,7 +240,7 @@ def print_tested(tested: Tested, *, to: Path | None, json: bool) -> None:
     else:
         say(f"With --range-test a search uses {bounds.low:.2g} to {bounds.high:.2g}.")
     if tested.study is not None:
-        plot = proposals.command("plot", tested.study, "range-test", output="range-test.png")
+        plot = proposals.command("range-test", tested.study, output="range-test.png")
         say(f"{tested.study} keeps this: {plot} draws it")
 
 

@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clrsearch.cli.options import (
-    CheckpointDirOption,
-    CheckpointSecondsOption,
-    DataDirOption,
-    DeviceOption,
     DownloadOption,
     DriftOption,
-    EpochsOption,
-    IdleWaitOption,
     JsonLinesOption,
     JsonOption,
-    MaxMinutesOption,
-    MaxTrialsOption,
+    LimitedWorkerOptions,
     NameArgument,
-    NameOption,
-    NoConfirmOption,
     OutputOption,
-    PatienceOption,
-    RangeTestOption,
+    PlanOptions,
     SeedOption,
     SetOption,
-    StorageFileOption,
-    StorageOption,
+    StorageOptions,
     StudyFileArgument,
-    TaskDirOption,
     TaskOption,
-    TrialsOption,
+    TaskOptions,
+    WorkerOptions,
     WorkersOption,
-    asked_plan,
-    storage_option,
     task_folder,
     tested_study,
 )
@@ -46,27 +34,24 @@ if TYPE_CHECKING:
     from clrsearch.service import Result
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyOptions(PlanOptions):
+    """What to search, under which name, with how many workers."""
+
+    workers: WorkersOption = None
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Name of the study. Default: that of the file or the task."),
+    ] = None
+    download: DownloadOption = False
+
+
 def run(
     study_file: StudyFileArgument = None,
-    trials: TrialsOption = None,
-    workers: WorkersOption = None,
-    name: NameOption = None,
-    task: TaskOption = None,
-    epochs: EpochsOption = None,
-    seed: SeedOption = None,
-    changes: SetOption = None,
-    range_test: RangeTestOption = False,
-    no_confirm: NoConfirmOption = False,
-    device: DeviceOption = None,
-    task_dir: TaskDirOption = None,
-    data_dir: DataDirOption = None,
-    download: DownloadOption = False,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
-    storage_patience: PatienceOption = 600,
-    checkpoint_dir: CheckpointDirOption = None,
-    checkpoint_seconds: CheckpointSecondsOption = 10,
-    allow_drift: DriftOption = False,
+    *,
+    study: StudyOptions,
+    worker: WorkerOptions,
+    storage: StorageOptions,
     json: JsonLinesOption = False,
 ) -> None:
     """Search for the best schedule, or resume a search.
@@ -74,46 +59,23 @@ def run(
     Run the same command again to resume an interrupted study, or with more --trials to extend a
     finished one. At the end, the best schedules are re-run on fresh seeds.
     """
-    given = {"trials": trials, "task": task, "epochs": epochs, "seed": seed}
-    given |= {"range_test": range_test or None}
     watch_work(
-        asked_plan(study_file, given, changes, no_confirm=no_confirm),
+        study.plan(study_file),
         json=json,
-        name=study_file.stem if name is None and study_file else name,
-        storage=storage_option(storage, storage_file),
-        workers=workers,
-        device=device,
-        task_dir=task_folder(study_file, task_dir),
-        data_dir=data_dir,
-        download=download,
-        checkpoint_dir=checkpoint_dir,
-        checkpoint_seconds=checkpoint_seconds,
-        storage_patience=storage_patience,
-        allow_drift=allow_drift,
+        name=study_file.stem if study.name is None and study_file else study.name,
+        storage=storage.url(),
+        workers=study.workers,
+        download=study.download,
+        settings=replace(worker.settings(), task_dir=task_folder(study_file, worker.task_dir)),
     )
 
 
 def compare(
     study_file: StudyFileArgument = None,
-    trials: TrialsOption = None,
-    workers: WorkersOption = None,
-    name: NameOption = None,
-    task: TaskOption = None,
-    epochs: EpochsOption = None,
-    seed: SeedOption = None,
-    changes: SetOption = None,
-    range_test: RangeTestOption = False,
-    no_confirm: NoConfirmOption = False,
-    device: DeviceOption = None,
-    task_dir: TaskDirOption = None,
-    data_dir: DataDirOption = None,
-    download: DownloadOption = False,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
-    storage_patience: PatienceOption = 600,
-    checkpoint_dir: CheckpointDirOption = None,
-    checkpoint_seconds: CheckpointSecondsOption = 10,
-    allow_drift: DriftOption = False,
+    *,
+    study: StudyOptions,
+    worker: WorkerOptions,
+    storage: StorageOptions,
     json: JsonLinesOption = False,
 ) -> None:
     """Search every family with the same number of trials.
@@ -124,21 +86,19 @@ def compare(
     from clrsearch import service
     from clrsearch.reports import say
 
-    given = {"trials": trials, "task": task, "epochs": epochs, "seed": seed}
-    given |= {"range_test": range_test or None}
-    plan = asked_plan(study_file, given, changes, no_confirm=no_confirm)
-    folder = task_folder(study_file, task_dir)
-    database = storage_option(storage, storage_file)
+    plan, database = study.plan(study_file), storage.url()
+    folder = task_folder(study_file, worker.task_dir)
+    name = study.name
     if name is None:
         name = f"{study_file.stem if study_file else service.default_name(plan)}-compare"
     comparison = service.comparison(
         plan,
         name=name,
         storage=database,
-        device=device,
+        device=worker.device,
         task_dir=folder,
-        data_dir=data_dir,
-        download=download,
+        data_dir=worker.data_dir,
+        download=study.download,
     )
     for note in comparison.notes:
         say(note, error=True)
@@ -147,15 +107,9 @@ def compare(
         json=json,
         name=name,
         storage=database,
-        workers=workers,
-        device=device,
-        task_dir=folder,
-        data_dir=data_dir,
-        download=download,
-        checkpoint_dir=checkpoint_dir,
-        checkpoint_seconds=checkpoint_seconds,
-        storage_patience=storage_patience,
-        allow_drift=allow_drift,
+        workers=study.workers,
+        download=study.download,
+        settings=replace(worker.settings(), task_dir=folder),
     )
 
 
@@ -172,15 +126,9 @@ def confirm(
         ),
     ] = None,
     workers: WorkersOption = None,
-    device: DeviceOption = None,
-    task_dir: TaskDirOption = None,
-    data_dir: DataDirOption = None,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
-    storage_patience: PatienceOption = 600,
-    checkpoint_dir: CheckpointDirOption = None,
-    checkpoint_seconds: CheckpointSecondsOption = 10,
-    allow_drift: DriftOption = False,
+    *,
+    worker: WorkerOptions,
+    storage: StorageOptions,
     json: JsonLinesOption = False,
 ) -> None:
     """Re-run the best schedules on fresh seeds.
@@ -191,37 +139,22 @@ def confirm(
     """
     from clrsearch import service
 
-    database = storage_option(storage, storage_file)
+    database = storage.url()
     watch_work(
         service.confirmation_plan(name, top=top, seeds=seeds, storage=database),
         json=json,
         name=name,
         storage=database,
         workers=workers,
-        device=device,
-        task_dir=task_dir,
-        data_dir=data_dir,
-        checkpoint_dir=checkpoint_dir,
-        checkpoint_seconds=checkpoint_seconds,
-        storage_patience=storage_patience,
-        allow_drift=allow_drift,
+        settings=worker.settings(),
     )
 
 
 def worker(
     name: NameArgument,
-    device: DeviceOption = None,
-    task_dir: TaskDirOption = None,
-    data_dir: DataDirOption = None,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
-    storage_patience: PatienceOption = 600,
-    checkpoint_dir: CheckpointDirOption = None,
-    checkpoint_seconds: CheckpointSecondsOption = 10,
-    allow_drift: DriftOption = False,
-    max_minutes: MaxMinutesOption = None,
-    max_trials: MaxTrialsOption = None,
-    idle_wait: IdleWaitOption = None,
+    *,
+    options: LimitedWorkerOptions,
+    storage: StorageOptions,
     worker_name: Annotated[str | None, typer.Option("--worker-name", hidden=True)] = None,
     ends_with_parent: Annotated[bool, typer.Option("--ends-with-parent", hidden=True)] = False,
 ) -> None:
@@ -231,17 +164,8 @@ def worker(
 
     service.work(
         name,
-        storage=storage_option(storage, storage_file),
-        device=device,
-        task_dir=task_dir,
-        data_dir=data_dir,
-        checkpoint_dir=checkpoint_dir,
-        checkpoint_seconds=checkpoint_seconds,
-        storage_patience=storage_patience,
-        allow_drift=allow_drift,
-        max_minutes=max_minutes,
-        max_trials=max_trials,
-        idle_wait=idle_wait,
+        storage=storage.url(),
+        settings=options.settings(),
         worker=worker_name,
         ends_with_parent=ends_with_parent,
         on_end=output.print_trial,
@@ -262,12 +186,10 @@ def range_test(
     task: TaskOption = None,
     seed: SeedOption = None,
     changes: SetOption = None,
-    device: DeviceOption = None,
-    task_dir: TaskDirOption = None,
-    data_dir: DataDirOption = None,
     to: OutputOption = None,
-    storage: StorageOption = None,
-    storage_file: StorageFileOption = None,
+    *,
+    options: TaskOptions,
+    storage: StorageOptions,
     allow_drift: DriftOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -279,14 +201,14 @@ def range_test(
     from clrsearch import service
     from clrsearch.cli import output
 
-    given = {"task": task, "seed": seed}
-    asked, folder = tested_study(study, given, changes, task_dir)
+    keys = {"task": task, "seed": seed}
+    asked, folder = tested_study(study, keys, changes, options.task_dir)
     found = service.range_test(
         asked,
-        storage=storage_option(storage, storage_file),
-        device=device,
+        storage=storage.url(),
+        device=options.device,
         task_dir=folder,
-        data_dir=data_dir,
+        data_dir=options.data_dir,
         allow_drift=allow_drift,
     )
     output.print_tested(found, to=to, json=json)

@@ -32,6 +32,7 @@ from clrsearch.service.running import Result, run
 from clrsearch.service.starting import new_file
 from clrsearch.service.testing import Tested, range_test
 from clrsearch.service.working import work
+from clrsearch.worker import WorkerSettings
 
 __all__ = [
     "Best",
@@ -47,6 +48,7 @@ __all__ = [
     "Shown",
     "Storage",
     "Tested",
+    "WorkerSettings",
     "Workers",
     "best",
     "cancel",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -19,34 +18,22 @@ from clrsearch.launch import (
     SlurmSubmitter,
     Submitter,
 )
-from clrsearch.reports import Snapshot, shortfall, snapshot
+from clrsearch.reports import Snapshot
 from clrsearch.search import Study
-from clrsearch.service.paths import (
-    Storage,
-    checkpoint_folder,
-    named_data_folder,
-    storage_url,
-    task_folder,
-)
+from clrsearch.service.paths import Storage, storage_url
 from clrsearch.service.plans import run_command
 from clrsearch.service.provenance import refuse_drift, sources_of
-from clrsearch.service.running import Result
+from clrsearch.service.running import Result, result_of
 from clrsearch.service.tryout import Tryout
 from clrsearch.service.working import (
-    CHECKPOINT_SECONDS,
-    require_limits,
+    DEFAULTS,
     require_room,
+    resolved,
     watch_workers,
     worker_command,
-    worker_options,
 )
-from clrsearch.storage import (
-    PATIENCE_SECONDS,
-    Patience,
-    StorageUrl,
-    open_database,
-    quiet_optuna,
-)
+from clrsearch.storage import StorageUrl, open_database, quiet_optuna
+from clrsearch.worker import WorkerSettings
 
 T = TypeVar("T")
 
@@ -59,22 +46,12 @@ class Workers:
         count: number of workers.
         per_gpu: number of workers that share a GPU; None for one per GPU, or to leave it to the
             scheduler.
-
-    The other attributes are the options of :func:`clrsearch.service.work`.
+        settings: how they work.
     """
 
     count: int
     per_gpu: int | None = None
-    device: str | None = None
-    task_dir: Path | None = None
-    data_dir: Path | None = None
-    checkpoint_dir: Path | None = None
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
-    storage_patience: float = PATIENCE_SECONDS
-    allow_drift: bool = False
-    max_minutes: float | None = None
-    max_trials: int | None = None
-    idle_wait: float | None = None
+    settings: WorkerSettings = DEFAULTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,40 +90,25 @@ def launch_local(
     ready = _prepare(name, workers, storage)
     require_room(ready.url, ready.count)
     if workers.per_gpu is None:
-        devices = worker_devices(workers.device, ready.count, slots=ready.count)
+        devices = worker_devices(workers.settings.device, ready.count, slots=ready.count)
     else:
         gpus = torch.cuda.device_count()
         devices = per_gpu_devices(workers.per_gpu, ready.count, gpus=gpus)
-    commands = [partial(worker_command, name, ready.url, each, ready.options) for each in devices]
 
     def start() -> Result:
         began = time.monotonic()
         with open_database(ready.url) as database:
             study = Study.open(database, name)
-            checkpoints = checkpoint_folder(ready.url, study, workers.checkpoint_dir)
             interrupted = watch_workers(
-                study,
-                commands,
-                checkpoints,
-                patience=workers.storage_patience,
-                on_change=on_change,
-                on_note=on_note,
+                study, ready.url, ready.settings, devices, on_change=on_change, on_note=on_note
             )
-            now = Patience(workers.storage_patience)(lambda: snapshot(study))
-            return Result(
-                snapshot=now,
-                shortfall=shortfall(study, now),
-                storage=ready.url,
-                task_dir=ready.task_dir,
-                interrupted=interrupted,
-                began_finished=False,
-                seconds=time.monotonic() - began,
-            )
+            return result_of(study, ready.url, ready.settings, interrupted=interrupted, began=began)
 
-    lines = [
-        shlex.join(worker_command(name, ready.url, each, ready.options, None).arguments)
+    commands = [
+        worker_command(name, ready.url, replace(ready.settings, device=each), None)
         for each in devices
     ]
+    lines = [shlex.join(each.arguments) for each in commands]
     return Launch(text="\n".join([*_shown(ready.url), *lines]), notes=ready.notes, start=start)
 
 
@@ -239,9 +201,8 @@ class _Ready:
     """Validated launch parameters, common to all launchers."""
 
     url: StorageUrl
-    task_dir: Path
     count: int
-    options: Sequence[str]
+    settings: WorkerSettings
     notes: Sequence[str]
 
 
@@ -253,7 +214,7 @@ def _submission(name: str, workers: Workers, submitter: Submitter, storage: Stor
             "study in PostgreSQL (postgresql://USER@HOST/DATABASE), and begin it there"
         )
     ready = _prepare(name, workers, url)
-    command = worker_command(name, url, workers.device, ready.options, None)
+    command = worker_command(name, url, ready.settings, None)
     commands = [command] * ready.count
     return Launch(
         text="\n".join([*_shown(url), submitter.render(commands)]),
@@ -271,25 +232,24 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
     for option, number in {"workers": workers.count, "per_gpu": workers.per_gpu}.items():
         if number is not None and number < 1:
             raise PlanError(f"{option} must be at least 1, not {number}")
-    require_limits(
-        max_minutes=workers.max_minutes,
-        max_trials=workers.max_trials,
-        idle_wait=workers.idle_wait,
-    )
     quiet_optuna()
     url = storage_url(storage)
-    folder = task_folder(workers.task_dir)
+    settings = resolved(workers.settings, url)
     with open_database(url) as database:
         study = Study.open(database, name)
-        if not workers.allow_drift:
-            refuse_drift(study, sources_of(study.plan, folder))
-        with Tryout(study.plan, device=workers.device, task_dir=folder, data_dir=workers.data_dir):
+        if not settings.allow_drift:
+            refuse_drift(study, sources_of(study.plan, settings.task_dir))
+        with Tryout(
+            study.plan,
+            device=settings.device,
+            task_dir=settings.task_dir,
+            data_dir=settings.data_dir,
+        ):
             pass  # only check that the task loads
         left = study.progress().busy
         more = run_command(study, study.plan.trials + 50)
-        checkpoints = checkpoint_folder(url, study, workers.checkpoint_dir).parent
     count, notes = workers.count, []
-    if workers.idle_wait is None:
+    if settings.idle_wait is None:
         if not left:
             raise StudyError(
                 f"no trial of {name} is left: {more} adds some, and with --idle-wait workers "
@@ -298,18 +258,7 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
         if count > left:
             notes.append(f"{left} trials are left: {left} workers instead of {count}")
             count = left
-    options = worker_options(
-        task_dir=folder,
-        data_dir=named_data_folder(workers.data_dir),
-        checkpoint_dir=checkpoints,
-        checkpoint_seconds=workers.checkpoint_seconds,
-        storage_patience=workers.storage_patience,
-        allow_drift=workers.allow_drift,
-        max_minutes=workers.max_minutes,
-        max_trials=workers.max_trials,
-        idle_wait=workers.idle_wait,
-    )
-    return _Ready(url=url, task_dir=folder, count=count, options=options, notes=notes)
+    return _Ready(url=url, count=count, settings=settings, notes=notes)
 
 
 def _shown(url: StorageUrl) -> list[str]:

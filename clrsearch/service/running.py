@@ -8,8 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clrsearch import proposals
@@ -28,10 +27,8 @@ from clrsearch.search import (
 from clrsearch.service.confirming import left
 from clrsearch.service.paths import (
     Storage,
-    checkpoint_folder,
     checkpoint_root,
     default_name,
-    named_data_folder,
     storage_url,
     task_folder,
 )
@@ -39,15 +36,13 @@ from clrsearch.service.provenance import refuse_drift, sources_of, versions
 from clrsearch.service.testing import show_range_test
 from clrsearch.service.tryout import Tryout
 from clrsearch.service.working import (
-    CHECKPOINT_SECONDS,
+    DEFAULTS,
     require_room,
+    resolved,
     watch_workers,
     work_here,
-    worker_command,
-    worker_options,
 )
 from clrsearch.storage import (
-    PATIENCE_SECONDS,
     Database,
     Patience,
     StorageUrl,
@@ -58,6 +53,7 @@ from clrsearch.storage import (
     require_place,
 )
 from clrsearch.tasks import describe, is_kept_here
+from clrsearch.worker import WorkerSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,14 +85,8 @@ def run(
     name: str | None = None,
     storage: Storage = None,
     workers: int | None = None,
-    device: str | None = None,
-    task_dir: Path | None = None,
-    data_dir: Path | None = None,
     download: bool = False,
-    checkpoint_dir: Path | None = None,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    storage_patience: float = PATIENCE_SECONDS,
-    allow_drift: bool = False,
+    settings: WorkerSettings = DEFAULTS,
     on_change: Callable[[Snapshot], None] = lambda snapshot: None,
     on_note: Callable[[str], None] = lambda text: None,
     on_range_test: Callable[[RangeTest | None], None] = lambda tested: None,
@@ -108,15 +98,8 @@ def run(
         name: the study; by default named after the task's module or file.
         storage: the database.
         workers: number of workers; by default one per GPU, or one per core without a GPU.
-        device: the device to train on.
-        task_dir: folder of the task's files, by default the current one.
-        data_dir: folder of the task's data.
-        download: fetch missing data into ``data_dir`` before the workers start; workers never do.
-        checkpoint_dir: folder of the checkpoints of all studies.
-        checkpoint_seconds: minimum time between two checkpoints of a trial.
-        storage_patience: how many seconds to wait out a database outage.
-        allow_drift: resume even if the task's source, clrsearch or torch has changed since the
-            study was created.
+        download: fetch missing data before the workers start; workers never do.
+        settings: how the workers work, within the limits of a run: until no slot is left.
         on_change: called with the study about twice a second.
         on_note: called with other messages, such as how a worker was lost.
         on_range_test: called with None when the range test of a new study starts, if its plan
@@ -132,10 +115,9 @@ def run(
     here = is_kept_here(plan.task)
     name = default_name(plan) if name is None else name
     url = storage_url(storage)
-    folder = task_folder(task_dir)
+    settings = resolved(settings, url)
     require_place(url, create=True)
-    root = checkpoint_root(url, checkpoint_dir)
-    new = not _goes_on(url, name, plan, folder, allow_drift=allow_drift)
+    new = not _goes_on(url, name, plan, settings)
     if new:
         require_name(name)
         require_plan(plan)
@@ -146,7 +128,11 @@ def run(
             )
     with ExitStack() as opened:
         with Tryout(
-            plan, device=device, task_dir=folder, data_dir=data_dir, download=download
+            plan,
+            device=settings.device,
+            task_dir=settings.task_dir,
+            data_dir=settings.data_dir,
+            download=download,
         ) as tryout:
             if new:
                 plan, left_out = fitting(plan, tryout.facts)
@@ -160,58 +146,54 @@ def run(
                 on_range_test(None)
                 tested = tryout.range_test(tryout.facts)
                 on_range_test(tested)
-            make_folder(root)
+            make_folder(checkpoint_root(url, settings.checkpoint_dir))
             database = opened.enter_context(open_database(url, create=True))
             if new:
-                _begin(database, name, plan, tryout, folder, tested)
+                _begin(database, name, plan, tryout, settings, tested)
             study = Study.open(database, name)
-            _join(study, plan, tryout, allow_drift=allow_drift)
+            _join(study, plan, tryout, allow_drift=settings.allow_drift)
         finished = left(study) == 0
-        checkpoints = checkpoint_folder(url, study, checkpoint_dir)
         interrupted = False
         if here and not finished:
-            work_here(
-                study,
-                url,
-                device=devices[0],
-                data_dir=data_dir,
-                checkpoints=checkpoints,
-                checkpoint_seconds=checkpoint_seconds,
-                storage_patience=storage_patience,
-                allow_drift=allow_drift,
-                on_change=on_change,
-                on_note=on_note,
-            )
+            in_process = replace(settings, device=devices[0])
+            work_here(study, url, in_process, on_change=on_change, on_note=on_note)
             interrupted = left(study) > 0
         elif not finished:
-            options = worker_options(
-                task_dir=folder,
-                data_dir=named_data_folder(data_dir),
-                checkpoint_dir=checkpoints.parent,
-                checkpoint_seconds=checkpoint_seconds,
-                storage_patience=storage_patience,
-                allow_drift=allow_drift,
-            )
             if not study.plan.confirm.enabled:
                 devices = devices[: study.slots.unfinished()]
             interrupted = watch_workers(
-                study,
-                [partial(worker_command, name, url, device, options) for device in devices],
-                checkpoints,
-                patience=storage_patience,
-                on_change=on_change,
-                on_note=on_note,
+                study, url, settings, devices, on_change=on_change, on_note=on_note
             )
-        now = Patience(storage_patience)(lambda: snapshot(study))
-        return Result(
-            snapshot=now,
-            shortfall=shortfall(study, now),
-            storage=url,
-            task_dir=folder,
+        return result_of(
+            study,
+            url,
+            settings,
             interrupted=interrupted,
             began_finished=finished,
-            seconds=time.monotonic() - began,
+            began=began,
         )
+
+
+def result_of(
+    study: Study,
+    url: StorageUrl,
+    settings: WorkerSettings,
+    *,
+    interrupted: bool,
+    began: float,
+    began_finished: bool = False,
+) -> Result:
+    """The result of a run that has ``began`` at this time of the monotonic clock."""
+    now = Patience(settings.storage_patience)(lambda: snapshot(study))
+    return Result(
+        snapshot=now,
+        shortfall=shortfall(study, now),
+        storage=url,
+        task_dir=task_folder(settings.task_dir),
+        interrupted=interrupted,
+        began_finished=began_finished,
+        seconds=time.monotonic() - began,
+    )
 
 
 def _require_arguments(plan: StudyPlan, workers: int | None) -> None:
@@ -241,27 +223,25 @@ def _begin(
     name: str,
     plan: StudyPlan,
     tryout: Tryout,
-    folder: Path,
+    settings: WorkerSettings,
     tested: RangeTest | None,
 ) -> None:
     """Create the study, replacing an existing one whose trials all failed with older source."""
     if name in Studies(database).searches():
         Study.open(database, name).delete()
-    made_with = versions(folder, tryout.sources.rate)
+    made_with = versions(task_folder(settings.task_dir), tryout.sources.rate)
     study = Study.create(database, name, plan, tryout.facts, made_with, range_test=tested)
     if tested is not None and study.range_test is not None:
         show_range_test(study)
 
 
-def _goes_on(
-    url: StorageUrl, name: str, plan: StudyPlan, folder: Path, *, allow_drift: bool
-) -> bool:
+def _goes_on(url: StorageUrl, name: str, plan: StudyPlan, settings: WorkerSettings) -> bool:
     """Whether to resume an existing study; False if all its trials failed and the task has changed.
 
     If the plan equals the study's, it may come from the database, so drift is checked before any of
     its code is loaded.
     """
-    sources = sources_of(plan, folder)
+    sources = sources_of(plan, settings.task_dir)
     if not has_studies(url):
         return False
     with open_database(url) as database:
@@ -271,7 +251,7 @@ def _goes_on(
         only_failed = all(record.state == "failed" for record in study.history.records())
         if sources.task != study.facts.source and only_failed and not study.slots.live():
             return False
-        if not allow_drift and not differences(study.plan, plan):
+        if not settings.allow_drift and not differences(study.plan, plan):
             refuse_drift(study, sources)
         return True
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from clrsearch.errors import PlanError, StorageError
+from clrsearch.errors import StorageError
 from clrsearch.launch import INTERPRETER, Command, LocalLauncher
 from clrsearch.reports import Snapshot, snapshot
 from clrsearch.search import Record, Study
@@ -19,12 +20,13 @@ from clrsearch.service.confirming import rounds
 from clrsearch.service.paths import (
     Storage,
     checkpoint_folder,
+    checkpoint_root,
+    named_data_folder,
     storage_url,
-    study_folder,
+    task_folder,
 )
 from clrsearch.service.provenance import load_same
 from clrsearch.storage import (
-    PATIENCE_SECONDS,
     Patience,
     StorageUrl,
     cause,
@@ -33,12 +35,12 @@ from clrsearch.storage import (
     quiet_optuna,
     require_writable,
 )
-from clrsearch.worker import Supervisor, worker_name
+from clrsearch.worker import Supervisor, WorkerSettings, worker_name
 
 if TYPE_CHECKING:
     from clrsearch.worker.signals import Interruption
 
-CHECKPOINT_SECONDS = 10.0
+DEFAULTS = WorkerSettings()
 LOGS = "logs"
 """The folder for the output of local workers, in a study's checkpoint folder."""
 SQLITE_WORKERS = 32
@@ -50,16 +52,7 @@ def work(
     name: str,
     *,
     storage: Storage = None,
-    device: str | None = None,
-    task_dir: Path | None = None,
-    data_dir: Path | None = None,
-    checkpoint_dir: Path | None = None,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    storage_patience: float = PATIENCE_SECONDS,
-    allow_drift: bool = False,
-    max_minutes: float | None = None,
-    max_trials: int | None = None,
-    idle_wait: float | None = None,
+    settings: WorkerSettings = DEFAULTS,
     worker: str | None = None,
     ends_with_parent: bool = False,
     on_end: Callable[[Record, Study], None] = lambda record, study: None,
@@ -69,13 +62,10 @@ def work(
 ) -> None:
     """Work on a study in this process until no slot is left.
 
-    See :func:`run` for the options not listed here.
-
     Args:
         name: the study.
-        max_minutes: exit after this time as on SIGTERM: save a checkpoint and release the slot.
-        max_trials: exit once this many trials have ended.
-        idle_wait: how many seconds to wait for new slots when none is left.
+        storage: the database.
+        settings: how to work.
         worker: the worker's name.
         ends_with_parent: exit when stdin is closed; a parent process holds its other end.
         on_end: called with each trial that has ended, and its study.
@@ -94,20 +84,20 @@ def work(
     from clrsearch.worker.loop import Worker
     from clrsearch.worker.signals import Interruption
 
-    require_limits(max_minutes=max_minutes, max_trials=max_trials, idle_wait=idle_wait)
+    minutes = settings.max_minutes
     interruption = Interruption(
-        seconds=None if max_minutes is None else 60 * max_minutes, trials=max_trials
+        seconds=None if minutes is None else 60 * minutes, trials=settings.max_trials
     )
     if ends_with_parent:
         interruption.ask_when_parent_ends()
     quiet_optuna()
-    chosen = find_device(device)
+    chosen = find_device(settings.device)
     url = storage_url(storage)
 
     def waits(error: BaseException) -> None:
         on_wait(cause(error))
 
-    patience = Patience(storage_patience, on_wait=waits)
+    patience = Patience(settings.storage_patience, on_wait=waits)
 
     def work_off(study: Study, make_run: RunMaker) -> bool:
         """Work on the search, then on its confirmation; False if interrupted."""
@@ -117,10 +107,9 @@ def work(
                 each,
                 make_run,
                 chosen,
-                Checkpoints(checkpoint_folder(url, each, checkpoint_dir)),
+                Checkpoints(checkpoint_folder(url, each, settings.checkpoint_dir)),
                 name=worker or worker_name(),
-                checkpoint_seconds=checkpoint_seconds,
-                patience=storage_patience,
+                settings=settings,
                 interruption=interruption,
                 on_end=lambda record: on_end(record, each),
                 on_wait=waits,
@@ -135,10 +124,12 @@ def work(
         patience(lambda: require_writable(database))
         study = patience(lambda: Study.open(database, name))
         require_room(url, patience(study.slots.live) + 1)
-        task = load_same(study, task_dir, data_dir, allow_drift=allow_drift).task
+        task = load_same(
+            study, settings.task_dir, settings.data_dir, allow_drift=settings.allow_drift
+        ).task
         make_run = run_maker(task, study.facts, chosen, study.plan.precision)
         while work_off(study, make_run):
-            if not _wait_for_slots(study, idle_wait or 0.0, interruption, patience):
+            if not _wait_for_slots(study, settings.idle_wait or 0.0, interruption, patience):
                 return
             study = patience(study.reopen)
 
@@ -158,44 +149,49 @@ def _wait_for_slots(
     return False
 
 
+def resolved(settings: WorkerSettings, url: StorageUrl) -> WorkerSettings:
+    """The settings with every folder as a worker in another process needs it."""
+    return replace(
+        settings,
+        task_dir=task_folder(settings.task_dir),
+        data_dir=named_data_folder(settings.data_dir),
+        checkpoint_dir=checkpoint_root(url, settings.checkpoint_dir),
+    )
+
+
 def watch_workers(
     study: Study,
-    commands: Sequence[Callable[[str], Command]],
-    checkpoints: Path,
+    url: StorageUrl,
+    settings: WorkerSettings,
+    devices: Sequence[str],
     *,
-    patience: float,
     on_change: Callable[[Snapshot], None],
     on_note: Callable[[str], None],
 ) -> bool:
-    """Run local workers until no slot is left; returns whether they were interrupted.
+    """Run a local worker per device until no slot is left; returns whether they were interrupted.
 
-    Their output goes to the folder ``logs`` in ``checkpoints``, the study's checkpoint folder.
+    Their output goes to the folder ``logs`` in the study's checkpoint folder.
     """
     _allow_work(study)
-    logs = checkpoints / LOGS
+    logs = checkpoint_folder(url, study, settings.checkpoint_dir) / LOGS
     make_folder(logs)
     interrupted = Supervisor(
         study,
         LocalLauncher(logs),
-        commands,
-        patience=patience,
+        [partial(worker_command, study.name, url, replace(settings, device=d)) for d in devices],
+        patience=settings.storage_patience,
         on_change=lambda: on_change(snapshot(study)),
         on_note=on_note,
     ).watch()
-    _tidy(study, checkpoints, patience)
+    _tidy(study, url, settings)
     return interrupted
 
 
 def work_here(
     study: Study,
     url: StorageUrl,
+    settings: WorkerSettings,
     *,
-    device: str,
-    data_dir: Path | None,
-    checkpoints: Path,
-    checkpoint_seconds: float,
-    storage_patience: float,
-    allow_drift: bool,
     on_change: Callable[[Snapshot], None],
     on_note: Callable[[str], None],
 ) -> None:
@@ -209,17 +205,12 @@ def work_here(
     work(
         study.name,
         storage=url,
-        device=device,
-        data_dir=data_dir,
-        checkpoint_dir=checkpoints.parent,
-        checkpoint_seconds=checkpoint_seconds,
-        storage_patience=storage_patience,
-        allow_drift=allow_drift,
+        settings=settings,
         on_end=lambda record, stage: on_change(snapshot(study)),
         on_wait=on_note,
         on_note=on_note,
     )
-    _tidy(study, checkpoints, storage_patience)
+    _tidy(study, url, settings)
 
 
 def _allow_work(study: Study) -> None:
@@ -228,68 +219,26 @@ def _allow_work(study: Study) -> None:
         each.stop(None)
 
 
-def _tidy(study: Study, checkpoints: Path, patience: float) -> None:
+def _tidy(study: Study, url: StorageUrl, settings: WorkerSettings) -> None:
     """Remove the confirmation's checkpoint folder if it is empty."""
-    for each in Patience(patience)(study.stages)[1:]:
+    for each in Patience(settings.storage_patience)(study.stages)[1:]:
         with suppress(OSError, StorageError):  # not empty: trials will resume from it
-            study_folder(checkpoints.parent, each.uuid).rmdir()
-
-
-def require_limits(
-    *, max_minutes: float | None, max_trials: int | None, idle_wait: float | None
-) -> None:
-    """Check that the limits of a worker are positive.
-
-    Raises:
-        PlanError: one is not; the message names it.
-    """
-    limits = {"max_minutes": max_minutes, "max_trials": max_trials, "idle_wait": idle_wait}
-    for name, limit in limits.items():
-        if limit is not None and limit <= 0:
-            raise PlanError(f"{name} must be above 0, not {limit:g}")
-
-
-def worker_options(
-    *,
-    task_dir: Path,
-    data_dir: Path | None,
-    checkpoint_dir: Path,
-    checkpoint_seconds: float,
-    storage_patience: float,
-    allow_drift: bool,
-    max_minutes: float | None = None,
-    max_trials: int | None = None,
-    idle_wait: float | None = None,
-) -> list[str]:
-    """Command-line options of a worker."""
-    given: dict[str, object] = {
-        "--task-dir": task_dir,
-        "--data-dir": data_dir,
-        "--checkpoint-dir": checkpoint_dir,
-        "--checkpoint-seconds": f"{checkpoint_seconds:g}",
-        "--storage-patience": f"{storage_patience:g}",
-        "--max-minutes": max_minutes,
-        "--max-trials": max_trials,
-        "--idle-wait": idle_wait,
-    }
-    options = [text for key, value in given.items() if value is not None for text in (key, value)]
-    return [*map(str, options), *(["--allow-drift"] if allow_drift else [])]
+            checkpoint_folder(url, each, settings.checkpoint_dir).rmdir()
 
 
 def worker_command(
-    name: str, url: StorageUrl, device: str | None, options: Sequence[str], worker: str | None
+    name: str, url: StorageUrl, settings: WorkerSettings, worker: str | None
 ) -> Command:
     """The command line of a worker; the database is passed only as an environment variable.
 
-    Without a device or a name, the worker chooses its own. A worker with a name is a child of this
-    process and ends with it.
+    Without a name, the worker chooses its own. A worker with a name is a child of this process and
+    ends with it.
     """
     return Command(
         arguments=(
             *(*INTERPRETER, "-u", "-m", "clrsearch", "worker", name),
-            *(["--device", device] if device else []),
             *(["--worker-name", worker, "--ends-with-parent"] if worker else []),
-            *options,
+            *settings.to_arguments(),
         ),
         environment=url.environment(),
         name=worker or "",

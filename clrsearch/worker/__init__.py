@@ -4,6 +4,7 @@ The loop is not re-exported here, because it needs torch and a supervisor does n
 """
 
 from clrsearch.worker.names import worker_name
+from clrsearch.worker.settings import WorkerSettings
 from clrsearch.worker.supervise import Supervisor
 
-__all__ = ["Supervisor", "worker_name"]
+__all__ = ["Supervisor", "WorkerSettings", "worker_name"]

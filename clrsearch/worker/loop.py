@@ -14,7 +14,7 @@ from clrsearch.causes import shortened
 from clrsearch.errors import ExitCode, FailsHere, StorageError, StudyStopped, TaskError
 from clrsearch.schedules import Trace, Value
 from clrsearch.search import Record, Study
-from clrsearch.storage import DATABASE_ERRORS, PATIENCE_SECONDS, Patience, Slot, SlotState
+from clrsearch.storage import DATABASE_ERRORS, Patience, Slot, SlotState
 from clrsearch.training import (
     Checkpoints,
     Identity,
@@ -31,6 +31,7 @@ from clrsearch.worker.failures import keeps_failing, reason_to_leave, told
 from clrsearch.worker.folder import SharedFolder
 from clrsearch.worker.lease import Lease
 from clrsearch.worker.losses import release, why_given_up
+from clrsearch.worker.settings import WorkerSettings
 from clrsearch.worker.signals import Interruption
 from clrsearch.worker.watchdog import Watchdog
 
@@ -65,8 +66,7 @@ class Worker:
         checkpoints: Checkpoints,
         *,
         name: str,
-        checkpoint_seconds: float,
-        patience: float = PATIENCE_SECONDS,
+        settings: WorkerSettings,
         interruption: Interruption | None = None,
         on_end: Callable[[Record], None] = lambda record: None,
         on_wait: Callable[[BaseException], None] = lambda error: None,
@@ -82,8 +82,7 @@ class Worker:
             device: the device to train on.
             checkpoints: where checkpoints are stored.
             name: the worker's unique name.
-            checkpoint_seconds: interval between checkpoints.
-            patience: longest database outage to wait out, in seconds.
+            settings: how long to wait for the database, and when to save checkpoints.
             interruption: the limits of the process, which may work on several studies.
             on_end: called with the record of each trial this worker ends.
             on_wait: called with the database error that starts an outage.
@@ -96,7 +95,7 @@ class Worker:
         self._make_run = make_run
         self._device = device
         self._checkpoints = checkpoints
-        self._checkpoint_seconds = checkpoint_seconds
+        self._checkpoint_seconds = settings.checkpoint_seconds
         self._name = name
         self._on_end = on_end
         self._interruption = interruption or Interruption()
@@ -104,7 +103,9 @@ class Worker:
         self._on_wait = on_wait
         self._on_note = on_note
         self._folder = SharedFolder(study.slots, checkpoints, name, on_note)
-        self._patience = Patience(patience, sleep=self._sleep, on_wait=self._trouble)
+        self._patience = Patience(
+            settings.storage_patience, sleep=self._sleep, on_wait=self._trouble
+        )
         self._claims = Claims(study.slots, name, patience=self._patience, sleep=self._sleep)
         self._fell_back = False  # to random schedules, and has reported it
         self._failures: list[TaskError] = []  # of this worker's latest trials

@@ -17,6 +17,7 @@ from clrsearch.storage import StorageUrl, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
 from clrsearch.training.device import find_device
+from clrsearch.worker import WorkerSettings
 
 VARIABLE = "CLRSEARCH_TEST_CHROMIUM"
 OPTIONS = (
@@ -95,5 +96,5 @@ def study(tmp_path_factory, request) -> Studied:
     with open_database(url, create=True) as database:
         Study.create(database, "small", plan, facts, service.versions(tasks))
     service.range_test("small", storage=url, task_dir=tasks)
-    service.work("small", storage=url, device="cpu", task_dir=tasks)
+    service.work("small", storage=url, settings=WorkerSettings(device="cpu", task_dir=tasks))
     return Studied(url, folder)

@@ -15,6 +15,7 @@ from clrsearch import service
 from clrsearch.cli.app import app
 from clrsearch.errors import PlanError
 from clrsearch.search import StudyPlan
+from clrsearch.worker import WorkerSettings
 
 
 @pytest.fixture
@@ -493,7 +494,7 @@ def test_toml_without_end_is_named(clrsearch, url, tmp_path) -> None:
 def test_a_plan_made_in_python_is_refused_as_one_from_a_file(url, task_dir) -> None:
     wrong = StudyPlan(task="tiny.py:Tiny", trials=2, families=("nope",))
     with pytest.raises(PlanError, match="families: no family 'nope'"):
-        service.run(wrong, task_dir=str(task_dir))
+        service.run(wrong, settings=WorkerSettings(task_dir=str(task_dir)))
     with pytest.raises(PlanError, match="needs a StudyPlan"):
         service.run("digits")
     assert not url.file.exists()

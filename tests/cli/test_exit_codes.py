@@ -11,6 +11,7 @@ from clrsearch.service.confirming import begin_confirmation
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
+from clrsearch.worker import WorkerSettings
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def ended(clrsearch, monkeypatch, url, task_dir):
         with open_database(url, create=True) as database:
             study = Study.create(database, "a b", plan, facts, service.versions(task_dir))
             happens(study)
-        service.work("a b", device="cpu", task_dir=task_dir)
+        service.work("a b", settings=WorkerSettings(device="cpu", task_dir=task_dir))
         return clrsearch("run", "--name", "a b", "--task", plan.task, *options)
 
     return go

@@ -8,6 +8,7 @@ import pytest
 
 from clrsearch import service
 from clrsearch.search import ConfirmPlan, StudyPlan
+from clrsearch.worker import WorkerSettings
 
 
 @pytest.fixture
@@ -39,11 +40,8 @@ def test_a_flat_one_says_so(clrsearch) -> None:
 def test_for_a_study_it_is_kept_and_plotted(clrsearch, task_dir, tmp_path) -> None:
     alone = ConfirmPlan(enabled=False)
     plan = StudyPlan(families=("cyclic",), task="tiny.py:Tiny", trials=2, confirm=alone)
-    service.run(plan, name="mine", workers=1, device="cpu", task_dir=task_dir)
-    code, _, errors = clrsearch("plot", "mine", "range-test", "-o", "x.png")
-    assert (code, errors) == (
-        2,
-        "clrsearch: mine has no range test: clrsearch range-test mine runs one\n",
+    service.run(
+        plan, name="mine", workers=1, settings=WorkerSettings(device="cpu", task_dir=task_dir)
     )
     code, out, _ = clrsearch("range-test", "mine", "--json")
     assert code == 0
@@ -53,10 +51,10 @@ def test_for_a_study_it_is_kept_and_plotted(clrsearch, task_dir, tmp_path) -> No
     assert first["bounds"] == [first["base"], first["maximum"]]
     code, out, _ = clrsearch("range-test", "mine")
     assert code == 0
-    assert "mine keeps this: clrsearch plot mine range-test --output range-test.png draws it" in out
+    assert "mine keeps this: clrsearch range-test mine --output range-test.png draws it" in out
     file = tmp_path / "kept.png"
-    code, out, errors = clrsearch("plot", "mine", "range-test", "-o", str(file))
-    assert (code, out, errors) == (0, "", f"wrote {file}\n")
+    code, out, errors = clrsearch("range-test", "mine", "-o", str(file))
+    assert (code, errors) == (0, f"wrote {file}\n")
     assert file.read_bytes().startswith(b"\x89PNG")
     for picture in ("scores", "curves"):
         code, _, errors = clrsearch("plot", "mine", picture, "-o", str(tmp_path / "x.html"))
@@ -85,7 +83,9 @@ def test_the_pictures_of_a_confirmation(clrsearch, task_dir, tmp_path) -> None:
         families=("cyclic", "constant"),
         confirm=ConfirmPlan(top=1, seeds=2),
     )
-    service.run(plan, name="mine", workers=1, device="cpu", task_dir=task_dir)
+    service.run(
+        plan, name="mine", workers=1, settings=WorkerSettings(device="cpu", task_dir=task_dir)
+    )
     best = service.best("mine")
     for picture, labels in (
         ("scores", [f"{best.trial.family} (trial {best.trial.number}), recommended"]),

@@ -16,6 +16,7 @@ from clrsearch.search import Study, StudyPlan
 from clrsearch.storage import LEASE_SECONDS, Slots, SlotState, open_database
 from clrsearch.storage.slots import _slots as table
 from clrsearch.tasks import TaskFacts
+from clrsearch.worker import WorkerSettings
 
 FACTS = TaskFacts(
     metric="error",
@@ -341,7 +342,9 @@ def test_what_was_begun_twice_is_discarded(database) -> None:
 
 def test_a_study_runs_from_the_command_to_its_end(any_url, task_dir) -> None:
     plan = StudyPlan(families=("cyclic",), task="tiny.py:Tiny", trials=6)
-    result = service.run(plan, name="mine", workers=2, device="cpu", task_dir=task_dir)
+    result = service.run(
+        plan, name="mine", workers=2, settings=WorkerSettings(device="cpu", task_dir=task_dir)
+    )
     assert result.snapshot.done == 6
     assert result.snapshot.confirmed.left == 0
     assert [each.name for each in service.list_studies()] == ["mine"]

@@ -15,6 +15,7 @@ from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe, run_maker
+from clrsearch.worker import WorkerSettings
 
 CPU = torch.device("cpu")
 METRIC = {"lightning": "val_error", "transformers": "eval_loss"}
@@ -140,7 +141,7 @@ def test_a_search_comes_to_its_verdict(library, url, task_dir) -> None:
     facts = probe(load_task(plan.task, folder=task_dir), device=CPU, **given(library))
     with open_database(url, create=True) as database:
         Study.create(database, "mine", plan, facts, service.versions(task_dir))
-    service.work("mine", device="cpu", task_dir=task_dir)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
     now = service.show("mine").snapshot
     assert now.done == 3
     assert now.confirmed.left == 0

@@ -19,6 +19,7 @@ from clrsearch.reports import result_table, snapshot
 from clrsearch.schedules import Constant
 from clrsearch.search import ConfirmPlan, Study, hopeless
 from clrsearch.storage import Slot, StorageUrl, open_database
+from clrsearch.worker import WorkerSettings
 
 HERE = Path(__file__).parent
 EXPECTED = json.loads((HERE / "expected.json").read_text())
@@ -124,7 +125,11 @@ def test_an_interrupted_study_ends_as_it_would_have_ended(stored, tmp_path, monk
     broken_off = before.records[BEGUN - 1]
     assert broken_off.state == "running" and broken_off.epoch == 4
     tasks = HERE.parent / "tasks_for_tests"
-    service.work("interrupted", storage=url, task_dir=tasks, device="cpu", allow_drift=True)
+    service.work(
+        "interrupted",
+        storage=url,
+        settings=WorkerSettings(task_dir=tasks, device="cpu", allow_drift=True),
+    )
     now = service.show("interrupted", storage=url).snapshot
     resumed = now.records[BEGUN - 1]
     assert (resumed.state, resumed.params) == ("complete", broken_off.params)

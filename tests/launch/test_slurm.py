@@ -24,10 +24,11 @@ from clrsearch.errors import PlanError
 from clrsearch.launch import Command, SlurmJob, SlurmSubmitter, Submitter
 from clrsearch.launch.slurm import grouped, hand_over
 from clrsearch.search import ConfirmPlan, Study, StudyPlan
-from clrsearch.service.working import worker_command, worker_options
+from clrsearch.service.working import worker_command
 from clrsearch.storage import SlotState, StorageUrl, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
+from clrsearch.worker import WorkerSettings
 
 PATIENCE = 300.0  # seconds for what takes a few on an idle machine
 
@@ -44,15 +45,14 @@ def begin(url, task_dir, task="Paced", **keys) -> None:
 
 
 def workers(url, task_dir, folder, count) -> list[Command]:
-    options = worker_options(
+    settings = WorkerSettings(
+        device="cpu",
         task_dir=task_dir,
-        data_dir=None,
         checkpoint_dir=folder,
         checkpoint_seconds=1000,  # only those who leave save
         storage_patience=60,
-        allow_drift=False,
     )
-    return [worker_command("mine", url, "cpu", options, None)] * count
+    return [worker_command("mine", url, settings, None)] * count
 
 
 def program(text: str) -> Command:

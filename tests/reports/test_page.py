@@ -20,6 +20,7 @@ from clrsearch.storage import open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
 from clrsearch.training.device import find_device
+from clrsearch.worker import WorkerSettings
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOSTILE = "</title><script>alert(1)</script>\"'><img src=x onerror=alert(2)> $(reboot) {{ 7*7 }}"
@@ -40,7 +41,7 @@ def begin(task_dir, name="mine", **keys) -> None:
 
 def work(task_dir, name="mine", **keys) -> None:
     begin(task_dir, name, **keys)
-    service.work(name, device="cpu", task_dir=task_dir)
+    service.work(name, settings=WorkerSettings(device="cpu", task_dir=task_dir))
 
 
 def page_of(url, name="mine", **keys) -> str:
@@ -102,7 +103,7 @@ def test_a_study_that_has_not_begun(url, task_dir) -> None:
 
 def test_a_study_that_is_under_way(url, task_dir) -> None:
     begin(task_dir, trials=6)
-    service.work("mine", device="cpu", task_dir=task_dir, max_trials=3)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir, max_trials=3))
     text = text_of(page_of(url, renewed=5))
     assert "3 of 6 trials done" in text
     assert "it is renewed while the study runs" in text
@@ -115,7 +116,7 @@ def test_a_study_that_is_under_way(url, task_dir) -> None:
 def test_a_study_of_which_no_trial_is_complete(url, task_dir, task, says) -> None:
     begin(task_dir, task=f"tiny.py:{task}", trials=3, retries=0)
     with suppress(FailsHere):
-        service.work("mine", device="cpu", task_dir=task_dir)
+        service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
     text = text_of(page_of(url))
     assert says in text
     assert "No trial is complete yet" in text
@@ -135,7 +136,7 @@ def test_a_failed_trial_shows_its_traceback_as_text(url, tmp_path) -> None:
         "        return super().loss(output, target)\n"
     )
     begin(tmp_path, task="own.py:Bad", trials=2, retries=0)
-    service.work("mine", device="cpu", task_dir=tmp_path)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=tmp_path))
     page = page_of(url)
     assert "ValueError: </title><script>" in text_of(page)
     assert Parsed(page).tags.count("script") == 1
@@ -171,7 +172,7 @@ def test_rates_by_hand_are_drawn_too(url, task_dir) -> None:
     plan = {"families": ("manual",), "manual": "tiny.py:hand_written", "trials": 3}
     folder = service.storage_url(None).file.parent
     begin_with_function(task_dir, plan)
-    service.work("mine", device="cpu", task_dir=task_dir)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
     service.report("mine", folder / "report.html", task_dir=task_dir)
     assert "manual" in (folder / "report.html").read_text()
 
@@ -180,7 +181,9 @@ def begin_with_function(task_dir, keys) -> None:
     """Only ``run`` stores what a function's source is."""
     given = {"families": ("cyclic",), "task": "tiny.py:Noisy"} | keys
     plan = StudyPlan(confirm=ConfirmPlan(enabled=False), **given)
-    service.run(plan, name="mine", device="cpu", task_dir=task_dir, workers=1)
+    service.run(
+        plan, name="mine", settings=WorkerSettings(device="cpu", task_dir=task_dir), workers=1
+    )
 
 
 def test_a_report_is_renewed_while_the_study_runs(url, task_dir, tmp_path, monkeypatch) -> None:
@@ -202,7 +205,9 @@ def test_a_report_is_renewed_while_the_study_runs(url, task_dir, tmp_path, monke
     def on_write(page) -> None:
         pages.append(page)
         if page.now.done < 4:
-            service.work("mine", device="cpu", task_dir=task_dir, max_trials=2)
+            service.work(
+                "mine", settings=WorkerSettings(device="cpu", task_dir=task_dir, max_trials=2)
+            )
 
     try:
         service.report("mine", to, watch=True, on_write=on_write)

@@ -17,6 +17,7 @@ from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import StorageUrl, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
+from clrsearch.worker import WorkerSettings
 
 COMMANDS = """
 import contextlib, io, json, sys
@@ -59,7 +60,7 @@ def place(tmp_path, task_dir):
     facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
     with open_database(url, create=True) as database:
         Study.create(database, "mine", plan, facts, service.versions(task_dir))
-    service.work("mine", storage=url, task_dir=task_dir, device="cpu")
+    service.work("mine", storage=url, settings=WorkerSettings(task_dir=task_dir, device="cpu"))
     assert [path.name for path in folder.glob("studies.db*")] == ["studies.db"]
     return folder, url
 

@@ -14,6 +14,7 @@ from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
+from clrsearch.worker import WorkerSettings
 
 
 def asked(trials, task_dir) -> StudyPlan:
@@ -78,7 +79,7 @@ def test_budgets_stay_equal_after_failures_kills_retries_and_added_trials(
 ) -> None:
     monkeypatch.setenv("FRAGILE_DIR", str(tmp_path))
     begin(url, task_dir, asked(10, task_dir))
-    service.work("mine", device="cpu", task_dir=task_dir)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
     # slots 3 and 7 are the baseline's and fail twice each, slot 0 fails once
     slots = {"cyclic": 3, "linear": 3, "cosine": 2, "constant": 2}
     require_budget(url, slots, ends={"complete": 8, "failed": 2}, trials=10 + 2 + 1)
@@ -92,7 +93,8 @@ def test_budgets_stay_equal_after_failures_kills_retries_and_added_trials(
             if len(killed) < 2 and kill_while_it_holds_a_slot(url, record.worker):
                 killed.add(record.worker)
 
-    keys = {"name": "mine", "device": "cpu", "task_dir": task_dir}
+    settings = WorkerSettings(device="cpu", task_dir=task_dir)
+    keys = {"name": "mine", "settings": settings}
     service.run(asked(17, task_dir), workers=2, on_change=kill, **keys)
     assert len(killed) == sum(row.losses for row in look(url)[0]) == 2
     slots = {"cyclic": 5, "linear": 4, "cosine": 4, "constant": 4}

@@ -14,6 +14,7 @@ from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
+from clrsearch.worker import WorkerSettings
 from clrsearch.worker.failures import keeps_failing, reason_to_leave
 
 PATIENCE = 300.0  # seconds for what takes a few on an idle machine
@@ -68,7 +69,7 @@ def counts(url):
 
 def test_a_machine_that_falls_sick_uses_no_slot_up(url, task_dir, monkeypatch) -> None:
     begin(url, task_dir, 20)
-    service.work("mine", device="cpu", task_dir=task_dir, max_trials=2)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir, max_trials=2))
     monkeypatch.setenv("SICK", "")
     ended = subprocess.run(
         [*(sys.executable, "-m", "clrsearch", "launch", "local", "mine"), "--workers", "1"],
@@ -94,7 +95,7 @@ def test_a_machine_that_falls_sick_uses_no_slot_up(url, task_dir, monkeypatch) -
     assert [record.state for record in records] == ["complete"] * 2 + ["failed"] * 6
     assert len({record.worker for record in records[2:]}) == 3
     monkeypatch.delenv("SICK")
-    service.work("mine", device="cpu", task_dir=task_dir)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
     assert counts(url) == {SlotState.COMPLETE: 20}
 
 

@@ -16,6 +16,7 @@ from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import making, probe
+from clrsearch.worker import WorkerSettings
 from clrsearch.worker.signals import Interruption
 
 ALONE = ConfirmPlan(enabled=False)
@@ -73,15 +74,15 @@ def test_it_leaves_when_it_has_ended_so_many_trials() -> None:
 
 def test_so_many_trials_are_ended_and_the_others_are_left_open(url, task_dir) -> None:
     begin(url, task_dir)
-    service.work("mine", task_dir=task_dir, max_trials=3)
+    service.work("mine", settings=WorkerSettings(task_dir=task_dir, max_trials=3))
     assert counts(url) == [{SlotState.COMPLETE: 3, SlotState.OPEN: 1}]
-    service.work("mine", task_dir=task_dir, max_trials=3)
+    service.work("mine", settings=WorkerSettings(task_dir=task_dir, max_trials=3))
     assert counts(url) == [{SlotState.COMPLETE: 4}]
 
 
 def test_failed_trials_count_as_well(url, task_dir) -> None:
     begin(url, task_dir, task="FailsLater", trials=2)
-    service.work("mine", task_dir=task_dir, max_trials=1)
+    service.work("mine", settings=WorkerSettings(task_dir=task_dir, max_trials=1))
     (record,) = service.show("mine").snapshot.records
     assert record.state == "failed"
     assert counts(url) == [{SlotState.OPEN: 2}]
@@ -89,9 +90,9 @@ def test_failed_trials_count_as_well(url, task_dir) -> None:
 
 def test_who_ends_the_last_trial_it_may_does_not_begin_the_confirmation(url, task_dir) -> None:
     begin(url, task_dir, trials=2, confirm=ConfirmPlan(top=1, seeds=2))
-    service.work("mine", task_dir=task_dir, max_trials=2)
+    service.work("mine", settings=WorkerSettings(task_dir=task_dir, max_trials=2))
     assert counts(url) == [{SlotState.COMPLETE: 2}]
-    service.work("mine", task_dir=task_dir, max_trials=1)
+    service.work("mine", settings=WorkerSettings(task_dir=task_dir, max_trials=1))
     search, confirmation = counts(url)
     assert search == {SlotState.COMPLETE: 2}
     assert confirmation[SlotState.COMPLETE] == 1
@@ -100,12 +101,15 @@ def test_who_ends_the_last_trial_it_may_does_not_begin_the_confirmation(url, tas
 
 def test_when_its_minutes_are_over_it_saves_and_hands_its_trial_back(url, task_dir) -> None:
     begin(url, task_dir, task="Paced", trials=1)  # 1.6 seconds
-    service.work("mine", task_dir=task_dir, max_minutes=1.0 / 60, checkpoint_seconds=1000)
+    service.work(
+        "mine",
+        settings=WorkerSettings(task_dir=task_dir, max_minutes=1.0 / 60, checkpoint_seconds=1000),
+    )
     assert counts(url) == [{SlotState.OPEN: 1}]
     (record,) = service.show("mine").snapshot.records
     assert record.state == "running"
     assert list(url.file.with_name("studies-checkpoints").glob("*/trial-0.pt"))
-    service.work("mine", task_dir=task_dir)
+    service.work("mine", settings=WorkerSettings(task_dir=task_dir))
     (record,) = service.show("mine").snapshot.records
     assert (record.number, record.state, record.drift) == (0, "complete", 0.0)
     assert service.replay("mine", 0, device="cpu", task_dir=task_dir).matches
@@ -127,11 +131,9 @@ def test_the_commands_options_are_those_limits(url, task_dir) -> None:
 
 
 @pytest.mark.parametrize("name", ["max_minutes", "max_trials", "idle_wait"])
-def test_a_limit_of_nothing_is_refused(url, task_dir, name) -> None:
-    begin(url, task_dir)
+def test_a_limit_of_nothing_is_refused(name) -> None:
     with pytest.raises(PlanError, match=f"{name} must be above 0, not 0"):
-        service.work("mine", task_dir=task_dir, **{name: 0})
-    assert counts(url) == [{SlotState.OPEN: 4}]
+        WorkerSettings(**{name: 0})
 
 
 def test_who_waits_takes_what_is_added_and_then_leaves(url, task_dir, monkeypatch) -> None:
@@ -145,7 +147,7 @@ def test_who_waits_takes_what_is_added_and_then_leaves(url, task_dir, monkeypatc
             threading.Timer(0.5, grow, [url, 3]).start()
 
     began = time.monotonic()
-    service.work("mine", task_dir=task_dir, idle_wait=3.0, on_end=add)
+    service.work("mine", settings=WorkerSettings(task_dir=task_dir, idle_wait=3.0), on_end=add)
     assert ended == [0, 1, 2]
     assert time.monotonic() - began >= 3.5
     assert counts(url) == [{SlotState.COMPLETE: 3}]
@@ -163,7 +165,11 @@ def test_who_waits_reads_the_data_once_and_the_study_anew(url, task_dir, monkeyp
         budgets.append(study.plan.trials)
         threading.Timer(0.3, grow, [url, record.number + 2]).start()
 
-    service.work("mine", task_dir=task_dir, idle_wait=PATIENCE, max_trials=3, on_end=add)
+    service.work(
+        "mine",
+        settings=WorkerSettings(task_dir=task_dir, idle_wait=PATIENCE, max_trials=3),
+        on_end=add,
+    )
     assert read == [1]
     assert budgets == [1, 2, 3]
 
@@ -185,25 +191,31 @@ def test_who_waits_takes_over_what_another_lost(url, task_dir, monkeypatch) -> N
 
         threading.Timer(1.5, expire).start()
 
-    service.work("mine", task_dir=task_dir, idle_wait=PATIENCE, max_trials=2, on_end=lose)
+    service.work(
+        "mine",
+        settings=WorkerSettings(task_dir=task_dir, idle_wait=PATIENCE, max_trials=2),
+        on_end=lose,
+    )
     assert counts(url) == [{SlotState.COMPLETE: 2}]
 
 
 def test_a_confirmation_that_is_no_longer_wanted_is_not_waited_for(url, task_dir) -> None:
     begin(url, task_dir, trials=2, confirm=ConfirmPlan(top=1, seeds=2))
-    service.work("mine", task_dir=task_dir, max_trials=3)
+    service.work("mine", settings=WorkerSettings(task_dir=task_dir, max_trials=3))
     with open_database(url) as database:
         study = Study.open(database, "mine")
         assert study.confirmation().slots.counts()[SlotState.OPEN] > 0
         study.plan_confirmation(ALONE)
     began = time.monotonic()
-    service.work("mine", task_dir=task_dir, idle_wait=1.0)
+    service.work("mine", settings=WorkerSettings(task_dir=task_dir, idle_wait=1.0))
     assert time.monotonic() - began < PATIENCE / 2
 
 
 def test_minutes_end_a_wait_as_well(url, task_dir) -> None:
     begin(url, task_dir, trials=1)
     began = time.monotonic()
-    service.work("mine", task_dir=task_dir, idle_wait=PATIENCE, max_minutes=2.0 / 60)
+    service.work(
+        "mine", settings=WorkerSettings(task_dir=task_dir, idle_wait=PATIENCE, max_minutes=2.0 / 60)
+    )
     assert time.monotonic() - began < PATIENCE / 2
     assert counts(url) == [{SlotState.COMPLETE: 1}]

@@ -20,7 +20,7 @@ from clrsearch.storage import SlotState, engine, open_database
 from clrsearch.storage.slots import _slots as table
 from clrsearch.tasks import load_task
 from clrsearch.training import Checkpoints, Identity, SequentialRun, TaskData, probe, run_maker
-from clrsearch.worker import claims
+from clrsearch.worker import WorkerSettings, claims
 from clrsearch.worker.lease import Lease
 from clrsearch.worker.loop import Worker
 
@@ -47,8 +47,8 @@ def begin(url, task_dir, tmp_path):
             )
             made = Study.create(database, study, plan, facts, {"clrsearch": "0"})
             make_run, checkpoints = run_maker(loaded.task, facts, CPU), Checkpoints(tmp_path)
-            keys = {"name": worker, "checkpoint_seconds": 10.0}
-            worker = Worker(made, make_run, CPU, checkpoints, **keys)
+            settings = WorkerSettings()
+            worker = Worker(made, make_run, CPU, checkpoints, name=worker, settings=settings)
             worker.notes = []
             worker._on_note = worker.notes.append
             return made, worker
@@ -245,7 +245,7 @@ def test_a_connection_that_breaks_within_a_failure_neither_loses_nor_adds_a_retr
                 CPU,
                 Checkpoints(tmp_path),
                 name="w",
-                checkpoint_seconds=10.0,
+                settings=WorkerSettings(),
                 on_wait=lambda error: cable.join(),
             ).work()
             ends = [(each.state, each.final) for each in study.history.records()]

@@ -23,6 +23,7 @@ from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe, read_checkpoint
+from clrsearch.worker import WorkerSettings
 
 PATIENCE = 300.0  # seconds for what takes a few on an idle machine
 ALONE = ConfirmPlan(enabled=False)  # the search alone
@@ -194,7 +195,9 @@ def test_who_is_asked_to_leave_saves_and_opens_the_slot_at_once(
     notes = []
     if damaged:
         path.write_bytes(path.read_bytes()[:-40])
-    service.work("mine", device="cpu", task_dir=task_dir, on_note=notes.append)
+    service.work(
+        "mine", settings=WorkerSettings(device="cpu", task_dir=task_dir), on_note=notes.append
+    )
     reason = f"its checkpoint {path} cannot be used: it is damaged (its checksum does not match)"
     assert notes == ([f"trial 0 starts over: {reason}"] if damaged else [])
     require_whole(task_dir, trials=1)
@@ -228,9 +231,7 @@ def test_an_outage_loses_nothing(
         args=("mine",),
         kwargs={
             "storage": far_url,
-            "device": "cpu",
-            "task_dir": task_dir,
-            "checkpoint_seconds": 0.0,
+            "settings": WorkerSettings(device="cpu", task_dir=task_dir, checkpoint_seconds=0.0),
         },
     )
     worker.start()
@@ -263,7 +264,7 @@ def test_an_outage_that_outlasts_patience_is_told_and_gone_on_after(
     with open_database(postgresql) as database, database.engine.begin() as connection:
         # as if the lease's 15 seconds were over
         connection.exec_driver_sql("UPDATE clrsearch_slots SET expires = 1")
-    service.work("mine", device="cpu", task_dir=task_dir)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
     require_whole(task_dir, trials=2)
 
 
@@ -277,10 +278,12 @@ def test_an_outage_of_names_is_waited_out(
         service.work(
             "mine",
             storage=named_url,
-            device="cpu",
-            task_dir=task_dir,
-            checkpoint_dir=tmp_path / "checkpoints",
-            checkpoint_seconds=0.0,
+            settings=WorkerSettings(
+                device="cpu",
+                task_dir=task_dir,
+                checkpoint_dir=tmp_path / "checkpoints",
+                checkpoint_seconds=0.0,
+            ),
         )
 
     with ThreadPoolExecutor() as pool:

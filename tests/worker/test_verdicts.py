@@ -11,6 +11,7 @@ from clrsearch.search import Study, Verdict, load_plan
 from clrsearch.storage import open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
+from clrsearch.worker import WorkerSettings
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -23,7 +24,7 @@ def compare(url, task) -> Verdict:
     facts = probe(load_task(plan.task, folder=BENCHMARKS), device=torch.device("cpu"))
     with open_database(url, create=True) as database:
         Study.create(database, "mine", plan, facts, service.versions(BENCHMARKS))
-    service.work("mine", device="cpu", task_dir=BENCHMARKS)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=BENCHMARKS))
     confirmed = service.show("mine").snapshot.confirmed
     assert (confirmed.total, confirmed.left) == (50, 0)
     assert confirmed.verdict is not None

@@ -17,6 +17,7 @@ from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
+from clrsearch.worker import WorkerSettings
 from clrsearch.worker.losses import release
 from clrsearch.worker.watchdog import Watchdog
 
@@ -170,7 +171,7 @@ def test_a_hung_step_ends_with_its_process_and_another_worker_goes_on(url, task_
         assert study.log.loss_codes(0, None) == [5]
         assert study.slots.claim("next").losses == 1
         study.slots.hand_back(study.slots.claim("next"))
-    service.work("mine", device="cpu", task_dir=task_dir)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
     (record,) = service.show("mine").snapshot.records
     assert (record.number, record.state) == (0, "complete")
 
@@ -216,7 +217,7 @@ def test_a_trial_that_hangs_five_times_fails_with_the_reason(url, task_dir) -> N
                 trial = study.begin(slot, params, {"worker": "w0", "device": "cpu"})
             study.slots.bind(slot, trial)
             assert release(study, f"w{index}", ExitCode.HUNG) == 1
-    service.work("mine", device="cpu", task_dir=task_dir)
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
     (record,) = service.show("mine").snapshot.records
     assert (record.state, record.error) == (
         "failed",

@@ -1,0 +1,66 @@
+"""How a worker works, as one value: in Python, and on its command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from clrsearch.errors import PlanError
+from clrsearch.storage import PATIENCE_SECONDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """The settings of a worker.
+
+    Attributes:
+        device: the device to train on, such as ``"cuda:1"``; by default the first one there is.
+        task_dir: folder of the task's files, by default the current one.
+        data_dir: folder of the task's data.
+        checkpoint_dir: folder of the checkpoints of all studies.
+        checkpoint_seconds: minimum time between two checkpoints of a trial.
+        storage_patience: how many seconds to wait out a database outage.
+        allow_drift: work even if the task's source, clrsearch or torch has changed since the study
+            was created.
+        max_minutes: exit after this time as on SIGTERM: save a checkpoint and release the slot.
+        max_trials: exit once this many trials have ended.
+        idle_wait: how many seconds to wait for new slots when none is left.
+    """
+
+    device: str | None = None
+    task_dir: Path | None = None
+    data_dir: Path | None = None
+    checkpoint_dir: Path | None = None
+    checkpoint_seconds: float = 10.0
+    storage_patience: float = PATIENCE_SECONDS
+    allow_drift: bool = False
+    max_minutes: float | None = None
+    max_trials: int | None = None
+    idle_wait: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the limits.
+
+        Raises:
+            PlanError: one is not positive; the message names it.
+        """
+        for name in ("max_minutes", "max_trials", "idle_wait"):
+            limit = getattr(self, name)
+            if limit is not None and limit <= 0:
+                raise PlanError(f"{name} must be above 0, not {limit:g}")
+
+    def to_arguments(self) -> list[str]:
+        """The options of ``clrsearch worker`` that give a worker these settings."""
+        given: dict[str, object] = {
+            "--device": self.device,
+            "--task-dir": self.task_dir,
+            "--data-dir": self.data_dir,
+            "--checkpoint-dir": self.checkpoint_dir,
+            "--checkpoint-seconds": f"{self.checkpoint_seconds:g}",
+            "--storage-patience": f"{self.storage_patience:g}",
+            "--max-minutes": self.max_minutes,
+            "--max-trials": self.max_trials,
+            "--idle-wait": self.idle_wait,
+        }
+        options = [text for pair in given.items() if pair[1] is not None for text in pair]
+        return [*map(str, options), *(["--allow-drift"] if self.allow_drift else [])]
