@@ -13,17 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clrsearch import service
 from clrsearch.errors import PlanError, TaskError
-from clrsearch.reports import (
-    Snapshot,
-    ends,
-    number,
-    picture,
-    picture_of_range_test,
-    schedule_line,
-    to_plotly,
-    verdict_sentence,
-    worth,
-)
+from clrsearch.plots import picture, picture_of_range_test, to_plotly
+from clrsearch.results import Snapshot, ends, number, schedule_line, verdict_sentence, worth
 from clrsearch.search import RangeTest, Record, StudyPlan, Verdict, load_plan
 from clrsearch.service import Best, Picture, Replayed, Storage, WorkerSettings
 from clrsearch.storage import StorageUrl

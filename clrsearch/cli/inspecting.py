@@ -162,7 +162,8 @@ def status(
     from clrsearch import service
     from clrsearch.cli import output
     from clrsearch.errors import PlanError
-    from clrsearch.reports import Status, StatusView, Terminal
+    from clrsearch.reports import StatusView, Terminal
+    from clrsearch.results import Status
 
     console = Terminal()
     if watch and not json and not console.is_terminal:

@@ -269,7 +269,7 @@ class PlanOptions:
 
 def _picture_file(path: Path | None) -> Path | None:
     """Refuse what no picture can be written to before anything is computed."""
-    from clrsearch.reports import require_picture
+    from clrsearch.plots import require_picture
 
     if path is not None:
         require_picture(path)

@@ -15,31 +15,31 @@ from rich.console import RenderableType
 
 from clrsearch import proposals
 from clrsearch.errors import ClrsearchError, ExitCode
+from clrsearch.plots import Figure, picture_of_range_test, save
 from clrsearch.reports import (
-    Figure,
     Page,
-    Snapshot,
-    Status,
     Terminal,
     confirmed_table,
-    duration,
-    ends,
     list_table,
-    picture_of_range_test,
     preview_table,
     result_table,
-    save,
     say,
+    status_advice,
+    status_table,
+    study_table,
+    trial_table,
+)
+from clrsearch.results import (
+    Snapshot,
+    Status,
+    duration,
+    ends,
     schedule_line,
     schedule_values,
     settling,
-    status_advice,
     status_json,
-    status_table,
-    study_table,
     trial_json,
     trial_line,
-    trial_table,
 )
 from clrsearch.search import RangeTest, Record, Study
 from clrsearch.service import (

@@ -12,10 +12,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from clrsearch.reports import formatting
-from clrsearch.reports.snapshot import ENDS, Snapshot
 from clrsearch.reports.tables import confirmed_table
 from clrsearch.reports.terminal import one_line
+from clrsearch.results import formatting
+from clrsearch.results.snapshot import ENDS, Snapshot
 from clrsearch.storage import SlotState
 
 COLOURS = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from clrsearch.reports import formatting
-from clrsearch.reports.sentence import verdict_sentence
-from clrsearch.reports.snapshot import Snapshot
+from clrsearch.results import formatting
+from clrsearch.results.sentence import verdict_sentence
+from clrsearch.results.snapshot import Snapshot
 from clrsearch.search import Record, best_first
 
 LEADERS = 10

@@ -16,9 +16,8 @@ import tomli_w
 from clrsearch import proposals
 from clrsearch.causes import shortened
 from clrsearch.errors import StudyError
-from clrsearch.reports import formatting
-from clrsearch.reports.overview import parallel
-from clrsearch.reports.pictures import (
+from clrsearch.plots.overview import parallel
+from clrsearch.plots.pictures import (
     picture_of_curves,
     picture_of_progress,
     picture_of_range_test,
@@ -26,11 +25,12 @@ from clrsearch.reports.pictures import (
     picture_of_scores,
     picture_of_search,
 )
-from clrsearch.reports.sentence import verdict_sentence
-from clrsearch.reports.snapshot import Snapshot, snapshot
-from clrsearch.reports.source import source_code
-from clrsearch.reports.status import Failure, failures
-from clrsearch.reports.svg import Drawn, draw_figure, draw_parallel
+from clrsearch.plots.svg import Drawn, draw_figure, draw_parallel
+from clrsearch.results import formatting
+from clrsearch.results.sentence import verdict_sentence
+from clrsearch.results.snapshot import Snapshot, snapshot
+from clrsearch.results.source import source_code
+from clrsearch.results.status import Failure, failures
 from clrsearch.search import (
     LEAST_FOR_IMPORTANCES,
     Record,

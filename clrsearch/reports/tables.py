@@ -8,11 +8,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from clrsearch.reports import formatting
-from clrsearch.reports.confirmed import Confirmed
-from clrsearch.reports.figures import ScheduleCurve
-from clrsearch.reports.snapshot import Snapshot
+from clrsearch.plots.figures import ScheduleCurve
 from clrsearch.reports.terminal import one_line
+from clrsearch.results import formatting
+from clrsearch.results.confirmed import Confirmed
+from clrsearch.results.snapshot import Snapshot
 from clrsearch.search import Record, Standing
 
 MOST_ROWS = 40

@@ -18,7 +18,7 @@ from clrsearch.launch import (
     SlurmSubmitter,
     Submitter,
 )
-from clrsearch.reports import Snapshot
+from clrsearch.results import Snapshot
 from clrsearch.search import Study
 from clrsearch.service.paths import Storage, storage_url
 from clrsearch.service.plans import run_command

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Literal
 
 from clrsearch import proposals
 from clrsearch.errors import ScheduleError, StudyError
-from clrsearch.reports import (
-    Confirmed,
+from clrsearch.plots import (
     Figure,
-    Snapshot,
-    Status,
-    ends,
     picture_of_curves,
     picture_of_progress,
     picture_of_range_test,
     picture_of_schedules,
     picture_of_scores,
     picture_of_search,
+)
+from clrsearch.results import (
+    Confirmed,
+    Snapshot,
+    Status,
+    ends,
     read_status,
     schedule_values,
     snapshot,

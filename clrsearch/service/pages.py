@@ -12,7 +12,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from clrsearch.errors import PlanError
-from clrsearch.reports import Page, read_page, render_page, require_place
+from clrsearch.plots import require_place
+from clrsearch.reports import Page, read_page, render_page
 from clrsearch.schedules import Manual
 from clrsearch.search import Study
 from clrsearch.service.confirming import has_ended

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from clrsearch.errors import PlanError
-from clrsearch.reports import Figure, ScheduleCurve, number, schedules_figure
+from clrsearch.plots import Figure, ScheduleCurve, schedules_figure
+from clrsearch.results import number
 from clrsearch.schedules import FAMILIES, Manual, Schedule, Trace, trace
 from clrsearch.search import (
     Studies,

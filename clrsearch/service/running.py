@@ -13,7 +13,7 @@ from pathlib import Path
 
 from clrsearch import proposals
 from clrsearch.errors import PlanError, PlanMismatch
-from clrsearch.reports import Snapshot, shortfall, snapshot
+from clrsearch.results import Snapshot, shortfall, snapshot
 from clrsearch.search import (
     RangeTest,
     Studies,

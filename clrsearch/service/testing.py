@@ -8,7 +8,7 @@ from pathlib import Path
 
 from optuna import load_study
 
-from clrsearch.reports import picture_of_range_test, to_plotly
+from clrsearch.plots import picture_of_range_test, to_plotly
 from clrsearch.search import RangeTest, Study, StudyPlan
 from clrsearch.service.paths import Storage, storage_url
 from clrsearch.service.provenance import refuse_drift, sources_of

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from clrsearch.errors import StorageError
 from clrsearch.launch import INTERPRETER, Command, LocalLauncher
-from clrsearch.reports import Snapshot, snapshot
+from clrsearch.results import Snapshot, snapshot
 from clrsearch.search import Record, Study
 from clrsearch.service.confirming import rounds
 from clrsearch.service.paths import (

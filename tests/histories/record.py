@@ -23,7 +23,7 @@ from contextlib import closing
 from pathlib import Path
 
 from clrsearch import service
-from clrsearch.reports import Snapshot
+from clrsearch.results import Snapshot
 
 TASKS = Path(__file__).parents[1] / "tasks_for_tests"
 STUDIES = {

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from histories.record import BEGUN, STUDIES, said
 
 from clrsearch import service
-from clrsearch.reports import result_table, snapshot
+from clrsearch.reports import result_table
+from clrsearch.results import snapshot
 from clrsearch.schedules import Constant
 from clrsearch.search import ConfirmPlan, Study, hopeless
 from clrsearch.storage import Slot, StorageUrl, open_database

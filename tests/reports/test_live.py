@@ -9,9 +9,10 @@ import pytest
 from records import make_record
 from rich.console import Console
 
-from clrsearch.reports import Lines, LiveView, Snapshot
-from clrsearch.reports.formatting import duration
+from clrsearch.reports import Lines, LiveView
 from clrsearch.reports.live import draw
+from clrsearch.results import Snapshot
+from clrsearch.results.formatting import duration
 from clrsearch.schedules import Constant
 from clrsearch.search import Record
 from clrsearch.storage import SlotState

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from records import make_record
 
-from clrsearch.reports import Snapshot
 from clrsearch.reports.note import escaped, note
+from clrsearch.results import Snapshot
 from clrsearch.storage import SlotState
 
 NASTY = "[x](http://evil.example) <img src=x> | `a` *b*\n# c"

@@ -11,8 +11,9 @@ from records import make_record
 from rich.console import Console
 
 from clrsearch.causes import cause
-from clrsearch.reports import Status, StatusView, status_advice, status_json, status_table
-from clrsearch.reports.status import Failure, Holder, Pace, failures, holders, pace
+from clrsearch.reports import StatusView, status_advice, status_table
+from clrsearch.results import Status, status_json
+from clrsearch.results.status import Failure, Holder, Pace, failures, holders, pace
 from clrsearch.search import Record
 from clrsearch.storage import Claim, SlotState
 

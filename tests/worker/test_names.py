@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
-from clrsearch.reports.status import Holder
+from clrsearch.results.status import Holder
 from clrsearch.worker import worker_name
 
 

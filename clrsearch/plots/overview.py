@@ -10,9 +10,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from clrsearch.reports import formatting
-from clrsearch.reports.figure import Axis, Curve, Figure, Marker, Panel, Points
-from clrsearch.reports.figures import axis_around, ends_within, inside, late_axis
+from clrsearch.plots.figure import Axis, Curve, Figure, Marker, Panel, Points
+from clrsearch.plots.figures import axis_around, ends_within, inside, late_axis
+from clrsearch.results import formatting
 from clrsearch.schedules import Choice, Range, Space, Value
 from clrsearch.search import Record
 from clrsearch.tasks import Direction

@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from clrsearch.reports.figure import Axis, Band, Curve, Figure, Mark, Panel, Points
-from clrsearch.reports.overview import Line, Parallel, Upright
-from clrsearch.reports.svg import Drawn, draw_figure, draw_parallel
+from clrsearch.plots.figure import Axis, Band, Curve, Figure, Mark, Panel, Points
+from clrsearch.plots.overview import Line, Parallel, Upright
+from clrsearch.plots.svg import Drawn, draw_figure, draw_parallel
 
 NASTY = "<script>alert(1)</script> & \"'"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from clrsearch import proposals
-from clrsearch.reports import formatting
-from clrsearch.reports.snapshot import Snapshot
-from clrsearch.reports.status import failures
+from clrsearch.results import formatting
+from clrsearch.results.snapshot import Snapshot
+from clrsearch.results.status import failures
 from clrsearch.search import Study
 from clrsearch.storage import SlotState, unfinished
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from clrsearch.errors import PlanError
-from clrsearch.reports.draw import save, to_plotly
-from clrsearch.reports.figures import (
+from clrsearch.plots.draw import save, to_plotly
+from clrsearch.plots.figures import (
     Axis,
     Band,
     Curve,

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from clrsearch.reports.figure import Array, Axis, Band, Curve, Figure, Mark, Marker, Panel, Points
+from clrsearch.plots.figure import Array, Axis, Band, Curve, Figure, Mark, Marker, Panel, Points
 from clrsearch.tasks import Direction
 
 MOST_POINTS = 2000  # per curve

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from clrsearch.errors import StudyError
-from clrsearch.reports.figure import Figure
-from clrsearch.reports.figures import (
+from clrsearch.plots.figure import Figure
+from clrsearch.plots.figures import (
     FinalistScores,
     LearningCurve,
     RangeTestCurves,
@@ -19,8 +19,8 @@ from clrsearch.reports.figures import (
     schedules_figure,
     scores_figure,
 )
-from clrsearch.reports.overview import all_curves_figure, best_so_far_figure
-from clrsearch.reports.snapshot import Snapshot
+from clrsearch.plots.overview import all_curves_figure, best_so_far_figure
+from clrsearch.results.snapshot import Snapshot
 from clrsearch.search import RangeTest, Record, Study, Verdict, padded, smoothed
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clrsearch.errors import PlanError
-from clrsearch.reports.figure import Axis, Figure, Mark, Panel
+from clrsearch.plots.figure import Axis, Figure, Mark, Panel
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

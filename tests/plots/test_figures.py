@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from clrsearch.reports.figures import (
+from clrsearch.plots.figures import (
     FinalistScores,
     LearningCurve,
     RangeTestCurves,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from clrsearch import proposals
-from clrsearch.reports import formatting
-from clrsearch.reports.snapshot import Snapshot
+from clrsearch.results import formatting
+from clrsearch.results.snapshot import Snapshot
 
 
 def verdict_sentence(now: Snapshot) -> str:

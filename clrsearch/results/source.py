@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from clrsearch.exports import Found, write
-from clrsearch.reports import formatting
-from clrsearch.reports.formatting import number
+from clrsearch.results import formatting
+from clrsearch.results.formatting import number
 from clrsearch.schedules import SourceFile
 from clrsearch.search import Record, Study, Verdict
 

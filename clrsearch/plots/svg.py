@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from clrsearch.reports.figure import Axis, Curve, Figure, Marker, Panel
-from clrsearch.reports.overview import Parallel
+from clrsearch.plots.figure import Axis, Curve, Figure, Marker, Panel
+from clrsearch.plots.overview import Parallel
 
 WIDTH = 480.0
 LEFT, RIGHT, TOP, BOTTOM, BETWEEN = 70.0, 22.0, 12.0, 48.0, 20.0

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from records import make_record
 
-from clrsearch.reports.overview import all_curves_figure, best_so_far_figure, parallel
+from clrsearch.plots.overview import all_curves_figure, best_so_far_figure, parallel
 from clrsearch.schedules import Choice, Parameter, Range
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from records import make_record
 
-from clrsearch.reports import Snapshot, settling, verdict_sentence
-from clrsearch.reports.confirmed import Confirmed
+from clrsearch.results import Snapshot, settling, verdict_sentence
+from clrsearch.results.confirmed import Confirmed
 from clrsearch.search import judge
 from clrsearch.storage import SlotState
 

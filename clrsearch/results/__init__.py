@@ -1,0 +1,39 @@
+"""The results of a study at one moment: as plain data, as values and in words."""
+
+from clrsearch.results.confirmed import Confirmed
+from clrsearch.results.formatting import (
+    duration,
+    ends,
+    number,
+    schedule_line,
+    schedule_values,
+    trial_json,
+    trial_line,
+    worth,
+)
+from clrsearch.results.sentence import settling, verdict_sentence
+from clrsearch.results.shortfall import shortfall
+from clrsearch.results.snapshot import Snapshot, snapshot
+from clrsearch.results.source import source_code
+from clrsearch.results.status import Status, read_status, status_json
+
+__all__ = [
+    "Confirmed",
+    "Snapshot",
+    "Status",
+    "duration",
+    "ends",
+    "number",
+    "read_status",
+    "schedule_line",
+    "schedule_values",
+    "settling",
+    "shortfall",
+    "snapshot",
+    "source_code",
+    "status_json",
+    "trial_json",
+    "trial_line",
+    "verdict_sentence",
+    "worth",
+]
