@@ -75,7 +75,7 @@ def main() -> None:
     asked = parser.parse_args()
     facts = parts()[1]
     choose = min if facts.direction == "minimize" else max
-    constants = [Constant(lr=facts.own_rate * factor) for factor in GRID]
+    constants = [Constant(lr=facts.base_lr * factor) for factor in GRID]
     print(f"| seed | s | recommended | {facts.metric} | constant rate | {facts.metric} | p |")
     print("|---|---|---|---|---|---|---|")
     for seed in asked.seeds:

@@ -111,7 +111,7 @@ def test_checkpoints_that_no_worker_can_go_on_from_are_noted(
     numbers = []
     for index in range(4):
         slot = done.slots.claim(f"here:{index}")
-        params = done.space.first("cyclic")[0]
+        params = done.space.seed_points("cyclic")[0]
         numbers.append(done.begin(slot, params, {"worker": "w", "device": "cpu"}))
         done.slots.bind(slot, numbers[-1])
         whose = writer(numbers[-1], study=done.uuid, params=params)
@@ -177,7 +177,7 @@ def test_only_what_running_trials_need_is_kept(done, clrsearch, tmp_path, monkey
     monkeypatch.setenv("CLRSEARCH_CHECKPOINT_DIR", str(tmp_path / "shared"))
     done.grow(6)
     slot = done.slots.claim("here:1")
-    number = done.begin(slot, done.space.first("cyclic")[0], {"worker": "w", "device": "cpu"})
+    number = done.begin(slot, done.space.seed_points("cyclic")[0], {"worker": "w", "device": "cpu"})
     folder = leave(tmp_path / "shared", done.uuid, 0, 1, number)
     Checkpoints(folder).sign("here:1")
     (folder / "trial-0.123.tmp").touch()

@@ -218,7 +218,7 @@ def test_a_script_that_needs_arguments_is_given_some(
     with open_database(url) as database:
         study = Study.open(database, "argued")
         assert study.plan.args == "--data 'my file' --lr 0.002"
-        assert study.facts.own_rate == 0.002
+        assert study.facts.base_lr == 0.002
     assert service.replay("argued", 0, device="cpu").matches
     code, _, errors = clrsearch(*run, "--set", "args=--data other")
     assert code == 2

@@ -64,7 +64,7 @@ def _one_after_the_other(
 def _trial(game: Game, rng: np.random.Generator, log: Log, family: str) -> None:
     """One trial of a family on the only seed."""
     own = log.of(family)
-    first = game.space.first(family)
+    first = game.space.seed_points(family)
     given = len(own) < len(first)
     params = (
         first[len(own)]

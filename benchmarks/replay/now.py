@@ -102,7 +102,7 @@ class Search:
             return hopeless(so_far, rivals, rates, direction="minimize")
 
         traces = self.searched.traces
-        first = traces.number(family, schedule.params) in traces.first(family)
+        first = traces.number(family, schedule.params) in traces.seed_points(family)
         prunable = self.plan.pruner != "none" and family != Constant.family and not first
         outcome = self.game.run(schedule, seed, stop) if prunable else self.game.run(schedule, seed)
         self.log.add(schedule, outcome, seed)

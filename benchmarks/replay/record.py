@@ -44,7 +44,7 @@ def drawn(space: StudySpace) -> list[Drawn]:
             grid = np.geomspace(rates.low, rates.high, CONSTANT)
             found += [(family, {"lr": float(rate)}) for rate in grid]
             continue
-        first = space.first(family)
+        first = space.seed_points(family)
         room = (CYCLIC if family == Cyclic.family else EACH) - len(first)
         found += [(family, params) for params in first]
         found += [

@@ -43,7 +43,7 @@ def curve(schedule: Schedule, space: StudySpace) -> Array:
     rates, momenta = schedule.at(steps)
     if momenta is not None:
         rates = rates * (1 - MOMENTUM) / (1 - momenta)
-    rates = np.maximum(rates / space.setting.own_rate, LOWEST)
+    rates = np.maximum(rates / space.setting.base_lr, LOWEST)
     return np.log(np.concatenate([rates, np.cumsum(rates), np.cumsum(rates[::-1])[::-1]]))
 
 

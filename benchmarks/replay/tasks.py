@@ -41,7 +41,7 @@ class SmallTask:
     name: str
     epochs: int
     batch_size: int
-    own_rate: float
+    base_lr: float
     nesterov: bool
     weight_decay: float
     model: Callable[[], nn.Module]
@@ -61,7 +61,7 @@ class SmallTask:
             steps_per_epoch=len(self.train[0]) // self.batch_size,
             ratios=(1.0,),
             groups=("0",),
-            own_rate=self.own_rate,
+            base_lr=self.base_lr,
             momentum="momentum",
             optimizer=f"SGD, momentum {MOMENTUM}",
             source="",
@@ -119,7 +119,7 @@ def wrong_labels() -> SmallTask:
         name="wrong-labels",
         epochs=12,
         batch_size=32,
-        own_rate=0.05,
+        base_lr=0.05,
         nesterov=True,
         weight_decay=0.0,
         model=lambda: _perceptron(64, 64, 10),
@@ -142,7 +142,7 @@ def denoiser() -> SmallTask:
         name="denoiser",
         epochs=16,
         batch_size=32,
-        own_rate=0.3,
+        base_lr=0.3,
         nesterov=True,
         weight_decay=0.0,
         model=lambda: _perceptron(64, 48, 64),
@@ -161,7 +161,7 @@ def tumours() -> SmallTask:
         name="tumours",
         epochs=10,
         batch_size=16,
-        own_rate=0.02,
+        base_lr=0.02,
         nesterov=False,
         weight_decay=1e-3,
         model=lambda: _perceptron(30, 32, 16, 2),
@@ -180,7 +180,7 @@ def diabetes() -> SmallTask:
         name="diabetes",
         epochs=20,
         batch_size=16,
-        own_rate=0.01,
+        base_lr=0.01,
         nesterov=True,
         weight_decay=1e-3,
         model=lambda: _perceptron(10, 32, 16, 1, activation=nn.Tanh),
@@ -209,7 +209,7 @@ def student() -> SmallTask:
         name="student",
         epochs=15,
         batch_size=32,
-        own_rate=0.05,
+        base_lr=0.05,
         nesterov=False,
         weight_decay=0.0,
         model=lambda: _perceptron(12, 48, 1),
@@ -233,7 +233,7 @@ def characters() -> SmallTask:
         name="characters",
         epochs=8,
         batch_size=128,
-        own_rate=0.1,
+        base_lr=0.1,
         nesterov=True,
         weight_decay=0.0,
         model=lambda: nn.Sequential(
@@ -257,7 +257,7 @@ def spirals() -> SmallTask:
         name="spirals",
         epochs=14,
         batch_size=32,
-        own_rate=0.05,
+        base_lr=0.05,
         nesterov=False,
         weight_decay=0.0,
         model=lambda: _perceptron(2, 32, 32, 2),
@@ -275,7 +275,7 @@ def friedman() -> SmallTask:
         name="friedman",
         epochs=12,
         batch_size=32,
-        own_rate=0.02,
+        base_lr=0.02,
         nesterov=True,
         weight_decay=1e-4,
         model=lambda: _perceptron(10, 32, 1),
@@ -292,7 +292,7 @@ def autoencoder() -> SmallTask:
         name="autoencoder",
         epochs=14,
         batch_size=32,
-        own_rate=0.3,
+        base_lr=0.3,
         nesterov=True,
         weight_decay=0.0,
         model=lambda: _perceptron(64, 24, 10, 24, 64),

@@ -234,7 +234,7 @@ def print_tested(tested: Tested, *, to: Path | None, json: bool) -> None:
         f"{test.rates[-1]:.2g} on {len(test.training)} seeds, {tested.seconds:.1f} s"
     )
     say(test.sentence)
-    bounds = test.bounds(tested.facts.own_rate)
+    bounds = test.bounds(tested.facts.base_lr)
     if bounds is None:
         say("With --range-test a search would use the task's own rate x [1/30, 30].")
     else:
@@ -359,7 +359,7 @@ def _previewed(preview: Preview) -> dict[str, Any]:
 
 
 def _tested(tested: Tested) -> dict[str, Any]:
-    bounds = tested.test.bounds(tested.facts.own_rate)
+    bounds = tested.test.bounds(tested.facts.base_lr)
     return {
         "study": tested.study,
         "task": tested.task,

@@ -15,7 +15,7 @@ from clrsearch.plots.figures import axis_around, ends_within, inside, late_axis
 from clrsearch.results import formatting
 from clrsearch.schedules import Choice, Range, Space, Value
 from clrsearch.search import Record
-from clrsearch.tasks import Direction
+from clrsearch.tasks import Direction, sign_of
 
 BEST, OTHERS, RUNNING, PRUNED, DIVERGED = 0, 1, 2, 3, 6
 """Styles, each a colour and a line style."""
@@ -158,7 +158,7 @@ def parallel(
     searched = {name: p.domain for name, p in space.items() if _is_searched(p.domain)}
     scores = np.array([_score(record) for record in complete])
     low, high = _ends(scores)
-    sign = 1.0 if direction == "maximize" else -1.0
+    sign = -sign_of(direction)
     best = np.sort(-sign * scores)[: max(len(scores) // 10, 3)]
     lines = []
     for record, score in zip(complete, scores, strict=True):

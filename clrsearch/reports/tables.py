@@ -14,6 +14,7 @@ from clrsearch.results import formatting
 from clrsearch.results.confirmed import Confirmed
 from clrsearch.results.snapshot import Snapshot
 from clrsearch.search import Record, Standing
+from clrsearch.tasks import sign_of
 
 MOST_ROWS = 40
 
@@ -54,7 +55,7 @@ def study_table(snapshot: Snapshot) -> RenderableType:
     """A summary line and a study's trials, best first."""
     table = plain_table("trial", "end", "epoch", snapshot.metric, "other metrics")
     table.add_column("parameters", no_wrap=True, overflow="ellipsis")
-    sign = 1 if snapshot.direction == "minimize" else -1
+    sign = sign_of(snapshot.direction)
     order = ["complete", "running", "pruned", "failed"]
 
     def rank(record: Record) -> tuple[int, int, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from clrsearch.errors import StudyError
 from clrsearch.search import Fresh, Record, Study, Verdict, expected_of, judge, read_fresh
 from clrsearch.storage import SlotState, budget, unfinished
-from clrsearch.tasks import Direction
+from clrsearch.tasks import Direction, sign_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ def _reached(
     Both map seeds to runs; means are over the seeds that both completed. None if there is no such
     epoch.
     """
-    sign = 1.0 if direction == "minimize" else -1.0
+    sign = sign_of(direction)
     shared = [
         seed
         for seed in chosen.keys() & baseline.keys()

@@ -9,7 +9,7 @@ from clrsearch.results.confirmed import Confirmed, confirmed
 from clrsearch.schedules import Schedule
 from clrsearch.search import Record, Study, Verdict, leader
 from clrsearch.storage import SlotState, budget, unfinished
-from clrsearch.tasks import Direction
+from clrsearch.tasks import Direction, sign_of
 
 ENDS = (SlotState.COMPLETE, SlotState.PRUNED, SlotState.DIVERGED, SlotState.FAILED)
 
@@ -118,7 +118,7 @@ def snapshot(study: Study) -> Snapshot:
 
 
 def _expected_best(study: Study, records: Sequence[Record]) -> Record | None:
-    sign = 1.0 if study.facts.direction == "minimize" else -1.0
+    sign = sign_of(study.facts.direction)
     believed = study.beliefs()
     known = [record for record in records if record.number in believed]
     return min(known, key=lambda each: sign * believed[each.number].mean, default=None)

@@ -44,9 +44,9 @@ class Constant:
         return {"lr": Parameter(domain=setting.rates)}
 
     @classmethod
-    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+    def seed_points(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """The task's own rate, as it trains with today."""
-        return settings_near(space, {"lr": setting.own_rate})
+        return settings_near(space, {"lr": setting.base_lr})
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> Constant:

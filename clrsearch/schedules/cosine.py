@@ -75,7 +75,7 @@ class Cosine(Decay):
         }
 
     @classmethod
-    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+    def seed_points(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """Decay to zero after 5 % of warm-up, from the task's own rate and three times that."""
         wanted = {"min_ratio": 0.0, "warmup_share": 0.05}
         return settings_near(space, *({"lr": lr, **wanted} for lr in peaks(setting)))
@@ -173,7 +173,7 @@ class CosineRestarts(Decay):
         }
 
     @classmethod
-    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+    def seed_points(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """Three doubling cycles, from the task's own rate and from three times that."""
         wanted = {"cycles": 3, "T_mult": 2, "min_ratio": 0.0, "warmup_share": 0.0}
         return settings_near(space, *({"lr": lr, **wanted} for lr in peaks(setting)))

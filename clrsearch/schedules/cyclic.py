@@ -164,7 +164,7 @@ class Cyclic:
         }
 
     @classmethod
-    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+    def seed_points(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """Smith's advice, once per mode: base a quarter of the top, stepsize 4, momentum cycled.
 
         The top rate is a third of its upper bound; values outside the bounds are clipped.

@@ -149,7 +149,7 @@ def peaks(setting: Setting) -> tuple[float, float]:
     A decaying rate tolerates a higher peak than a constant one, which the task's own is meant to
     be.
     """
-    return setting.own_rate, 3 * setting.own_rate
+    return setting.base_lr, 3 * setting.base_lr
 
 
 def warmup_of(params: Mapping[str, Value], setting: Setting) -> int:

@@ -53,7 +53,7 @@ class Linear(Decay):
         return {"lr": Parameter(domain=setting.rates), "warmup_share": WARMUP}
 
     @classmethod
-    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+    def seed_points(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """5 % of warm-up to the task's own rate, and to three times that."""
         return settings_near(space, *({"lr": lr, "warmup_share": 0.05} for lr in peaks(setting)))
 
@@ -122,7 +122,7 @@ class Polynomial(Decay):
         }
 
     @classmethod
-    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+    def seed_points(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """DeepLab's power from the task's own rate, and LARS's from three times that.
 
         The latter has 5 % of warm-up.

@@ -82,7 +82,7 @@ class Manual:
         return {"scale": Parameter(domain=Range(low=1 / 30, high=30.0, log=True))}
 
     @classmethod
-    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+    def seed_points(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """The rates as written."""
         return settings_near(space, {"scale": 1.0})
 

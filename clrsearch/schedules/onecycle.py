@@ -128,7 +128,7 @@ class OneCycle:
         }
 
     @classmethod
-    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+    def seed_points(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """torch's defaults, taken from fastai, and Smith's linear variant; momentum cycled in both.
 
         The top rate is a third of its upper bound.

@@ -108,7 +108,7 @@ class Setting:
     """What a family needs to know about a task to be searched for it.
 
     Attributes:
-        own_rate: the learning rate of the first parameter group in the task's own optimizer.
+        base_lr: the learning rate of the first parameter group in the task's own optimizer.
         tested: the rates found by a range test.
         manual: the hand-written rates of the plan.
         rate_function: the function that ``manual`` names, if it has been loaded.
@@ -116,7 +116,7 @@ class Setting:
 
     epochs: int
     steps_per_epoch: int
-    own_rate: float
+    base_lr: float
     momentum: Momentum
     stepsize: Literal["whole-cycles", "integers"] = "whole-cycles"
     tested: Range | None = None
@@ -136,7 +136,7 @@ class Setting:
         """
         if self.tested is not None:
             return self.tested
-        return Range(low=self.own_rate / 30, high=self.own_rate * 30, log=True)
+        return Range(low=self.base_lr / 30, high=self.base_lr * 30, log=True)
 
 
 def momentum_parameters(setting: Setting) -> dict[str, Parameter]:
@@ -208,7 +208,7 @@ class Schedule(Protocol):
         """
 
     @classmethod
-    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+    def seed_points(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """Settings to try before any are sampled, within the bounds of ``space``."""
 
     @classmethod

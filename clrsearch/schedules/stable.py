@@ -91,7 +91,7 @@ class WarmupStableDecay(Decay):
         }
 
     @classmethod
-    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+    def seed_points(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """5 % of warm-up and 20 % of 1-sqrt decay to zero (Hägele et al.), for both peak rates."""
         wanted: dict[str, Value] = {"decay_share": 0.2, "shape": "1-sqrt"}
         wanted |= {"min_ratio": 0.0, "warmup_share": 0.05}

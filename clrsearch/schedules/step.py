@@ -71,7 +71,7 @@ class Step(Decay):
         }
 
     @classmethod
-    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+    def seed_points(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """Two divisions by 10, from the task's own rate and from three times that."""
         wanted = {"drops": 2, "gamma": 0.1, "warmup_share": 0.0}
         return settings_near(space, *({"lr": lr, **wanted} for lr in peaks(setting)))
@@ -169,9 +169,9 @@ class MultiStep(Decay):
         }
 
     @classmethod
-    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+    def seed_points(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """The task's own rate, divided by 10 at 1/2 and 3/4, or by 5 at 0.3, 0.6 and 0.8."""
-        lr = {"lr": setting.own_rate, "warmup_share": 0.0}
+        lr = {"lr": setting.base_lr, "warmup_share": 0.0}
         places = {name: name + "_milestone" for name in ORDINALS}
         halves = {name: 0.5 for name in places.values()}
         return settings_near(
@@ -255,7 +255,7 @@ class Exponential(Decay):
         }
 
     @classmethod
-    def first(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
+    def seed_points(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """Decay to a hundredth, from the task's own rate and from three times that."""
         wanted = {"rate_left": 0.01, "warmup_share": 0.05}
         return settings_near(space, *({"lr": lr, **wanted} for lr in peaks(setting)))

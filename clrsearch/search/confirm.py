@@ -19,7 +19,7 @@ from clrsearch.search.additive import additive, promises, shrunken
 from clrsearch.search.evidence import LEVEL, among_the_best, reach, seeds_until
 from clrsearch.search.history import Record
 from clrsearch.search.verdict import FEWEST_SEEDS, MOST_SEEDS, Standing, Verdict
-from clrsearch.tasks import Direction
+from clrsearch.tasks import Direction, sign_of
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -59,7 +59,7 @@ def judge(
     fit = [each for each in candidates if None not in scores[each.number].values()]
     if not fit:
         raise StudyError("every finalist diverged on a fresh seed")
-    sign = 1.0 if direction == "minimize" else -1.0
+    sign = sign_of(direction)
     table = sign * _table(fit, scores)
     order = np.argsort(additive(table).means, kind="stable")
     fit, table = [fit[index] for index in order], table[order]

@@ -64,7 +64,7 @@ class Points:
             rates[row], momentum = self._space.build(family, params).at(self._steps)
             if momentum is not None:
                 momenta[row] = momentum
-        scaled = features(rates / self._space.setting.own_rate, momenta) / self._lengths
+        scaled = features(rates / self._space.setting.base_lr, momenta) / self._lengths
         factors = [list(self._space.multipliers_of(params).values()) for _, params in schedules]
         shape = len(schedules), len(self._space.multipliers)
         logs = np.log(np.array(factors).reshape(shape)) / FACTOR_LENGTH

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from clrsearch.errors import StudyError
 from clrsearch.search.history import Record, best_first
 from clrsearch.search.traces import one_each
-from clrsearch.tasks import Direction
+from clrsearch.tasks import Direction, sign_of
 
 CREDIBLE = 2.0  # posterior standard deviations a trial may be behind the best
 
@@ -68,7 +68,7 @@ def _credible(
     baseline: str,
 ) -> list[Record]:
     """Trials that may be the best, by expected score, and the baseline's best trial."""
-    sign = 1.0 if direction == "minimize" else -1.0
+    sign = sign_of(direction)
     known = sorted(
         (each for each in ranked if each.number in expected),
         key=lambda each: sign * expected[each.number],

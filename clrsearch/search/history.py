@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from clrsearch.schedules import Value
 from clrsearch.search.study_record import ROW_ERRORS, unreadable
 from clrsearch.storage import Details, Reported, Trials
+from clrsearch.tasks import Direction, sign_of
 
 OVERLAP = 1000
 """Rows of values to read again, since concurrent transactions may commit rows out of order."""
@@ -261,20 +262,22 @@ def to_record(details: Details, values: dict[int, float]) -> Record:
     )
 
 
-def leader(records: Sequence[Record], direction: str, family: str | None = None) -> Record | None:
+def leader(
+    records: Sequence[Record], direction: Direction, family: str | None = None
+) -> Record | None:
     """The complete trial with the best final value, optionally of one family; None without any."""
     of_family = [record for record in records if family in (None, record.family)]
     return next(iter(best_first(of_family, direction)), None)
 
 
-def best_first(records: Sequence[Record], direction: str) -> list[Record]:
+def best_first(records: Sequence[Record], direction: Direction) -> list[Record]:
     """Complete trials sorted by final value, best first; ties by number."""
-    sign = 1.0 if direction == "minimize" else -1.0
+    sign = sign_of(direction)
     complete = [record for record in records if record.state == "complete"]
     return sorted(complete, key=lambda record: (sign * (record.value or 0.0), record.number))
 
 
-def telling(records: Sequence[Record], direction: str, *, most: int) -> list[Record]:
+def telling(records: Sequence[Record], direction: Direction, *, most: int) -> list[Record]:
     """Select up to ``most`` trials that did not fail: half of them the best, then the latest."""
     found = [record for record in records if record.state != "failed"]
     if len(found) <= most:

@@ -14,7 +14,7 @@ from clrsearch.search.plan import ANY, StudyPlan
 from clrsearch.search.space import StudySpace
 from clrsearch.search.surrogate import Runs, Surrogate, SurrogateError, matern
 from clrsearch.search.traces import Traces
-from clrsearch.tasks import Direction
+from clrsearch.tasks import Direction, sign_of
 
 ALIKE = 0.99  # prior correlation of two schedules' scores above which they count as alike
 TOLD = 500  # maximum number of finished trials the surrogate sees
@@ -65,7 +65,7 @@ def posterior(records: Sequence[Record], runs: Sequence[Record], searched: Searc
     told = [record for record in some if record.state == "complete" or record.diverged]
     pruned = [record for record in some if record.state == "pruned" and not record.diverged]
     running = [record for record in records if record.state == "running"][-UNDER_WAY:]
-    sign = 1.0 if searched.direction == "minimize" else -1.0
+    sign = sign_of(searched.direction)
     scores = [
         np.nan if each.diverged or each.value is None else sign * each.value
         for each in (*told, *confirmed)
@@ -116,7 +116,7 @@ def beliefs(
         return {}
     points = searched.points.of_records(complete)
     means, deviations = surrogate.mean(points), surrogate.deviation(points)
-    sign = 1.0 if searched.direction == "minimize" else -1.0
+    sign = sign_of(searched.direction)
     return {
         record.number: Belief(mean=float(sign * mean), deviation=float(deviation))
         for record, mean, deviation in zip(complete, means, deviations, strict=True)

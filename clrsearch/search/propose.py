@@ -52,7 +52,7 @@ def propose(
     """
     known = {searched.traces.of(record) for record in records}
     if label != ANY:
-        first = list(searched.traces.first(label).items())[rank:]
+        first = list(searched.traces.seed_points(label).items())[rank:]
         if first and first[0][0] not in known:
             return Proposal(family=label, params=first[0][1])
     by_function = label != ANY and not searched.space.is_formula(label)
@@ -109,7 +109,7 @@ def _candidates(
         for _ in range(-(-DRAWN // len(families)))
     ]
     for family in families:
-        found += [(family, params) for params in searched.traces.first(family).values()]
+        found += [(family, params) for params in searched.traces.seed_points(family).values()]
     complete = [each for each in records if each.state == "complete" and each.family in families]
     if complete:
         means = surrogate.mean(searched.points.of_records(complete))

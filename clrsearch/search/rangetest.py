@@ -50,8 +50,8 @@ class RangeTest(BaseModel):
     maximum: float | None
     sentence: str
 
-    def bounds(self, own_rate: float) -> Range | None:
-        """The range of rates to search: the proposed bounds, widened to include ``own_rate``.
+    def bounds(self, base_lr: float) -> Range | None:
+        """The range of rates to search: the proposed bounds, widened to include ``base_lr``.
 
         If the loss has not turned, the upper end is the highest rate tried. None if no rates are
         proposed.
@@ -59,7 +59,7 @@ class RangeTest(BaseModel):
         if self.base is None:
             return None
         high = self.rates[-1] if self.maximum is None else self.maximum
-        return Range(low=min(self.base, own_rate), high=max(high, own_rate), log=True)
+        return Range(low=min(self.base, base_lr), high=max(high, base_lr), log=True)
 
 
 def read_range_test(rates: Sequence[float], training: Curves, validation: Curves) -> RangeTest:

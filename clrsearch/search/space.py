@@ -57,7 +57,7 @@ class StudySpace:
         """Whether the family is a formula, not a user's function, which is not always loaded."""
         return family != Manual.family or not isinstance(self.setting.manual, str)
 
-    def first(self, family: str) -> tuple[Mapping[str, Value], ...]:
+    def seed_points(self, family: str) -> tuple[Mapping[str, Value], ...]:
         """The settings of a family to try before sampling.
 
         Group rates are the task's own, or as close to them as the plan allows.
@@ -69,7 +69,9 @@ class StudySpace:
         }
         wanted = dict.fromkeys(self.multipliers, 1.0)
         (as_it_is,) = settings_near(self.multipliers, wanted)
-        return tuple({**first, **as_it_is} for first in FAMILIES[family].first(self.setting, own))
+        return tuple(
+            {**first, **as_it_is} for first in FAMILIES[family].seed_points(self.setting, own)
+        )
 
     def multipliers_of(self, params: Mapping[str, Value]) -> dict[str, float]:
         """The searched rate factors by group name."""
@@ -135,7 +137,7 @@ def build_space(
     """
     if plan.manual is not None and Manual.family not in plan.searched:
         raise PlanError("manual: there are rates by hand, but manual is not among the families")
-    bounds = tested.bounds(facts.own_rate) if tested is not None and plan.range_test else None
+    bounds = tested.bounds(facts.base_lr) if tested is not None and plan.range_test else None
     setting = replace(_setting(plan, facts), tested=bounds, rate_function=rate_function)
     multipliers = _multipliers(plan, facts)
     families = {}
@@ -161,7 +163,7 @@ def _setting(plan: StudyPlan, facts: TaskFacts) -> Setting:
     return Setting(
         epochs=facts.epochs,
         steps_per_epoch=facts.steps_per_epoch,
-        own_rate=facts.own_rate,
+        base_lr=facts.base_lr,
         momentum=facts.momentum,
         stepsize=plan.stepsize,
         manual=plan.manual,

@@ -51,14 +51,14 @@ class Traces:
             self._of_values[values] = self._compared(family, params, new) if formula else new
         return self._of_values[values]
 
-    def first(self, family: str) -> Mapping[int, Mapping[str, Value]]:
+    def seed_points(self, family: str) -> Mapping[int, Mapping[str, Value]]:
         """Settings to try before sampling, by trace number.
 
         Of settings with equal traces, only the first is kept.
         """
         if family not in self._first:
             found: dict[int, Mapping[str, Value]] = {}
-            for params in self._space.first(family):
+            for params in self._space.seed_points(family):
                 found.setdefault(self.number(family, params), params)
             self._first[family] = found
         return self._first[family]

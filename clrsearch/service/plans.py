@@ -102,7 +102,7 @@ def _misfits(families: Sequence[str], plan: StudyPlan, tryout: Tryout) -> dict[s
 
 def _misfit(family: str, epochs: int, steps_per_epoch: int) -> str:
     """Why a family does not fit this horizon; empty if it does."""
-    setting = Setting(epochs=epochs, steps_per_epoch=steps_per_epoch, own_rate=1.0, momentum="none")
+    setting = Setting(epochs=epochs, steps_per_epoch=steps_per_epoch, base_lr=1.0, momentum="none")
     try:
         FAMILIES[family].space(setting)
     except ScheduleError as error:

@@ -29,7 +29,7 @@ from clrsearch.storage import has_studies, open_database
 from clrsearch.tasks import TaskFacts
 
 EPOCHS, STEPS_PER_EPOCH = 20, 100
-OWN_RATE = 0.1
+BASE_LR = 0.1
 """Stands in for the learning rate of the task's optimizer, which sets a family's defaults."""
 UNSET = "none"
 """Unsets a value of the default setting."""
@@ -212,7 +212,7 @@ class _Family:
 
     def _schedule(self, values: Mapping[str, Any], rest: Mapping[str, Any]) -> Schedule:
         space = self._space(values)
-        params = space.first(self._name)[0]
+        params = space.seed_points(self._name)[0]
         for name in values:
             if name not in params:
                 raise PlanError(f"{self._name}.{name} has no effect with the other values")
@@ -245,7 +245,7 @@ def _facts(epochs: int, steps_per_epoch: int) -> TaskFacts:
         steps_per_epoch=steps_per_epoch,
         ratios=(1.0,),
         groups=("all",),
-        own_rate=OWN_RATE,
+        base_lr=BASE_LR,
         momentum="momentum",
         optimizer="SGD(momentum=0.9)",
         source="",

@@ -12,7 +12,7 @@ from clrsearch.tasks.load import (
     task_code,
 )
 from clrsearch.tasks.session import importable_name, is_kept_here, keep
-from clrsearch.tasks.task import Direction, Loop, Splits, Task, TaskFacts
+from clrsearch.tasks.task import Direction, Loop, Splits, Task, TaskFacts, sign_of
 
 __all__ = [
     "BUILT_IN",
@@ -32,6 +32,7 @@ __all__ = [
     "load_task",
     "rate_source",
     "refuse_while_importing",
+    "sign_of",
     "task_code",
     "task_source",
 ]

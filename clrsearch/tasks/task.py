@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from clrsearch.errors import TaskError
 
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
 Direction = Literal["minimize", "maximize"]
+
+
+def sign_of(direction: Direction) -> float:
+    """The factor that makes lower values of a metric better: 1, or -1 if it is maximized."""
+    return 1.0 if direction == "minimize" else -1.0
 
 
 class Splits(NamedTuple):
@@ -154,8 +159,9 @@ class TaskFacts(BaseModel):
     """What the search needs to know about a task, probed once and stored with the study.
 
     ``ratios`` are the learning rates of the optimizer's parameter groups relative to the first
-    group's, which is ``own_rate``; ``optimizer`` describes the optimizer in words. ``source`` is a
-    hash of the file that defines the task. ``batch_size`` is None for a custom training loop.
+    group's, which is ``base_lr`` (``own_rate`` in studies of earlier versions); ``optimizer``
+    describes the optimizer in words. ``source`` is a hash of the file that defines the task.
+    ``batch_size`` is None for a custom training loop.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -167,7 +173,7 @@ class TaskFacts(BaseModel):
     steps_per_epoch: int
     ratios: tuple[float, ...]
     groups: tuple[str, ...]
-    own_rate: float
+    base_lr: float = Field(validation_alias=AliasChoices("base_lr", "own_rate"))
     momentum: Literal["none", "momentum", "betas"]
     optimizer: str
     source: str

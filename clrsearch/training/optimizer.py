@@ -22,7 +22,7 @@ class OptimizerFacts:
 
     ratios: tuple[float, ...]
     groups: tuple[str, ...]
-    own_rate: float
+    base_lr: float
     momentum: Momentum
     optimizer: str
 
@@ -50,11 +50,11 @@ def require_optimizer(what: str, optimizer: Optimizer) -> None:
 def optimizer_facts(optimizer: Optimizer) -> OptimizerFacts:
     """The facts of an optimizer that passes :func:`require_optimizer`."""
     groups = optimizer.param_groups
-    own_rate = float(groups[0]["lr"])
+    base_lr = float(groups[0]["lr"])
     return OptimizerFacts(
-        ratios=tuple(float(group["lr"]) / own_rate for group in groups),
+        ratios=tuple(float(group["lr"]) / base_lr for group in groups),
         groups=tuple(str(group.get("name", index)) for index, group in enumerate(groups)),
-        own_rate=own_rate,
+        base_lr=base_lr,
         momentum=momentum_of(optimizer),
         optimizer=describe_optimizer(optimizer),
     )

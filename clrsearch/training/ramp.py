@@ -67,7 +67,7 @@ def ramp(
     Raises:
         TaskRaised: the task's own code raised.
     """
-    rates = np.geomspace(facts.own_rate * LOWEST, facts.own_rate * HIGHEST, POINTS).tolist()
+    rates = np.geomspace(facts.base_lr * LOWEST, facts.base_lr * HIGHEST, POINTS).tolist()
     before = random_state(device)
     try:
         with task_code("testing a range of rates"):

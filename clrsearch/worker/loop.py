@@ -365,7 +365,7 @@ class Worker:
         if family == study.plan.baseline:
             return False
         traces = study.traces
-        return traces.number(family, params) not in traces.first(family)
+        return traces.number(family, params) not in traces.seed_points(family)
 
     def _failed(self, slot: Slot, trial: int, error: TaskError, *, retry: bool = True) -> None:
         """Fail the trial; reopen its slot for a retry, or use it up.

@@ -27,7 +27,7 @@ def ordinary(task, played, seed):
     network = started(task, seed, torch.float64)
     optimizer = torch.optim.SGD(
         network.parameters(),
-        lr=task.own_rate,
+        lr=task.base_lr,
         momentum=MOMENTUM,
         nesterov=task.nesterov,
         weight_decay=task.weight_decay,
@@ -52,7 +52,7 @@ def test_a_lane_is_an_ordinary_run(name):
     """Momentum with and without Nesterov, weight decay, cycled momentum, data drawn anew."""
     task = replace(TASKS[name](), epochs=4)
     space = space_of(task)
-    schedules = [space.first(family)[0] for family in FAMILIES]
+    schedules = [space.seed_points(family)[0] for family in FAMILIES]
     traces = [
         trace(space.build(family, params), task.facts.horizon)
         for family, params in zip(FAMILIES, schedules, strict=True)
@@ -66,7 +66,7 @@ def test_a_lane_is_an_ordinary_run(name):
 def test_a_lane_that_diverges_leaves_the_others_alone():
     task = replace(TASKS["student"](), epochs=4)
     space = space_of(task)
-    fine = trace(space.build("constant", {"lr": task.own_rate}), task.facts.horizon)
+    fine = trace(space.build("constant", {"lr": task.base_lr}), task.facts.horizon)
     wild = replace(fine, rates=fine.rates * 1e4)
     both = train(task, [fine, wild], seed=0, dtype=torch.float64)
     assert np.isnan(both[1]).all()

@@ -38,7 +38,7 @@ def fail(study, slots=1) -> None:
     """Use slots up as a worker does that fails for the last time."""
     for _ in range(slots):
         slot = study.slots.claim("w")
-        params = study.space.first(slot.family)[0]
+        params = study.space.seed_points(slot.family)[0]
         trial = study.begin(slot, params, {"worker": "w", "device": "cpu"})
         study.log.fail(
             trial, {"error": "Traceback (most recent call last):\nKeyError: 'x'", "final": True}

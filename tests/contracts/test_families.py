@@ -272,7 +272,7 @@ def test_every_corner_of_the_space_is_a_schedule(family, epochs, stepsize, momen
     setting = Setting(
         epochs=epochs,
         steps_per_epoch=31,
-        own_rate=0.05,
+        base_lr=0.05,
         momentum=momentum,
         stepsize=stepsize,
         manual=((epochs, 0.1),),
@@ -292,10 +292,10 @@ def test_every_corner_of_the_space_is_a_schedule(family, epochs, stepsize, momen
 @pytest.mark.parametrize("family", FAMILIES)
 def test_first_settings_lie_in_the_space(family) -> None:
     setting = Setting(
-        epochs=20, steps_per_epoch=31, own_rate=0.05, momentum="momentum", manual=((20, 0.1),)
+        epochs=20, steps_per_epoch=31, base_lr=0.05, momentum="momentum", manual=((20, 0.1),)
     )
     space = FAMILIES[family].space(setting)
-    for params in FAMILIES[family].first(setting, space):
+    for params in FAMILIES[family].seed_points(setting, space):
         assert set(params) == {n for n, p in space.items() if p.applies(params)}
         for name, value in params.items():
             domain = space[name].domain

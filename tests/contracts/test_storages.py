@@ -26,7 +26,7 @@ FACTS = TaskFacts(
     steps_per_epoch=4,
     ratios=(1.0,),
     groups=("",),
-    own_rate=0.02,
+    base_lr=0.02,
     momentum="momentum",
     optimizer="SGD",
     source="0",
@@ -295,7 +295,7 @@ def test_a_trial_comes_back_as_it_went(database) -> None:
     plan = StudyPlan(families=("cyclic",), task="tiny.py:Tiny", trials=3)
     study = Study.create(database, "mine", plan, FACTS, {"clrsearch": "0"})
     slot = study.slots.claim("w")
-    params = study.space.first("cyclic")[0]
+    params = study.space.seed_points("cyclic")[0]
     number = study.begin(slot, params, {"worker": "w", "device": "cpu"})
     values = {1: 0.1 + 0.2, 2: 1e-300, 3: 1 / 3, 4: 123456789.12345679}
     for epoch, value in values.items():
@@ -313,7 +313,8 @@ def test_an_ended_trial_takes_nothing_more(database) -> None:
     plan = StudyPlan(families=("cyclic",), task="tiny.py:Tiny", trials=3)
     study = Study.create(database, "mine", plan, FACTS, {"clrsearch": "0"})
     slot = study.slots.claim("w")
-    number = study.begin(slot, study.space.first("cyclic")[0], {"worker": "w", "device": "cpu"})
+    params = study.space.seed_points("cyclic")[0]
+    number = study.begin(slot, params, {"worker": "w", "device": "cpu"})
     study.log.report(number, {1: 0.5})
     assert study.log.prune(number, {"seconds": 1.0}, diverged=True)
     before = study.trial(number)
@@ -330,7 +331,7 @@ def test_what_was_begun_twice_is_discarded(database) -> None:
     study = Study.create(database, "mine", plan, FACTS, {"clrsearch": "0"})
     slot = study.slots.claim("w")
     who = {"worker": "w", "device": "cpu"}
-    params = study.space.first("cyclic")[0]
+    params = study.space.seed_points("cyclic")[0]
     first, twice = (study.begin(slot, params, who) for _ in range(2))
     study.discard_orphans()
     assert [record.number for record in study.history.records()] == [first, twice]

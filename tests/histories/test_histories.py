@@ -78,7 +78,7 @@ def test_every_trial_is_stopped_where_it_was(name, stored) -> None:
         study = Study.open(database, name)
         records = study.history.records()
         for record in records:
-            first = study.traces.first(record.family)
+            first = study.traces.seed_points(record.family)
             if record.diverged or study.traces.of(record) in first:
                 continue
             if record.family == Constant.family:

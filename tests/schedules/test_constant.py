@@ -9,7 +9,7 @@ import pytest
 from clrsearch.errors import ScheduleError
 from clrsearch.schedules import Constant, Range, Setting, trace
 
-SETTING = Setting(epochs=1, steps_per_epoch=3, own_rate=0.3, momentum="none")
+SETTING = Setting(epochs=1, steps_per_epoch=3, base_lr=0.3, momentum="none")
 
 
 def test_it_never_changes() -> None:
@@ -27,5 +27,5 @@ def test_a_rate_that_is_none_is_refused(lr) -> None:
 def test_the_tasks_own_rate_comes_first() -> None:
     space = Constant.space(SETTING)
     assert space["lr"].domain == Range(low=0.01, high=9.0, log=True)
-    assert Constant.first(SETTING, space) == [{"lr": 0.3}]
+    assert Constant.seed_points(SETTING, space) == [{"lr": 0.3}]
     assert Constant.build({"lr": 0.2}, SETTING) == Constant(lr=0.2)

@@ -39,7 +39,7 @@ def optimizer(groups: int = 1) -> torch.optim.SGD:
 
 
 def setting(**changes) -> Setting:
-    given = {"epochs": 20, "steps_per_epoch": 31, "own_rate": 0.05, "momentum": "momentum"}
+    given = {"epochs": 20, "steps_per_epoch": 31, "base_lr": 0.05, "momentum": "momentum"}
     return Setting(**(given | changes))
 
 
@@ -159,11 +159,11 @@ def test_the_floor_is_searched_as_a_ratio_of_the_peak() -> None:
 
 
 def test_what_practitioners_do_comes_first() -> None:
-    first = Cosine.first(setting(), Cosine.space(setting()))
+    first = Cosine.seed_points(setting(), Cosine.space(setting()))
     assert first[0] == {"lr": 0.05, "min_ratio": 0.0, "warmup_share": 0.05}
     assert Cosine.build(first[0], setting()).warmup == 31  # one epoch of 20
     few = setting(epochs=4)
-    assert CosineRestarts.first(few, CosineRestarts.space(few))[0]["cycles"] == 2
+    assert CosineRestarts.seed_points(few, CosineRestarts.space(few))[0]["cycles"] == 2
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_what_torch_takes_silently_is_refused_by_name(changes, named) -> None:
 
 
 def setting(**changes) -> Setting:
-    given = {"epochs": 20, "steps_per_epoch": 31, "own_rate": 0.05, "momentum": "momentum"}
+    given = {"epochs": 20, "steps_per_epoch": 31, "base_lr": 0.05, "momentum": "momentum"}
     return Setting(**(given | changes))
 
 
@@ -156,7 +156,7 @@ def test_gamma_is_searched_as_the_amplitude_left_at_the_horizon() -> None:
 
 def test_smiths_settings_come_first_one_per_mode() -> None:
     space = Cyclic.space(setting())
-    first = Cyclic.first(setting(), space)
+    first = Cyclic.seed_points(setting(), space)
     assert [params["mode"] for params in first] == ["triangular", "triangular2", "exp_range"]
     for params in first:
         assert params["max_lr"] == pytest.approx(0.05 * 30 / 3)

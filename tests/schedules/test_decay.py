@@ -13,7 +13,7 @@ from clrsearch.errors import ScheduleError
 from clrsearch.schedules import FAMILIES, Cosine, Linear, Parameter, Range, Setting, Step, trace
 from clrsearch.schedules.decay import Decay
 
-SETTING = Setting(epochs=20, steps_per_epoch=31, own_rate=0.05, momentum="momentum")
+SETTING = Setting(epochs=20, steps_per_epoch=31, base_lr=0.05, momentum="momentum")
 DECAYING = [name for name, family in FAMILIES.items() if issubclass(family, Decay)]
 
 
@@ -62,7 +62,7 @@ def test_the_warm_up_is_searched_as_a_share_of_the_horizon(family) -> None:
     space = FAMILIES[family].space(SETTING)
     assert space["warmup_share"].domain == Range(low=0.0, high=0.2)
     assert space["lr"].domain == Range(low=0.05 / 30, high=0.05 * 30, log=True)
-    (first, *_) = FAMILIES[family].first(SETTING, space)
+    (first, *_) = FAMILIES[family].seed_points(SETTING, space)
     for share, steps in ((0.0, 0), (0.0005, 0), (0.1, 62), (0.2, 124)):
         assert FAMILIES[family].build({**first, "warmup_share": share}, SETTING).warmup == steps
 
@@ -70,7 +70,7 @@ def test_the_warm_up_is_searched_as_a_share_of_the_horizon(family) -> None:
 @pytest.mark.parametrize("family", DECAYING)
 def test_the_tasks_own_rate_is_the_first_peak(family) -> None:
     space = FAMILIES[family].space(SETTING)
-    first = FAMILIES[family].first(SETTING, space)
+    first = FAMILIES[family].seed_points(SETTING, space)
     assert first[0]["lr"] == 0.05
     assert {params["lr"] for params in first} <= {0.05, 3 * 0.05}
 
@@ -78,7 +78,9 @@ def test_the_tasks_own_rate_is_the_first_peak(family) -> None:
 def test_first_settings_that_bounds_make_equal_are_tried_once() -> None:
     fixed = Parameter(domain=Range(low=0.01, high=0.01, log=True))
     space = {**Cosine.space(SETTING), "lr": fixed}
-    assert Cosine.first(SETTING, space) == [{"lr": 0.01, "min_ratio": 0.0, "warmup_share": 0.05}]
+    assert Cosine.seed_points(SETTING, space) == [
+        {"lr": 0.01, "min_ratio": 0.0, "warmup_share": 0.05}
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from clrsearch.errors import ScheduleError
 from clrsearch.schedules import Linear, Polynomial, Range, Schedule, Setting, trace
 
-SETTING = Setting(epochs=20, steps_per_epoch=31, own_rate=0.05, momentum="momentum")
+SETTING = Setting(epochs=20, steps_per_epoch=31, base_lr=0.05, momentum="momentum")
 
 
 def rates(schedule: Schedule, steps: int) -> list[float]:
@@ -53,19 +53,19 @@ def test_the_horizon_is_the_studys() -> None:
 
 
 def test_what_practitioners_do_comes_first() -> None:
-    assert Linear.first(SETTING, Linear.space(SETTING)) == [
+    assert Linear.seed_points(SETTING, Linear.space(SETTING)) == [
         {"lr": 0.05, "warmup_share": 0.05},
         {"lr": 3 * 0.05, "warmup_share": 0.05},
     ]
     space = Polynomial.space(SETTING)
     assert space["power"].domain == Range(low=0.5, high=3.0, log=True)
-    assert [params["power"] for params in Polynomial.first(SETTING, space)] == [0.9, 2.0]
+    assert [params["power"] for params in Polynomial.seed_points(SETTING, space)] == [0.9, 2.0]
 
 
 def test_one_epoch_is_enough() -> None:
-    single = Setting(epochs=1, steps_per_epoch=1, own_rate=0.05, momentum="none")
+    single = Setting(epochs=1, steps_per_epoch=1, base_lr=0.05, momentum="none")
     for family in (Linear, Polynomial):
-        (first, *_) = family.first(single, family.space(single))
+        (first, *_) = family.seed_points(single, family.space(single))
         assert rates(family.build(first, single), 1) == [0.05]
 
 

@@ -113,6 +113,6 @@ def test_a_function_that_has_not_been_loaded_says_so_only_when_it_is_needed() ->
 
 
 def test_without_rates_there_is_no_space() -> None:
-    setting = Setting(epochs=4, steps_per_epoch=3, own_rate=0.1, momentum="none")
+    setting = Setting(epochs=4, steps_per_epoch=3, base_lr=0.1, momentum="none")
     with pytest.raises(ScheduleError, match="no rates are given: manual = "):
         Manual.space(setting)

@@ -23,7 +23,7 @@ MOMENTUM = {"cycle_momentum": True, "base_momentum": 0.5, "max_momentum": 0.9}
 
 
 def setting(**changes) -> Setting:
-    given = {"epochs": 20, "steps_per_epoch": 31, "own_rate": 0.05, "momentum": "momentum"}
+    given = {"epochs": 20, "steps_per_epoch": 31, "base_lr": 0.05, "momentum": "momentum"}
     return Setting(**(given | changes))
 
 
@@ -73,7 +73,7 @@ def test_without_cycling_the_optimizers_momentum_stays() -> None:
 def test_without_a_momentum_none_is_searched() -> None:
     plain = OneCycle.space(setting(momentum="none"))
     assert not [name for name in plain if "momentum" in name]
-    (first, *_) = OneCycle.first(setting(momentum="none"), plain)
+    (first, *_) = OneCycle.seed_points(setting(momentum="none"), plain)
     assert not OneCycle.build(first, setting(momentum="none")).cycle_momentum
 
 
@@ -81,7 +81,7 @@ def test_a_run_must_have_room_for_a_rise() -> None:
     with pytest.raises(ScheduleError, match="more than a step; there are 10 steps"):
         OneCycle.space(setting(epochs=1, steps_per_epoch=10))
     short = setting(epochs=1, steps_per_epoch=11)
-    for params in OneCycle.first(short, OneCycle.space(short)):
+    for params in OneCycle.seed_points(short, OneCycle.space(short)):
         OneCycle.build({**params, "pct_start": 0.1}, short)
 
 
@@ -89,7 +89,7 @@ def test_defaults_and_straight_lines_come_first() -> None:
     space = OneCycle.space(setting())
     assert space["max_lr"].domain == Range(low=0.05 / 30, high=0.05 * 30, log=True)
     cosines, lines = (
-        OneCycle.build(params, setting()) for params in OneCycle.first(setting(), space)
+        OneCycle.build(params, setting()) for params in OneCycle.seed_points(setting(), space)
     )
     momenta = {"cycle_momentum": True, "base_momentum": 0.85, "max_momentum": 0.95}
     assert cosines == OneCycle(

@@ -10,7 +10,7 @@ import pytest
 from clrsearch.errors import ScheduleError
 from clrsearch.schedules import Choice, Range, Schedule, Setting, WarmupStableDecay, trace
 
-SETTING = Setting(epochs=20, steps_per_epoch=31, own_rate=0.05, momentum="momentum")
+SETTING = Setting(epochs=20, steps_per_epoch=31, base_lr=0.05, momentum="momentum")
 SIZES = {"lr": 8.0, "warmup": 3, "horizon": 10, "decay": 4}
 
 
@@ -54,15 +54,15 @@ def test_its_parts_are_searched_as_shares_of_the_horizon() -> None:
 
 
 def test_what_practitioners_do_comes_first() -> None:
-    first = WarmupStableDecay.first(SETTING, WarmupStableDecay.space(SETTING))
+    first = WarmupStableDecay.seed_points(SETTING, WarmupStableDecay.space(SETTING))
     assert WarmupStableDecay.build(first[0], SETTING) == WarmupStableDecay(
         lr=0.05, warmup=31, horizon=620, decay=124, shape="1-sqrt"
     )
 
 
 def test_one_step_is_enough() -> None:
-    single = Setting(epochs=1, steps_per_epoch=1, own_rate=0.05, momentum="none")
-    (first, *_) = WarmupStableDecay.first(single, WarmupStableDecay.space(single))
+    single = Setting(epochs=1, steps_per_epoch=1, base_lr=0.05, momentum="none")
+    (first, *_) = WarmupStableDecay.seed_points(single, WarmupStableDecay.space(single))
     assert rates(WarmupStableDecay.build(first, single), 1) == [0.05]
 
 

@@ -28,7 +28,7 @@ def rates(schedule: Schedule, steps: int) -> list[float]:
 
 
 def setting(**changes) -> Setting:
-    given = {"epochs": 20, "steps_per_epoch": 31, "own_rate": 0.05, "momentum": "momentum"}
+    given = {"epochs": 20, "steps_per_epoch": 31, "base_lr": 0.05, "momentum": "momentum"}
     return Setting(**(given | changes))
 
 
@@ -139,11 +139,11 @@ def test_under_two_epochs_no_drop_fits(family) -> None:
 
 
 def test_what_practitioners_do_comes_first() -> None:
-    first = Step.first(setting(), Step.space(setting()))
+    first = Step.seed_points(setting(), Step.space(setting()))
     assert Step.build(first[0], setting()) == Step(lr=0.05, step_size=207, gamma=0.1)
     cifar, wide = (
         MultiStep.build(params, setting())
-        for params in MultiStep.first(setting(), MultiStep.space(setting()))
+        for params in MultiStep.seed_points(setting(), MultiStep.space(setting()))
     )
     assert cifar == MultiStep(lr=0.05, milestones=(310, 465), gamma=0.1)
     assert wide == MultiStep(lr=0.05, milestones=(186, 372, 496), gamma=0.2)

@@ -18,7 +18,7 @@ FACTS = TaskFacts(
     steps_per_epoch=40,
     ratios=(1.0, 10.0),
     groups=("body", "head"),
-    own_rate=0.05,
+    base_lr=0.05,
     momentum="momentum",
     optimizer="SGD(momentum=0.9)",
     source="",

@@ -20,7 +20,7 @@ FACTS = TaskFacts(
     steps_per_epoch=4,
     ratios=(1.0,),
     groups=("0",),
-    own_rate=0.02,
+    base_lr=0.02,
     momentum="momentum",
     optimizer="SGD(momentum=0.9)",
     source="",

@@ -25,7 +25,7 @@ FACTS = TaskFacts(
     steps_per_epoch=40,
     ratios=(1.0,),
     groups=("all",),
-    own_rate=0.05,
+    base_lr=0.05,
     momentum="momentum",
     optimizer="SGD(momentum=0.9)",
     source="",
@@ -58,7 +58,7 @@ def trials(about: Searched, count: int, **changes) -> list:
         family = about.plan.searched[number % len(about.plan.searched)]
         params = draw(about.space.families[family], generator)
         value = loss(about, family, params)
-        sign = 1 if about.direction == "minimize" else -1
+        sign = 1.0 if about.direction == "minimize" else -1.0
         given = {"family": family, "params": params, "seed_index": number % 4} | changes
         found.append(make_record(sign * value, number=number, **given))
     return found
@@ -178,7 +178,7 @@ def test_the_luckiest_trial_is_not_believed(direction) -> None:
     about = searched(direction)
     told = trials(about, 40)
     noise = 0.5 * np.random.default_rng(6).standard_normal(40)
-    sign = 1 if direction == "minimize" else -1
+    sign = 1.0 if direction == "minimize" else -1.0
     noisy = [
         make_record(each.value + shift, number=each.number, family=each.family, params=each.params)
         for each, shift in zip(told, noise, strict=True)

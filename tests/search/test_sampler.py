@@ -13,7 +13,7 @@ from clrsearch.search.history import telling
 from clrsearch.search.sampler import REDRAWN, REPLAYED, STARTUP
 
 SETTING = Setting(
-    epochs=20, steps_per_epoch=31, own_rate=0.05, momentum="momentum", manual=((20, 0.1),)
+    epochs=20, steps_per_epoch=31, base_lr=0.05, momentum="momentum", manual=((20, 0.1),)
 )
 SPACE = Cyclic.space(SETTING)
 

@@ -17,7 +17,7 @@ FACTS = TaskFacts(
     steps_per_epoch=31,
     ratios=(1.0,),
     groups=("0",),
-    own_rate=0.05,
+    base_lr=0.05,
     momentum="momentum",
     optimizer="SGD(momentum=0.9)",
     source="",
@@ -61,7 +61,7 @@ def test_the_first_settings_stay_inside_the_bounds() -> None:
             "bounds.cyclic.cycle_momentum": False,
         }
     )
-    (first,) = found.first("cyclic")
+    (first,) = found.seed_points("cyclic")
     assert first == {
         "mode": "triangular2",
         "max_lr": pytest.approx(0.1),

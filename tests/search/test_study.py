@@ -257,7 +257,7 @@ def test_what_a_deleted_search_left_is_not_another_ones(study, plan, facts, earl
     if earlier:
         unlink(left)
     study.slots.delete()
-    study._storage.delete_study(study.id)
+    study.database.optuna.delete_study(study.id)
     anew = Study.create(study.database, "mine", plan, facts, {"clrsearch": "0"})
     assert anew.confirmation() is None
     assert begun(anew).name == f"mine.confirm.{anew.uuid[:8]}"

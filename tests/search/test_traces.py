@@ -17,7 +17,7 @@ FACTS = TaskFacts(
     steps_per_epoch=100,
     ratios=(1.0, 10.0),
     groups=("body", "head"),
-    own_rate=0.05,
+    base_lr=0.05,
     momentum="momentum",
     optimizer="SGD(momentum=0.9)",
     source="",
@@ -81,10 +81,10 @@ def test_other_rates_of_a_group_are_another_schedule() -> None:
 
 
 def test_no_two_of_the_first_settings_are_one_schedule() -> None:
-    modes = [params["mode"] for params in traces().first("cyclic").values()]
+    modes = [params["mode"] for params in traces().seed_points("cyclic").values()]
     assert modes == ["triangular", "exp_range"]
     longer = traces({"manual": [[16, 0.1]]}, epochs=16)
-    modes = [params["mode"] for params in longer.first("cyclic").values()]
+    modes = [params["mode"] for params in longer.seed_points("cyclic").values()]
     assert modes == ["triangular", "triangular2", "exp_range"]
 
 

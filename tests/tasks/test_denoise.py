@@ -76,7 +76,7 @@ def test_the_loss_and_the_measures_of_two_images() -> None:
 def test_a_falling_rate_beats_the_best_constant_one_on_every_seed() -> None:
     loaded = load_task("denoise", folder=Path())
     facts = probe(loaded, device=CPU)
-    assert (facts.epochs, facts.steps_per_epoch, facts.own_rate) == (16, 62, 0.005)
+    assert (facts.epochs, facts.steps_per_epoch, facts.base_lr) == (16, 62, 0.005)
     data = TaskData(loaded.task, facts.batch_size, CPU)
 
     def error(schedule, seed: int) -> float:

@@ -102,7 +102,7 @@ def test_a_probe_trains_a_resnet_on_cifar10(cifar10) -> None:
     facts = probe(loaded("cifar10", cifar10), batch_size=60, device=CPU)
     assert (facts.metric, facts.direction, facts.steps_per_epoch) == ("accuracy", "maximize", 3)
     assert facts.optimizer == "SGD(momentum=0.9, weight_decay=0.0005, nesterov=True)"
-    assert facts.own_rate == 0.1
+    assert facts.base_lr == 0.1
 
 
 def test_the_metric_of_mnist_is_the_cross_entropy(tmp_path) -> None:
@@ -190,7 +190,7 @@ def test_fine_tuning_has_a_body_and_a_head(tmp_path) -> None:
     torch.save(there.state_dict(), tmp_path / "pretrained.pth")
     tuned = loaded("image-folder", tmp_path, **options, weights="pretrained.pth")
     facts = probe(tuned, device=CPU)
-    assert (facts.groups, facts.ratios, facts.own_rate) == (("body", "head"), (1, 10), 0.01)
+    assert (facts.groups, facts.ratios, facts.base_lr) == (("body", "head"), (1, 10), 0.01)
     torch.manual_seed(2)
     model = tuned.task.model()
     assert torch.equal(model.network.features[0].weight, there.features[0].weight)

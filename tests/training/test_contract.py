@@ -126,7 +126,7 @@ def test_what_came_and_what_is_wanted_are_named(name, message, task_dir) -> None
 
 
 def test_a_few_parameters_may_be_unused(task_dir) -> None:
-    assert probe(load_task("careless.py:SomeUnused", folder=task_dir), device=CPU).own_rate == 0.02
+    assert probe(load_task("careless.py:SomeUnused", folder=task_dir), device=CPU).base_lr == 0.02
 
 
 def test_a_model_that_does_not_take_the_inputs_shows_where(task_dir) -> None:

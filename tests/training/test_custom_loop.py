@@ -65,7 +65,7 @@ def curve(run, stop_after=None):
 def test_what_is_found_out(load) -> None:
     facts = probe(load("train"), device=CPU, **GIVEN)
     assert (facts.metric, facts.direction, facts.epochs) == ("error", "minimize", 4)
-    assert (facts.batch_size, facts.steps_per_epoch, facts.own_rate) == (None, 4, 0.0005)
+    assert (facts.batch_size, facts.steps_per_epoch, facts.base_lr) == (None, 4, 0.0005)
     assert (facts.ratios, facts.groups, facts.momentum) == ((1.0,), ("0",), "momentum")
     facts = probe(load("adam"), device=CPU, **GIVEN)
     assert (facts.groups, facts.momentum) == (("body", "head"), "betas")
@@ -73,7 +73,7 @@ def test_what_is_found_out(load) -> None:
 
 
 def test_arguments_with_defaults_are_no_hindrance(load) -> None:
-    assert probe(load("has_arguments"), device=CPU, **GIVEN).own_rate == 0.02
+    assert probe(load("has_arguments"), device=CPU, **GIVEN).base_lr == 0.02
 
 
 @pytest.mark.parametrize("missing", ["epochs", "metric", "direction"])

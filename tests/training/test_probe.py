@@ -21,7 +21,7 @@ def test_the_facts_of_the_built_in_task(tmp_path) -> None:
         31,
         620,
     )
-    assert (facts.own_rate, facts.ratios, facts.momentum) == (0.05, (1.0,), "momentum")
+    assert (facts.base_lr, facts.ratios, facts.momentum) == (0.05, (1.0,), "momentum")
     assert facts.optimizer == "SGD(momentum=0.9, weight_decay=0.0005, nesterov=True)"
 
 

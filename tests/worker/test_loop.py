@@ -297,7 +297,7 @@ def undisturbed(study, task_dir, record, name="Noisy"):
 def begin_and_leave(study, values) -> int:
     """A trial of the first slot that a worker began, reported on, and left; its number."""
     slot = study.slots.claim("gone")
-    params = study.space.first("cyclic")[0]
+    params = study.space.seed_points("cyclic")[0]
     number = study.begin(slot, params, {"worker": "gone", "device": "cuda"})
     for epoch, value in values.items():
         study.log.report(number, {epoch: value})
@@ -532,7 +532,8 @@ def test_what_was_killed_between_the_trials_end_and_the_slots_is_tidied(
 ) -> None:
     study, worker = begin(trials=1, retries=0)
     slot = study.slots.claim("gone")
-    number = study.begin(slot, study.space.first("cyclic")[0], {"worker": "gone", "device": "cpu"})
+    params = study.space.seed_points("cyclic")[0]
+    number = study.begin(slot, params, {"worker": "gone", "device": "cpu"})
     study.slots.bind(slot, number)
     Checkpoints(tmp_path).save(writer(number), {}, confirm=lambda: True)
     Checkpoints(tmp_path).save(
@@ -628,7 +629,8 @@ def test_a_worker_that_lost_its_slot_writes_nothing_and_takes_another(
 def test_a_trial_that_was_told_just_before_its_worker_died_is_not_run_again(begin) -> None:
     study, worker = begin(trials=1)
     slot = study.slots.claim("gone")
-    number = study.begin(slot, study.space.first("cyclic")[0], {"worker": "gone", "device": "cpu"})
+    params = study.space.seed_points("cyclic")[0]
+    number = study.begin(slot, params, {"worker": "gone", "device": "cpu"})
     study.log.report(number, {1: 0.5})
     study.log.complete(number, 0.5, {})
     study.slots.release("gone")
@@ -683,7 +685,7 @@ def test_optunas_pruners_stop_what_they_would_stop_in_a_study_of_optunas(
     records = study.history.records()
     assert sum(record.state == "pruned" and not record.diverged for record in records) >= 3
     alone = optuna.create_study(study_name=study.name, pruner=PRUNERS[pruner](4))
-    kept = study.traces.first("cyclic") | study.traces.first("constant")
+    kept = study.traces.seed_points("cyclic") | study.traces.seed_points("constant")
     for record in records:
         trial = alone.ask()
         spared = study.traces.of(record) in kept or record.family == "constant"

@@ -88,7 +88,7 @@ CRASH = (
     "    trial = slot.trial\n"
     "    if trial is None:\n"
     "        who = {'worker': name, 'device': 'cpu'}\n"
-    "        trial = study.begin(slot, study.space.first('cyclic')[0], who)\n"
+    "        trial = study.begin(slot, study.space.seed_points('cyclic')[0], who)\n"
     "        study.slots.bind(slot, trial)\n"
     "    codes = study.log.loss_codes(trial, slot.checkpoint)\n"
     "    if why := why_given_up(slot.losses, codes):\n"
@@ -159,7 +159,7 @@ def test_a_success_in_between_lets_it_be_replaced_again(study) -> None:
     program = CLAIM.replace(
         "        slots.finish(slot, SlotState.COMPLETE)\n",
         "        study = Study.open(database, 'mine')\n"
-        "        first = study.space.first(slot.family)[0]\n"
+        "        first = study.space.seed_points(slot.family)[0]\n"
         "        trial = study.begin(slot, first, {'worker': name, 'device': 'cpu'})\n"
         "        if slot.number == 1: study.log.complete(trial, 0.5, {})\n"
         "        else: study.log.fail(trial, {'error': 'no luck', 'final': True})\n"

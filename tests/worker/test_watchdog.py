@@ -213,7 +213,7 @@ def test_a_trial_that_hangs_five_times_fails_with_the_reason(url, task_dir) -> N
         for index in range(5):
             slot = study.slots.claim(f"w{index}")
             if index == 0:
-                params = study.space.first("cyclic")[0]
+                params = study.space.seed_points("cyclic")[0]
                 trial = study.begin(slot, params, {"worker": "w0", "device": "cpu"})
             study.slots.bind(slot, trial)
             assert release(study, f"w{index}", ExitCode.HUNG) == 1
