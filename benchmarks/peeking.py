@@ -15,7 +15,7 @@ import argparse
 import numpy as np
 from numpy.typing import NDArray
 
-from clrsearch.search.evidence import LEVEL, among_the_best
+from clrsearch.search.anytime_tests import LEVEL, among_the_best
 
 LOOKS = 100
 SCHEDULES = (2, 3, 6, 11)

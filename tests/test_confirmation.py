@@ -111,13 +111,13 @@ def test_more_seeds_and_finalists_run_only_what_is_missing(url, task_dir) -> Non
     assert before.total == 4
     plan = service.confirmation_plan("mine", top=2, seeds=3)
     result = service.run(
-        plan, name="mine", workers=1, settings=WorkerSettings(device="cpu", task_dir=task_dir)
+        plan, name="mine", workers=0, settings=WorkerSettings(device="cpu", task_dir=task_dir)
     )
     after = result.snapshot.confirmed
     assert (after.total, after.left) == (9, 0)
     assert after.runs[:4] == before.runs
     again = service.run(
-        plan, name="mine", workers=1, settings=WorkerSettings(device="cpu", task_dir=task_dir)
+        plan, name="mine", workers=0, settings=WorkerSettings(device="cpu", task_dir=task_dir)
     )
     assert again.began_finished
 
@@ -196,7 +196,7 @@ def test_a_search_that_grows_is_confirmed_anew(url, task_dir) -> None:
         families=("cyclic",), task="tiny.py:Noisy", trials=25, confirm=ConfirmPlan(top=1, seeds=2)
     )
     result = service.run(
-        plan, name="mine", workers=1, settings=WorkerSettings(device="cpu", task_dir=task_dir)
+        plan, name="mine", workers=0, settings=WorkerSettings(device="cpu", task_dir=task_dir)
     )
     assert result.snapshot.done == 25
     assert result.snapshot.confirmed.left == 0
@@ -213,7 +213,7 @@ def test_who_was_a_finalist_before_the_search_grew_runs_with_the_new_seeds_too(
         confirm = ConfirmPlan(top=1, seeds=seeds)
         plan = StudyPlan(families=("cyclic",), task="tiny.py:Noisy", trials=trials, confirm=confirm)
         service.run(
-            plan, name="mine", workers=1, settings=WorkerSettings(device="cpu", task_dir=task_dir)
+            plan, name="mine", workers=0, settings=WorkerSettings(device="cpu", task_dir=task_dir)
         )
     confirmed = service.show("mine").snapshot.confirmed
     assert confirmed.left == 0
@@ -267,10 +267,10 @@ def test_after_cancel_no_confirmation_begins_until_it_is_asked_for(any_url, task
     plan = StudyPlan(
         families=("cyclic",), task="tiny.py:Noisy", trials=7, confirm=ConfirmPlan(top=1, seeds=2)
     )
-    grown = service.run(plan, name="mine", workers=1, **how).snapshot
+    grown = service.run(plan, name="mine", workers=0, **how).snapshot
     assert (grown.done, grown.total, grown.confirmed) == (3, 3, None)
     asked = service.confirmation_plan("mine", top=1, seeds=2)
-    confirmed = service.run(asked, name="mine", workers=1, **how).snapshot.confirmed
+    confirmed = service.run(asked, name="mine", workers=0, **how).snapshot.confirmed
     assert confirmed.left == 0
     assert set(confirmed.slots) == {SlotState.COMPLETE}
 
@@ -286,7 +286,7 @@ def test_a_confirmation_is_cancelled_and_taken_up_again(url, task_dir) -> None:
     service.work("mine", **how)
     assert service.show("mine").snapshot.confirmed.slots == now.slots
     asked = service.confirmation_plan("mine", top=1, seeds=3)
-    again = service.run(asked, name="mine", workers=1, **how).snapshot.confirmed
+    again = service.run(asked, name="mine", workers=0, **how).snapshot.confirmed
     assert again.slots == {SlotState.COMPLETE: 1 + open_then}
 
 
@@ -314,7 +314,7 @@ def test_a_family_without_a_complete_trial_is_named(url, task_dir, capsys) -> No
         confirm=ConfirmPlan(top=1, seeds=2),
     )
     result = service.run(
-        plan, name="mine", workers=1, settings=WorkerSettings(device="cpu", task_dir=task_dir)
+        plan, name="mine", workers=0, settings=WorkerSettings(device="cpu", task_dir=task_dir)
     )
     assert {run.family for run in result.snapshot.confirmed.runs} == {"constant", "linear"}
     assert result.snapshot.confirmed.absent == ("exponential",)

@@ -266,7 +266,7 @@ def test_rates_by_hand_whose_file_is_not_at_hand(url, task_dir, tmp_path) -> Non
         (tmp_path / each).write_text((task_dir / each).read_text())
     run = StudyPlan(**PLAN | {"families": ["manual"], "manual": "rates.py:rate", "trials": 2})
     service.run(
-        run, name="mine", settings=WorkerSettings(task_dir=tmp_path, device="cpu"), workers=1
+        run, name="mine", settings=WorkerSettings(task_dir=tmp_path, device="cpu"), workers=0
     )
     with serving("mine", task_dir=task_dir) as client:
         assert "2 of 2 trials done" in client.detail(1)["note"]["body"]

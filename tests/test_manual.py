@@ -25,7 +25,7 @@ def run(task_dir, **keys):
         **({"families": ("cyclic",), "task": "tiny.py:Tiny", "trials": 4, "confirm": ALONE} | keys)
     )
     return service.run(
-        plan, name="mine", workers=1, settings=WorkerSettings(task_dir=task_dir, device="cpu")
+        plan, name="mine", workers=0, settings=WorkerSettings(task_dir=task_dir, device="cpu")
     )
 
 

@@ -18,7 +18,7 @@ def test_what_is_written_is_searched_by_the_command_it_names(
     assert (code, errors) == (0, "")
     program, *command = shlex.split(out.splitlines()[-1])
     assert program == "clrsearch"
-    few = ("--trials", "3", "--workers", "1", "--set", "confirm.top=1", "--set", "confirm.seeds=1")
+    few = ("--trials", "3", "--workers", "0", "--set", "confirm.top=1", "--set", "confirm.seeds=1")
     code, _, errors = clrsearch(*command, *few)
     assert (code, errors) == (0, "")
     now = service.show("spiral").snapshot

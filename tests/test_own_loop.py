@@ -140,7 +140,7 @@ def test_a_confirmation_without_a_test_split(url, task_dir, tmp_path, monkeypatc
 
 def test_a_mistake_in_a_loop_is_told_in_a_line(clrsearch, url, task_dir, monkeypatch) -> None:
     monkeypatch.chdir(task_dir)
-    run = ("run", "--name", "mine", "--trials", "4", "--workers", "1", *TOLD)
+    run = ("run", "--name", "mine", "--trials", "4", "--workers", "0", *TOLD)
     code, _, errors = clrsearch(*run, "--task", "loops.py:per_epoch")
     assert code == 2
     assert "call it after each optimizer.step(), not once per epoch" in errors
@@ -201,7 +201,7 @@ def test_a_script_that_needs_arguments_is_given_some(
     clrsearch, url, task_dir, monkeypatch, tmp_path
 ) -> None:
     monkeypatch.chdir(task_dir)
-    told = (*TOLD, "--trials", "2", "--workers", "1", "--no-confirm")
+    told = (*TOLD, "--trials", "2", "--workers", "0", "--no-confirm")
     run = ("run", "--task", "argued.py:train", *told)
     code, _, errors = clrsearch(*run)
     assert code == 2

@@ -118,7 +118,7 @@ def test_a_studys_best_beside_a_family(clrsearch, url, task_dir, tmp_path) -> No
         groups={"head": 2},
     )
     service.run(
-        plan, name="mine", workers=1, settings=WorkerSettings(device="cpu", task_dir=task_dir)
+        plan, name="mine", workers=0, settings=WorkerSettings(device="cpu", task_dir=task_dir)
     )
     shown = service.preview(["mine", "constant"], {"lr": 0.01})
     assert (shown.epochs, shown.steps_per_epoch) == (4, 4)

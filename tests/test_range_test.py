@@ -21,7 +21,7 @@ def run(plan, task_dir, **keys):
     return service.run(
         plan,
         name="mine",
-        workers=1,
+        workers=0,
         settings=WorkerSettings(device="cpu", task_dir=task_dir),
         **keys,
     )

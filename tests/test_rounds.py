@@ -195,7 +195,7 @@ def test_seeds_for_all_may_be_asked_for_later_and_the_rounds_go_on_afterwards(
     url, task_dir
 ) -> None:
     settings = WorkerSettings(device="cpu", task_dir=task_dir)
-    how = {"name": "mine", "workers": 1, "settings": settings}
+    how = {"name": "mine", "workers": 0, "settings": settings}
     service.run(PLAN, **how)
     before = service.show("mine").snapshot.confirmed
     beaten = {each.trial for each in before.verdict.standings if (each.p or 1.0) <= 0.05}
@@ -244,7 +244,7 @@ def test_after_cancel_no_further_round_begins_until_it_is_asked_for(url, task_di
     service.work("mine", **how)
     assert service.show("mine").snapshot.confirmed.total == 4
     asked = service.confirmation_plan("mine")
-    again = service.run(asked, name="mine", workers=1, **how).snapshot.confirmed
+    again = service.run(asked, name="mine", workers=0, **how).snapshot.confirmed
     assert again.total > 6
     assert set(again.slots) == {SlotState.COMPLETE}
 

@@ -86,10 +86,10 @@ def test_a_study_ends_with_a_schedule_that_can_be_pasted(url, task_dir) -> None:
 
 def test_a_finished_study_is_shown_and_grown(url, task_dir) -> None:
     work_here(task_dir, "tiny", trials=4)
-    again = run(task_dir, trials=4)
+    again = run(task_dir, trials=4, workers=0)
     assert again.began_finished
     assert again.snapshot.total == 4
-    grown = run(task_dir, trials=6)
+    grown = run(task_dir, trials=6, workers=0)
     assert not grown.began_finished
     assert grown.snapshot.done == grown.snapshot.total == 6
     assert [record.slot for record in grown.snapshot.records] == list(range(6))
@@ -137,7 +137,7 @@ def test_another_plan_under_the_same_name_is_refused_by_key(
     with open_database(url, create=True) as database:
         Study.create(database, "tiny", plan, facts, service.versions(task_dir))
     with pytest.raises(PlanMismatch, match=message):
-        run(task_dir, **({"trials": 4} | changes))
+        run(task_dir, workers=0, **({"trials": 4} | changes))
     with open_database(url) as database:
         assert Study.open(database, "tiny").plan == plan
 
@@ -148,7 +148,7 @@ def test_a_changed_task_is_refused(url, tmp_path, task_dir) -> None:
     work_here(tmp_path, "mine", task="mine.py:Tiny", trials=1)
     copied.write_text(copied.read_text() + "\n# another version\n")
     with pytest.raises(PlanMismatch, match=r"the source of mine.py:Tiny has changed"):
-        run(tmp_path, task="mine.py:Tiny", trials=1)
+        run(tmp_path, workers=0, task="mine.py:Tiny", trials=1)
     with pytest.raises(StudyError, match=r"source of mine.py:Tiny has changed.*allow_drift=True"):
         service.work("mine", settings=WorkerSettings(task_dir=tmp_path))
 
@@ -162,7 +162,7 @@ def test_a_mended_task_begins_anew_where_nothing_but_failures_would_be_lost(
     with pytest.raises(FailsHere):
         work_here(tmp_path, "mine", task="mine.py:FailsLater")
     copied.write_text(text.replace('raise KeyError("no such column")', "pass"))
-    result = run(tmp_path, task="mine.py:FailsLater", trials=3)
+    result = run(tmp_path, workers=0, task="mine.py:FailsLater", trials=3)
     assert result.snapshot.done == 3
     assert all(record.state == "complete" for record in result.snapshot.records)
 
@@ -292,6 +292,24 @@ def test_ctrl_c_gives_slots_back_and_the_next_run_goes_on(url, task_dir, whole_g
     assert [record.state for record in records] == ["complete"] * 3
     assert {record.number for record in records} >= set(begun)
     assert all(sorted(record.values) == [1, 2, 3, 4] for record in records)
+
+
+def test_without_worker_processes_everything_happens_in_this_one(task_dir, tmp_path) -> None:
+    text = "import os\nprint('in', os.getpid(), flush=True)\n"
+    (tmp_path / "mine.py").write_text(text + (task_dir / "tiny.py").read_text())
+    script = "import os\nfrom clrsearch.cli import main\nprint('script', os.getpid())\nmain()"
+    arguments = ["run", "--task", "mine.py:Tiny", "--trials", "2", "--workers", "0", "--no-confirm"]
+    storage = ["--storage", f"sqlite:///{tmp_path / 'studies.db'}"]
+    ran = subprocess.run(
+        [sys.executable, "-c", script, *arguments, *storage],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (script_pid,) = re.findall(r"script (\d+)", ran.stdout)
+    assert set(re.findall(r"^in (\d+)", ran.stdout, re.MULTILINE)) == {script_pid}
+    assert "2 of 2 trials done" in ran.stdout
 
 
 def test_a_worker_joins_from_another_shell(url, task_dir) -> None:

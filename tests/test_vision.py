@@ -66,7 +66,7 @@ def test_run_tells_its_workers_where_the_data_lies(clrsearch, url, tmp_path, mon
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))  # has no MNIST, whoever runs this
     options = [f"--set=options.{key}={value}" for key, value in SMALL.items()]
     command = ("run", "--task", "mnist", "--epochs", "4", "--set", "batch_size=20", *options)
-    where = ("--trials", "2", "--no-confirm", "--workers", "1", "--device", "cpu")
+    where = ("--trials", "2", "--no-confirm", "--workers", "0", "--device", "cpu")
     code, out, errors = clrsearch(*command, *where)
     assert (code, out) == (2, "")
     assert errors.startswith(f"clrsearch: no MNIST in {data_folder(None)} (no MNIST/raw/")

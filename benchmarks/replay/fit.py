@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clrsearch.search.features import LENGTHS, SEGMENTS, STARTS, Points
 from clrsearch.search.surrogate import JITTER, LOCAL, Scales, Squash
+from clrsearch.search.trace_features import LENGTHS, SEGMENTS, STARTS, Points
 from replay.play import SEARCH_SEEDS
 from replay.record import space_of
 from replay.tables import Table, read

@@ -22,10 +22,10 @@ from clrsearch.search import (
     judge,
     next_runs,
 )
-from clrsearch.search.features import LENGTHS, Array, Points
 from clrsearch.search.plan import BASELINE_EVERY, ConfirmPlan
-from clrsearch.search.posterior import Searched
-from clrsearch.search.propose import propose
+from clrsearch.search.posteriors import Searched
+from clrsearch.search.proposing import propose
+from clrsearch.search.trace_features import LENGTHS, Array, Points
 from clrsearch.search.traces import Traces
 from replay.play import FRESH_SEEDS, SEARCH_SEEDS, Game, Schedule
 from replay.strategies import Log, Strategy

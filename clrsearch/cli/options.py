@@ -231,7 +231,11 @@ SetOption = Annotated[
 ]
 WorkersOption = Annotated[
     int | None,
-    typer.Option("--workers", help="Worker processes. Default: one per GPU, or per core."),
+    typer.Option(
+        "--workers",
+        help="Worker processes. Default: one per GPU, or per core. 0: train in this process, "
+        "where a debugger can stop it.",
+    ),
 ]
 
 

@@ -20,7 +20,7 @@ from clrsearch.plots.figures import (
     scores_figure,
 )
 from clrsearch.plots.overview import all_curves_figure, best_so_far_figure
-from clrsearch.results.snapshot import Snapshot
+from clrsearch.results.snapshots import Snapshot
 from clrsearch.search import RangeTest, Record, Study, Verdict, padded, smoothed
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from clrsearch.reports.tables import confirmed_table
 from clrsearch.reports.terminal import one_line
 from clrsearch.results import formatting
-from clrsearch.results.snapshot import ENDS, Snapshot
+from clrsearch.results.snapshots import ENDS, Snapshot
 from clrsearch.storage import SlotState
 
 COLOURS = {

@@ -28,7 +28,7 @@ from clrsearch.plots.pictures import (
 from clrsearch.plots.svg import Drawn, draw_figure, draw_parallel
 from clrsearch.results import formatting
 from clrsearch.results.sentence import verdict_sentence
-from clrsearch.results.snapshot import Snapshot, snapshot
+from clrsearch.results.snapshots import Snapshot, snapshot
 from clrsearch.results.source import source_code
 from clrsearch.results.status import Failure, failures
 from clrsearch.search import (

@@ -14,7 +14,7 @@ from clrsearch.reports.live import COLOURS
 from clrsearch.reports.tables import plain_table
 from clrsearch.reports.terminal import one_line
 from clrsearch.results import formatting
-from clrsearch.results.snapshot import ENDS
+from clrsearch.results.snapshots import ENDS
 from clrsearch.results.status import FEWEST, Failure, Status
 from clrsearch.storage import SlotState
 

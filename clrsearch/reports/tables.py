@@ -11,8 +11,8 @@ from rich.text import Text
 from clrsearch.plots.figures import ScheduleCurve
 from clrsearch.reports.terminal import one_line
 from clrsearch.results import formatting
-from clrsearch.results.confirmed import Confirmed
-from clrsearch.results.snapshot import Snapshot
+from clrsearch.results.confirmation import Confirmed
+from clrsearch.results.snapshots import Snapshot
 from clrsearch.search import Record, Standing
 from clrsearch.tasks import sign_of
 

@@ -1,6 +1,6 @@
 """The results of a study at one moment: as plain data, as values and in words."""
 
-from clrsearch.results.confirmed import Confirmed
+from clrsearch.results.confirmation import Confirmed
 from clrsearch.results.formatting import (
     duration,
     ends,
@@ -12,8 +12,8 @@ from clrsearch.results.formatting import (
     worth,
 )
 from clrsearch.results.sentence import settling, verdict_sentence
-from clrsearch.results.shortfall import shortfall
-from clrsearch.results.snapshot import Snapshot, snapshot
+from clrsearch.results.shortfalls import shortfall
+from clrsearch.results.snapshots import Snapshot, snapshot
 from clrsearch.results.source import source_code
 from clrsearch.results.status import Status, read_status, status_json
 

@@ -7,8 +7,8 @@ import json
 from datetime import timedelta
 from typing import Any
 
-from clrsearch.results.confirmed import Confirmed
-from clrsearch.results.snapshot import ENDS, Snapshot
+from clrsearch.results.confirmation import Confirmed
+from clrsearch.results.snapshots import ENDS, Snapshot
 from clrsearch.schedules import Schedule, Value
 from clrsearch.search import GROUPS, Record, Standing
 

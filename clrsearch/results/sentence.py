@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clrsearch import proposals
 from clrsearch.results import formatting
-from clrsearch.results.snapshot import Snapshot
+from clrsearch.results.snapshots import Snapshot
 
 
 def verdict_sentence(now: Snapshot) -> str:

@@ -3,7 +3,6 @@
 from clrsearch.search.allocation import OPENING, Run, budget, every_run, next_runs
 from clrsearch.search.confirm import judge
 from clrsearch.search.consistency import Misfit, misfits
-from clrsearch.search.finalists import finalists
 from clrsearch.search.fresh import Fresh, read_fresh
 from clrsearch.search.history import History, Record, State, best_first, leader
 from clrsearch.search.importance import LEAST as LEAST_FOR_IMPORTANCES
@@ -19,12 +18,13 @@ from clrsearch.search.plan import (
     require_plan,
     settings,
 )
-from clrsearch.search.posterior import alike, beliefs, expected_of
+from clrsearch.search.posteriors import alike, beliefs, expected_of
 from clrsearch.search.progress import Phase, Progress
 from clrsearch.search.pruner import PRUNERS, hopeless
 from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
 from clrsearch.search.repository import Studies
 from clrsearch.search.sampler import quiet, suggest
+from clrsearch.search.shortlist import finalists
 from clrsearch.search.space import GROUPS, StudySpace, build_space, fitting, require_size
 from clrsearch.search.study import CURVES, Study
 from clrsearch.search.study_names import require_name

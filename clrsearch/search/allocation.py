@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import count
 
 from clrsearch.errors import StudyError
+from clrsearch.search.anytime_tests import LEVEL
 from clrsearch.search.confirm import Scores, judge
-from clrsearch.search.evidence import LEVEL
 from clrsearch.search.history import Record
 from clrsearch.search.plan import MOST_SEEDS, StudyPlan
 from clrsearch.search.verdict import Standing, Verdict

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from clrsearch.errors import StudyError
-from clrsearch.search.additive import additive, promises, shrunken
-from clrsearch.search.evidence import LEVEL, among_the_best, reach, seeds_until
+from clrsearch.search.additive_model import additive, promises, shrunken
+from clrsearch.search.anytime_tests import LEVEL, among_the_best, reach, seeds_until
 from clrsearch.search.history import Record
 from clrsearch.search.verdict import FEWEST_SEEDS, MOST_SEEDS, Standing, Verdict
 from clrsearch.tasks import Direction, sign_of

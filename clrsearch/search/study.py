@@ -11,18 +11,18 @@ from optuna import load_study
 
 from clrsearch.errors import PlanError, StudyError
 from clrsearch.schedules import RateFunction, Trace, Value, trace
-from clrsearch.search.features import Points
 from clrsearch.search.history import History, Record
 from clrsearch.search.plan import BASELINE_EVERY, ConfirmPlan, StudyPlan
-from clrsearch.search.posterior import Belief, Searched, beliefs
+from clrsearch.search.posteriors import Belief, Searched, beliefs
 from clrsearch.search.progress import Progress
-from clrsearch.search.propose import Proposal, propose
+from clrsearch.search.proposing import Proposal, propose
 from clrsearch.search.pruner import PRUNERS
 from clrsearch.search.rangetest import RangeTest
 from clrsearch.search.repository import CONFIRMATION, Finalist, Studies
 from clrsearch.search.sampler import distributions
 from clrsearch.search.space import StudySpace, build_space
 from clrsearch.search.study_record import ROW_ERRORS, Stage, StudyRecord, unreadable
+from clrsearch.search.trace_features import Points
 from clrsearch.search.traces import Traces
 from clrsearch.search.trial_log import TrialLog
 from clrsearch.storage import UNFINISHED, Database, Slot, Slots, Trials

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from clrsearch.search.evidence import LEVEL
+from clrsearch.search.anytime_tests import LEVEL
 
 MOST_SEEDS = 1000  # more are never proposed
 FEWEST_SEEDS = 3  # minimum for a meaningful result

@@ -7,7 +7,7 @@ from clrsearch.service.change import (
     retry,
     upgrade_database,
 )
-from clrsearch.service.dashboard import Dashboard, dashboard
+from clrsearch.service.dashboards import Dashboard, dashboard
 from clrsearch.service.db_health import Pruned, check_database, prune_checkpoints
 from clrsearch.service.doctor import Finding, examine
 from clrsearch.service.launching import Launch, Workers, launch_local, launch_ray, launch_slurm
@@ -26,7 +26,7 @@ from clrsearch.service.look import (
 from clrsearch.service.pages import report
 from clrsearch.service.paths import Storage, default_name, storage_url
 from clrsearch.service.plans import Comparison, comparison, confirmation_plan
-from clrsearch.service.preview import Preview, preview
+from clrsearch.service.previews import Preview, preview
 from clrsearch.service.provenance import versions
 from clrsearch.service.running import Result, run
 from clrsearch.service.starting import new_file

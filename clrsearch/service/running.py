@@ -97,7 +97,8 @@ def run(
         plan: the study's plan.
         name: the study; by default named after the task's module or file.
         storage: the database.
-        workers: number of workers; by default one per GPU, or one per core without a GPU.
+        workers: number of worker processes; by default one per GPU, or one per core without a GPU.
+            With 0, one worker trains in this process, where a debugger can stop it.
         download: fetch missing data before the workers start; workers never do.
         settings: how the workers work, within the limits of a run: until no slot is left.
         on_change: called with the study about twice a second.
@@ -112,7 +113,7 @@ def run(
     began = time.monotonic()
     quiet_optuna()
     _require_arguments(plan, workers)
-    here = is_kept_here(plan.task)
+    here = workers == 0 or is_kept_here(plan.task)
     name = default_name(plan) if name is None else name
     url = storage_url(storage)
     settings = resolved(settings, url)
@@ -133,6 +134,7 @@ def run(
             task_dir=settings.task_dir,
             data_dir=settings.data_dir,
             download=download,
+            here=here,
         ) as tryout:
             if new:
                 plan, left_out = fitting(plan, tryout.facts)
@@ -209,8 +211,8 @@ def _require_arguments(plan: StudyPlan, workers: int | None) -> None:
         )
     if workers is None:
         return
-    if workers < 1:
-        raise PlanError(f"workers must be at least 1, not {workers}")
+    if workers < 0:
+        raise PlanError(f"workers must be at least 0, not {workers}")
     if workers > 1 and is_kept_here(plan.task):
         raise PlanError(
             f"workers: {plan.task.partition(':')[2]} exists only in this process, so one worker "

@@ -43,15 +43,17 @@ class Tryout:
         task_dir: Path | None,
         data_dir: Path | None,
         download: bool = False,
+        here: bool = False,
     ) -> None:
         """Load the plan's code from ``task_dir`` or the current folder.
 
         The task reads its data from ``data_dir``, or from the default data folder; with
-        ``download`` missing data is fetched.
+        ``download`` missing data is fetched. With ``here`` it is probed in this process.
         """
         self._plan = plan
         self._device = device
-        self._answers: _Here | _Child = _Here() if is_kept_here(plan.task) else _Child(plan.task)
+        here = here or is_kept_here(plan.task)
+        self._answers: _Here | _Child = _Here() if here else _Child(plan.task)
         try:
             loaded = self._ask(
                 "load",

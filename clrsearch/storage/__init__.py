@@ -1,7 +1,7 @@
 """Study storage: the database URL, its engine, and the slot table beside Optuna's tables."""
 
 from clrsearch.storage.admin import Upgraded, upgrade
-from clrsearch.storage.condition import Condition, condition, require_writable
+from clrsearch.storage.diagnostics import Condition, condition, require_writable
 from clrsearch.storage.engine import Database, cause, has_studies, open_database, quiet_optuna
 from clrsearch.storage.outage import (
     DATABASE_ERRORS,

@@ -1,7 +1,7 @@
 """Tasks: their contract, their facts, and how they are found by name."""
 
-from clrsearch.tasks.describe import describe
-from clrsearch.tasks.find import BUILT_IN, rate_source, task_source
+from clrsearch.tasks.description import describe
+from clrsearch.tasks.finding import BUILT_IN, rate_source, task_source
 from clrsearch.tasks.load import (
     LoadedRate,
     LoadedTask,

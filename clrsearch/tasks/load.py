@@ -14,8 +14,8 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from clrsearch.errors import ClrsearchError, TaskError, TaskRaised
-from clrsearch.tasks.describe import describe
-from clrsearch.tasks.find import find, make_importable, of_rate, of_task, source
+from clrsearch.tasks.description import describe
+from clrsearch.tasks.finding import find, make_importable, of_rate, of_task, source
 from clrsearch.tasks.session import is_kept_here, kept, kept_source
 from clrsearch.tasks.task import Direction, Loop, Task
 

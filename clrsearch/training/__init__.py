@@ -10,8 +10,8 @@ from clrsearch.training.checkpoint import (
 )
 from clrsearch.training.custom_loop import OwnRun
 from clrsearch.training.making import RunMaker, run_maker
-from clrsearch.training.probe import probe
-from clrsearch.training.ramp import Ramp, ramp
+from clrsearch.training.probing import probe
+from clrsearch.training.rate_ramp import Ramp, ramp
 from clrsearch.training.run import Diverged, Epoch, Interrupted, Run, Unrestorable
 from clrsearch.training.sequential import SequentialRun, TaskData, warm_up
 

@@ -25,8 +25,8 @@ from clrsearch.errors import ClrsearchError, TaskRaised
 from clrsearch.schedules import Manual
 from clrsearch.tasks import LoadedRate, LoadedTask, Loop, TaskFacts, load_rate, load_task, task_code
 from clrsearch.training.device import find_device, one_thread, worker_devices
-from clrsearch.training.probe import probe
-from clrsearch.training.ramp import ramp
+from clrsearch.training.probing import probe
+from clrsearch.training.rate_ramp import ramp
 from clrsearch.training.sequential import TaskData
 
 GRACE_SECONDS = 5.0  # for a request that is running when the parent ends

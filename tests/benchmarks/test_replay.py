@@ -20,8 +20,8 @@ from replay.tasks import TASKS
 from scipy.spatial.distance import cdist
 from sklearn.ensemble import ExtraTreesRegressor
 
-from clrsearch.search.features import LENGTHS, Points
 from clrsearch.search.surrogate import LOCAL, Runs, Scales, Squash, _evidence, _scales, matern
+from clrsearch.search.trace_features import LENGTHS, Points
 
 EPOCHS = 10
 SEEDS = SEARCH_SEEDS + FRESH_SEEDS + 4

@@ -41,7 +41,7 @@ def test_for_a_study_it_is_kept_and_plotted(clrsearch, task_dir, tmp_path) -> No
     alone = ConfirmPlan(enabled=False)
     plan = StudyPlan(families=("cyclic",), task="tiny.py:Tiny", trials=2, confirm=alone)
     service.run(
-        plan, name="mine", workers=1, settings=WorkerSettings(device="cpu", task_dir=task_dir)
+        plan, name="mine", workers=0, settings=WorkerSettings(device="cpu", task_dir=task_dir)
     )
     code, out, _ = clrsearch("range-test", "mine", "--json")
     assert code == 0
@@ -84,7 +84,7 @@ def test_the_pictures_of_a_confirmation(clrsearch, task_dir, tmp_path) -> None:
         confirm=ConfirmPlan(top=1, seeds=2),
     )
     service.run(
-        plan, name="mine", workers=1, settings=WorkerSettings(device="cpu", task_dir=task_dir)
+        plan, name="mine", workers=0, settings=WorkerSettings(device="cpu", task_dir=task_dir)
     )
     best = service.best("mine")
     for picture, labels in (

@@ -182,7 +182,7 @@ def begin_with_function(task_dir, keys) -> None:
     given = {"families": ("cyclic",), "task": "tiny.py:Noisy"} | keys
     plan = StudyPlan(confirm=ConfirmPlan(enabled=False), **given)
     service.run(
-        plan, name="mine", settings=WorkerSettings(device="cpu", task_dir=task_dir), workers=1
+        plan, name="mine", settings=WorkerSettings(device="cpu", task_dir=task_dir), workers=0
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 from records import make_record
 
 from clrsearch.results import Snapshot, settling, verdict_sentence
-from clrsearch.results.confirmed import Confirmed
+from clrsearch.results.confirmation import Confirmed
 from clrsearch.search import judge
 from clrsearch.storage import SlotState
 

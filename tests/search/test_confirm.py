@@ -10,8 +10,8 @@ from records import make_record
 from scipy import stats
 
 from clrsearch.errors import StudyError
+from clrsearch.search.anytime_tests import reach
 from clrsearch.search.confirm import judge
-from clrsearch.search.evidence import reach
 
 
 def verdict(table, *, complexity=None, direction="minimize", **how):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from clrsearch import proposals
 from clrsearch.results import formatting
-from clrsearch.results.snapshot import Snapshot
+from clrsearch.results.snapshots import Snapshot
 from clrsearch.results.status import failures
 from clrsearch.search import Study
 from clrsearch.storage import SlotState, unfinished

@@ -13,7 +13,7 @@ from clrsearch.schedules import Constant, trace
 from clrsearch.tasks import load_task
 from clrsearch.training import SequentialRun, TaskData, probe, ramp
 from clrsearch.training.device import one_thread
-from clrsearch.training.ramp import FIRST_SEED, POINTS, SETTLING, STEPS
+from clrsearch.training.rate_ramp import FIRST_SEED, POINTS, SETTLING, STEPS
 from clrsearch.training.seeding import derive, seed_everything
 
 CPU = torch.device("cpu")

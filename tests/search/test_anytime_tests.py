@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from clrsearch.search.evidence import PRIOR, among_the_best, evidence, reach, seeds_until
+from clrsearch.search.anytime_tests import PRIOR, among_the_best, evidence, reach, seeds_until
 
 DIFFERENCES = np.array([0.3, -0.1, 0.5, 0.2, 0.4, 0.1, 0.6, 0.2, 0.3, -0.3])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from records import make_record
 
-from clrsearch.reports.note import escaped, note
+from clrsearch.reports.markdown_note import escaped, note
 from clrsearch.results import Snapshot
 from clrsearch.storage import SlotState
 

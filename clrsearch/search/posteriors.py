@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.distance import pdist
 
-from clrsearch.search.features import Points
 from clrsearch.search.history import Record, telling
 from clrsearch.search.plan import ANY, StudyPlan
 from clrsearch.search.space import StudySpace
 from clrsearch.search.surrogate import Runs, Surrogate, SurrogateError, matern
+from clrsearch.search.trace_features import Points
 from clrsearch.search.traces import Traces
 from clrsearch.tasks import Direction, sign_of
 

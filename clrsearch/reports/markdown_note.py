@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from clrsearch.results import formatting
 from clrsearch.results.sentence import verdict_sentence
-from clrsearch.results.snapshot import Snapshot
+from clrsearch.results.snapshots import Snapshot
 from clrsearch.search import Record, best_first
 
 LEADERS = 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clrsearch.search.additive import additive, shrunken
+from clrsearch.search.additive_model import additive, shrunken
 
 NONE = np.nan
 

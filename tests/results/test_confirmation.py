@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from records import make_record
 
-from clrsearch.results.confirmed import _reached
+from clrsearch.results.confirmation import _reached
 
 
 def by_seed(*curves: list[float], **states: str):

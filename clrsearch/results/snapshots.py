@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from clrsearch.results.confirmed import Confirmed, confirmed
+from clrsearch.results.confirmation import Confirmed, confirmed
 from clrsearch.schedules import Schedule
 from clrsearch.search import Record, Study, Verdict, leader
 from clrsearch.storage import SlotState, budget, unfinished

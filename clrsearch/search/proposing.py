@@ -16,7 +16,7 @@ from clrsearch.schedules import Value
 from clrsearch.search.candidates import draw, neighbour
 from clrsearch.search.history import Record
 from clrsearch.search.plan import ANY, LED
-from clrsearch.search.posterior import Searched, posterior
+from clrsearch.search.posteriors import Searched, posterior
 from clrsearch.search.sampler import suggest
 from clrsearch.search.surrogate import FEWEST, Surrogate, SurrogateError
 from clrsearch.search.traces import Traces

@@ -7,7 +7,7 @@ import pytest
 from records import make_record
 
 from clrsearch.search import build_space, load_plan
-from clrsearch.search.features import LENGTHS, Points, features
+from clrsearch.search.trace_features import LENGTHS, Points, features
 from clrsearch.tasks import TaskFacts
 
 FACTS = TaskFacts(

@@ -10,10 +10,10 @@ from records import make_record
 
 from clrsearch.search import build_space, load_plan
 from clrsearch.search.candidates import draw
-from clrsearch.search.features import Points
 from clrsearch.search.plan import ANY
-from clrsearch.search.posterior import Searched, alike, beliefs, posterior
-from clrsearch.search.propose import propose
+from clrsearch.search.posteriors import Searched, alike, beliefs, posterior
+from clrsearch.search.proposing import propose
+from clrsearch.search.trace_features import Points
 from clrsearch.search.traces import Traces
 from clrsearch.tasks import TaskFacts
 
