@@ -11,8 +11,9 @@ families and the errors are here by name. Each is imported when it is first used
 ``import clrsearch`` costs neither torch nor Optuna.
 """
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from clrsearch.lazy import deferred
 
 if TYPE_CHECKING:
     from clrsearch.api import Study, lr_find, open, run
@@ -84,27 +85,32 @@ __all__ = [
     "trace",
 ]
 
-_HOMES = {
-    "clrsearch.api": ("Study", "lr_find", "open", "run"),
-    "clrsearch.errors": (
-        *(name for name in __all__ if name.endswith("Error")),
-        *("PlanMismatch", "StudyStopped", "TaskRaised"),
-    ),
-    "clrsearch.search": ("StudyPlan",),
-    "clrsearch.tasks": ("Splits", "Task"),
-    "clrsearch.training.dry": ("dry_run",),
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_named = deferred(
+    __name__,
+    {
+        "clrsearch.api": ("Study", "lr_find", "open", "run"),
+        "clrsearch.errors": (
+            *(name for name in __all__ if name.endswith("Error")),
+            *("PlanMismatch", "StudyStopped", "TaskRaised"),
+        ),
+        "clrsearch.schedules": (
+            *("FAMILIES", "Constant", "Cosine", "CosineRestarts", "Cyclic", "Exponential"),
+            *("Linear", "Manual", "MultiStep", "OneCycle", "Polynomial", "Step"),
+            *("WarmupStableDecay", "trace"),
+        ),
+        "clrsearch.search": ("StudyPlan",),
+        "clrsearch.tasks": ("Splits", "Task"),
+        "clrsearch.training.dry": ("dry_run",),
+    },
+)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'clrsearch' has no attribute {name!r}")
     if name == "__version__":
         from importlib.metadata import version
 
         return version("clrsearch")
-    return getattr(importlib.import_module(_HOME.get(name, "clrsearch.schedules")), name)
+    return _named(name)
 
 
 def __dir__() -> list[str]:

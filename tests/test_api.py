@@ -176,7 +176,7 @@ def test_representations_are_short_and_a_notebooks_has_a_picture(study) -> None:
 
 
 def test_it_is_written_to_a_page_and_removed(study, tmp_path) -> None:
-    study.log.report(tmp_path / "mine.html")
+    study.report(tmp_path / "mine.html")
     assert "<html" in (tmp_path / "mine.html").read_text()
     assert study.export("table", tmp_path / "rates.csv") == (tmp_path / "rates.csv").read_text()
     assert study.replay().matches

@@ -70,7 +70,7 @@ def test_what_was_changed_by_hand_is_wrong(done, check) -> None:
     change(
         done,
         "DELETE FROM trial_intermediate_values WHERE step = 2 AND trial_id IN (SELECT trial_id "
-        f"FROM trials WHERE study_id = {done._id} AND number = {trial.number})",
+        f"FROM trials WHERE study_id = {done.id} AND number = {trial.number})",
     )
     code, found = check()
     assert code == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import re
 from pathlib import Path
@@ -64,3 +65,21 @@ def test_every_command_is_in_the_readme() -> None:
     looking = ("best", "list", "show", "status", "report", "dashboard")
     for command in ("run", "worker", *looking, "replay", "delete"):
         assert f"clrsearch {command}" in README
+
+
+def test_every_module_has_a_name_of_its_own_and_defines_no_function_of_that_name() -> None:
+    modules = [path for path in (ROOT / "clrsearch").rglob("*.py") if path.stem[0] != "_"]
+    assert len({path.stem for path in modules}) == len(modules)
+    for path in modules:
+        names = [getattr(each, "name", "") for each in ast.parse(path.read_text()).body]
+        assert path.stem not in names, path
+
+
+def test_our_own_modules_are_imported_inside_functions_by_the_command_line_alone() -> None:
+    for path in (ROOT / "clrsearch").rglob("*.py"):
+        if path.parent.name == "cli" or path.name == "__init__.py":
+            continue
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef):
+                found = [each for each in ast.walk(function) if isinstance(each, ast.ImportFrom)]
+                assert not any((each.module or "").startswith("clrsearch") for each in found), path

@@ -143,7 +143,7 @@ def test_the_command_itself_imports_neither_the_task_nor_torch(url, folder) -> N
     program = (
         "import json, sys; from clrsearch import service; from clrsearch.search import StudyPlan\n"
         "plan = StudyPlan(task='tiny.py:Tiny', trials=1, confirm={'enabled': False})\n"
-        "done = service.run(plan, workers=1, device='cpu').snapshot.done\n"
+        "done = service.run(plan, workers=1).snapshot.done\n"
         "print(json.dumps([done, 'torch' in sys.modules, 'clrsearch_task_tiny' in sys.modules]))"
     )
     found = subprocess.run(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from clrsearch import proposals
+from clrsearch import proposals, training, worker
 from clrsearch.errors import StorageError, StudyError
 from clrsearch.search import Misfit, Studies, Study, misfits
 from clrsearch.service.doctor import Finding
@@ -108,17 +108,14 @@ def _check(study: Study) -> Iterator[Finding]:
 
 def _check_checkpoints(study: Study, folder: Path) -> Iterator[Finding]:
     """Find running trials with a local checkpoint that no worker can resume from."""
-    from clrsearch.training import Identity, Unrestorable, checkpoint_path, read_checkpoint
-    from clrsearch.training.run import restoring
-
     for record in study.history.records():
         if record.state != "running":
             continue
-        path = checkpoint_path(folder, record.number)
+        path = training.checkpoint_path(folder, record.number)
         try:
-            found, _ = read_checkpoint(path)
-            with restoring():
-                Identity(
+            found, _ = training.read_checkpoint(path)
+            with training.restoring():
+                training.Identity(
                     study=study.uuid,
                     trial=record.number,
                     family=record.family,
@@ -127,7 +124,7 @@ def _check_checkpoints(study: Study, folder: Path) -> Iterator[Finding]:
                 ).require(found)
         except FileNotFoundError:
             continue
-        except Unrestorable as error:
+        except training.Unrestorable as error:
             yield Finding(
                 what=study.name,
                 state="note",
@@ -173,9 +170,6 @@ def prune_checkpoints(*, storage: Storage = None, checkpoint_dir: Path | None = 
         StorageError: there is no database, a file cannot be removed, or a link leads elsewhere.
         StudyError: a study cannot be read, so the checkpoints it needs are unknown.
     """
-    from clrsearch.training import Needed, needless
-    from clrsearch.worker.loop import needed
-
     url = storage_url(storage)
     root = checkpoint_root(url, checkpoint_dir)
     alone = url.file is not None and root == beside(url.file)
@@ -190,10 +184,10 @@ def prune_checkpoints(*, storage: Storage = None, checkpoint_dir: Path | None = 
         for folder in folders:
             study = studies.get(folder.name)
             if study is not None:
-                files += needless(folder, partial(needed, study))
+                files += training.needless(folder, partial(worker.needed, study))
                 done += [] if study.slots.unfinished() else [folder]
             elif alone:
-                files += needless(folder, lambda: Needed(trials=(), workers=()))
+                files += training.needless(folder, lambda: training.Needed(trials=(), workers=()))
                 done.append(folder)
             else:
                 foreign.append(folder)

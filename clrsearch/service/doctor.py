@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from clrsearch import proposals
+from clrsearch import proposals, training
 from clrsearch.errors import ClrsearchError
 from clrsearch.launch import BINARIES
 from clrsearch.service.paths import Storage, checkpoint_root, storage_url
@@ -74,10 +74,8 @@ def _python() -> Finding:
 def _devices(device: str | None) -> Iterator[Finding]:
     import torch
 
-    from clrsearch.training.device import find_device, usable_cores
-
     try:
-        chosen = find_device(device)
+        chosen = training.find_device(device)
         torch.ones(2, device=chosen).sum().item()
     except (ClrsearchError, RuntimeError) as error:
         yield Finding(
@@ -93,7 +91,7 @@ def _devices(device: str | None) -> Iterator[Finding]:
             what="device", state="ok", says=f"{', '.join(names)}, CUDA {torch.version.cuda}"
         )
         return
-    says = f"{chosen}, {usable_cores()} cores"
+    says = f"{chosen}, {training.usable_cores()} cores"
     if shutil.which("nvidia-smi") is not None and not torch.cuda.is_available():
         yield Finding(
             what="device",

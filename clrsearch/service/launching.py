@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from clrsearch import training
 from clrsearch.errors import PlanError, StorageError, StudyError
 from clrsearch.launch import (
     NOTICE_SECONDS,
@@ -85,15 +86,13 @@ def launch_local(
     """
     import torch
 
-    from clrsearch.training.device import per_gpu_devices, worker_devices
-
     ready = _prepare(name, workers, storage)
     require_room(ready.url, ready.count)
     if workers.per_gpu is None:
-        devices = worker_devices(workers.settings.device, ready.count, slots=ready.count)
+        devices = training.worker_devices(workers.settings.device, ready.count, slots=ready.count)
     else:
         gpus = torch.cuda.device_count()
-        devices = per_gpu_devices(workers.per_gpu, ready.count, gpus=gpus)
+        devices = training.per_gpu_devices(workers.per_gpu, ready.count, gpus=gpus)
 
     def start() -> Result:
         began = time.monotonic()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from clrsearch import proposals
+from clrsearch import proposals, training
 from clrsearch.errors import ScheduleError, StudyError
 from clrsearch.plots import (
     Figure,
@@ -349,11 +349,8 @@ def replay(
     Raises:
         StudyError: unknown study or trial, or the trial is still running or has failed.
     """
-    from clrsearch.training import Diverged, Epoch, run_maker
-    from clrsearch.training.device import find_device, one_thread
-
-    chosen = find_device(device)
-    with open_database(storage_url(storage)) as database, one_thread(chosen):
+    chosen = training.find_device(device)
+    with open_database(storage_url(storage)) as database, training.one_thread(chosen):
         study = Study.open(database, name)
         record = study.trial(trial)
         if record.state == "running":
@@ -364,17 +361,17 @@ def replay(
                 f"{proposals.command('show', name, trial)} shows why"
             )
         loaded = load_same(study, task_dir, data_dir, allow_drift=False)
-        again = run_maker(loaded.task, study.facts, chosen, study.plan.precision)(
+        again = training.run_maker(loaded.task, study.facts, chosen, study.plan.precision)(
             study.trace(record.family, record.params),
             seed=study.plan.seed,
             seed_index=record.seed_index,
         )
         values: dict[int, float] = {}
 
-        def note(epoch: Epoch) -> bool:
+        def note(epoch: training.Epoch) -> bool:
             values[epoch.number] = epoch.metrics[study.facts.metric]
             return record.diverged or epoch.number < record.epoch
 
-        with suppress(Diverged):
+        with suppress(training.Diverged):
             again.train(note)
         return Replayed(trial=record, values=values, device=str(chosen))

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from clrsearch import errors, proposals
+from clrsearch import errors, proposals, training
 from clrsearch.errors import ClrsearchError, PlanError, ScheduleError, TaskError
 from clrsearch.launch import INTERPRETER, how_it_ended
 from clrsearch.schedules import Manual, RateFunction
@@ -156,9 +156,7 @@ class _Here:
     """Answers requests in this process."""
 
     def __init__(self) -> None:
-        from clrsearch.training.requests import Requests
-
-        self._requests = Requests()
+        self._requests = training.Requests()
 
     def ask(self, request: str, arguments: Mapping[str, Any]) -> Any:
         """Return the result of a request."""

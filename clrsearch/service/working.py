@@ -1,7 +1,4 @@
-"""Work on studies, in this process or by starting workers.
-
-Training code is imported lazily, so that commands that only list studies need not import torch.
-"""
+"""Work on studies, in this process or by starting workers."""
 
 from __future__ import annotations
 
@@ -10,8 +7,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
+from clrsearch import training
+from clrsearch import worker as workers
 from clrsearch.errors import StorageError
 from clrsearch.launch import INTERPRETER, Command, LocalLauncher
 from clrsearch.results import Snapshot, snapshot
@@ -36,9 +34,6 @@ from clrsearch.storage import (
     require_writable,
 )
 from clrsearch.worker import Supervisor, WorkerSettings, worker_name
-
-if TYPE_CHECKING:
-    from clrsearch.worker.signals import Interruption
 
 DEFAULTS = WorkerSettings()
 LOGS = "logs"
@@ -79,19 +74,14 @@ def work(
             was created.
         StudyStopped: the task's code failed repeatedly.
     """
-    from clrsearch.training import Checkpoints, RunMaker, run_maker
-    from clrsearch.training.device import find_device, one_thread
-    from clrsearch.worker.loop import Worker
-    from clrsearch.worker.signals import Interruption
-
     minutes = settings.max_minutes
-    interruption = Interruption(
+    interruption = workers.Interruption(
         seconds=None if minutes is None else 60 * minutes, trials=settings.max_trials
     )
     if ends_with_parent:
         interruption.ask_when_parent_ends()
     quiet_optuna()
-    chosen = find_device(settings.device)
+    chosen = training.find_device(settings.device)
     url = storage_url(storage)
 
     def waits(error: BaseException) -> None:
@@ -99,15 +89,15 @@ def work(
 
     patience = Patience(settings.storage_patience, on_wait=waits)
 
-    def work_off(study: Study, make_run: RunMaker) -> bool:
+    def work_off(study: Study, make_run: training.RunMaker) -> bool:
         """Work on the search, then on its confirmation; False if interrupted."""
 
         def work_on(each: Study) -> bool:
-            return Worker(
+            return workers.Worker(
                 each,
                 make_run,
                 chosen,
-                Checkpoints(checkpoint_folder(url, each, settings.checkpoint_dir)),
+                training.Checkpoints(checkpoint_folder(url, each, settings.checkpoint_dir)),
                 name=worker or worker_name(),
                 settings=settings,
                 interruption=interruption,
@@ -120,14 +110,14 @@ def work(
 
         return work_on(study) and all(map(work_on, rounds(study, patience)))
 
-    with open_database(url, patience=patience) as database, one_thread(chosen):
+    with open_database(url, patience=patience) as database, training.one_thread(chosen):
         patience(lambda: require_writable(database))
         study = patience(lambda: Study.open(database, name))
         require_room(url, patience(study.slots.live) + 1)
         task = load_same(
             study, settings.task_dir, settings.data_dir, allow_drift=settings.allow_drift
         ).task
-        make_run = run_maker(task, study.facts, chosen, study.plan.precision)
+        make_run = training.run_maker(task, study.facts, chosen, study.plan.precision)
         while work_off(study, make_run):
             if not _wait_for_slots(study, settings.idle_wait or 0.0, interruption, patience):
                 return
@@ -135,13 +125,11 @@ def work(
 
 
 def _wait_for_slots(
-    study: Study, seconds: float, interruption: Interruption, patience: Patience
+    study: Study, seconds: float, interruption: workers.Interruption, patience: Patience
 ) -> bool:
     """Wait until slots are added or left by a lost worker; returns whether that happened."""
-    from clrsearch.training import Interrupted
-
     end = time.monotonic() + seconds
-    with interruption.listening(), suppress(Interrupted):
+    with interruption.listening(), suppress(training.Interrupted):
         while (left := end - time.monotonic()) > 0:
             interruption.sleep(min(left, IDLE_LOOK_SECONDS))
             if patience(study.progress).free:

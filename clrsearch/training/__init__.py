@@ -1,19 +1,59 @@
-"""Trains tasks under schedule traces; independent of Optuna and of the search."""
+"""Trains tasks under schedule traces; independent of Optuna and of the search.
 
-from clrsearch.training.checkpoint import (
-    Checkpoints,
-    Identity,
-    Needed,
-    checkpoint_path,
-    needless,
-    read_checkpoint,
-)
-from clrsearch.training.custom_loop import OwnRun
-from clrsearch.training.making import RunMaker, run_maker
-from clrsearch.training.probing import probe
-from clrsearch.training.rate_ramp import Ramp, ramp
-from clrsearch.training.run import Diverged, Epoch, Interrupted, Run, Unrestorable
-from clrsearch.training.sequential import SequentialRun, TaskData, warm_up
+The names are imported when they are first used: they need torch, and a command that lists studies
+does not.
+"""
+
+from typing import TYPE_CHECKING
+
+from clrsearch.lazy import deferred
+
+if TYPE_CHECKING:
+    from clrsearch.training.checkpoint import (
+        Checkpoints,
+        Identity,
+        Needed,
+        checkpoint_path,
+        needless,
+        read_checkpoint,
+    )
+    from clrsearch.training.custom_loop import OwnRun
+    from clrsearch.training.device import (
+        find_device,
+        one_thread,
+        per_gpu_devices,
+        usable_cores,
+        worker_devices,
+    )
+    from clrsearch.training.making import RunMaker, run_maker
+    from clrsearch.training.probing import probe
+    from clrsearch.training.rate_ramp import Ramp, ramp
+    from clrsearch.training.requests import Requests
+    from clrsearch.training.run import Diverged, Epoch, Interrupted, Run, Unrestorable, restoring
+    from clrsearch.training.sequential import SequentialRun, TaskData, warm_up
+else:
+    __getattr__ = deferred(
+        __name__,
+        {
+            "clrsearch.training.checkpoint": (
+                *("Checkpoints", "Identity", "Needed", "checkpoint_path", "needless"),
+                "read_checkpoint",
+            ),
+            "clrsearch.training.custom_loop": ("OwnRun",),
+            "clrsearch.training.device": (
+                *("find_device", "one_thread", "per_gpu_devices", "usable_cores"),
+                "worker_devices",
+            ),
+            "clrsearch.training.making": ("RunMaker", "run_maker"),
+            "clrsearch.training.probing": ("probe",),
+            "clrsearch.training.rate_ramp": ("Ramp", "ramp"),
+            "clrsearch.training.requests": ("Requests",),
+            "clrsearch.training.run": (
+                *("Diverged", "Epoch", "Interrupted", "Run", "Unrestorable", "restoring"),
+            ),
+            "clrsearch.training.sequential": ("SequentialRun", "TaskData", "warm_up"),
+        },
+    )
 
 __all__ = [
     "Checkpoints",
@@ -24,16 +64,23 @@ __all__ = [
     "Needed",
     "OwnRun",
     "Ramp",
+    "Requests",
     "Run",
     "RunMaker",
     "SequentialRun",
     "TaskData",
     "Unrestorable",
     "checkpoint_path",
+    "find_device",
     "needless",
+    "one_thread",
+    "per_gpu_devices",
     "probe",
     "ramp",
     "read_checkpoint",
+    "restoring",
     "run_maker",
+    "usable_cores",
     "warm_up",
+    "worker_devices",
 ]
