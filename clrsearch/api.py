@@ -396,7 +396,7 @@ def _asked(task: object, keys: Mapping[str, Any], task_dir: Path | str | None) -
     folder = _path(task_dir)
     if isinstance(task, StudyPlan):
         if keys:
-            raise PlanError(f"{', '.join(keys)}: set in the StudyPlan, not beside it")
+            raise PlanError(f"{', '.join(keys)}: set in the StudyPlan, not as arguments")
         return _Asked(plan=task, folder=folder)
     if isinstance(task, Path) or (isinstance(task, str) and task.endswith(".toml")):
         file = Path(task)
@@ -407,8 +407,8 @@ def _asked(task: object, keys: Mapping[str, Any], task_dir: Path | str | None) -
         return _Asked(plan=load_plan(None, {**named, **keys}), folder=folder)
     if not (isinstance(task, type) or hasattr(task, "__qualname__")):
         raise TaskError(
-            f"run() was given {describe(task)}, and needs a class derived from clrsearch.Task, a "
-            'function train(run), or the name of one: "digits", "file.py:NAME"'
+            "run() needs a class derived from clrsearch.Task, a function train(run), or the name "
+            f'of one ("digits", "file.py:NAME"), not {describe(task)}'
         )
     assert callable(task)
     known = importable_name(task)
@@ -449,7 +449,7 @@ def _bar(progress: bool) -> tqdm[Any]:
     """A bar in the notebook's own way, or the terminal's."""
     from tqdm.auto import tqdm
 
-    return tqdm(disable=not progress, unit="trial", desc="trying out")
+    return tqdm(disable=not progress, unit="trial", desc="loading the task")
 
 
 def _show(bar: tqdm[Any], now: Snapshot) -> None:
@@ -477,7 +477,7 @@ def _said(now: Snapshot) -> str:
     if verdict is None or now.confirmed is None or now.confirmed.left:
         return verdict_sentence(now)
     seeds = None if verdict.winner is not None else verdict.seeds_needed
-    more = "" if seeds is None else f"study.confirm(seeds={seeds}) runs that many."
+    more = "" if seeds is None else f"study.confirm(seeds={seeds}) runs that many seeds."
     return " ".join(filter(None, (verdict.sentence, worth(now), more)))
 
 

@@ -33,7 +33,7 @@ def cause(error: str) -> str:
     said, place = _told(error)
     if len(said) > LONGEST_SAID:
         said = f"{said[:LONGEST_SAID].rstrip()}..."
-    return (f"{said} ({place})" if place else said) or "no reason is stored"
+    return (f"{said} ({place})" if place else said) or "no reason recorded"
 
 
 def complaint(errors: str) -> str:

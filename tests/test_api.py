@@ -186,7 +186,7 @@ def test_it_is_written_to_a_page_and_removed(study, tmp_path) -> None:
 
 
 def test_a_notebooks_task_has_one_worker(local, url) -> None:
-    with pytest.raises(PlanError, match="put it into a file, or pass workers=1"):
+    with pytest.raises(PlanError, match="move it to a file, or pass workers=1"):
         clrsearch.run(local["Line"], workers=2, progress=False)
 
 
@@ -194,7 +194,8 @@ def test_a_notebooks_task_is_not_there_elsewhere(study, clrsearch) -> None:
     assert clrsearch("replay", "line", "0")[0] == 0  # it is kept in this process
     script = "from clrsearch import service; service.replay('line', 0)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert "Line was defined in a notebook or an interpreter and exists only there" in done.stderr
+    said = "Line was defined in a notebook or interactive session and exists only there"
+    assert said in done.stderr
 
 
 def test_its_failure_stops_the_study_with_its_traceback(local, url) -> None:
@@ -206,7 +207,7 @@ def test_its_failure_stops_the_study_with_its_traceback(local, url) -> None:
 @pytest.mark.parametrize(
     ("given", "keys", "message"),
     [
-        (3, {}, "was given the int 3"),
+        (3, {}, "not the int 3"),
         ("digitz", {}, "did you mean digits"),
         (None, {"triels": 3}, "unknown key triels; did you mean trials"),
         (StudyPlan(), {"trials": 3}, "set in the StudyPlan"),
@@ -255,7 +256,7 @@ def test_a_script_that_calls_it_while_it_is_imported_is_told(tmp_path, task_dir,
     (tmp_path / "tiny.py").write_text((task_dir / "tiny.py").read_text())
     done = run_script(tmp_path, "")
     assert done.returncode == 1
-    assert "script.py calls clrsearch.run(...) while it is imported" in done.stderr
+    assert "script.py calls clrsearch.run(...) when it is imported" in done.stderr
     assert service.list_studies() == []
 
 

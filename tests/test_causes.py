@@ -134,8 +134,8 @@ torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.
             "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. "
             "(_tensor.py:625)",
         ),
-        ("", "no reason is stored"),
-        (" \n\n", "no reason is stored"),
+        ("", "no reason recorded"),
+        (" \n\n", "no reason recorded"),
         ("5 workers were lost with this trial\nand more", "5 workers were lost with this trial"),
         ("KeyError while training: 'x'", "KeyError while training: 'x'"),
     ],

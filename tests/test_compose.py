@@ -263,7 +263,7 @@ def test_the_commands_run_a_study_that_the_dashboard_shows_and_cannot_change(tmp
         made = native.run("init")
         assert (made.returncode, made.stderr) == (0, "")
         roles = [f"clrsearch_{role}, the {role}, is" for role in ("owner", "worker", "viewer")]
-        assert made.stdout.splitlines() == [f"{each} made" for each in roles]
+        assert made.stdout.splitlines() == [f"{each} created" for each in roles]
         again = native.run("init")
         assert again.stdout.splitlines() == [f"{each} up to date" for each in roles]
 
@@ -315,7 +315,7 @@ def refuse_the_viewer(native) -> None:
     worker["env"]["CLRSEARCH_STORAGE_FILE"] = str(native.secrets / "viewer")
     refused = subprocess.run(**worker, capture_output=True, check=False)
     assert refused.returncode == 2
-    assert "the role clrsearch_viewer may not do that" in refused.stderr
+    assert "the role clrsearch_viewer is not allowed to do that" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1, refused.stderr
     for table in before:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -373,7 +373,7 @@ def remove_it(native) -> None:
     remove = step("owner", "delete")
     refused = native.run("worker", *remove)
     assert refused.returncode == 2
-    assert "the role clrsearch_worker may not do that" in refused.stderr
+    assert "the role clrsearch_worker is not allowed to do that" in refused.stderr
     assert native.run("owner", *step("owner", "upgrade")).returncode == 0
     assert "digits" in native.run("owner").stdout
     assert native.run("owner", *remove).returncode == 0

@@ -319,7 +319,7 @@ def test_a_family_without_a_complete_trial_is_named(url, task_dir, capsys) -> No
     assert {run.family for run in result.snapshot.confirmed.runs} == {"constant", "linear"}
     assert result.snapshot.confirmed.absent == ("exponential",)
     output.print_result(result, json=False)
-    assert "Not compared, having no complete trial: exponential." in capsys.readouterr().out
+    assert "Not compared (no complete trial): exponential." in capsys.readouterr().out
 
 
 def test_a_comparison_gives_each_family_as_many_slots(task_dir) -> None:
@@ -329,7 +329,7 @@ def test_a_comparison_gives_each_family_as_many_slots(task_dir) -> None:
     assert abs(counts("cyclic") - counts("constant")) == 1
     (note,) = found.notes
     assert note.startswith("9 trials are fewer than 5 for each of the 2 families")
-    with pytest.raises(PlanError, match="1 are too few for 2 families"):
+    with pytest.raises(PlanError, match="1 is too few for 2 families"):
         service.comparison(plan.model_copy(update={"trials": 1}), task_dir=task_dir)
 
 

@@ -312,7 +312,7 @@ def test_it_changes_nothing_but_notes(url, task_dir) -> None:
         for method, path, body in CHANGES:
             status, content = client.open(path, method, body)
             assert status == 403, (method, path)
-            assert "only notes are changed here" in json.loads(content)["reason"]
+            assert "only notes can be edited here" in json.loads(content)["reason"]
     with serving(read_only=True) as client:
         for path in ("/api/studies/1/note", "/api/studies/1/1/note"):
             status, content = client.open(path, "PUT", {"version": 2, "body": "mine"})
@@ -364,7 +364,7 @@ def test_the_last_port_in_use_has_none_behind_it(url, task_dir, clrsearch) -> No
     begin(task_dir)
     with socket.create_server(("127.0.0.3", 65535)):
         code, _, err = clrsearch("dashboard", "--host", "127.0.0.3", "--port", "65535")
-    assert (code, err) == (2, "clrsearch: port 65535 of 127.0.0.3 is in use\n")
+    assert (code, err) == (2, "clrsearch: port 65535 on 127.0.0.3 is in use\n")
 
 
 def test_a_port_in_use_is_named_with_the_next_free_one(url, task_dir, clrsearch) -> None:
@@ -373,7 +373,7 @@ def test_a_port_in_use_is_named_with_the_next_free_one(url, task_dir, clrsearch)
         port = taken.getsockname()[1]
         code, out, err = clrsearch("dashboard", "--port", str(port))
         assert (code, out) == (2, "")
-        assert err.startswith(f"clrsearch: port {port} of 127.0.0.1 is in use: --port ")
+        assert err.startswith(f"clrsearch: port {port} on 127.0.0.1 is in use: --port ")
         assert err.count("\n") == 1
         free = int(err.split("--port ")[1].split()[0])
         assert free > port
@@ -452,5 +452,5 @@ def test_its_terminal_shows_an_address_and_nothing_of_other_packages(url, task_d
     finally:
         shown.send_signal(signal.SIGINT)
         _, errors = shown.communicate(timeout=60)
-    assert errors == "only notes can be changed; Ctrl-C ends it\n"
+    assert errors == "only notes can be changed; press Ctrl-C to stop\n"
     assert shown.returncode == 0

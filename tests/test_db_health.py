@@ -77,10 +77,10 @@ def test_what_was_changed_by_hand_is_wrong(done, check) -> None:
     wrong = [each for each in found if each["state"] == "wrong"]
     assert [each["what"] for each in wrong] == ["mine"] * 2
     assert [each["says"] for each in wrong] == [
-        "slots 0, 1, 2, 3: used up, but no trial of theirs ended so",
-        f"trials {trial.number}: complete, but not with the values of all 4 epochs",
+        "slots 0, 1, 2, 3: used up, but none of their trials ended in that state",
+        f"trials {trial.number}: complete, but their values are not those of epochs 1 to 4",
     ]
-    assert all("changed by hand" in each["remedy"] for each in wrong)
+    assert all("edited by hand" in each["remedy"] for each in wrong)
 
 
 def test_what_a_killed_worker_left_is_noted_with_who_mends_it(done, check, task_dir) -> None:
@@ -94,7 +94,7 @@ def test_what_a_killed_worker_left_is_noted_with_who_mends_it(done, check, task_
     notes = [each for each in found if each["state"] == "note"]
     assert [each["says"] for each in notes] == [
         "trials 3: ended, but their slots are not used up",
-        "1 slots are held by workers that are silent",
+        "1 slots are held by workers that no longer respond",
     ]
     done.slots.release("gone")
     service.work("mine", settings=WorkerSettings(task_dir=task_dir, device="cpu"))
@@ -151,7 +151,7 @@ def test_a_study_that_cannot_be_read_is_named_and_the_others_are_checked(
     ]
     version = attributes["versions"]["clrsearch"]
     text = "the study mine cannot be read: plan.moon: Extra inputs are not permitted "
-    assert found[0]["says"] == f"{text}(made by clrsearch {version})"
+    assert found[0]["says"] == f"{text}(created by clrsearch {version})"
     code, _, errors = clrsearch("best", "mine")
     assert code == 2
     assert errors.startswith(f"clrsearch: {text}")
@@ -189,7 +189,10 @@ def test_only_what_running_trials_need_is_kept(done, clrsearch, tmp_path, monkey
     first, second, third = out.splitlines()
     size = (foreign / "trial-0.pt").stat().st_size
     assert first == f"{tmp_path / 'shared'}: 6 files removed, {3 * size / 1e6:.1f} MB"
-    assert (second, third) == ("of no study in this database, and left alone:", f"  {foreign}")
+    assert (second, third) == (
+        "left alone, as they belong to no study in this database:",
+        f"  {foreign}",
+    )
     assert sorted(path.name for path in folder.iterdir()) == [
         f"trial-{number}.pt",
         "worker-here%3A1",

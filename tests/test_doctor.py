@@ -67,7 +67,7 @@ def test_a_role_that_may_only_read(postgresql, doctor, monkeypatch) -> None:
     [
         ("sqlite:////no/such/folder/s.db", "the folder /no/such/folder of"),
         ("postgresql://me:canary@127.0.0.1:1/studies", "Connection refused"),
-        ("studies.db", "not a database URL: write sqlite:///FILE"),
+        ("studies.db", "not a database URL: use sqlite:///FILE"),
     ],
 )
 def test_a_storage_that_cannot_be_used(url, says, doctor, monkeypatch) -> None:

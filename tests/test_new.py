@@ -30,7 +30,7 @@ def test_what_is_written_is_searched_by_the_command_it_names(
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("there.py", "there.py already exists and is not overwritten"),
+        ("there.py", "there.py already exists and will not be overwritten"),
         ("task.txt", "a task is a Python file"),
         ("no/folder/task.py", "cannot be written: No such file or directory"),
     ],

@@ -146,13 +146,13 @@ def test_a_mistake_in_a_loop_is_told_in_a_line(clrsearch, url, task_dir, monkeyp
     assert "call it after each optimizer.step(), not once per epoch" in errors
     code, _, errors = clrsearch("run", "--task", "loops.py:train", "--name", "other")
     assert code == 2
-    assert "is a loop of your own: say how long it trains" in errors
+    assert "is a custom training loop: give its epochs" in errors
     code, _, errors = clrsearch("range-test", "--task", "loops.py:train", *TOLD[2:])
     assert code == 2
     assert len(errors.splitlines()) == 1
     code, _, errors = clrsearch("run", "--range-test", "--task", "loops.py:train", *TOLD)
     assert code == 2
-    assert "steps through the batches by itself" in errors
+    assert "a range test trains batch by batch" in errors
     assert not url.file.exists()
 
 

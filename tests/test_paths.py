@@ -55,7 +55,7 @@ def test_a_study_whose_uuid_is_none_is_refused_before_a_path_is_built(
         assert code == 2
         (line,) = errors.splitlines()
         assert line.startswith("clrsearch: the study spoilt cannot be read: uuid: ")
-        assert line.endswith(" (made by clrsearch 0.1)")
+        assert line.endswith(" (created by clrsearch 0.1)")
     assert all(path.read_text() == "years of work" for path in kept)
     assert clrsearch("show", "sound")[0] == 0
     findings = json.loads(clrsearch("db", "check", "--json")[1])
@@ -96,7 +96,7 @@ def test_an_attribute_that_is_no_table_is_refused(studies, text) -> None:
         connection.exec_driver_sql(
             f"UPDATE study_user_attributes SET value_json = '{text}' WHERE {where} = 'clrsearch'"
         )
-    with pytest.raises(StudyError, match=r"spoilt cannot be read|spoilt is a study of Optuna's"):
+    with pytest.raises(StudyError, match=r"spoilt cannot be read|spoilt is an Optuna study"):
         Study.open(spoilt.database, "spoilt")
 
 
@@ -127,7 +127,8 @@ def test_a_link_that_leads_out_of_the_folder_is_not_followed(
             "spoilt", settings=WorkerSettings(task_dir=task_dir, allow_drift=True)
         ),
     ):
-        with pytest.raises(StorageError, match=f"{study.uuid} is a link that leads out of {root}"):
+        said = f"{study.uuid} is a link that points outside {root}"
+        with pytest.raises(StorageError, match=said):
             call()
     assert kept.exists()
     assert Study.open(study.database, "spoilt").uuid == study.uuid

@@ -124,7 +124,7 @@ def test_eight_workers_use_each_slot_up_once(url, task_dir) -> None:
     [
         ({"seed": 3}, "seed is 0 there and 3 here"),
         ({"epochs": 8}, "epochs is the task's own there and 8 here"),
-        ({"trials": 2}, "trials is 4 there and 2 here, and may only grow"),
+        ({"trials": 2}, "trials is 4 there and 2 here; it can only be increased"),
         ({"bounds": {"cyclic": {"cycles": 1}}}, "bounds is {} there"),
     ],
 )
@@ -176,7 +176,7 @@ def test_a_failed_trial_cannot_be_replayed(url, task_dir) -> None:
 def test_a_study_deleted_under_a_worker_is_told_in_one_line(url, task_dir) -> None:
     work_here(task_dir, "gone", trials=1)
     with (
-        pytest.raises(StorageError, match="the study has been deleted meanwhile"),
+        pytest.raises(StorageError, match="the study has been deleted in the meantime"),
         open_database(url) as database,
     ):
         study = Study.open(database, "gone")
@@ -278,7 +278,7 @@ def test_ctrl_c_gives_slots_back_and_the_next_run_goes_on(url, task_dir, whole_g
     out, errors = first.communicate(timeout=PATIENCE)
     assert first.returncode == 130
     assert f"Interrupted. To resume: clrsearch {' '.join(arguments)}" in out
-    assert errors.startswith("clrsearch: workers save their trials and leave; Ctrl-C again ends")
+    assert errors.startswith("clrsearch: workers are saving their trials and exiting; Ctrl-C again")
     assert len(errors.splitlines()) == 1
     with open_database(url) as database:
         counts = Study.open(database, "slow").slots.counts()
@@ -334,7 +334,8 @@ def test_a_worker_of_a_failing_study_leaves_with_3(url, task_dir) -> None:
     out, errors = worker.communicate(timeout=PATIENCE)
     assert worker.returncode == 3
     assert errors.splitlines()[0] == "Traceback of the task"
-    assert (out, errors.splitlines()[-1]) == ("", "clrsearch: stopped was stopped: its task fails")
+    said = "clrsearch: stopped was stopped: its task failed repeatedly"
+    assert (out, errors.splitlines()[-1]) == ("", said)
 
 
 def test_replay_notices_a_trial_that_does_not_match(url, task_dir) -> None:
@@ -374,7 +375,7 @@ def test_a_study_with_live_workers_is_not_deleted(url, task_dir) -> None:
         study = Study.open(database, "busy")
         study.grow(2)
         study.slots.claim("someone")
-    with pytest.raises(StudyError, match="workers are busy with 1 of busy's trials"):
+    with pytest.raises(StudyError, match="workers are still running 1 of busy's trials"):
         service.delete("busy")
 
 

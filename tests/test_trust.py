@@ -73,7 +73,7 @@ def test_a_function_of_pythons_own_is_not_called(command, edited, clrsearch) -> 
     assert os.umask(mask) == mask
     assert (code, errors) == (
         2,
-        "clrsearch: os is a module of Python's own, which defines no task and no rates\n",
+        "clrsearch: os is a module of Python's standard library, which has no tasks or rates\n",
     )
 
 
@@ -99,7 +99,7 @@ def test_a_function_must_be_defined_where_it_is_named(edited, clrsearch, tmp_pat
     code, _, errors = clrsearch("best", "mine")
     assert (code, errors) == (
         2,
-        "clrsearch: other.py:rate is defined in posix: name it from there\n",
+        "clrsearch: other.py:rate is defined in posix: name it by that module\n",
     )
 
 

@@ -74,7 +74,7 @@ def test_what_is_found_there_is_what_is_found_here(folder, tiny) -> None:
 @pytest.mark.parametrize(
     ("task", "how"),
     [
-        ("mine.py:Exits", r"mine.py:Exits: .* ended with code 7$"),
+        ("mine.py:Exits", r"mine.py:Exits: .* exited with code 7$"),
         ("mine.py:Crashes", r"mine.py:Crashes: .* died of signal 11 \(SIGSEGV\)$"),
     ],
 )
@@ -98,7 +98,7 @@ def test_errors_come_out_as_they_were_raised(folder) -> None:
     ):
         _ = there.facts
     keys = {"families": ("manual",), "baseline": "manual", "manual": "mine.py:falling"}
-    message = r"manual does not fit: .*not 0 as at step 3"
+    message = r"manual does not fit: .*not 0 at step 3"
     with tryout(folder, "tiny.py:Tiny", **keys) as there, pytest.raises(PlanError, match=message):
         there.require_space(there._plan, there.facts)
 
@@ -119,7 +119,7 @@ def test_run_says_so_and_stores_nothing(url, folder) -> None:
     assert (running.returncode, out) == (2, "")
     assert errors.splitlines() == [
         "imported",  # what a task prints is no output of ours
-        "clrsearch: mine.py:Crashes: the process that tries it out died of signal 11 (SIGSEGV)",
+        "clrsearch: mine.py:Crashes: the process that loads the task died of signal 11 (SIGSEGV)",
     ]
     assert not url.file.exists()
 

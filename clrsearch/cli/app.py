@@ -27,10 +27,15 @@ app = typer.Typer(
 db = typer.Typer(help="Check, upgrade and secure the database.", no_args_is_help=True)
 
 
+def _add(function: Callable[..., None], name: str = "", to: typer.Typer = app, **how: Any) -> None:
+    """Add a command; its summary is the first line of its docstring."""
+    summary, *_ = (function.__doc__ or "").splitlines()
+    to.command(name or None, short_help=summary, **how)(grouped(function))
+
+
 def _command(panel: str, example: str, function: Callable[..., None], name: str = "") -> None:
     """Add a command to a panel of ``--help``, with an example at the end of its own help."""
-    shown = f"Example: `clrsearch {example}`"
-    app.command(name or None, rich_help_panel=panel, epilog=shown)(grouped(function))
+    _add(function, name, rich_help_panel=panel, epilog=f"Example: `clrsearch {example}`")
 
 
 _command("Search", "run --task mine.py:Mine --trials 100", searching.run)
@@ -54,10 +59,10 @@ _command("Manage", "cancel mine", managing.cancel)
 _command("Manage", "delete mine", managing.delete)
 app.add_typer(db, name="db", rich_help_panel="Manage")
 _command("Manage", "doctor", inspecting.doctor)
-db.command()(grouped(inspecting.check))
-db.command()(grouped(managing.upgrade))
-db.command("prune-checkpoints")(grouped(managing.prune_checkpoints))
-db.command()(grouped(managing.roles))
+_add(inspecting.check, to=db)
+_add(managing.upgrade, to=db)
+_add(managing.prune_checkpoints, "prune-checkpoints", to=db)
+_add(managing.roles, to=db)
 
 
 def _print_version(asked: bool) -> None:
@@ -111,7 +116,7 @@ def main() -> None:
     try:
         Path.cwd()
     except FileNotFoundError:
-        print("clrsearch: the current folder has been removed: go to another", file=sys.stderr)
+        print("clrsearch: the current folder no longer exists: change to another", file=sys.stderr)
         sys.exit(2)
     try:
         with proposals.command_line(sys.argv[1:], takes):

@@ -92,7 +92,7 @@ def slurm(
     sbatch: Annotated[
         list[str] | None,
         typer.Option(
-            "--sbatch", metavar="KEY=VALUE", help="Any option of sbatch, such as account=mine."
+            "--sbatch", metavar="KEY=VALUE", help="Any sbatch option, such as account=mine."
         ),
     ] = None,
     log_dir: Annotated[
@@ -182,6 +182,6 @@ def _sbatch_options(texts: list[str]) -> dict[str, str]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not (key and equals):
-            raise PlanError(f"--sbatch {text}: KEY=VALUE is wanted, such as account=mine")
+            raise PlanError(f"--sbatch {text}: expected KEY=VALUE, such as account=mine")
         found[key.removeprefix("--")] = value
     return found

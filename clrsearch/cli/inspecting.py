@@ -167,7 +167,7 @@ def status(
 
     console = Terminal()
     if watch and not json and not console.is_terminal:
-        raise PlanError("--watch draws on a terminal: add --json for a line every 2 seconds")
+        raise PlanError("--watch needs a terminal: add --json for a line every 2 seconds")
     on_change: Callable[[Status], None] = partial(output.print_status, json=json)
     on_wait = output.print_wait
     with ExitStack() as leaving:

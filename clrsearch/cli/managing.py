@@ -28,7 +28,7 @@ def new(
     from clrsearch.reports import say
 
     command = service.new_file(file, loop=loop)
-    say(f"{file} is written. From its folder:", "", f"    {command}")
+    say(f"wrote {file}. In its folder, run:", "", f"    {command}")
 
 
 def delete(
@@ -94,7 +94,7 @@ def upgrade(
     from clrsearch.cli import output
 
     if not yes:
-        typer.confirm("Is there a backup, and does nobody work on it?", abort=True)
+        typer.confirm("Is there a backup, and is nobody using the database?", abort=True)
     output.print_upgraded(service.upgrade_database(storage=storage.url()))
 
 

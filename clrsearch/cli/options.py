@@ -68,8 +68,8 @@ class StorageOptions:
         found = StorageUrl(self.storage)
         if found.has_password:
             raise StorageError(
-                "a password in --storage can be read in the list of processes: put the URL into "
-                f"{STORAGE_VARIABLE}, or into a file for --storage-file or {FILE_VARIABLE}"
+                "a password in --storage is visible in the process list: put the URL in "
+                f"{STORAGE_VARIABLE}, or in a file for --storage-file or {FILE_VARIABLE}"
             )
         proposals.carry("--storage", self.storage)
         return found
@@ -139,7 +139,7 @@ DriftOption = Annotated[
     bool,
     typer.Option(
         "--allow-drift",
-        help="Continue although the task's source, clrsearch or torch has changed.",
+        help="Continue even if the task's source, clrsearch or torch has changed.",
     ),
 ]
 
@@ -323,8 +323,8 @@ def tested_study(
         return asked_plan(file, keys, changes), task_folder(file, task_dir)
     if changes or any(value is not None for value in keys.values()):
         raise PlanError(
-            f"{study} is a study, which is tested as it is: leave out --task, --seed and "
-            "--set, or name a FILE.toml"
+            f"{study} is a study, which is tested as is: leave out --task, --seed and "
+            "--set, or give a FILE.toml"
         )
     return study, task_dir
 
@@ -351,7 +351,7 @@ def assignments(texts: list[str]) -> dict[str, Any]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip() or "\n" in text:
-            raise PlanError(f"--set {shlex.quote(text)}: KEY=VALUE is wanted")
+            raise PlanError(f"--set {shlex.quote(text)}: expected KEY=VALUE")
         try:
             found[key.strip()] = read_toml(f"value = {value}")["value"]
         except ValueError as error:

@@ -108,7 +108,7 @@ def _print_next_steps(result: Result) -> None:
         steps = {
             "Save this code": f"{proposals.command('best', now.name)} > schedule.py",
             "Replay that trial": proposals.command("replay", now.name, now.recommended.number),
-            "Settle who is best": settling(now),
+            "Settle which is best": settling(now),
             "Search further": proposals.again(trials=now.total + 50),
             "Start another study": proposals.again(name=f"{now.name}-2"),
             "See all trials": proposals.command("dashboard", now.name),
@@ -164,7 +164,7 @@ def print_upgraded(done: Upgraded) -> None:
         say(f"nothing to do: Optuna's schema {done.after} is up to date")
         return
     if done.before != done.after:
-        say(f"Optuna's schema is now {done.after}, it was {done.before}")
+        say(f"Optuna's schema is now {done.after} (was {done.before})")
     for column in done.columns:
         say(f"the slot table has a new column {column}")
 
@@ -172,7 +172,7 @@ def print_upgraded(done: Upgraded) -> None:
 def print_roles(made: Sequence[MadeRole]) -> None:
     """Print what ``clrsearch db roles`` did."""
     for each in made:
-        say(f"{each.name}, the {each.role}, is {'made' if each.created else 'up to date'}")
+        say(f"{each.name}, the {each.role}, is {'created' if each.created else 'up to date'}")
 
 
 def print_best(found: Best, format: str) -> None:
@@ -241,7 +241,7 @@ def print_tested(tested: Tested, *, to: Path | None, json: bool) -> None:
         say(f"With --range-test a search uses {bounds.low:.2g} to {bounds.high:.2g}.")
     if tested.study is not None:
         plot = proposals.command("range-test", tested.study, output="range-test.png")
-        say(f"{tested.study} keeps this: {plot} draws it")
+        say(f"Saved in {tested.study}: {plot} plots it")
 
 
 def print_range_test(test: RangeTest | None) -> None:
@@ -267,14 +267,14 @@ def print_dashboard(opened: Dashboard) -> None:
     """Print the URL of the dashboard, and whether notes can be changed."""
     say(opened.url)
     notes = "read-only" if opened.read_only else "only notes can be changed"
-    say(f"{notes}; Ctrl-C ends it", error=True)
+    say(f"{notes}; press Ctrl-C to stop", error=True)
 
 
 def print_pruned(pruned: Pruned) -> None:
     """Print what ``clrsearch db prune-checkpoints`` removed, and the folders it left alone."""
     say(f"{pruned.root}: {pruned.files} files removed, {pruned.size / 1e6:.1f} MB")
     if pruned.foreign:
-        say("of no study in this database, and left alone:")
+        say("left alone, as they belong to no study in this database:")
         for folder in pruned.foreign:
             say(f"  {folder}")
 
@@ -308,12 +308,12 @@ def print_replayed(again: Replayed) -> None:
     """Print whether a replay matches, and if not, by how much it differs."""
     number, epochs = again.trial.number, len(again.trial.values)
     if again.matches:
-        say(f"trial {number} matches: all {epochs} epochs are equal to the last bit")
+        say(f"trial {number} matches: all {epochs} epochs are identical to the last bit")
         return
     elsewhere = "" if again.device == again.trial.device else f" (it ran on {again.trial.device})"
     say(
         f"trial {number} differs on {again.device}{elsewhere}: {len(again.values)} of {epochs} "
-        f"epochs came out, the metric off by up to {again.largest_difference:.3g}"
+        f"epochs were completed, with the metric off by up to {again.largest_difference:.3g}"
     )
 
 

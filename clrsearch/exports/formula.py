@@ -25,7 +25,7 @@ def curves_of(found: Found, format: str) -> Curves:
     """
     curves = found.schedule.curves(found.horizon)
     if curves is None:
-        raise found.cannot(format, "its rates are those of your own function")
+        raise found.cannot(format, "its rates come from your own function")
     steps, expected = np.arange(found.horizon, dtype=np.float64), found.trace
     _check(curves.rate, steps, expected.rates[0])
     if curves.momentum is not None:
@@ -40,7 +40,9 @@ def _check(curve: Curve, steps: np.ndarray, expected: np.ndarray) -> None:
     gaps = np.abs(namespace["value"](steps) - expected)
     if not gaps.max() <= TOLERANCE * expected.max() * max(1.0, len(steps) / GATHERED):
         step = int(np.argmax(gaps))
-        raise ScheduleError(f"the formula leaves the schedule at step {step} by {gaps[step]:.3g}")
+        raise ScheduleError(
+            f"the formula deviates from the schedule at step {step} by {gaps[step]:.3g}"
+        )
 
 
 def function(name: str, says: str, curve: Curve, library: str) -> str:

@@ -72,17 +72,17 @@ def write(found: Found) -> str:
     schedule, file = found.schedule, found.file
     arguments = _arguments(schedule, found.horizon)
     if arguments is None:
-        raise found.cannot("timm", "timm has none like it")
+        raise found.cannot("timm", "timm has no equivalent")
     warmup = getattr(schedule, "warmup", 0)
     lengths = [warmup, getattr(schedule, "decay", 0)]
     if any(length != int(length) for length in lengths):
-        raise found.cannot("timm", "its phases do not last whole updates")
+        raise found.cannot("timm", "its phases are not whole numbers of updates")
     lr = float(schedule.lr)  # type: ignore[attr-defined]  # every schedule with arguments has one
     if warmup:
         low = {"warmup_lr": lr / (warmup + 1), "warmup_epochs": Length(int(warmup))}
         arguments = {**arguments, **low, "warmup_prefix": True}
     if not found.one_rate and (warmup or arguments.get("min_lr")):
-        raise found.cannot("timm", "it has one lowest rate for all parameter groups")
+        raise found.cannot("timm", "it has a single minimum rate for all parameter groups")
     call = [
         "scheduler, _ = create_scheduler_v2(",
         "    optimizer,",

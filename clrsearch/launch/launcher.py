@@ -78,6 +78,6 @@ class Launcher(Protocol):
 def how_it_ended(code: int) -> str:
     """An exit code in words, with the number and name of the signal if it is negative."""
     if code >= 0:
-        return f"ended with code {code}"
+        return f"exited with code {code}"
     names = {number.value: f" ({number.name})" for number in signal.Signals}
     return f"died of signal {-code}{names.get(-code, '')}"

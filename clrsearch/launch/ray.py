@@ -63,7 +63,7 @@ class RaySubmitter:
     def render(self, commands: Sequence[Command]) -> str:
         """The cluster, the resources of each task, and the tasks' commands."""
         cluster = self._cluster
-        place = "a cluster of its own" if cluster.address is None else cluster.address
+        place = "a new local cluster" if cluster.address is None else cluster.address
         lines = [
             f"# Ray: {place}; each task: num_cpus=1, num_gpus={cluster.num_gpus:g}, "
             f"max_retries={cluster.max_retries}",
@@ -100,7 +100,7 @@ class RaySubmitter:
         failed = [code for code in codes if code != 0]
         if failed:
             raise ClrsearchError(f"{len(failed)} of {len(codes)} workers gave up: {failed[-1]}")
-        return f"{len(codes)} workers have left"
+        return f"{len(codes)} workers have exited"
 
 
 def attend(arguments: Sequence[str]) -> int | str:
@@ -147,7 +147,7 @@ def _connect(address: str | None, commands: Sequence[Command]) -> None:
         except (OSError, RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ClrsearchError(
-                f"no Ray cluster at {address}, or one that wants a token (RAY_AUTH_MODE=token, "
+                f"no Ray cluster at {address}, or one that requires a token (RAY_AUTH_MODE=token, "
                 f"RAY_AUTH_TOKEN): {reason}"
             ) from error
         return
@@ -175,13 +175,13 @@ def _require_authentication(cluster: RayCluster) -> None:
     safe = _is_loopback(url.hostname or "") or os.environ.get("RAY_AUTH_MODE") == "token"
     if not safe and not cluster.allow_unauthenticated:
         raise PlanError(
-            f"Ray at {address} runs whatever code it is sent, from anybody who reaches it, unless "
-            "token authentication is on: set RAY_AUTH_MODE=token there and here, with the "
-            "cluster's token, or accept it with --allow-unauthenticated"
+            f"Ray at {address} runs any code sent by anyone who can reach it, unless token "
+            "authentication is on: set RAY_AUTH_MODE=token there and here, with the cluster's "
+            "token, or accept the risk with --allow-unauthenticated"
         )
     if url.scheme in ("http", "https"):
         raise PlanError(
-            f"{address} is Ray's job API: give the cluster's own address (HOST:6379), or hand it "
+            f"{address} is Ray's job API: use the cluster's own address (HOST:6379), or submit "
             f"workers with ray job submit --address {address} -- clrsearch worker NAME"
         )
 

@@ -79,7 +79,7 @@ class SlurmSubmitter:
 
     def __init__(self, job: SlurmJob) -> None:
         if importlib.util.find_spec("submitit") is None:
-            raise PlanError("SLURM is reached through submitit: pip install 'clrsearch[slurm]'")
+            raise PlanError("SLURM support needs submitit: pip install 'clrsearch[slurm]'")
         self._job = job
 
     def render(self, commands: Sequence[Command]) -> str:
@@ -111,7 +111,7 @@ class SlurmSubmitter:
         for binary in BINARIES:
             if shutil.which(binary) is None:
                 raise PlanError(
-                    f"{binary} is not found: jobs are submitted on a machine of the SLURM cluster; "
+                    f"{binary} not found: submit jobs from a machine of the SLURM cluster; "
                     "--dry-run shows what would be submitted"
                 )
         executor = SlurmExecutor(self._job.folder, max_num_timeout=REQUEUES, python=PYTHON)
@@ -120,12 +120,12 @@ class SlurmSubmitter:
             handed_over = hand_over(executor, commands, self._job.workers)
         except FailedJobError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise PlanError(f"SLURM refuses the job: {reason}") from error
+            raise PlanError(f"SLURM rejected the job: {reason}") from error
         array = handed_over[0].job_id.partition("_")[0]
         jobs = "1 job" if len(handed_over) == 1 else f"{len(handed_over)} jobs"
         return (
-            f"SLURM has {jobs} as {array}, with logs in {self._job.folder}. "
-            f"squeue -j {array} shows them, scancel {array} ends them"
+            f"submitted {jobs} to SLURM as {array}, with logs in {self._job.folder}. "
+            f"squeue -j {array} shows them, scancel {array} cancels them"
         )
 
 

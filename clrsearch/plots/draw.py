@@ -81,7 +81,7 @@ def require_place(path: Path) -> None:
         PlanError: it is a folder, or its parent folder does not exist.
     """
     if path.is_dir():
-        raise PlanError(f"{path} is a folder: name a file")
+        raise PlanError(f"{path} is a folder: give a file name")
     if not path.parent.is_dir():
         raise PlanError(f"{path} cannot be written: there is no folder {path.parent}")
 

@@ -340,7 +340,7 @@ def _rate_axis(schedules: Sequence[Array]) -> tuple[Axis, str]:
     low = max(min(rates.min() for rates in positive), min(peaks) / DEEP) / 1.25
     axis = Axis(label="learning rate", log=True, low=low, high=1.25 * max(peaks))
     deeper = any((rates < low).any() for rates in schedules)
-    return axis, f"Rates below {low:.2g} lie on the lower edge." if deeper else ""
+    return axis, f"Rates below {low:.2g} are drawn at the lower edge." if deeper else ""
 
 
 def _loss_axis(test: RangeTestCurves) -> Axis:

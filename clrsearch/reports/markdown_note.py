@@ -35,8 +35,8 @@ def note(now: Snapshot, code: str) -> str:
 def note_of_confirmation(search: str) -> str:
     """The note of a confirmation study."""
     return (
-        f"# Confirmation of {escaped(search)}\n\nEach trial runs one of its best schedules again, "
-        f"on a fresh seed. The verdict stands with the study {escaped(search)}.\n"
+        f"# Confirmation of {escaped(search)}\n\nEach trial reruns one of its best schedules "
+        f"on a fresh seed. The verdict is shown with the study {escaped(search)}.\n"
     )
 
 

@@ -244,7 +244,7 @@ class Artifacts:
         Raises:
             PermissionError: always.
         """
-        raise PermissionError("nothing is uploaded here")
+        raise PermissionError("artifacts cannot be uploaded")
 
     def remove(self, artifact_id: str) -> None:
         """Refuse to remove anything.
@@ -252,7 +252,7 @@ class Artifacts:
         Raises:
             PermissionError: always.
         """
-        raise PermissionError("nothing is removed here")
+        raise PermissionError("artifacts cannot be removed")
 
 
 def _without_artifacts(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def status_table(status: Status) -> RenderableType:
     if outlook:
         parts.append(Text(outlook))
     if status.stopped:
-        parts.append(Text("Stopped: its task failed repeatedly.", style="red"))
+        parts.append(Text("Stopped: the task failed repeatedly.", style="red"))
     if status.holders:
         parts += [Text(), _holders(status)]
     if status.failures:
@@ -92,14 +92,14 @@ def _outlook(status: Status) -> str:
     if not status.left or (status.stopped and not status.live):
         return ""
     if not status.live:
-        return "No worker is live."
+        return "No live workers."
     if pace is None or seconds_left is None:
-        return f"The remaining time is known once {FEWEST} trials have ended."
+        return f"The remaining time can be estimated once {FEWEST} trials have ended."
     rate = f"{pace.per_hour:,.0f}" if pace.per_hour >= 10 else formatting.number(pace.per_hour)
     workers = "1 live worker" if pace.workers == 1 else f"{pace.workers} live workers"
     return (
         f"{rate} trials per hour, about {formatting.duration(seconds_left)} left\n"
-        f"({workers}, {_time(pace.seconds)} per trial: the mean of the latest {pace.trials})"
+        f"({workers}, {_time(pace.seconds)} per trial: the mean of the last {pace.trials})"
     )
 
 

@@ -89,12 +89,12 @@ def trial_table(snapshot: Snapshot, record: Record, rates: Sequence[float]) -> R
         f"slot {record.slot}, {formatting.number(record.seconds)} s on {record.device}, "
         f"worker {record.worker}",
     ]
-    table = plain_table("epoch", "rate at its end", snapshot.metric, right=("epoch",))
+    table = plain_table("epoch", "learning rate at its end", snapshot.metric, right=("epoch",))
     for epoch, value in sorted(record.values.items()):
         table.add_row(str(epoch), formatting.number(rates[epoch - 1]), formatting.number(value))
     if record.drift:
         lines.append(
-            "an epoch that was repeated after a worker was lost came out differently, "
+            "an epoch repeated after a worker was lost gave a different result, "
             f"by up to {formatting.number(record.drift)}"
         )
     error = [Text(), Text(record.error)] if record.error else []
@@ -173,7 +173,7 @@ def confirmed_table(found: Confirmed, now: Snapshot) -> RenderableType:
             _short(each.searched),
         )
     unfinished = f" ({found.left} of {found.total} runs are left)" if found.left else ""
-    absent = [Text(f"Not compared, having no complete trial: {', '.join(found.absent)}.")]
+    absent = [Text(f"Not compared (no complete trial): {', '.join(found.absent)}.")]
     sentence = Text(" ".join(filter(None, (verdict.sentence, formatting.worth(now)))) + unfinished)
     return Group(table, Text(), sentence, *(absent if found.absent else ()))
 

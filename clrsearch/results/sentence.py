@@ -13,7 +13,7 @@ def verdict_sentence(now: Snapshot) -> str:
         left = now.confirmed.left
         more = f"{left} of {now.confirmed.total} runs are left." if left else ""
         command = settling(now)
-        runs = f"{command} runs as many seeds." if command else ""
+        runs = f"{command} runs that many seeds." if command else ""
         return " ".join(filter(None, (now.verdict.sentence, formatting.worth(now), runs, more)))
     found = now.search_best
     if found is None:
@@ -33,7 +33,7 @@ def verdict_sentence(now: Snapshot) -> str:
             "other seeds."
         )
     command = proposals.command("confirm", now.name)
-    return f"{said} {command} compares the best on fresh seeds."
+    return f"{said} {command} compares the best trials on fresh seeds."
 
 
 def settling(now: Snapshot) -> str | None:

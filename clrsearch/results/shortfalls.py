@@ -32,7 +32,7 @@ def shortfall(study: Study, now: Snapshot) -> str | None:
     if found is not None and found.total and not found.left and found.verdict is None:
         again = f". {retry} retries the failed ones" if failed_runs else ""
         return (
-            f"the confirmation of {now.name} has no result: its runs ended {formatting.ends(found)}"
+            f"the confirmation of {now.name} has no result: {formatting.ends(found)}"
             f"{_cause(now)}{again}"
         )
     failed = now.slots.get(SlotState.FAILED, 0) + failed_runs
@@ -58,7 +58,7 @@ def _too_high(study: Study, now: Snapshot) -> str:
         for key in RATES[:2]
         if key in record.params
     ]
-    rates = f" at rates from {formatting.number(min(tried))} up" if tried else ""
+    rates = f" at learning rates of {formatting.number(min(tried))} and above" if tried else ""
     settings = " ".join(f"--set {proposals.quoted(each)}" for each in _lower_bounds(study))
     another = proposals.again(name=f"{now.name}-2") or proposals.command("run")
     return (

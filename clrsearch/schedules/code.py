@@ -217,6 +217,8 @@ def check(
                 value = group["betas"][0] if momentum == "betas" else group["momentum"]
                 gap = max(gap, abs(value - expected.momenta[index, step]))
             if not gap <= tolerance:
-                raise ScheduleError(f"the code leaves the schedule at step {step} by {gap:.3g}")
+                raise ScheduleError(
+                    f"the code deviates from the schedule at step {step} by {gap:.3g}"
+                )
         optimizer.step()
         scheduler.step()

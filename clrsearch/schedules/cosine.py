@@ -161,7 +161,7 @@ class CosineRestarts(Decay):
         most = min(MOST_CYCLES, (setting.epochs + 1).bit_length() - 1)
         if most < 2:
             raise ScheduleError(
-                "two cycles, the second twice as long as the first, take at least 3 epochs; "
+                "two cycles, the second twice as long as the first, need at least 3 epochs; "
                 f"there are {setting.epochs}"
             )
         return {

@@ -120,7 +120,7 @@ class Cyclic:
     def _require_scale(self) -> None:
         """Reject a mode or scale function that is unknown or incomplete, or both at once."""
         if (self.mode is None) == (self.scale_fn is None):
-            raise ScheduleError("either mode or scale_fn must be given, and not both")
+            raise ScheduleError("give either mode or scale_fn, not both")
         require_with(self, "scale_fn", ("scale_mode",))
         if self.scale_fn is not None:
             require_one_of(self, "scale_fn", tuple(SCALE_FUNCTIONS))
@@ -128,7 +128,7 @@ class Cyclic:
         else:
             require_one_of(self, "mode", get_args(Mode))
         if self.mode != "exp_range" and self.gamma is not None:
-            raise ScheduleError(f"gamma belongs to the mode exp_range, not to {self.mode}")
+            raise ScheduleError(f"gamma is only for mode exp_range, not {self.mode}")
         if self.mode == "exp_range":
             require_share("gamma", self.gamma)
 
@@ -145,7 +145,7 @@ class Cyclic:
         if epochs < 2 * SHORTEST:
             raise ScheduleError(
                 f"a cycle takes at least {2 * SHORTEST} epochs, "
-                f"for stepsizes are {SHORTEST} to {LONGEST}; the run has {epochs}"
+                f"since stepsizes are {SHORTEST} to {LONGEST}; the run has {epochs}"
             )
         if setting.stepsize == "whole-cycles":
             fewest, most = math.ceil(epochs / (2 * LONGEST)), epochs // (2 * SHORTEST)

@@ -43,7 +43,7 @@ def require_count(name: str, value: int) -> None:
         ScheduleError: naming the field.
     """
     if not isinstance(value, int) or value < 1:
-        raise ScheduleError(f"{name} must be a whole number from 1 on, not {value}")
+        raise ScheduleError(f"{name} must be a positive whole number, not {value}")
 
 
 def require_share(name: str, value: float | None) -> None:
@@ -92,7 +92,7 @@ def require_horizon(schedule: object) -> None:
     horizon, warmup = (getattr(schedule, name) for name in ("horizon", "warmup"))
     require_steps("horizon", horizon, whole=True)
     if warmup >= horizon:
-        raise ScheduleError(f"warmup {warmup} leaves nothing of the horizon {horizon}")
+        raise ScheduleError(f"warmup {warmup} must be shorter than the horizon {horizon}")
 
 
 def require_with(schedule: object, leader: str, names: Sequence[str]) -> None:
@@ -105,7 +105,7 @@ def require_with(schedule: object, leader: str, names: Sequence[str]) -> None:
         if getattr(schedule, leader) and getattr(schedule, name) is None:
             raise ScheduleError(f"{leader} needs {name}")
         if not getattr(schedule, leader) and getattr(schedule, name) is not None:
-            raise ScheduleError(f"{name} means nothing without {leader}")
+            raise ScheduleError(f"{name} requires {leader}")
 
 
 def require_one_of(schedule: object, name: str, allowed: Sequence[str]) -> None:

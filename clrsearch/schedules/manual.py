@@ -75,8 +75,7 @@ class Manual:
         """A factor on all rates, with the same range as the rates of other families."""
         if setting.manual is None:
             raise ScheduleError(
-                "no rates are given: manual = [[EPOCHS, RATE], ...] or "
-                'manual = "file.py:NAME" names them'
+                'no rates are given: set manual = [[EPOCHS, RATE], ...] or manual = "file.py:NAME"'
             )
         cls.build({"scale": 1.0}, setting)
         return {"scale": Parameter(domain=Range(low=1 / 30, high=30.0, log=True))}
@@ -124,7 +123,7 @@ class Manual:
         number = isinstance(rate, Real) and not isinstance(rate, bool)
         if not (number and math.isfinite(rate) and rate > 0):
             raise ScheduleError(
-                f"{self.rates} must give a positive number, not {rate!r} as at step {step}"
+                f"{self.rates} must return a positive number, not {rate!r} at step {step}"
             )
         return float(rate)
 
@@ -139,7 +138,7 @@ class Manual:
             piece = f"piece {number}"
             require_rate(f"the rate of {piece}", rate)
             if not last - first > ROUNDING:
-                raise ScheduleError(f"{piece} ends at epoch {last:g}, not after its beginning")
+                raise ScheduleError(f"{piece} must end after it begins, not at epoch {last:g}")
             if first > reached + ROUNDING:
                 raise ScheduleError(
                     f"epochs {reached:g} to {first:g}, before {piece}, have no rate"
@@ -161,7 +160,7 @@ class Manual:
             )
         if reached > self.epochs + ROUNDING:
             raise ScheduleError(
-                f"the pieces go on to epoch {reached:g}, and there are {self.epochs}"
+                f"the pieces extend to epoch {reached:g}, but there are only {self.epochs}"
             )
         return ends, rates
 

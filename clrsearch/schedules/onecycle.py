@@ -89,8 +89,8 @@ class OneCycle:
             raise ScheduleError(f"pct_start must be in (0, 1), not {self.pct_start}")
         if not self._rise > 0:
             raise ScheduleError(
-                f"pct_start {self.pct_start} of a horizon of {self.horizon} steps is not over one "
-                "step"
+                f"pct_start {self.pct_start} of a horizon of {self.horizon} steps is not more than "
+                "one step"
             )
         if not 1 <= self.div_factor < np.inf:
             raise ScheduleError(f"div_factor must be 1 or more, not {self.div_factor}")
@@ -115,7 +115,7 @@ class OneCycle:
         """
         if SHORTEST_RISE * setting.horizon <= 1:
             raise ScheduleError(
-                f"the rise takes {SHORTEST_RISE:g} of the horizon, which must be more than a step; "
+                f"the rise takes {SHORTEST_RISE:g} of the horizon and must be longer than a step; "
                 f"there are {setting.horizon} steps"
             )
         return {

@@ -257,7 +257,9 @@ def relative_rates(optimizer: Optimizer) -> list[float]:
     """
     groups = optimizer.param_groups
     if any("initial_lr" in group for group in groups):
-        raise ScheduleError("the optimizer has had a scheduler already: build a fresh optimizer")
+        raise ScheduleError(
+            "the optimizer has already been used with a scheduler: create a new one"
+        )
     own = float(groups[0]["lr"])
     if not own > 0:
         raise ScheduleError(f"the optimizer's first learning rate must be positive, not {own}")
@@ -290,5 +292,5 @@ def require_momentum(optimizer: Optimizer) -> None:
     """
     if momentum_of(optimizer) == "none":
         raise ScheduleError(
-            f"cycle_momentum needs a momentum, and this {type(optimizer).__name__} has none"
+            f"cycle_momentum needs momentum, but this {type(optimizer).__name__} has none"
         )

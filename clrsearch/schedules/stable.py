@@ -68,7 +68,7 @@ class WarmupStableDecay(Decay):
         require_steps("decay", self.decay)
         if self.warmup + self.decay > self.horizon:
             raise ScheduleError(
-                f"decay {self.decay} does not fit behind the warmup {self.warmup}: "
+                f"decay {self.decay} does not fit after the warm-up {self.warmup}: "
                 f"the horizon is {self.horizon}"
             )
         require_one_of(self, "shape", get_args(Shape))

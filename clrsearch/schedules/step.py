@@ -132,15 +132,15 @@ class MultiStep(Decay):
     def __post_init__(self) -> None:
         Decay.__post_init__(self)
         if not self.milestones:
-            raise ScheduleError("milestones must name a step at least")
+            raise ScheduleError("milestones must contain at least one step")
         for milestone in self.milestones:
             require_steps("milestones", milestone, whole=True)
         for earlier, later in itertools.pairwise(self.milestones):
             if not earlier < later:
-                raise ScheduleError(f"milestones must increase, and {later} follows on {earlier}")
+                raise ScheduleError(f"milestones must increase, but {later} follows {earlier}")
         if self.milestones[0] <= self.warmup:
             raise ScheduleError(
-                f"milestones must be behind the warmup {self.warmup}, not at {self.milestones[0]}"
+                f"milestones must be after the warm-up {self.warmup}, not at {self.milestones[0]}"
             )
         require_share("gamma", self.gamma)
 
@@ -306,7 +306,7 @@ def _drops(setting: Setting, most: int) -> Range:
     """The range for the number of drops, which fall between epochs: at most ``most``."""
     if setting.epochs < 2:
         raise ScheduleError(
-            "a drop needs an epoch before it and one behind it, so at least 2 epochs; "
+            "a drop needs an epoch before and after it, so at least 2 epochs; "
             f"there is {setting.epochs}"
         )
     return Range(low=1, high=min(most, setting.epochs - 1), integer=True)

@@ -62,12 +62,12 @@ def misfits(
     ]
     found = [
         _slots(set(range(budget)) - set(slots), "missing", mended_by="run"),
-        _slots(untold, "used up, but no trial of theirs ended so"),
+        _slots(untold, "used up, but none of their trials ended in that state"),
         _slots([number for number, each in told.items() if len(each) > 1], "used up twice"),
         _trials(early, "ended, but their slots are not used up", mended_by="worker"),
         _trials(orphans, "running, but their slots are used up", mended_by="worker"),
-        _trials([each for each in records if each.slot not in slots], "in no slot"),
-        _trials(partial, f"complete, but not with the values of all {epochs} epochs"),
+        _trials([each for each in records if each.slot not in slots], "not in any slot"),
+        _trials(partial, f"complete, but their values are not those of epochs 1 to {epochs}"),
     ]
     return [misfit for misfit in found if misfit is not None]
 

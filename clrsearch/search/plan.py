@@ -68,9 +68,9 @@ MOST_SEARCH_SEEDS = 100
 MOST_SAMPLES = 10_000_000  # per batch
 
 _WANTED = {
-    "bounds": "neither a number, a text, true or false, nor a list",
-    "options": "neither a number, a text, true or false, nor a list",
-    "groups": "neither a number nor the two ends of a range",
+    "bounds": "not a number, string, boolean or list of these",
+    "options": "not a number, string or boolean",
+    "groups": "neither a number nor a range [LOW, HIGH]",
     "manual": 'neither a list of [EPOCHS, RATE] nor "file.py:NAME"',
 }
 """Error text for values of union types, in place of one error per alternative."""
@@ -80,7 +80,7 @@ _TYPES = {
     "string_too_short": "must not be empty",
     "int_type": "must be a whole number",
     "bool_type": "must be true or false",
-    "string_type": "must be a text",
+    "string_type": "must be a string",
     "tuple_type": "must be a list",
 }
 _TABLES = ("mapping_type", "dict_type", "model_type")
@@ -92,7 +92,7 @@ def at_most(most: int) -> AfterValidator:
 
     def check(value: int, info: ValidationInfo) -> int:
         if value > most and info.context != STORED:
-            raise PydanticCustomError("at_most", "at most {most}", {"most": f"{most:,}"})
+            raise PydanticCustomError("at_most", "must be at most {most}", {"most": f"{most:,}"})
         return value
 
     return AfterValidator(check)
@@ -178,7 +178,7 @@ class StudyPlan(BaseModel):
         try:
             shlex.split(args or "")
         except ValueError as error:
-            raise PydanticCustomError("args", "every quote must be closed") from error
+            raise PydanticCustomError("args", "must have matching quotes") from error
         return args
 
     @property
@@ -252,8 +252,7 @@ def require_plan(plan: StudyPlan) -> None:
     _require_families(plan)
     if plan.allocation == "led" and plan.sampler != "surrogate":
         raise PlanError(
-            "allocation: only the surrogate can lead from family to family; with "
-            f"sampler={plan.sampler} it is equal"
+            f"allocation: led needs sampler=surrogate; with sampler={plan.sampler} it must be equal"
         )
     _require_bounds(plan)
     _require_rates(plan)
@@ -267,23 +266,23 @@ def refuse_task(text: str) -> None:
     """
     place, colon, attribute = text.partition(":")
     if text in BUILT_IN or (colon and place and attribute.isidentifier()):
-        raise PlanError(f"{text} is a task, not a study file: write --task {text}")
+        raise PlanError(f"{text} is a task, not a study file: use --task {text}")
     if text.endswith(".py"):
-        raise PlanError(f"{text} is no study file; a task in it is named by --task {text}:NAME")
+        raise PlanError(f"{text} is not a study file; for a task in it, use --task {text}:NAME")
 
 
 def _require_families(plan: StudyPlan) -> None:
     if plan.baseline == "none":
         raise PlanError(
-            "baseline: every study has one, which takes every tenth trial; "
-            f"it is {BASELINE!r} unless another family is named"
+            "baseline: every study has one, which gets every tenth trial; "
+            f"the default is {BASELINE!r}"
         )
     for key, families in (("families", plan.families), ("baseline", (plan.baseline,))):
         for family in families:
             if family not in FAMILIES:
-                raise PlanError(f"{key}: no family {family!r}{nearest(family, FAMILIES)}")
+                raise PlanError(f"{key}: unknown family {family!r}{nearest(family, FAMILIES)}")
             if families.count(family) > 1:
-                raise PlanError(f"{key}: {family} is named {families.count(family)} times")
+                raise PlanError(f"{key}: {family} is listed {families.count(family)} times")
 
 
 def _require_bounds(plan: StudyPlan) -> None:
@@ -299,13 +298,15 @@ def _require_bounds(plan: StudyPlan) -> None:
     for key, bound in given:
         values = bound if isinstance(bound, tuple) else (bound,)
         if not values:
-            raise PlanError(f"{key}: no value is given")
+            raise PlanError(f"{key}: no value given")
         for value in values:
             if not _is_finite(value):
                 raise PlanError(f"{key}: {shorten(str(value), 40)} is not a finite number")
         number = not isinstance(values[0], str | bool)
         if number and len(values) == 2 and values[0] == values[1]:
-            raise PlanError(f"{key}: both ends are {values[0]}; to fix it, write {key}={values[0]}")
+            raise PlanError(
+                f"{key}: both ends are {values[0]}; for a fixed value, use {key}={values[0]}"
+            )
 
 
 def _require_rates(plan: StudyPlan) -> None:
@@ -369,7 +370,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Hint to append to an error about an unknown ``word``: the nearest known one, or all."""
     names = list(known)
     near = difflib.get_close_matches(word, names, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; there is {', '.join(names)}"
+    return f"; did you mean {near[0]}?" if near else f"; available: {', '.join(names)}"
 
 
 def _shown(value: object) -> str:
@@ -383,7 +384,7 @@ def _read(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE:
-            raise PlanError(f"{path} is no study file: it holds more than {LARGEST_FILE} bytes")
+            raise PlanError(f"{path} is not a study file: it is larger than {LARGEST_FILE} bytes")
         return read_toml(content.decode("utf-8-sig"))  # Windows editors add a byte order mark
     except FileNotFoundError:
         raise PlanError(f"no such study file: {path}{_toml_files_near(path)}") from None
@@ -432,7 +433,7 @@ def _parts(key: str) -> list[str]:
         found: Any = read_toml(f"{key} = 0")
     except ValueError as error:
         raise PlanError(
-            f"{key!r} is no key of a study; a key is written like bounds.cyclic.max_lr"
+            f"{key!r} is not a valid key; keys look like bounds.cyclic.max_lr"
         ) from error
     parts = []
     while isinstance(found, dict):

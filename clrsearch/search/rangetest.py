@@ -77,11 +77,13 @@ def read_range_test(rates: Sequence[float], training: Curves, validation: Curves
     if base is not None:
         turns = [_turn(rates, curves) for curves in (training, validation)]
         if any(turn is None for turn in turns):
-            sentence += f"; at {rates[-1]:.2g}, the highest tried, the loss has not turned"
+            sentence += (
+                f"; at {rates[-1]:.2g}, the highest rate tried, the loss has not risen again"
+            )
         else:
             turn = max(turn for turn in turns if turn is not None)
             maximum = max(turn / MARGIN, base)
-            sentence += f"; above {turn:.2g} the loss has turned, and {maximum:.2g} is the top"
+            sentence += f"; above {turn:.2g} the loss rises again, so {maximum:.2g} is the maximum"
     return RangeTest(
         rates=tuple(rates),
         training=training,
@@ -116,15 +118,15 @@ def _start_of_the_fall(rates: Sequence[float], validation: Curves) -> tuple[floa
     start, lowest = _start_and_lowest(loss)
     if not math.isfinite(start):
         return None, (
-            f"The loss diverges at {rates[0]:.2g} already, the lowest rate tried; no rates are "
+            f"The loss diverges even at {rates[0]:.2g}, the lowest rate tried; no rates are "
             "proposed"
         )
     fall = start - float(loss[lowest])
     least = max(LEAST_FALL * abs(start), NOISE * _standard_error(validation))
     if not fall > least:
         return None, (
-            f"The validation loss is flat: from {start:.3g} it falls by {max(fall, 0):.2g} at "
-            f"most, and less than {least:.2g} may be chance; no rates are proposed"
+            f"The validation loss is flat: it falls from {start:.3g} by at most "
+            f"{max(fall, 0):.2g}, and a fall below {least:.2g} may be noise; no rates are proposed"
         )
     above = np.flatnonzero(loss[: lowest + 1] > start - STARTED * fall)
     base = float(rates[above[-1] + 1 if len(above) else 0])

@@ -79,7 +79,7 @@ class Studies:
             raise StudyError(unknown(name, self.searches())) from None
         attribute = self._attribute(study_id, name)
         if attribute is None:
-            raise StudyError(f"{name} is a study of Optuna's that clrsearch did not make")
+            raise StudyError(f"{name} is an Optuna study that clrsearch did not create")
         return read_record(study_id, name, attribute)
 
     def create(
@@ -227,7 +227,7 @@ class Studies:
         if confirms is None and there.stage == "confirm":
             search = there.confirms.name if there.confirms else name.removesuffix(CONFIRMATION)
             raise StudyError(
-                f"{name} is the confirmation of {search}: give another name with --name"
+                f"{name} is the confirmation of {search}: choose another name with --name"
             )
         if confirms is not None and not self._confirms(name, confirms):
             raise StudyError(f"{name} is not the confirmation of {confirms.name}")

@@ -51,7 +51,7 @@ class StudySpace:
         try:
             return FAMILIES[family].build(params, self.setting)
         except (LookupError, TypeError) as error:
-            raise ScheduleError(f"no schedule {family} of {dict(params)}: {error}") from error
+            raise ScheduleError(f"cannot build {family} from {dict(params)}: {error}") from error
 
     def is_formula(self, family: str) -> bool:
         """Whether the family is a formula, not a user's function, which is not always loaded."""
@@ -96,8 +96,8 @@ def require_size(facts: TaskFacts) -> None:
     if facts.horizon * groups > MOST_RATES:
         of = "" if groups == 1 else f" for {groups} parameter groups"
         raise PlanError(
-            f"epochs: {facts.epochs:,} epochs of {facts.steps_per_epoch:,} steps{of} are "
-            f"{facts.horizon * groups:,} learning rates; at most {MOST_RATES:,} are possible"
+            f"epochs: {facts.epochs:,} epochs of {facts.steps_per_epoch:,} steps{of} give "
+            f"{facts.horizon * groups:,} learning rates; the limit is {MOST_RATES:,}"
         )
 
 
@@ -136,7 +136,7 @@ def build_space(
             manual rates are given that no family uses.
     """
     if plan.manual is not None and Manual.family not in plan.searched:
-        raise PlanError("manual: there are rates by hand, but manual is not among the families")
+        raise PlanError("manual: rates are given, but manual is not one of the families")
     bounds = tested.bounds(facts.base_lr) if tested is not None and plan.range_test else None
     setting = replace(_setting(plan, facts), tested=bounds, rate_function=rate_function)
     multipliers = _multipliers(plan, facts)
@@ -153,7 +153,7 @@ def build_space(
                 FAMILIES[family].build(params, setting)
             except ScheduleError as error:
                 raise PlanError(
-                    f"bounds.{family}: these bounds allow wrong values: {error}"
+                    f"bounds.{family}: these bounds allow invalid values: {error}"
                 ) from error
         families[family] = {**space, **multipliers}
     return StudySpace(setting=setting, families=families, multipliers=multipliers)
@@ -178,8 +178,8 @@ def _ways_out(family: str, plan: StudyPlan, setting: Setting) -> str:
         return ""
     if family in plan.families:
         one, *others = (each for each in FAMILIES if each != BASELINE and _fits(each, setting))
-        instead = f"search what fits, --set {shlex.quote(f'families={json.dumps([one])}')}"
-        instead += f"; so do {', '.join(others)}"
+        instead = f"search a family that fits, --set {shlex.quote(f'families={json.dumps([one])}')}"
+        instead += f"; others that fit: {', '.join(others)}"
     else:
         instead = f"compare with --set baseline={BASELINE}"
     return f". Train longer, --epochs {enough} or more, or {instead}"
@@ -206,11 +206,11 @@ def _multipliers(plan: StudyPlan, facts: TaskFacts) -> Space:
         key = f"{GROUPS}{name}"
         if name == first:
             raise PlanError(
-                f"{key}: the first group's rate is the schedule's own, and others count relative "
-                f"to it{nearest(name, others) if others else '; there is no other'}"
+                f"{key}: the first group follows the schedule's own rate, and other groups are "
+                f"relative to it{nearest(name, others) if others else '; there is no other group'}"
             )
         if name not in others:
-            has = nearest(name, others) if others else f"; there is only {first}"
+            has = nearest(name, others) if others else f"; it has only {first}"
             raise PlanError(f"{key}: the optimizer has no such group{has}")
         ends = bound if isinstance(bound, tuple) else (bound,)
         domain = Range(low=ends[0], high=ends[0], log=True)
@@ -243,7 +243,7 @@ def _narrow(key: str, parameter: Parameter, bound: Bound) -> Parameter:
         for value in values:
             if value not in domain.options or type(value) is not type(domain.options[0]):
                 listed = ", ".join(repr(option) for option in domain.options)
-                raise PlanError(f"{key}: {value!r} is none of {listed}")
+                raise PlanError(f"{key}: {value!r} is not one of {listed}")
         options = tuple(value for value in domain.options if value in values)
         return replace(parameter, domain=Choice(options=options))
     return replace(parameter, domain=_narrow_range(key, domain, values))
@@ -256,21 +256,21 @@ def _narrow_range(key: str, domain: Range, values: tuple[object, ...]) -> Range:
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     ]
     if len(numbers) != len(values) or not 1 <= len(values) <= 2:
-        raise PlanError(f"{key}: one number or two are wanted, not {_listed(values)}")
+        raise PlanError(f"{key}: expected one or two numbers, not {_listed(values)}")
     low, high = numbers[0], numbers[-1]
     if low > high:
         raise PlanError(f"{key}: the lower end {low} is above the upper end {high}")
     if high > LARGEST_RATE:
         raise PlanError(f"{key}: must be at most {LARGEST_RATE:g}, not {high:g}")
     if domain.integer and not all(float(number).is_integer() for number in numbers):
-        raise PlanError(f"{key}: whole numbers are wanted, not {_listed(values)}")
+        raise PlanError(f"{key}: expected whole numbers, not {_listed(values)}")
     if domain.integer and (low < domain.low or high > domain.high):
         raise PlanError(
-            f"{key}: {_listed(values)} is not within {domain.low:g} to {domain.high:g}, "
-            "which the number of epochs allows"
+            f"{key}: {_listed(values)} is outside {domain.low:g} to {domain.high:g}, "
+            "the range that the number of epochs allows"
         )
     if domain.log and not low > 0:
-        raise PlanError(f"{key}: must be positive, for it is searched on a log scale, not {low}")
+        raise PlanError(f"{key}: must be positive, not {low}: it is searched on a log scale")
     return replace(domain, low=low, high=high)
 
 

@@ -232,7 +232,7 @@ class Study:
         for record in records:
             if record.number == number:
                 return record
-        has = f"it has 0 to {records[-1].number}" if records else "it has none yet"
+        has = f"it has trials 0 to {records[-1].number}" if records else "it has none yet"
         raise StudyError(f"{self.name} has no trial {number}; {has}")
 
     def grow(self, trials: int) -> None:
@@ -323,7 +323,7 @@ class Study:
         """
         study = self._bound(self._opened(self._studies, self._studies.read(self.name)))
         if study.uuid != self.uuid:
-            raise StudyError(f"{self.name} was deleted, and another study has its name now")
+            raise StudyError(f"{self.name} was deleted, and another study now has its name")
         return study
 
     def _bound(self, sibling: Study) -> Study:

@@ -17,27 +17,29 @@ def require_name(name: str) -> None:
         PlanError: with the reason.
     """
     if not name:
-        raise PlanError("the name of a study is empty: give another with --name")
+        raise PlanError("the study name is empty: choose another with --name")
     if len(name) > LONGEST:
         why = f"is longer than {LONGEST} characters"
     elif not name.isprintable():
-        why = "holds characters that cannot be shown"
+        why = "contains unprintable characters"
     elif name != name.strip():
-        why = "begins or ends with a space"
+        why = "starts or ends with a space"
     elif name.startswith("-"):
-        why = "begins with a dash, as options do"
+        why = "starts with a dash, like an option"
     elif not any(character.isalnum() for character in name):
-        why = "has neither a letter nor a digit"
+        why = "contains no letter or digit"
     else:
         return
     shown = name if len(name) <= LONGEST else f"{name[:20]}..."
-    raise PlanError(f"the name of a study, {shown!r}, {why}: give another with --name")
+    raise PlanError(f"the study name {shown!r} {why}: choose another with --name")
 
 
 def unknown(name: str, names: list[str]) -> str:
     """Error message for an unknown study name, with suggestions from ``names``."""
     if not names:
-        return f"no study {name}: there are none yet; {proposals.command('run')} begins one"
+        return f"no study {name}: there are none yet; {proposals.command('run')} starts one"
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"; did you mean {', '.join(near)}?" if near else f"; there is {', '.join(names[-10:])}"
+    hint = (
+        f"; did you mean {', '.join(near)}?" if near else f"; available: {', '.join(names[-10:])}"
+    )
     return f"no study {name}{hint}"

@@ -84,6 +84,6 @@ def unreadable(name: str, why: object, attribute: Any = None) -> StudyError:
     """Error for a study that cannot be read, with the version that created it if known."""
     versions = attribute.get("versions") if isinstance(attribute, dict) else None
     version = versions.get("clrsearch") if isinstance(versions, dict) else None
-    made = f" (made by clrsearch {version})" if version else ""
+    made = f" (created by clrsearch {version})" if version else ""
     said = f"{type(why).__name__}: {why}" if isinstance(why, LookupError) else why
     return StudyError(f"the study {name} cannot be read: {said}{made}")

@@ -91,7 +91,7 @@ def _sentence(said: Verdict) -> str:
     top = said.standings[0]
     seeds = max(len(each.scores) for each in said.standings)
     if len(said.standings) == 1:
-        return f"{_named(top)} was confirmed alone on {_count(seeds)}: it has no rival."
+        return f"{_named(top)} was confirmed on {_count(seeds)}; it had no rivals."
     if seeds < 2:
         return (
             f"{_named(top)} is the top finalist, but one seed says nothing about the noise: "
@@ -101,12 +101,12 @@ def _sentence(said: Verdict) -> str:
     many = len(said.undecided) > 1
     if said.winner is not None and many:
         return (
-            f"{said.winner} is best: {_losers(said, seeds)}. Its own schedules, {names}, cannot be "
+            f"{said.winner} is best: {_losers(said, seeds)}. Its schedules, {names}, cannot be "
             f"told apart: use trial {said.chosen}."
         )
     use = (
-        f" Use {_named(said.standing(said.chosen))}, the simplest schedule that is expected to "
-        f"lose at most {said.tolerance:g} noise deviations to the best."
+        f" Use {_named(said.standing(said.chosen))}, the simplest schedule expected to be "
+        f"within {said.tolerance:g} noise standard deviations of the best."
     )
     if not many:
         simpler = use if said.chosen != top.trial else ""
@@ -133,15 +133,15 @@ def _losers(said: Verdict, seeds: int) -> str:
     """How all other schedules were ruled out."""
     gone = sum(each.diverged > 0 for each in said.standings)
     beaten = len(said.standings) - len(said.undecided) - len(said.behind) - gone
-    rivals = "its only rival is" if beaten == 1 else f"each of its {beaten} rivals is"
+    rivals = "its only rival" if beaten == 1 else f"each of its {beaten} rivals"
     if beaten and said.behind:
-        rivals = "one rival is" if beaten == 1 else f"{beaten} rivals are"
+        rivals = "one rival" if beaten == 1 else f"{beaten} rivals"
     told = [
-        f"on {_count(seeds)} {rivals} beaten (anytime-valid p < {LEVEL})" if beaten else "",
+        f"it beats {rivals} on {_count(seeds)} (anytime-valid p < {LEVEL})" if beaten else "",
         f"{gone} of its rivals diverged" if gone else "",
         _behind(said) if said.behind else "",
     ]
-    alone = ", and there is no other" if gone and not beaten and not said.behind else ""
+    alone = ", and it had no others" if gone and not beaten and not said.behind else ""
     return "; ".join(filter(None, told)) + alone
 
 

@@ -45,7 +45,9 @@ def delete(
             return
         live = sum(each.slots.live() for each in study.stages())
         if live:
-            raise StudyError(f"workers are busy with {live} of {name}'s trials: stop them first")
+            raise StudyError(
+                f"workers are still running {live} of {name}'s trials: stop them first"
+            )
         folders = [checkpoint_folder(url, each, None) for each in study.stages()]
         before()
         study.delete()

@@ -141,12 +141,12 @@ class Guard:
         start_response = _guarded(start_response, path)
         host = re.sub(r":\d+$", "", environ.get("HTTP_HOST", ""))
         if self._hosts is not None and host not in self._hosts:
-            return _refuse(start_response, f"this page is not at {host}")
+            return _refuse(start_response, f"this dashboard is not served at {host}")
         if method not in ("GET", "HEAD"):
             if self._read_only:
                 return _refuse(start_response, "this dashboard is read-only")
             if method != "PUT" or not _NOTE.fullmatch(path):
-                reason = "only notes are changed here; studies by clrsearch cancel, retry, delete"
+                reason = "only notes can be edited here; see clrsearch cancel, retry and delete"
                 return _refuse(start_response, reason)
         elif found := _STUDY.match(path):
             self._renew(int(found[1]))
@@ -216,7 +216,7 @@ def _listen(host: str, port: int, application: Application) -> WSGIServer:
             filter(partial(_is_free, host), range(port + 1, min(port + LOOKED_FOR, PORTS))), None
         )
         instead = "" if free is None else f": --port {free} is free"
-        raise PlanError(f"port {port} of {host} is in use{instead}") from error
+        raise PlanError(f"port {port} on {host} is in use{instead}") from error
 
 
 def _is_loopback(host: str) -> bool:

@@ -24,8 +24,8 @@ from clrsearch.service.plans import run_command
 from clrsearch.storage import SlotState, open_database, slot_owners
 
 BY_HAND = (
-    "no worker leaves this behind: was the database changed by hand, or brought back in part? "
-    "What the study finds cannot be trusted"
+    "no worker causes this: was the database edited by hand, or only partly restored? "
+    "The study's results cannot be trusted"
 )
 
 
@@ -42,7 +42,7 @@ def check_database(*, storage: Storage = None) -> list[Finding]:
     with open_database(url) as database:
         ours, others = Studies(database).names()
         says = f"{url}: schema {database.optuna.get_current_version()}, {len(ours)} studies"
-        findings = [Finding(what="storage", state="ok", says=f"{says} with their confirmations")]
+        findings = [Finding(what="storage", state="ok", says=f"{says}, including confirmations")]
         owners = slot_owners(database.engine)
         for name in ours:
             try:
@@ -53,15 +53,15 @@ def check_database(*, storage: Storage = None) -> list[Finding]:
             except StudyError as error:
                 findings.append(Finding(what=name, state="wrong", says=str(error)))
     if others:
-        says = f"{len(others)} studies that clrsearch did not make; they are left alone"
+        says = f"{len(others)} studies that clrsearch did not create; they are left alone"
         findings.append(Finding(what="others", state="ok", says=says))
     if owners:
         findings.append(
             Finding(
                 what="slots",
                 state="note",
-                says=f"the slots of {len(owners)} studies that are not there",
-                remedy="a deletion was interrupted, or a study cannot be read; this does no harm",
+                says=f"there are slots of {len(owners)} studies that do not exist",
+                remedy="a deletion was interrupted, or a study cannot be read; this is harmless",
             )
         )
     return findings
@@ -91,7 +91,7 @@ def _check(study: Study) -> Iterator[Finding]:
         yield Finding(
             what=study.name,
             state="note",
-            says=f"{len(lost)} slots are held by workers that are silent",
+            says=f"{len(lost)} slots are held by workers that no longer respond",
             remedy=f"{proposals.command('worker', study.name)} takes them over and resumes "
             "their trials",
         )
@@ -101,8 +101,8 @@ def _check(study: Study) -> Iterator[Finding]:
         yield Finding(
             what=study.name,
             state="note",
-            says=f"trials {', '.join(drifted)}: an epoch came out differently when it was repeated",
-            remedy=f"the machines or packages compute differently; {replay} shows how far",
+            says=f"trials {', '.join(drifted)}: a repeated epoch gave a different result",
+            remedy=f"results differ between machines or packages; {replay} shows by how much",
         )
 
 
@@ -138,7 +138,7 @@ def _remedy(study: Study, misfit: Misfit) -> str:
         case "run":
             return f"{run_command(study, study.plan.trials)} adds them"
         case "worker":
-            return f"{proposals.command('worker', study.name)} puts it right"
+            return f"{proposals.command('worker', study.name)} fixes this"
     return BY_HAND
 
 

@@ -82,7 +82,7 @@ def _devices(device: str | None) -> Iterator[Finding]:
             what="device",
             state="wrong",
             says=" ".join(str(error).split()),
-            remedy="--device cpu works everywhere; a GPU needs a driver that this torch knows",
+            remedy="--device cpu works everywhere; a GPU needs a driver that this torch supports",
         )
         return
     if chosen.type == "cuda":
@@ -96,8 +96,8 @@ def _devices(device: str | None) -> Iterator[Finding]:
         yield Finding(
             what="device",
             state="wrong",
-            says=f"{says}; there is an NVIDIA driver, but torch {torch.__version__} uses no GPU",
-            remedy="install a torch that is built for its CUDA version",
+            says=f"{says}; NVIDIA driver installed, but torch {torch.__version__} finds no GPU",
+            remedy="install a torch build for the driver's CUDA version",
         )
     else:
         yield Finding(what="device", state="ok", says=says)
@@ -121,34 +121,34 @@ def _storage(url: StorageUrl) -> Iterator[Finding]:
             what="storage",
             state="wrong",
             says=str(error),
-            remedy="--storage, --storage-file or CLRSEARCH_STORAGE names the database",
+            remedy="set the database with --storage, --storage-file or CLRSEARCH_STORAGE",
         )
         return
     yield Finding(
         what="storage",
         state="ok",
         says=f"{url}: {found.server}, schema {found.schema}, "
-        f"{found.studies} studies with their confirmations",
+        f"{found.studies} studies, including confirmations",
     )
-    roles = f"a worker needs a role that may write: see {proposals.command('db roles', help=True)}"
+    roles = f"workers need a role with write access: see {proposals.command('db roles', help=True)}"
     yield Finding(
         what="role",
         state="note" if found.refused else "ok",
-        says=f"may only read: {found.refused}" if found.refused else "may read and write",
+        says=f"can only read: {found.refused}" if found.refused else "can read and write",
         remedy=roles if found.refused else "",
     )
     slow = found.milliseconds > SLOW_MILLISECONDS
     yield Finding(
         what="latency",
         state="note" if slow else "ok",
-        says=f"{found.milliseconds:.2f} ms for a round trip",
-        remedy="a trial makes about a hundred: use a database that is closer" if slow else "",
+        says=f"{found.milliseconds:.2f} ms per round trip",
+        remedy="a trial makes about a hundred: use a database closer by" if slow else "",
     )
     if abs(found.clock) > CLOCK_SECONDS:
         yield Finding(
             what="clock",
             state="note",
-            says=f"the database's is {found.clock:+.0f} s from this machine's",
+            says=f"the database's clock is {found.clock:+.0f} s off this machine's",
             remedy="harmless: leases use the database's clock, but displayed times will be off",
         )
 
@@ -164,7 +164,7 @@ def _checkpoints(folder: Path) -> Finding:
             what="checkpoints",
             state="wrong",
             says=f"{folder}: {error.strerror}",
-            remedy="--checkpoint-dir or CLRSEARCH_CHECKPOINT_DIR names another folder",
+            remedy="set another folder with --checkpoint-dir or CLRSEARCH_CHECKPOINT_DIR",
         )
     free = shutil.disk_usage(there).free
     little = free < LITTLE_SPACE
@@ -180,13 +180,13 @@ def _launchers() -> Iterator[Finding]:
     yield Finding(what="launch local", state="ok", says=sys.executable)
     missing = [name for name in BINARIES if shutil.which(name) is None]
     for what, package, needs in (("launch slurm", "submitit", missing), ("launch ray", "ray", [])):
-        lacks = [f"{name} is not found" for name in needs]
+        lacks = [f"{name} not found" for name in needs]
         if importlib.util.find_spec(package) is None:
             extra = what.partition(" ")[2]
             lacks.append(f"{package} is not installed (pip install 'clrsearch[{extra}]')")
         if lacks:
             yield Finding(
-                what=what, state="note", says=", ".join(lacks), remedy="only if you use it"
+                what=what, state="note", says=", ".join(lacks), remedy="needed only if you use it"
             )
         else:
             yield Finding(

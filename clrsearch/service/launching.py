@@ -142,8 +142,8 @@ def launch_slurm(
     """
     if minutes * 60 <= NOTICE_SECONDS:
         raise PlanError(
-            f"a time limit of {minutes} minutes is too short: the workers of a job leave "
-            f"{NOTICE_SECONDS} seconds before it"
+            f"a time limit of {minutes} minutes is too short: a job's workers exit "
+            f"{NOTICE_SECONDS} seconds before the limit"
         )
     job = SlurmJob(
         name=name,
@@ -189,8 +189,9 @@ def launch_ray(
     url = storage_url(storage)
     if address is not None and url.has_password and url.kept_in is None:
         raise StorageError(
-            "Ray shows the environment of tasks on its dashboard: put the URL with the password "
-            "into a file for --storage-file, at the same place on every machine of the cluster"
+            "Ray shows the environment variables of tasks on its dashboard: put the URL, which has "
+            "a password, into a file at the same path on every machine of the cluster, and pass it "
+            "with --storage-file"
         )
     return _submission(name, workers, submitter, url)
 
@@ -209,8 +210,8 @@ def _submission(name: str, workers: Workers, submitter: Submitter, storage: Stor
     url = storage_url(storage)
     if url.file is not None:
         raise StorageError(
-            f"{url} is a file of this machine, which workers elsewhere cannot share: keep the "
-            "study in PostgreSQL (postgresql://USER@HOST/DATABASE), and begin it there"
+            f"{url} is a file on this machine, which workers on other machines cannot share: keep "
+            "the study in PostgreSQL (postgresql://USER@HOST/DATABASE), and start it there"
         )
     ready = _prepare(name, workers, url)
     command = worker_command(name, url, ready.settings, None)
@@ -251,11 +252,11 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
     if settings.idle_wait is None:
         if not left:
             raise StudyError(
-                f"no trial of {name} is left: {more} adds some, and with --idle-wait workers "
-                "stay for them"
+                f"no trials of {name} are left: {more} adds some, and with --idle-wait workers "
+                "wait for them"
             )
         if count > left:
-            notes.append(f"{left} trials are left: {left} workers instead of {count}")
+            notes.append(f"{left} trials are left: starting {left} workers instead of {count}")
             count = left
     return _Ready(url=url, count=count, settings=settings, notes=notes)
 

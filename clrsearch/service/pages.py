@@ -51,7 +51,7 @@ def report(
     """
     to = Path(to)
     if to.suffix.lower() != ".html":
-        raise PlanError(f"{to}: the name of a report must end in .html")
+        raise PlanError(f"{to}: a report's file name must end in .html")
     require_place(to)
     patience = Patience(
         storage_patience if watch else 0.0, on_wait=lambda error: on_wait(cause(error))

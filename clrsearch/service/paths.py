@@ -58,7 +58,7 @@ def study_folder(root: Path, uuid: str) -> Path:
     """
     folder = root / uuid
     if folder.resolve().parent != root.resolve():
-        raise StorageError(f"{folder} is a link that leads out of {root}: remove the link")
+        raise StorageError(f"{folder} is a link that points outside {root}: remove the link")
     return folder
 
 
@@ -75,7 +75,7 @@ def checkpoint_root(url: StorageUrl, given: Path | None) -> Path:
     if given is not None or variable:
         folder = Path(given or str(variable)).absolute()
         if folder.exists() and not folder.is_dir():
-            raise StorageError(f"{folder} is not a folder: --checkpoint-dir names one")
+            raise StorageError(f"{folder} is not a folder: set one with --checkpoint-dir")
         return folder
     if url.file is not None:
         return beside(url.file)
@@ -95,7 +95,7 @@ def task_folder(given: Path | None) -> Path:
     """
     folder = Path(given or Path.cwd()).absolute()
     if not folder.is_dir():
-        raise PlanError(f"--task-dir {folder}: there is no such folder")
+        raise PlanError(f"--task-dir {folder}: no such folder")
     return folder
 
 

@@ -63,12 +63,12 @@ def comparison(
     families = tuple(dict.fromkeys((*families, plan.baseline)))
     if plan.trials < len(families):
         raise PlanError(
-            f"trials: {plan.trials} are too few for {len(families)} families: at least one each"
+            f"trials: {plan.trials} is too few for {len(families)} families: each needs one or more"
         )
     if plan.trials < FEW * len(families):
         notes.append(
             f"{plan.trials} trials are fewer than {FEW} for each of the {len(families)} families: "
-            "its best will say little of a family"
+            "the best of so few says little about a family"
         )
     equal = {"families": families, "allocation": "equal"}
     return Comparison(plan=plan.model_copy(update=equal), notes=tuple(notes))

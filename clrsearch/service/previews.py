@@ -107,7 +107,7 @@ def preview(
     if len(lengths) > 1 or (lengths and (epochs or steps_per_epoch)):
         raise PlanError(
             f"{', '.join(found)}: a study is shown over its own epochs and steps per epoch, "
-            "and what is overlaid must have the same"
+            "and all overlaid schedules must have the same"
         )
     for length in lengths:
         epochs, steps_per_epoch = length
@@ -123,8 +123,8 @@ def preview(
     for key in given:
         if not any(source.key(key) for source in sources.values()):
             known = [name for source in sources.values() for name in source.names]
-            hint = nearest(key, known) if known else ": a study's best is shown as it is"
-            raise PlanError(f"--set {key}: there is no such value{hint}")
+            hint = nearest(key, known) if known else ": a study's best schedule is shown unchanged"
+            raise PlanError(f"--set {key}: no such value{hint}")
     shown: list[Previewed] = []
     for name in dict.fromkeys(names):
         if name in found:
@@ -144,7 +144,7 @@ def _of_study(name: str, storage: Storage, task_dir: Path | None) -> Preview:
             if name in known:
                 return _best_of(Study.open(database, name), task_dir)
     raise PlanError(
-        f"{name} is neither a family of schedules nor a study{nearest(name, (*FAMILIES, *known))}"
+        f"{name} is neither a schedule family nor a study{nearest(name, (*FAMILIES, *known))}"
     )
 
 
@@ -198,7 +198,7 @@ class _Family:
         }
         for name, options in several.items():
             if not options:
-                raise PlanError(f"--set {name}: there is no value in the list")
+                raise PlanError(f"--set {name}: the list is empty")
         rest = {name: _plain(value) for name, value in own.items() if name not in several}
         for combination in itertools.product(*several.values()):
             values = dict(zip(several, combination, strict=True))
@@ -221,7 +221,7 @@ class _Family:
             return cast(Schedule, replace(schedule, **rest))
         except TypeError as error:
             wrong = ", ".join(f"{name} {value!r}" for name, value in rest.items())
-            raise PlanError(f"{self._name} cannot have {wrong}: {error}") from error
+            raise PlanError(f"{self._name} does not accept {wrong}: {error}") from error
 
     def _space(self, values: Mapping[str, Any]) -> StudySpace:
         plan = self._plan.model_copy(update={"bounds": {self._name: values}})

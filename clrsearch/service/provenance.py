@@ -103,8 +103,8 @@ def bind_rate(study: Study, family: str, task_dir: Path | None) -> None:
     folder = task_folder(task_dir)
     if rate_source(manual, folder=folder) != study.record.versions.get(RATE_SOURCE):
         raise PlanMismatch(
-            f"the source of {manual} has changed since {study.name} was made: what it gives now is "
-            "not what its trials were trained with"
+            f"the source of {manual} has changed since {study.name} was created: its rates may no "
+            "longer be those that the trials were trained with"
         )
     study.bind(load_rate(manual, arguments=study.plan.arguments, folder=folder).function)
 
@@ -161,14 +161,14 @@ def refuse_drift(study: Study, sources: Sources) -> None:
         there = study.record.versions.get(package, "unknown")
         here = importlib.metadata.version(package)
         if there.partition("+")[0] != here.partition("+")[0]:  # ignore the build: +cpu or +cu128
-            found.append(f"{package} was {there} and is {here}")
+            found.append(f"{package} was {there} and is now {here}")
     if found:
         ways = {
-            "starts another": proposals.again(name=f"{study.name}-2"),
+            "starts a new study": proposals.again(name=f"{study.name}-2"),
             "continues anyway": proposals.again(allow_drift=True),
         }
         advice = ", ".join(f"{line} {does}" for does, line in ways.items() if line is not None)
         raise PlanMismatch(
-            f"since {study.name} was made, {' and '.join(found)}: new trials could not be compared "
-            f"with its own. {advice}".rstrip()
+            f"since {study.name} was created, {' and '.join(found)}: new trials would not be "
+            f"comparable with the existing ones. {advice}".rstrip()
         )

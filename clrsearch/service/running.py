@@ -125,7 +125,7 @@ def run(
         if here and workers is None:
             on_note(
                 f"{plan.task.partition(':')[2]} exists only in this process, so one worker trains "
-                "it here; in a file of its own it would have one per core"
+                "it here; move it to a file to use one worker per core"
             )
     with ExitStack() as opened:
         with Tryout(
@@ -206,8 +206,8 @@ def _require_arguments(plan: StudyPlan, workers: int | None) -> None:
     """
     if not isinstance(plan, StudyPlan):
         raise PlanError(
-            f"run() was given {describe(plan)}, and needs a StudyPlan: StudyPlan(task=...), or "
-            "load_plan(PATH) of a study file"
+            f"run() needs a StudyPlan, not {describe(plan)}: use StudyPlan(task=...), or "
+            "load_plan(PATH) for a study file"
         )
     if workers is None:
         return
@@ -215,8 +215,8 @@ def _require_arguments(plan: StudyPlan, workers: int | None) -> None:
         raise PlanError(f"workers must be at least 0, not {workers}")
     if workers > 1 and is_kept_here(plan.task):
         raise PlanError(
-            f"workers: {plan.task.partition(':')[2]} exists only in this process, so one worker "
-            f"trains it here, not {workers}: put it into a file, or pass workers=1"
+            f"workers: {plan.task.partition(':')[2]} exists only in this process, so only one "
+            f"worker can train it, not {workers}: move it to a file, or pass workers=1"
         )
 
 
@@ -266,13 +266,13 @@ def _join(study: Study, plan: StudyPlan, tryout: Tryout, *, allow_drift: bool) -
     fewer = "trials" in plan.model_fields_set and plan.trials < study.plan.trials
     if fewer:
         different.append(
-            f"trials is {study.plan.trials} there and {plan.trials} here, and may only grow"
+            f"trials is {study.plan.trials} there and {plan.trials} here; it can only be increased"
         )
     if different:
         another = proposals.again(name=f"{study.name}-2")
         raise PlanMismatch(
-            f"the study {study.name} exists with another plan: {'; '.join(different)}. "
-            f"{another} starts another, {proposals.command('delete', study.name)} deletes this one"
+            f"the study {study.name} exists with a different plan: {'; '.join(different)}. "
+            f"{another} starts a new one, {proposals.command('delete', study.name)} deletes this"
         )
     if not allow_drift:
         refuse_drift(study, tryout.sources)

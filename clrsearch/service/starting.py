@@ -20,16 +20,18 @@ def new_file(path: Path, *, loop: bool = False) -> str:
         TaskError: the file already exists, is not a ``.py`` file, or its folder does not exist.
     """
     if path.suffix != ".py":
-        raise TaskError(f"{path}: a task is a Python file, with a name that ends in .py")
+        raise TaskError(f"{path}: a task is a Python file, so its name must end in .py")
     if not path.name.isprintable() or {'"', "\\"} & set(path.name):  # it goes into a docstring
-        raise TaskError(f"{path}: choose a name without quotation marks and backslashes")
+        raise TaskError(
+            f"{path}: choose a name without quotation marks, backslashes or unprintable characters"
+        )
     text = (files("clrsearch.tasks") / (LOOP if loop else TASK)).read_text(encoding="utf-8")
     text = text.replace("{file}", quoted(path.name))
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise TaskError(f"{path} already exists and is not overwritten") from None
+        raise TaskError(f"{path} already exists and will not be overwritten") from None
     except OSError as error:
         raise TaskError(f"{path} cannot be written: {error.strerror}") from error
     return next(line.strip() for line in text.splitlines() if line.strip().startswith("clrsearch"))

@@ -130,9 +130,8 @@ class Tryout:
         """
         if facts.batch_size is None:
             raise PlanError(
-                "a range test steps through the batches by itself, which a loop of your own does "
-                "not let it: give the bounds, --set 'bounds.cyclic.max_lr=[1e-3, 1]', or write a "
-                "Task"
+                "a range test trains batch by batch, which custom training loops do not support: "
+                "set the bounds, as in --set 'bounds.cyclic.max_lr=[1e-3, 1]', or write a Task"
             )
         found = self._ask(
             "ramp",
@@ -186,7 +185,7 @@ class _Child:
         line = self._process.stdout.readline()
         if not line:
             how = how_it_ended(self._process.wait())
-            raise TaskError(f"{self._task}: the process that tries it out {how}")
+            raise TaskError(f"{self._task}: the process that loads the task {how}")
         answer = json.loads(line)
         if "error" in answer:
             kind: type[ClrsearchError] = getattr(errors, answer["error"])

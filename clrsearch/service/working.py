@@ -237,6 +237,6 @@ def require_room(url: StorageUrl, workers: int) -> None:
     """Raise a StorageError if there are more workers than SQLite can serve."""
     if url.file is not None and workers > SQLITE_WORKERS:
         raise StorageError(
-            f"SQLite serves up to {SQLITE_WORKERS} workers, not {workers}: for more of them keep "
-            "the study in PostgreSQL (--storage postgresql://USER@HOST/DATABASE)"
+            f"SQLite supports up to {SQLITE_WORKERS} workers, not {workers}: for more, keep the "
+            "study in PostgreSQL (--storage postgresql://USER@HOST/DATABASE)"
         )

@@ -138,7 +138,7 @@ def storage_errors(url: StorageUrl) -> Iterator[None]:
     except KeyError as error:
         if error.args != (NOT_FOUND_MSG,):
             raise
-        raise StorageError(f"{url}: the study has been deleted meanwhile") from error
+        raise StorageError(f"{url}: the study has been deleted in the meantime") from error
 
 
 @contextmanager
@@ -149,7 +149,7 @@ def _option_errors(url: StorageUrl) -> Iterator[None]:
     except (AttributeError, TypeError, ValueError):
         if not url.has_options:
             raise
-        raise StorageError(f"{url}: the driver cannot use what stands behind the ?") from None
+        raise StorageError(f"{url}: the driver does not accept the options after the ?") from None
 
 
 def explained(url: StorageUrl, error: BaseException) -> StorageError:
@@ -170,13 +170,13 @@ def cause(error: BaseException) -> str:
 def _remedy(url: StorageUrl, error: BaseException) -> str:
     """Advice if the server lets nobody write, or not this role; empty otherwise."""
     if is_read_only(error):
-        return "; the URL must name a server and a role that may write"
+        return "; the URL must name a writable server and a role with write access"
     refused = getattr(root(error), "orig", None)
     if url.file is not None:
         return f"; {READ_ONLY}" if "readonly database" in str(refused) else ""
     code = getattr(refused, "sqlstate", None) or next(iter(getattr(refused, "args", ())), None)
     if code in _DENIED:
-        return f"; the role {url.user} may not do that: give the URL of one that may"
+        return f"; the role {url.user} is not allowed to do that: use the URL of one that is"
     return ""
 
 
@@ -217,7 +217,7 @@ def _open(url: StorageUrl, file: SqliteFile | None, *, make_tables: bool) -> Dat
         create_slot_table(engine)
         if missing_columns(engine):
             raise StorageError(
-                f"{url} was made by an earlier clrsearch: back it up, then run "
+                f"{url} was created by an earlier clrsearch: back it up, then run "
                 f"{proposals.command('db upgrade')}"
             )
     except BaseException:
@@ -300,17 +300,17 @@ def require_version(url: StorageUrl, storage: RDBStorage, *, or_older: bool = Fa
     known = " and ".join(SCHEMAS)
     if here not in SCHEMAS:
         raise StorageError(
-            f"Optuna {optuna.__version__} uses database schema {here}, and this version of "
-            f"clrsearch knows only {known}: run pip install 'optuna>=5,<6', or update clrsearch"
+            f"Optuna {optuna.__version__} uses database schema {here}, but this version of "
+            f"clrsearch supports only {known}: run pip install 'optuna>=5,<6', or update clrsearch"
         )
     if there == here or (or_older and there in storage.get_all_versions()):
         return
-    both = f"the tables at {url} have Optuna's schema {there}, Optuna {optuna.__version__} here"
+    both = f"the tables at {url} have Optuna's schema {there}, but Optuna {optuna.__version__}"
     if there in storage.get_all_versions():
         upgrade = proposals.command("db upgrade")
         raise StorageError(f"{both} needs {here}: back them up, then run {upgrade}")
     raise StorageError(
-        f"the tables at {url} have Optuna's schema {there}, and this version of clrsearch knows "
+        f"the tables at {url} have Optuna's schema {there}, but this version of clrsearch supports "
         f"only {known}: update clrsearch"
     )
 

@@ -16,7 +16,7 @@ NETWORK = (
 )
 """Names of file systems shared between machines, as in /proc/self/mountinfo."""
 
-READ_ONLY = "the file or its folder is read-only here"
+READ_ONLY = "the file or its folder is read-only"
 
 _MOUNTS = Path("/proc/self/mountinfo")
 
@@ -31,7 +31,7 @@ def require_place(url: StorageUrl, *, create: bool = False) -> None:
         return
     folder = url.file.parent
     if not folder.is_dir():
-        raise StorageError(f"the folder {folder} of the database does not exist")
+        raise StorageError(f"the database folder {folder} does not exist")
     if url.file.is_dir():
         raise StorageError(f"{url.file} is a folder, not a database file")
     if not url.file.exists():
@@ -48,8 +48,9 @@ def require_place(url: StorageUrl, *, create: bool = False) -> None:
     kind = file_system(folder.resolve(), mounts)
     if kind in NETWORK:
         raise StorageError(
-            f"{url.file} is on a network file system ({kind}), where SQLite's locks do not hold: "
-            "keep studies on a local disk, or in PostgreSQL (postgresql://USER@HOST/DATABASE)"
+            f"{url.file} is on a network file system ({kind}), where SQLite's locks "
+            "are unreliable: keep studies on a local disk, or in PostgreSQL "
+            "(postgresql://USER@HOST/DATABASE)"
         )
 
 
@@ -66,7 +67,7 @@ def make_folder(folder: Path) -> None:
     except OSError as error:
         raise StorageError(
             f"the checkpoint folder {folder} cannot be written to: {error.strerror}; "
-            "--checkpoint-dir names another"
+            "set another with --checkpoint-dir"
         ) from error
 
 

@@ -48,10 +48,10 @@ _SEQUENCES = sa.text(
 )
 
 _INSTEAD = {
-    "sqlite": "SQLite has no roles: the permissions of its file and folder say who may read and "
-    "who may write. For roles, keep the studies in PostgreSQL",
-    "mysql": "roles are made in PostgreSQL alone. In MySQL, grant them by hand: ALL on the "
-    "database to the owner, SELECT, INSERT, UPDATE to workers, SELECT to viewers",
+    "sqlite": "SQLite has no roles: the permissions of the file and its folder control access. "
+    "For roles, keep the studies in PostgreSQL",
+    "mysql": "roles can only be created in PostgreSQL. In MySQL, grant privileges by hand: ALL on "
+    "the database to the owner, SELECT, INSERT, UPDATE to workers, SELECT to viewers",
 }
 
 
@@ -94,7 +94,7 @@ def make_roles(url: StorageUrl, urls: Mapping[Role, StorageUrl]) -> list[MadeRol
     names = {role: name for role, (name, _) in credentials.items()}
     if len({*names.values(), url.user}) < len(names) + 1:
         raise StorageError(
-            "owner, worker, viewer and the user who makes them must have different names, "
+            "owner, worker, viewer and the user who creates them must have different names, "
             f"not {', '.join([*names.values(), str(url.user)])}"
         )
     with storage_errors(url), plain_engine(url).begin() as connection:
@@ -114,9 +114,9 @@ def _credentials(admin: StorageUrl, role: Role, url: StorageUrl) -> tuple[str, s
     found, wanted = make_url(url.reveal()), make_url(admin.reveal()).database
     place = url.kept_in or f"the {role}'s URL"
     if url.dialect != "postgresql" or found.database != wanted:
-        raise StorageError(f"{place} must name the database {wanted} in PostgreSQL, not {url}")
+        raise StorageError(f"{place} must point to the PostgreSQL database {wanted}, not {url}")
     if not found.username or not found.password:
-        raise StorageError(f"{place} must hold the {role}'s name and password, not {url}")
+        raise StorageError(f"{place} must contain the {role}'s user name and password, not {url}")
     return found.username, str(found.password)
 
 
@@ -125,7 +125,7 @@ def _make_role(connection: sa.Connection, name: str, password: str) -> bool:
     query = sa.text("SELECT rolsuper, rolcanlogin FROM pg_roles WHERE rolname = :name")
     there = connection.execute(query, {"name": name}).one_or_none()
     if there is not None and there.rolsuper:
-        raise StorageError(f"{name} is a superuser, who may do everything: give another name")
+        raise StorageError(f"{name} is a superuser, whose access is not limited: use another name")
     if there is None:
         _run(connection, "CREATE ROLE {} LOGIN", name)
     elif not there.rolcanlogin:

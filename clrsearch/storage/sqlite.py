@@ -76,8 +76,8 @@ class SqliteFile:
         if self._logged():
             if not (Path(f"{self._path}-shm").exists() or os.access(self._path.parent, os.W_OK)):
                 raise StorageError(
-                    f"{self._wal} holds changes that cannot be read where nothing can be written: "
-                    "copy both files to a folder of your own"
+                    f"{self._wal} has changes that cannot be read without write access: "
+                    "copy both files to a folder that you can write to"
                 )
             return self._open("mode=ro")
         if not self._keeps_log():

@@ -20,7 +20,7 @@ FILE_VARIABLE = "CLRSEARCH_STORAGE_FILE"
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
 _EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
 _FORMS = "sqlite:///FILE, postgresql://USER@HOST/DATABASE or mysql://USER@HOST/DATABASE"
-_UNSHOWN = " (what was given is not shown, as it may hold a password)"
+_UNSHOWN = " (the value is not shown, as it may contain a password)"
 _SECRET = re.compile("pass(?!file)|pwd|secret|token|scram|credential", re.IGNORECASE)
 _DSN = re.compile("[;=&]")  # separators in other connection string formats
 
@@ -43,18 +43,18 @@ class StorageUrl:
         try:
             url = make_url(text)
         except (ArgumentError, ValueError):  # ValueError: a port that is not a number
-            raise StorageError(f"not a database URL: write {_FORMS}{_UNSHOWN}") from None
+            raise StorageError(f"not a database URL: use {_FORMS}{_UNSHOWN}") from None
         backend = url.get_backend_name()
         if backend == "postgres":
-            raise StorageError("postgres:// is not a form SQLAlchemy knows: write postgresql://")
+            raise StorageError("SQLAlchemy does not accept postgres://: use postgresql://")
         if backend not in _DRIVERS:
-            raise StorageError(f"that database is not supported: write {_FORMS}{_UNSHOWN}")
+            raise StorageError(f"that database is not supported: use {_FORMS}{_UNSHOWN}")
         if backend == "sqlite":
             if url.host or url.username:
                 raise StorageError("a SQLite URL has three slashes: sqlite:///FILE")
             if url.database in (None, "", ":memory:"):
                 raise StorageError(
-                    "a database in memory cannot be shared with workers: sqlite:///FILE names one"
+                    "an in-memory database cannot be shared with workers: use sqlite:///FILE"
                 )
             self._url: URL = url
             return
@@ -80,8 +80,8 @@ class StorageUrl:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(
-                f"your data folder {folder} cannot be made: {error.strerror}; --storage or "
-                f"{STORAGE_VARIABLE} names a database elsewhere"
+                f"your data folder {folder} cannot be created: {error.strerror}; set a database "
+                f"elsewhere with --storage or {STORAGE_VARIABLE}"
             ) from error
         return cls(f"sqlite:///{folder / 'studies.db'}")
 
@@ -96,15 +96,15 @@ class StorageUrl:
         try:
             lines = path.read_text(encoding="utf-8-sig").split()
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not a text"
+            reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
             if ":/" in str(path) or _DSN.search(str(path)):
                 raise StorageError(
                     f"the storage file cannot be read: {reason} (its name is not shown, as it "
-                    "looks like a URL, which may hold a password)"
+                    "looks like a URL, which may contain a password)"
                 ) from None
             raise StorageError(f"the storage file {path} cannot be read: {reason}") from error
         if len(lines) != 1:
-            raise StorageError(f"the storage file {path} must hold one database URL and no more")
+            raise StorageError(f"the storage file {path} must contain exactly one database URL")
         return cls(lines[0], kept_in=path).absolute()
 
     def reveal(self) -> str:
@@ -161,7 +161,7 @@ class StorageUrl:
         return f"StorageUrl({str(self)!r})"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a StorageUrl may hold a password and is not pickled")
+        raise TypeError("a StorageUrl may contain a password and cannot be pickled")
 
 
 def _require_server(url: URL, text: str) -> None:
@@ -174,6 +174,6 @@ def _require_server(url: URL, text: str) -> None:
     if "@" in credentials or (at and url.username is None):
         raise StorageError("an @ or a / in a user's name or password must be written as %40 or %2F")
     if _DSN.search(credentials.partition(":")[0] + place):
-        raise StorageError(f"not a database URL: write {_FORMS}{_UNSHOWN}")
+        raise StorageError(f"not a database URL: use {_FORMS}{_UNSHOWN}")
     if not url.database:
-        raise StorageError(f"which database on the server? Write {_FORMS}")
+        raise StorageError(f"the URL names no database on the server: use {_FORMS}")

@@ -58,11 +58,11 @@ def of_rate(name: str) -> tuple[str, str]:
     """The file or module of a rate function, and the name within it."""
     place, _, attribute = name.partition(":")
     if not attribute:
-        raise TaskError(f"{name}: a function is written package.module:NAME or file.py:NAME")
+        raise TaskError(f"{name}: name a function as package.module:NAME or file.py:NAME")
     if place.endswith(".py") and not Path(place).stem.isidentifier():
         raise TaskError(
-            f"{name}: the schedule's code will import this function, and no file can be imported "
-            "whose name has other characters than letters, digits and _"
+            f"{name}: the schedule's code will import this function, so the file's name may "
+            "contain only letters, digits and _"
         )
     return place, attribute
 
@@ -86,19 +86,21 @@ def make_importable(folder: Path) -> None:
 def _find_file(folder: Path, place: str) -> Path:
     if Path(place).is_absolute() or ".." in Path(place).parts:
         raise TaskError(
-            f"{place}: a file is named from the folder that it lies in or below, "
-            "for a worker must find it wherever its own copy is"
+            f"{place}: give the path relative to the task folder and without .., so that workers "
+            "on other machines find their copy"
         )
     path = (folder / place).resolve()
     if not path.is_file():
-        raise TaskError(f"no such file: {path} (--task-dir says where a worker finds it)")
+        raise TaskError(f"no such file: {path} (set its folder with --task-dir)")
     return path
 
 
 def _find_module(folder: Path, name: str) -> Path:
     """The source file of a module, found without importing it or its parent packages."""
     if name.partition(".")[0] in sys.stdlib_module_names:
-        raise TaskError(f"{name} is a module of Python's own, which defines no task and no rates")
+        raise TaskError(
+            f"{name} is a module of Python's standard library, which has no tasks or rates"
+        )
     make_importable(folder)
     spec: ModuleSpec | None = None
     path: list[str] | None = None  # the enclosing package's search path; None at the top level
@@ -111,19 +113,19 @@ def _find_module(folder: Path, name: str) -> Path:
             break
         path = list(spec.submodule_search_locations or ())
     if spec is None:
-        raise TaskError(f"no module {name} can be imported; a file is written file.py:NAME")
+        raise TaskError(f"no module {name} can be imported; name a file as file.py:NAME")
     if spec.origin is None or not spec.origin.endswith(".py"):
-        raise TaskError(f"the module {name} has no source file that could be compared")
+        raise TaskError(f"the module {name} has no source file to check for changes")
     return Path(spec.origin)
 
 
 def _what_is_meant(name: str) -> str:
     file = name.removesuffix(":")
     if file.endswith(".py"):
-        return f"task {name}: say which class or function of the file, {file}:NAME"
+        return f"task {name}: name a class or function in the file: {file}:NAME"
     near = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
     return (
-        f"no built-in task {name or repr(name)} (there is {', '.join(BUILT_IN)}){hint} "
-        "Your own is written package.module:NAME or file.py:NAME"
-    ).replace(") Your", "). Your")
+        f"no built-in task {name or repr(name)} (choose from {', '.join(BUILT_IN)}){hint} "
+        "Name your own as package.module:NAME or file.py:NAME"
+    ).replace(") Name", "). Name")

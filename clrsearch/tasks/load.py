@@ -147,7 +147,7 @@ def task_code(doing: str) -> Iterator[None]:
             raise TaskRaised(f"SystemExit while {doing}: {error}", _own_traceback(error)) from error
         raise TaskError(
             f"a command-line argument was missing or wrong while {doing}: "
-            "--set 'args=\"--name value\"' gives the script its command line"
+            "set the script's command line with --set 'args=\"--name value\"'"
         ) from error
     except Exception as error:
         message = f"{type(error).__name__} while {doing}: {error}"
@@ -233,7 +233,7 @@ def refuse_while_importing(call: str) -> None:
     """
     if _importing:
         raise TaskError(
-            f"{_importing[-1]} calls {call} while it is imported, and each worker imports it: put "
+            f"{_importing[-1]} calls {call} when it is imported, and each worker imports it: move "
             'the call under  if __name__ == "__main__":'
         )
 
@@ -241,24 +241,24 @@ def refuse_while_importing(call: str) -> None:
 def _require_own(name: str, module: ModuleType, found: object) -> None:
     """Reject a function defined in another module: the hash of this one would not cover it."""
     if isinstance(found, _FUNCTIONS) and found.__module__ != module.__name__:
-        raise TaskError(f"{name} is defined in {found.__module__}: name it from there")
+        raise TaskError(f"{name} is defined in {found.__module__}: name it by that module")
 
 
 def _require_attributes(name: str, task: type[Task]) -> None:
     names = ("metric", "direction", "epochs", "batch_size")
     missing = [key for key in names if not hasattr(task, key)]
     if missing:
-        raise TaskError(f"{name} does not say its {', '.join(missing)}")
+        raise TaskError(f"{name} does not define {', '.join(missing)}")
     if task.__abstractmethods__:
         raise TaskError(f"{name} does not define {', '.join(sorted(task.__abstractmethods__))}")
     if not isinstance(task.metric, str):
-        raise TaskError(f"{name}: metric must be a text, not {task.metric!r}")
+        raise TaskError(f"{name}: metric must be a string, not {task.metric!r}")
     if task.direction not in get_args(Direction):
-        raise TaskError(f"{name}: direction is minimize or maximize, not {task.direction!r}")
+        raise TaskError(f"{name}: direction must be minimize or maximize, not {task.direction!r}")
     for key in ("epochs", "batch_size"):
         value = getattr(task, key)
         if not isinstance(value, int) or value < 1:
-            raise TaskError(f"{name}: {key} must be a positive whole number, not {value!r}")
+            raise TaskError(f"{name}: {key} must be a positive integer, not {value!r}")
 
 
 def _require_one_argument(name: str, function: FunctionType) -> None:
@@ -266,8 +266,7 @@ def _require_one_argument(name: str, function: FunctionType) -> None:
         inspect.signature(function).bind(None)
     except TypeError as error:
         raise TaskError(
-            f"{name}{inspect.signature(function)} cannot be called with the run alone, as a loop "
-            f"is: {error}"
+            f"{name}{inspect.signature(function)} must accept the run as its only argument: {error}"
         ) from error
 
 

@@ -161,8 +161,8 @@ def load_weights(network: nn.Module, file: Path, *, fresh_head: bool) -> None:
     strange = [name for name in there if name not in here]
     if lacking or strange:
         found = [f"lacks {lacking[0]}"] if lacking else []
-        found += [f"has {strange[0]}, which this one has not"] if strange else []
-        raise TaskError(f"{file} holds the weights of another model: it {' and '.join(found)}")
+        found += [f"has {strange[0]}, which this model does not"] if strange else []
+        raise TaskError(f"{file} contains the weights of another model: it {' and '.join(found)}")
     for name, value in there.items():
         if value.shape != here[name].shape:
             raise TaskError(_other_shape(file, name, value, here[name], head))
@@ -174,25 +174,25 @@ def _read_weights(file: Path) -> Mapping[str, Tensor]:
         found: Any = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise TaskError(
-            f"no file of weights {file}: nothing is fetched, so save a model's state_dict() there "
-            "with torch.save, or name another with options.weights or --data-dir"
+            f"no weights file {file}: weights are not downloaded, so save a model's state_dict() "
+            "there with torch.save, or choose another file with options.weights or --data-dir"
         ) from None
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TaskError(f"the weights in {file} cannot be read: {reason}") from error
     if not (isinstance(found, Mapping) and all(isinstance(v, Tensor) for v in found.values())):
-        raise TaskError(f"{file} holds no state_dict, which is tensors by their names")
+        raise TaskError(f"{file} contains no state_dict, a dict of tensors by name")
     return found
 
 
 def _other_shape(file: Path, name: str, there: Tensor, here: Tensor, head: str) -> str:
     if name.startswith(head):
         return (
-            f"{file} is for {len(there)} classes and the data has {len(here)}: "
-            "options.fresh_head = true begins the last layer anew"
+            f"{file} is for {len(there)} classes but the data has {len(here)}: "
+            "options.fresh_head = true reinitialises the last layer"
         )
     hint = "; options.small_stem chooses between the two" if name == "conv1.weight" else ""
-    return f"{file}: {name} is {tuple(there.shape)} there and {tuple(here.shape)} here{hint}"
+    return f"{file}: {name} is {tuple(there.shape)} there but {tuple(here.shape)} here{hint}"
 
 
 def _take_channels(network: nn.Module, channels: int) -> None:
@@ -218,7 +218,7 @@ def _has_weights(module: nn.Module) -> bool:
 
 def _unknown(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(known)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
     if name in _SEVERAL_OUTPUTS:
-        hint = "it has several outputs while it trains"
+        hint = "it has several outputs during training"
     return f"no model {name!r} here; {hint}"

@@ -60,8 +60,8 @@ def kept(name: str) -> Callable[..., Any]:
     attribute = name.partition(":")[2]
     if attribute not in _objects:
         raise TaskError(
-            f"{attribute} was defined in a notebook or an interpreter and exists only there: call "
-            f"clrsearch.run({attribute}) there, or put it into a file"
+            f"{attribute} was defined in a notebook or interactive session and exists only there: "
+            f"call clrsearch.run({attribute}) there, or move it to a file"
         )
     return _objects[attribute]
 

@@ -73,7 +73,7 @@ class Task(ABC):
             name = ".".join(str(part) for part in first["loc"])
             known = ", ".join(type(self).Options.model_fields) or "none"
             reason = (
-                f"is unknown; the options of this task: {known}"
+                f"is unknown; this task's options: {known}"
                 if first["type"] == "extra_forbidden"
                 else f"{first['msg']}, not {first['input']!r}"
             )
@@ -152,7 +152,9 @@ class Loop:
         Raises:
             TaskError: always.
         """
-        raise TaskError(f"{self.name} is a loop of your own: there is nothing that --download gets")
+        raise TaskError(
+            f"{self.name} is a custom training loop, so --download has nothing to fetch"
+        )
 
 
 class TaskFacts(BaseModel):

@@ -54,7 +54,7 @@ class Identity:
                 raise Unrestorable(f"it belongs to another trial ({key}: {there})")
         if found.attempt >= self.attempt:
             raise Unrestorable(
-                f"it is of attempt {found.attempt}, and this is attempt {self.attempt}"
+                f"it is from attempt {found.attempt}, but this is attempt {self.attempt}"
             )
 
 
@@ -93,7 +93,7 @@ class Checkpoints:
         try:
             torch.save(dict(state), buffer)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise TaskError(f"what a run consists of cannot be saved: {error}") from error
+            raise TaskError(f"the training state cannot be saved: {error}") from error
         path = self.path(identity.trial)
         draft = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
         try:
@@ -189,7 +189,7 @@ def read_checkpoint(path: Path) -> tuple[Identity, io.BytesIO]:
     except OSError as error:
         raise Unrestorable(f"it cannot be read: {error.strerror}") from error
     if magic != _MAGIC:
-        raise Unrestorable("it is damaged, or written by an earlier version of clrsearch")
+        raise Unrestorable("it is damaged or was written by an earlier version of clrsearch")
     if checksum != _checksum(whose, state):
         raise Unrestorable("it is damaged (its checksum does not match)")
     with restoring():

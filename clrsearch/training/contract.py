@@ -38,15 +38,15 @@ def splits_of(task: Task) -> Splits:
 def _require_dataset(what: str, split: object) -> None:
     reason = ""
     if isinstance(split, DataLoader):
-        reason = ": batches are made of it here"
+        reason = ": clrsearch makes the batches"
     elif isinstance(split, IterableDataset):
-        reason = ": a schedule has a known number of steps"
+        reason = ": a schedule needs a known number of steps"
     elif isinstance(split, Sized) and hasattr(split, "__getitem__") and not _is_text_or_dict(split):
         if len(split) == 0:
             raise TaskError(f"data(): {what} is empty")
         return
     raise TaskError(
-        f"data(): {what} is {describe(split)}, and must be a torch dataset with a length{reason}"
+        f"data(): {what} is {describe(split)}, but must be a torch dataset with a length{reason}"
     )
 
 
@@ -61,13 +61,13 @@ def collate(split: str) -> Callable[[Sequence[Any]], tuple[Tensor, Tensor]]:
         first = samples[0]
         if not (isinstance(first, (tuple, list)) and len(first) == 2):
             raise TaskError(
-                f"data(): a sample of the {split} split is {describe(first)}, and must be a pair "
+                f"data(): a sample of the {split} split is {describe(first)}, but must be a pair "
                 "(input, target)"
             )
         for what, part in zip(("input", "target"), first, strict=True):
             if not isinstance(part, (Tensor, np.ndarray, np.generic, numbers.Real)):
                 raise TaskError(
-                    f"data(): the {what} of a sample of the {split} split is {describe(part)}, and "
+                    f"data(): the {what} of a sample of the {split} split is {describe(part)}, but "
                     "must be a tensor, an array or a number"
                 )
         try:
@@ -75,8 +75,8 @@ def collate(split: str) -> Callable[[Sequence[Any]], tuple[Tensor, Tensor]]:
         except (RuntimeError, TypeError) as error:
             kinds = " and ".join(dict.fromkeys(describe(sample[0]) for sample in samples[:2]))
             raise TaskError(
-                f"data(): samples of the {split} split do not fit into one batch, such as inputs "
-                f"that are {kinds}: {_first_line(error)}"
+                f"data(): samples of the {split} split cannot be stacked into a batch, for example "
+                f"inputs that are {kinds}: {_first_line(error)}"
             ) from error
         return inputs, targets
 
@@ -91,13 +91,13 @@ def build(task: Task, device: torch.device) -> tuple[nn.Module, Optimizer]:
     model = model.to(device)
     optimizer = task.optimizer(model)
     if not isinstance(optimizer, Optimizer):
-        raise _returned("optimizer()", optimizer, "a torch optimizer: the schedule is the study's")
+        raise _returned("optimizer()", optimizer, "a torch optimizer: the study sets the schedule")
     require_optimizer("optimizer(): the optimizer", optimizer)
     step = inspect.signature(optimizer.step).parameters.values()
     if any(each.default is each.empty and each.kind == each.POSITIONAL_OR_KEYWORD for each in step):
         raise TaskError(
             f"optimizer() returned {describe(optimizer)}, whose step() needs a closure, which is "
-            "not called here: take another, or a training loop of your own"
+            "not supported: use another optimizer, or a custom training loop"
         )
     return model, optimizer
 
@@ -106,7 +106,7 @@ def forward(model: nn.Module, inputs: Any) -> Any:
     """The model's output for a batch."""
     output = model(inputs)
     if output is None:
-        raise TaskError("the model's forward() returned None: is its return missing?")
+        raise TaskError("the model's forward() returned None: is a return statement missing?")
     return output
 
 
@@ -128,8 +128,8 @@ def loss_of(task: Task, output: Any, targets: Any) -> Tensor:
         raise _returned("loss()", loss, "a scalar tensor, the mean over the batch")
     if not loss.requires_grad and torch.is_grad_enabled():
         raise TaskError(
-            "loss() returned a tensor without a gradient, and must compute it from the model's "
-            "output, without detach() or no_grad(), where not all parameters are frozen"
+            "loss() returned a tensor without a gradient: compute it from the model's output, "
+            "without detach() or no_grad(), and do not freeze all parameters"
         )
     return loss
 
@@ -146,13 +146,13 @@ def evaluated(task: Task, outputs: Sequence[Any], targets: Sequence[Tensor]) -> 
     """The result of ``evaluate()`` on all batches together."""
     if not all(isinstance(output, Tensor) for output in outputs):
         raise TaskError(
-            "evaluate() is given all outputs in one tensor, and the model's output is "
+            "evaluate() takes all outputs as one tensor, but the model's output is "
             f"{describe(outputs[0])}"
         )
     shapes = {tuple(output.shape[1:]) for output in outputs}
     if len(shapes) > 1:
         raise TaskError(
-            "evaluate() is given all outputs in one tensor, and they have different shapes: "
+            "evaluate() takes all outputs as one tensor, but they have different shapes: "
             f"{', '.join(map(str, sorted(shapes)[:3]))} per sample"
         )
     whole = task.evaluate(torch.cat(list(outputs)), torch.cat(list(targets)))
@@ -174,7 +174,7 @@ def _require_number(what: str, value: Any, wanted: str) -> None:
     else:
         fits = isinstance(value, numbers.Real)
     if not fits:
-        raise TaskError(f"{what} is {describe(value)}, and must be {wanted}")
+        raise TaskError(f"{what} is {describe(value)}, but must be {wanted}")
 
 
 def _metrics(method: str, found: object) -> Mapping[str, Any]:
@@ -183,14 +183,13 @@ def _metrics(method: str, found: object) -> Mapping[str, Any]:
     for name in found:
         if not isinstance(name, str) or not name:
             raise TaskError(
-                f"{method}: the name of a metric is {describe(name)}, and must be a text that is "
-                "not empty"
+                f"{method}: a metric's name is {describe(name)}, but must be a non-empty string"
             )
     return found
 
 
 def _returned(method: str, found: object, wanted: str) -> TaskError:
-    return TaskError(f"{method} returned {describe(found)}, and must return {wanted}")
+    return TaskError(f"{method} returned {describe(found)}, but must return {wanted}")
 
 
 def _first_line(error: BaseException) -> str:

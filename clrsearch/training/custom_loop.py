@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, NoReturn
 
@@ -31,7 +31,7 @@ from clrsearch.training.seeding import derive, seed_everything
 
 _NO_SCHEDULER = (
     "run.scheduler(optimizer, steps_per_epoch) was not called before the epochs: "
-    "without it no schedule is played"
+    "without it, no schedule is applied"
 )
 
 
@@ -59,13 +59,38 @@ def studied(facts: TaskFacts, trace: Trace) -> Course:
     def schedule(optimizer: Optimizer, steps: int) -> Trace:
         if steps != facts.steps_per_epoch:
             raise TaskError(
-                f"steps_per_epoch is {steps} here, and was {facts.steps_per_epoch} when the study "
-                "was made"
+                f"steps_per_epoch is {steps} here, but was {facts.steps_per_epoch} when the study "
+                "was created"
             )
         require_same(optimizer, facts)
         return trace
 
     return Course(epochs=facts.epochs, metric=facts.metric, schedule=schedule)
+
+
+@dataclass(slots=True, kw_only=True)
+class LoopState:
+    """Where a loop's run stands, shared by the object that the loop holds and the run around it.
+
+    Attributes:
+        scheduler: the scheduler that the loop has asked for.
+        done: number of epochs reported.
+        under_way: whether an epoch has begun and not been reported.
+        kept: the objects to save, by name.
+        saved: their states to restore when the epochs begin.
+        tested: the metrics on the test split.
+        ended: the error for which the loop was unwound.
+        stopped: whether it was unwound because its trial is over.
+    """
+
+    scheduler: TraceScheduler | None = None
+    done: int = 0
+    under_way: bool = False
+    kept: Mapping[str, Any] = field(default_factory=dict)
+    saved: Mapping[str, Any] | None = None
+    tested: Mapping[str, float] = field(default_factory=dict)
+    ended: BaseException | None = None
+    stopped: bool = False
 
 
 class OwnRun:
@@ -84,6 +109,7 @@ class OwnRun:
         self,
         loop: Loop,
         course: Course,
+        state: LoopState,
         *,
         seed: tuple[int, int],
         tests: bool,
@@ -101,23 +127,16 @@ class OwnRun:
         self._tests = tests
         self._interrupted = interrupted
         self._on_epoch = on_epoch
-        self._scheduler: TraceScheduler | None = None
+        self._state = state
         self._steps = 0  # per epoch
         self._optimizer_steps = 0  # in this epoch
         self._trains = False  # a gradient was seen at an optimizer step
-        self._done = 0  # epochs reported
         self._begun = False  # run.epochs() has started
-        self._under_way = False  # within an epoch
-        self._kept: Mapping[str, Any] = {}
-        self._saved: Mapping[str, Any] | None = None  # states to restore
-        self._tested: Mapping[str, float] = {}
-        self._ended: BaseException | None = None  # the error behind StopRun
-        self._stopped = False  # StopRun was raised because the trial is over
 
     @property
     def done_epochs(self) -> int:
         """The number of epochs reported so far, including those of earlier attempts."""
-        return self._done
+        return self._state.done
 
     def scheduler(self, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
         """The schedule for an optimizer: call its ``step()`` after each ``optimizer.step()``.
@@ -128,17 +147,17 @@ class OwnRun:
         optimizer or the steps differ from those the study was created with.
         """
         self._require(
-            self._scheduler is None,
-            "run.scheduler() was called twice: it plays one schedule, to one optimizer",
+            self._state.scheduler is None,
+            "run.scheduler() was called twice: call it once, with one optimizer",
         )
         self._require(
             isinstance(optimizer, Optimizer),
-            f"run.scheduler() was given {describe(optimizer)}, and needs a torch optimizer: "
+            f"run.scheduler() was given {describe(optimizer)}, but needs a torch optimizer: "
             "run.scheduler(optimizer, steps_per_epoch)",
         )
         self._require(
             isinstance(steps_per_epoch, Integral) and steps_per_epoch > 0,
-            f"run.scheduler(): steps_per_epoch is {describe(steps_per_epoch)}, and must be a "
+            f"run.scheduler(): steps_per_epoch is {describe(steps_per_epoch)}, but must be a "
             "positive whole number",
         )
         self._steps = int(steps_per_epoch)
@@ -148,8 +167,8 @@ class OwnRun:
         except TaskError as error:
             self._end(error)
         optimizer.register_step_post_hook(self._count)
-        self._scheduler = TraceScheduler(optimizer, trace, self._before_step)
-        return self._scheduler
+        self._state.scheduler = TraceScheduler(optimizer, trace, self._before_step)
+        return self._state.scheduler
 
     def checkpoint(self, /, *unnamed: object, **objects: Any) -> None:
         """Register the objects to save, before the epochs: the model, the optimizer and the like.
@@ -158,45 +177,48 @@ class OwnRun:
         the trial is resumed, restored when ``run.epochs()`` starts. A run that registers nothing
         starts over.
         """
-        self._require(not self._begun, "run.checkpoint() comes before run.epochs()")
-        self._require(not unnamed, "run.checkpoint() takes names: run.checkpoint(model=model, ...)")
+        self._require(not self._begun, "run.checkpoint() must be called before run.epochs()")
+        self._require(
+            not unnamed,
+            "run.checkpoint() takes keyword arguments: run.checkpoint(model=model, ...)",
+        )
         for name, each in objects.items():
             self._require(
                 hasattr(each, "state_dict") and hasattr(each, "load_state_dict"),
                 f"run.checkpoint({name}=...): {describe(each)} has no state_dict() and "
                 "load_state_dict()",
             )
-        self._kept = objects
-        if self._saved is not None and self._saved.keys() != objects.keys():
-            named = " and ".join(", ".join(names) for names in (self._saved, objects))
-            self._end(Unrestorable(f"run.checkpoint() names other objects than it did: {named}"))
+        self._state.kept = objects
+        if self._state.saved is not None and self._state.saved.keys() != objects.keys():
+            named = ", now ".join(", ".join(names) for names in (self._state.saved, objects))
+            self._end(Unrestorable(f"run.checkpoint() was given other names before: {named}"))
 
     def epochs(self) -> Iterator[int]:
         """The remaining epochs, counted from 0; each starts with its own random seed."""
         scheduler = self._known_scheduler()
         self._begun = True
-        if self._saved is not None:
-            self._bring_back(self._saved)
-            self._saved = None
-        while self._done < self.total_epochs:
+        if self._state.saved is not None:
+            self._bring_back(self._state.saved)
+            self._state.saved = None
+        while self._state.done < self.total_epochs:
             self._require(
-                not self._under_way,
-                f"epoch {self._done + 1} ended without run.report("
+                not self._state.under_way,
+                f"epoch {self._state.done + 1} ended without run.report("
                 f"{self._course.metric or 'metric'}=...)",
             )
             self._leave_if_asked()
-            scheduler.seek(self._done * self._steps)
+            scheduler.seek(self._state.done * self._steps)
             self._optimizer_steps = 0
-            seed_everything(derive(*self._seed, "epoch", self._done + 1))
-            self._under_way = True
-            yield self._done
+            seed_everything(derive(*self._seed, "epoch", self._state.done + 1))
+            self._state.under_way = True
+            yield self._state.done
 
     def _bring_back(self, states: Mapping[str, Any]) -> None:
         try:
             with restoring():
-                if not self._kept:
-                    raise Unrestorable("run.checkpoint() was not called as it was before")
-                for name, each in self._kept.items():
+                if not self._state.kept:
+                    raise Unrestorable("run.checkpoint() was called before, but not this time")
+                for name, each in self._state.kept.items():
                     each.load_state_dict(states[name])
         except Unrestorable as error:
             self._end(error)
@@ -207,20 +229,22 @@ class OwnRun:
         Does not return if the trial ends here: it was pruned or diverged, or the worker has to
         leave.
         """
-        epoch, metric = self._done + 1, self._course.metric
-        self._require(self._scheduler is not None, _NO_SCHEDULER)
+        epoch, metric = self._state.done + 1, self._course.metric
+        self._require(self._state.scheduler is not None, _NO_SCHEDULER)
         self._require(
-            self._under_way,
-            f"epoch {self._done} was reported twice"
-            if self._done
-            else "run.report() was called outside of: for epoch in run.epochs()",
+            self._state.under_way,
+            f"epoch {self._state.done} was reported twice"
+            if self._state.done
+            else "run.report() was called outside the loop over run.epochs()",
         )
-        self._require(not unnamed, "run.report() takes names: run.report(accuracy=0.9)")
+        self._require(not unnamed, "run.report() takes keyword arguments: run.report(accuracy=0.9)")
         names = ", ".join(metrics) or "nothing"
         self._require(
             bool(metrics) if metric is None else metric in metrics,
-            f"run.report() was given {names}, and not {metric or 'any metric'}"
-            + ", which is the study's metric: report it, or --set metric=NAME" * bool(metric),
+            "run.report() was given no metric"
+            if metric is None
+            else f"run.report() was given {names}, but not {metric}, the study's metric: report "
+            "it, or use --set metric=NAME",
         )
         self._require_steps(epoch)
         try:
@@ -229,13 +253,13 @@ class OwnRun:
             self._end(error)
         if metric is not None and not math.isfinite(found[metric]):
             self._end(Diverged(epoch, metric))
-        self._done, self._under_way = epoch, False
+        self._state.done, self._state.under_way = epoch, False
         try:
             goes_on = self._on_epoch(Epoch(number=epoch, loss=None, metrics=found))
         except BaseException as error:
             self._end(error)
-        self._stopped = not goes_on
-        if self._stopped:
+        self._state.stopped = not goes_on
+        if self._state.stopped:
             raise StopRun
 
     def test(self, measure: Callable[[], Mapping[str, Any]]) -> None:
@@ -245,20 +269,20 @@ class OwnRun:
         """
         self._require(
             callable(measure),
-            f"run.test() was given {describe(measure)}, and needs a function that measures: "
+            f"run.test() was given {describe(measure)}, but needs a function that returns metrics: "
             "run.test(lambda: {...})",
         )
         if self._tests:
             found = measure()
             try:
-                self._tested = numbers_of("run.test()", found)
+                self._state.tested = numbers_of("run.test()", found)
             except TaskError as error:
                 self._end(error)
 
     def _known_scheduler(self) -> TraceScheduler:
-        if self._scheduler is None:
+        if self._state.scheduler is None:
             self._end(TaskError(_NO_SCHEDULER))
-        return self._scheduler
+        return self._state.scheduler
 
     def _count(self, optimizer: Optimizer, *_: object) -> None:
         self._optimizer_steps += 1
@@ -266,8 +290,8 @@ class OwnRun:
             self._require(
                 has_gradients(optimizer),
                 "the optimizer trains nothing: at its first step none of its parameters had a "
-                "gradient; it must be made of the parameters of the model that is trained, and "
-                "zero_grad() comes before backward()",
+                "gradient; create it from the parameters of the model that is trained, and call "
+                "zero_grad() before backward()",
             )
             self._trains = True
 
@@ -277,8 +301,8 @@ class OwnRun:
 
     def _require_own_rates(self) -> None:
         self._require(
-            self._scheduler is None or not self._scheduler.disturbed,
-            f"in epoch {self._done + 1} something else has set the optimizer's learning rate: "
+            self._state.scheduler is None or not self._state.scheduler.disturbed,
+            f"in epoch {self._state.done + 1} something else set the optimizer's learning rate: "
             "leave it to run.scheduler()",
         )
 
@@ -290,7 +314,8 @@ class OwnRun:
         """Compare the epoch's steps with the ``steps_per_epoch`` passed to :meth:`scheduler`."""
         seen, expected = self._known_scheduler().steps, self._steps
         wrong = misstepped(seen, self._optimizer_steps, expected, first=epoch == 1)
-        calls = f"scheduler.step() was called {seen} times in epoch {epoch}"
+        times = "once" if seen == 1 else f"{seen} times"
+        calls = f"scheduler.step() was called {times} in epoch {epoch}"
         self._require(wrong is None, f"{calls}{wrong}")
         self._require(
             self._trains,
@@ -300,13 +325,13 @@ class OwnRun:
         self._require_own_rates()
 
     def _require(self, holds: bool, message: str) -> None:
-        if self._stopped or self._ended is not None:
-            raise StopRun from self._ended
+        if self._state.stopped or self._state.ended is not None:
+            raise StopRun from self._state.ended
         if not holds:
             self._end(TaskError(message))
 
     def _end(self, error: BaseException) -> NoReturn:
-        self._ended = error
+        self._state.ended = error
         raise StopRun from error
 
 
@@ -332,9 +357,11 @@ class LoopRun:
         self._loop = loop
         self._on_epoch: Callable[[Epoch], bool] = lambda epoch: True
         self._since = time.perf_counter()
+        self._state = LoopState()
         self._own = OwnRun(
             loop,
             course,
+            self._state,
             seed=(seed, seed_index),
             tests=tests,
             device=device,
@@ -345,28 +372,28 @@ class LoopRun:
 
     def train(self, on_epoch: Callable[[Epoch], bool]) -> None:
         """See :meth:`Run.train`."""
-        own, total = self._own, self._own.total_epochs
+        state, total = self._state, self._own.total_epochs
         self._on_epoch = on_epoch
         self._since = time.perf_counter()
         try:
             script, _, _ = self._loop.name.partition(":")
             with as_script(script, self._loop.arguments), task_code(f"running {self._loop.name}"):
-                self._loop.function(own)
+                self._loop.function(self._own)
         except StopRun:
             pass
         except TaskError:
-            if own._ended is None and not own._stopped:
+            if state.ended is None and not state.stopped:
                 raise  # otherwise the loop failed because it was stopped
         finally:
             self.seconds += time.perf_counter() - self._since
-        if own._ended is not None:
-            raise own._ended
-        if own._scheduler is None:
+        if state.ended is not None:
+            raise state.ended
+        if state.scheduler is None:
             raise TaskError(
-                f"{self._loop.name} ended without run.scheduler(optimizer, steps_per_epoch)"
+                f"{self._loop.name} ended without calling run.scheduler(optimizer, steps_per_epoch)"
             )
-        if not own._stopped and own._done < total:
-            raise TaskError(f"{self._loop.name} returned after {own._done} of {total} epochs")
+        if not state.stopped and state.done < total:
+            raise TaskError(f"{self._loop.name} returned after {state.done} of {total} epochs")
 
     def _finished(self, epoch: Epoch) -> bool:
         """Record an epoch; the time spent in ``on_epoch`` does not count."""
@@ -379,22 +406,22 @@ class LoopRun:
 
     def test(self) -> dict[str, float]:
         """The metrics passed to ``run.test``; empty if the loop does not call it."""
-        return dict(self._own._tested)
+        return dict(self._state.tested)
 
     def state(self) -> dict[str, Any] | None:
         """See :meth:`Run.state`; None within an epoch, or if the loop registers nothing to save."""
-        own = self._own
-        if own._under_way or not own._kept:
+        state = self._state
+        if state.under_way or not state.kept:
             return None
-        with task_code(f"saving what {self._loop.name} has named"):
-            states = {name: each.state_dict() for name, each in own._kept.items()}
-        return {"epoch": own._done, "seconds": self.seconds, "objects": states}
+        with task_code(f"saving the checkpoint of {self._loop.name}"):
+            states = {name: each.state_dict() for name, each in state.kept.items()}
+        return {"epoch": state.done, "seconds": self.seconds, "objects": states}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Run.restore`; the objects are restored in :meth:`OwnRun.epochs`."""
         with restoring():
-            self._own._saved = dict(state["objects"])
-            self._own._done = self.epoch = counted(state["epoch"], self._own.total_epochs)
+            self._state.saved = dict(state["objects"])
+            self._state.done = self.epoch = counted(state["epoch"], self._own.total_epochs)
             self.seconds = float(state["seconds"])
 
 
@@ -406,11 +433,11 @@ def misstepped(seen: int, optimizer: int, expected: int, *, first: bool) -> str 
     """
     if seen == expected:
         return None
-    told = f", and steps_per_epoch is {expected}: "
+    told = f", but steps_per_epoch is {expected}: "
     if not first:
         return (
-            f"{told}every epoch must have the same number of steps; use drop_last=True, and step "
-            "it also where a GradScaler skips the optimizer's step"
+            f"{told}every epoch must have the same number of steps; use drop_last=True, and call "
+            "it even when a GradScaler skips the optimizer's step"
         )
     if seen == 0:
         return f"{told}call it after each optimizer.step()"
@@ -419,11 +446,11 @@ def misstepped(seen: int, optimizer: int, expected: int, *, first: bool) -> str 
     if seen == optimizer < expected:
         batches = round(expected / seen)
         if batches == 1:
-            return f"{told}step it also where a GradScaler skips the optimizer's step"
+            return f"{told}call it even when a GradScaler skips the optimizer's step"
         return (
-            f"{told}it counts steps of the optimizer, of which there are {seen}; where gradients "
-            f"are accumulated over {batches} batches, they are not the batches"
+            f"{told}it counts optimizer steps, of which there were {seen}; with gradients "
+            f"accumulated over {batches} batches, that is not the number of batches"
         )
     if seen == optimizer:
-        return f"{told}it counts steps of the optimizer, of which there are {seen}"
+        return f"{told}it counts optimizer steps, of which there were {seen}"
     return f"{told}call it once after each optimizer.step(), of which there were {optimizer}"

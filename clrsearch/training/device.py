@@ -24,7 +24,7 @@ def find_device(name: str | None) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     if name.partition(":")[0] not in DEVICES:
-        raise PlanError(f"the device {name!r} cannot be used: name cuda, cuda:1, mps or cpu")
+        raise PlanError(f"the device {name!r} cannot be used: choose cuda, cuda:1, mps or cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -58,7 +58,7 @@ def per_gpu_devices(per_gpu: int, workers: int, *, gpus: int) -> list[str]:
     if needed > gpus:
         there = {0: "is no GPU", 1: "is one"}.get(gpus, f"are {gpus}")
         raise PlanError(
-            f"{workers} workers with {per_gpu} on each GPU need {needed} of them, and there {there}"
+            f"{workers} workers with {per_gpu} per GPU need {needed} of them, but there {there}"
         )
     return [f"cuda:{index // per_gpu}" for index in range(workers)]
 

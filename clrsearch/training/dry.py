@@ -46,13 +46,13 @@ def dry_run(
         TaskError: the loop breaks the contract in a way that would also fail a study.
     """
     if not isinstance(epochs, int) or epochs < 1:
-        raise PlanError(f"epochs is {describe(epochs)}, and must be a positive whole number")
+        raise PlanError(f"epochs is {describe(epochs)}, but must be a positive whole number")
     if not callable(main):
-        raise PlanError(f"dry_run() was given {describe(main)}, and runs a function train(run)")
+        raise PlanError(f"dry_run() was given {describe(main)}, but needs a function train(run)")
     if scheduler is not None and not callable(scheduler):
         raise PlanError(
-            f"scheduler is {describe(scheduler)}, and must be a function of the optimizer and the "
-            "steps per epoch that makes one of torch's"
+            f"scheduler is {describe(scheduler)}, but must be a function of the optimizer and the "
+            "steps per epoch that returns a torch scheduler"
         )
     script, *arguments = sys.argv
     loop = Loop(
@@ -99,7 +99,7 @@ def recorded(
     found: Any = make(stand_in, steps_per_epoch)
     if not isinstance(found, LRScheduler) or isinstance(found, ReduceLROnPlateau):
         raise TaskError(
-            f"scheduler(optimizer, steps_per_epoch) returned {describe(found)}, and must return a "
+            f"scheduler(optimizer, steps_per_epoch) returned {describe(found)}, but must return a "
             "torch scheduler whose step() needs no metric"
         )
     rates, momenta = np.empty((2, len(groups), horizon))

@@ -36,8 +36,8 @@ def require_optimizer(what: str, optimizer: Optimizer) -> None:
     groups = optimizer.param_groups
     if any("initial_lr" in group for group in groups):
         raise TaskError(
-            f"{what} has had a scheduler already: leave yours out, for the study plays one, and "
-            "build a fresh optimizer"
+            f"{what} has already been used with a scheduler: remove yours, since the study "
+            "provides one, and create a new optimizer"
         )
     rates = [float(group["lr"]) for group in groups]
     for rate in rates:
@@ -72,12 +72,12 @@ def require_same(optimizer: Optimizer, facts: TaskFacts) -> None:
         ("the optimizer's kind of momentum", here.momentum, facts.momentum),
     ):
         if now != then:
-            raise TaskError(f"{what} is {now} here, and was {then} when the study was made")
+            raise TaskError(f"{what} is {now} here, but was {then} when the study was created")
     for ratio, probed in zip(here.ratios, facts.ratios, strict=True):
         if not math.isclose(ratio, probed, rel_tol=RATIO_TOLERANCE):
             raise TaskError(
-                f"a parameter group has {ratio:g} times the rate of the first, and had "
-                f"{probed:g} times it when the study was made"
+                f"a parameter group has {ratio:g} times the rate of the first, but had "
+                f"{probed:g} times when the study was created"
             )
 
 

@@ -70,7 +70,7 @@ class TraceScheduler(LRScheduler):
             ValueError: an epoch is given; the scheduler counts optimizer steps.
         """
         if epoch is not None:
-            raise ValueError("this scheduler counts steps of the optimizer: call step() without")
+            raise ValueError("this scheduler counts optimizer steps: call step() without an epoch")
         self._on_step()
         self.steps += 1
         super().step()

@@ -77,8 +77,8 @@ def probe(
     require_metric(metric, measured)
     if metric != task.metric and direction is None:
         raise TaskError(
-            f"metric: {metric} is not the task's own, {task.metric}, so say which way is better: "
-            "--set direction=minimize, or maximize"
+            f"metric: {metric} is not the task's own, {task.metric}, so give its direction: "
+            "--set direction=minimize or maximize"
         )
     if not math.isfinite(measured[metric]):
         raise TaskError(
@@ -91,8 +91,8 @@ def probe(
     require_loadable("optimizer()", optimizer.state_dict())
     if not has_gradients(optimizer):
         raise TaskError(
-            "optimizer() trains nothing: after a step none of its parameters has a gradient; it "
-            "must be made of the parameters of the model that it is given"
+            "optimizer() trains nothing: after a step none of its parameters has a gradient; "
+            "create it from the parameters of the model that it is given"
         )
     return TaskFacts(
         metric=metric,
@@ -119,15 +119,13 @@ def _probe_loop(
     """The facts of a custom training loop, which runs until it requests its second epoch."""
     if not (epochs and metric and direction):
         raise TaskError(
-            f"{loop.name} is a loop of your own: say how long it trains and what it reports, with "
-            "--epochs N --set metric=NAME --set direction=minimize, or maximize"
+            f"{loop.name} is a custom training loop: give its epochs and reported metric with "
+            "--epochs N --set metric=NAME --set direction=minimize or maximize"
         )
     if batch_size is not None:
-        raise TaskError(f"{loop.name} is a loop of your own, which makes its batches by itself")
+        raise TaskError(f"{loop.name} is a custom training loop, which makes its own batches")
     if precision != "float32":
-        raise TaskError(
-            f"{loop.name} is a loop of your own, which computes as it likes: precision is for tasks"
-        )
+        raise TaskError(f"{loop.name} is a custom training loop, which sets its own precision")
     named: list[tuple[OptimizerFacts, int]] = []
     reported: list[Epoch] = []
 
@@ -177,6 +175,6 @@ def require_loadable(what: str, state: Mapping[str, Any]) -> None:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"a {foreign[1]}" if foreign else str(error).partition("\n")[0]
         raise TaskError(
-            f"{what}: its state_dict() cannot be kept in a checkpoint, which takes tensors, "
-            f"numbers, texts, lists and dicts: {reason}"
+            f"{what}: its state_dict() cannot be saved in a checkpoint, which takes tensors, "
+            f"numbers, strings, lists and dicts: {reason}"
         ) from error

@@ -253,4 +253,4 @@ def require_metric(metric: str, measured: Mapping[str, float], when: str = "") -
     """
     if metric not in measured:
         known = ", ".join(measured) or "nothing"
-        raise TaskError(f"the task measures no {metric!r}{when}; it measures {known}")
+        raise TaskError(f"the task does not measure {metric!r}{when}; it measures {known}")

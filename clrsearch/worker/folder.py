@@ -61,6 +61,6 @@ class SharedFolder:
         self._told = True
         self._on_note(
             f"the checkpoints of {', '.join(apart[:NAMED])}{more} are not in "
-            f"{self._checkpoints.folder}: trials from there start over at epoch 0. "
-            "--checkpoint-dir names a folder that all machines see"
+            f"{self._checkpoints.folder}: trials taken over from there restart at "
+            "epoch 0. Set --checkpoint-dir to a folder that all machines share"
         )

@@ -84,7 +84,7 @@ class Lease:
         # not Thread.start(): it waits forever for a thread that cannot allocate memory to start
         _thread.start_new_thread(self._keep, ())
         if not self._begun.wait(LEASE_SECONDS):
-            raise MemoryError("no thread could be started that renews the lease of a slot")
+            raise MemoryError("no thread could be started to renew the slot's lease")
         return self
 
     def __exit__(

@@ -137,7 +137,9 @@ class Worker:
             while not self._interruption.asked:
                 stopped = self._patience(lambda: self._study.stopped)
                 if stopped is not None:
-                    raise StudyStopped(f"{self._study.name} was stopped: its task fails", stopped)
+                    raise StudyStopped(
+                        f"{self._study.name} was stopped: its task failed repeatedly", stopped
+                    )
                 reason = reason_to_leave(self._failures)
                 if reason is not None and self._patience(self._study.slots.unfinished):
                     raise FailsHere(reason)

@@ -27,10 +27,10 @@ def why_given_up(losses: int, codes: Sequence[int]) -> str | None:
     ends = [f"{count} {how}" for how, count in Counter(map(_how, codes)).items()]
     unwatched = losses - len(codes)
     if unwatched > 0:
-        ends.append(f"how {unwatched if codes else 'they'} ended is not known")
-    memory = ", as the system ends a process when memory runs out" if KILLED in codes else ""
+        ends.append(f"how {unwatched if codes else 'they'} ended is unknown")
+    memory = " (a process is killed when memory runs out)" if KILLED in codes else ""
     return (
-        f"{losses} workers were lost with this trial, and none left a new checkpoint: "
+        f"{losses} workers were lost while running this trial, and none saved a new checkpoint: "
         f"{', '.join(ends)}{memory}"
     )
 

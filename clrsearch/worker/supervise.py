@@ -87,7 +87,7 @@ class Supervisor:
         stopped = self._patience(lambda: next(filter(None, (s.stopped for s in stages)), None))
         if stopped is not None:
             raise StudyStopped(
-                f"{self._study.name} was stopped: the task failed repeatedly. "
+                f"{self._study.name} was stopped: its task failed repeatedly. "
                 f"Fix it, then resume: {proposals.again()}",
                 stopped,
             )
@@ -105,8 +105,8 @@ class Supervisor:
         self._interrupted = True
         self._launcher.stop()
         self._on_note(
-            "workers save their trials and leave; Ctrl-C again ends them at once, and what they "
-            "have trained since their last checkpoints is trained again"
+            "workers are saving their trials and exiting; Ctrl-C again kills them at once, and "
+            "training since their last checkpoints must be repeated"
         )
 
     def _hire(self, posts: Sequence[int]) -> None:
@@ -164,8 +164,8 @@ class Supervisor:
         words, again = _last_words(ended), proposals.again()
         trials = "1 trial is left" if left == 1 else f"{left} trials are left"
         if ended.code == ExitCode.FAILS_HERE:
-            return f"{trials}, and they kept failing here{words}. To resume: {again}"
-        return f"{trials}, and the last worker {ended.how}{words}. To resume: {again}"
+            return f"{trials}, but trials kept failing here{words}. To resume: {again}"
+        return f"{trials}, but the last worker {ended.how}{words}. To resume: {again}"
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

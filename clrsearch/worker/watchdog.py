@@ -97,7 +97,7 @@ class Watchdog:
             return False
         if self._asked_at is not None:
             silent = self._ticks - max(self._progressed_at, self._asked_at)
-            most, why = max(GRACE, GRACE_STEPS * self._longest), " since it was asked to leave"
+            most, why = max(GRACE, GRACE_STEPS * self._longest), " since it was asked to stop"
         else:
             silent, why = self._ticks - self._progressed_at, ""
             least = STALL if self._moves and self._known else START

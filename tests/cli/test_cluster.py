@@ -84,7 +84,7 @@ def test_rays_dry_run_is_the_tasks(clrsearch, server, task_dir, tmp_path) -> Non
         *("--checkpoint-dir", str(tmp_path), "--device", "cuda"),
     )
     line = worker(task_dir, tmp_path, "--device", "cuda")
-    head = "# Ray: a cluster of its own; each task: num_cpus=1, num_gpus=0.5, max_retries=3"
+    head = "# Ray: a new local cluster; each task: num_cpus=1, num_gpus=0.5, max_retries=3"
     assert (code, errors) == (0, "")
     assert out == f"CLRSEARCH_STORAGE={server}\n{head}\n{line}\n{line}\n"
     assert "canary" not in out
@@ -103,7 +103,7 @@ def test_a_storage_file_is_shown_by_its_name(clrsearch, server, task_dir, tmp_pa
     monkeypatch.setenv("CLRSEARCH_STORAGE", server.reveal())
     code, _, errors = clrsearch(*launch)
     assert code == 2
-    assert "Ray shows the environment of tasks on its dashboard" in errors
+    assert "Ray shows the environment variables of tasks on its dashboard" in errors
     assert "canary" not in errors
 
 
@@ -121,7 +121,7 @@ def test_local_workers_work_a_study_off(clrsearch, url, task_dir, tmp_path) -> N
     code, _, errors = clrsearch(*launch)
     assert code == 2
     more = "clrsearch run --name mine --task tiny.py:Tiny --trials 53"
-    assert f"no trial of mine is left: {more}" in errors
+    assert f"no trials of mine are left: {more}" in errors
     assert " --device cpu adds some" in errors
     assert clrsearch(*launch, "--idle-wait", "1")[0] == 0
 
@@ -130,7 +130,7 @@ def test_more_workers_than_trials_are_clipped(clrsearch, server, task_dir) -> No
     begin(server, task_dir)
     launch = ("launch", "slurm", "mine", "--dry-run", "--workers", "8")
     code, out, errors = clrsearch(*launch)
-    assert (code, errors) == (0, "3 trials are left: 3 workers instead of 8\n")
+    assert (code, errors) == (0, "3 trials are left: starting 3 workers instead of 8\n")
     assert "#SBATCH --array=0-2%3\n" in out
     assert out.count("clrsearch worker mine") == 3
     code, out, errors = clrsearch(*launch, "--idle-wait", "60")  # for those to come
@@ -140,14 +140,14 @@ def test_more_workers_than_trials_are_clipped(clrsearch, server, task_dir) -> No
 def test_a_confirmation_that_follows_needs_workers_too(clrsearch, server, task_dir) -> None:
     begin(server, task_dir, families=("cyclic",), confirm=ConfirmPlan(top=1, seeds=5))
     launch = ("launch", "ray", "mine", "--dry-run", "--workers", "12")
-    assert clrsearch(*launch)[2] == "10 trials are left: 10 workers instead of 12\n"
+    assert clrsearch(*launch)[2] == "10 trials are left: starting 10 workers instead of 12\n"
 
 
 def test_as_many_as_it_has_families_where_these_are_more(clrsearch, server, task_dir) -> None:
     families = ("cyclic", "cosine", "linear", "step")
     begin(server, task_dir, families=families, confirm=ConfirmPlan(top=1, seeds=3))
     launch = ("launch", "ray", "mine", "--dry-run", "--workers", "20")
-    assert clrsearch(*launch)[2] == "15 trials are left: 15 workers instead of 20\n"
+    assert clrsearch(*launch)[2] == "15 trials are left: starting 15 workers instead of 20\n"
 
 
 @pytest.mark.parametrize("where", ["slurm", "ray"])
@@ -157,7 +157,7 @@ def test_a_file_of_this_machine_is_refused_for_workers_elsewhere(
     begin(url, task_dir)
     code, out, errors = clrsearch("launch", where, "mine", "--workers", "2")
     assert (code, out) == (2, "")
-    assert errors.startswith(f"clrsearch: {url} is a file of this machine")
+    assert errors.startswith(f"clrsearch: {url} is a file on this machine")
     assert "PostgreSQL (postgresql://USER@HOST/DATABASE)" in errors
 
 
@@ -184,7 +184,7 @@ def test_without_sbatch_nothing_is_submitted(clrsearch, server, task_dir, tmp_pa
     monkeypatch.setenv("PATH", str(tmp_path))
     code, out, errors = clrsearch("launch", "slurm", "mine", "--workers", "2")
     assert (code, out) == (2, "")
-    assert errors.startswith("clrsearch: sbatch is not found")
+    assert errors.startswith("clrsearch: sbatch not found")
     with open_database(server) as database:
         assert Study.open(database, "mine").slots.counts() == {SlotState.OPEN: 3}
 
@@ -192,12 +192,12 @@ def test_without_sbatch_nothing_is_submitted(clrsearch, server, task_dir, tmp_pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["slurm", "--sbatch", "account"], "--sbatch account: KEY=VALUE is wanted"),
+        (["slurm", "--sbatch", "account"], "--sbatch account: expected KEY=VALUE"),
         (["slurm", "--max-trials", "0"], "Invalid value for '--max-trials'"),
         (["ray", "--address", "10.0.0.7:6379"], "token authentication is on: set RAY_AUTH_MODE"),
         (
             ["ray", "--task-dir", "/no/such/folder"],
-            "--task-dir /no/such/folder: there is no such folder",
+            "--task-dir /no/such/folder: no such folder",
         ),
     ],
 )
@@ -215,11 +215,9 @@ def test_bad_options_are_refused(
 def test_workers_share_gpus_one_after_the_other() -> None:
     assert per_gpu_devices(2, 3, gpus=2) == ["cuda:0", "cuda:0", "cuda:1"]
     assert per_gpu_devices(1, 2, gpus=4) == ["cuda:0", "cuda:1"]
-    with pytest.raises(
-        PlanError, match=r"5 workers with 2 on each GPU need 3 of them, and there a"
-    ):
+    with pytest.raises(PlanError, match=r"5 workers with 2 per GPU need 3 of them, but there a"):
         per_gpu_devices(2, 5, gpus=2)
-    with pytest.raises(PlanError, match=r"1 workers with 2 on each GPU need 1 .* there is no GPU"):
+    with pytest.raises(PlanError, match=r"1 workers with 2 per GPU need 1 .* there is no GPU"):
         per_gpu_devices(2, 1, gpus=0)
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import torch
@@ -134,7 +137,7 @@ def test_a_watch_ends_with_the_last_slot(study, clrsearch) -> None:
 def test_a_watch_is_not_drawn_into_a_file(study, clrsearch) -> None:
     code, out, errors = clrsearch("status", "mine", "--watch")
     assert (code, out) == (2, "")
-    assert "--watch draws on a terminal" in errors
+    assert "--watch needs a terminal" in errors
 
 
 def test_show_a_trial_epoch_by_epoch(study, clrsearch) -> None:
@@ -144,7 +147,7 @@ def test_show_a_trial_epoch_by_epoch(study, clrsearch) -> None:
     assert [row[0] for row in rows] == ["1", "2", "3", "4"]
     assert [row[2] for row in rows] == [f"{v:.4g}" for v in study.recommended.values.values()]
     code, _, errors = clrsearch("show", "mine", "99")
-    assert (code, errors) == (2, "clrsearch: mine has no trial 99; it has 0 to 10\n")
+    assert (code, errors) == (2, "clrsearch: mine has no trial 99; it has trials 0 to 10\n")
 
 
 def test_an_unknown_study_names_a_near_one(study, clrsearch) -> None:
@@ -159,7 +162,7 @@ def test_list_where_there_is_no_database_yet(url, clrsearch) -> None:
 
 def test_replay(study, clrsearch) -> None:
     code, out, _ = clrsearch("replay", "mine", "0")
-    assert (code, out) == (0, "trial 0 matches: all 4 epochs are equal to the last bit\n")
+    assert (code, out) == (0, "trial 0 matches: all 4 epochs are identical to the last bit\n")
 
 
 def test_delete_asks_first(study, clrsearch, monkeypatch) -> None:
@@ -174,3 +177,18 @@ def test_delete_asks_first(study, clrsearch, monkeypatch) -> None:
     assert (code, out) == (0, "removed mine\n")
     code, out, _ = clrsearch("list")
     assert (code, out) == (0, "no studies yet: clrsearch run starts one\n")
+
+
+def test_the_reference_is_what_every_command_says_of_itself(tmp_path) -> None:
+    # after a change: python -m typer clrsearch.cli.app utils docs --name clrsearch
+    #     --title Commands --output docs/commands.md
+    written = tmp_path / "commands.md"
+    options = ["--name", "clrsearch", "--title", "Commands", "--output", str(written)]
+    subprocess.run(
+        [sys.executable, "-m", "typer", "clrsearch.cli.app", "utils", "docs", *options],
+        check=True,
+        capture_output=True,
+        env=os.environ | {"COLUMNS": "80", "TERM": "dumb"},
+    )
+    kept = Path(__file__).parents[2] / "docs" / "commands.md"
+    assert written.read_text() == kept.read_text()

@@ -76,8 +76,8 @@ def test_where_all_diverged_lower_bounds_are_proposed(ended) -> None:
     code, _, errors = ended("Explodes", "--no-confirm")
     assert code == 1
     assert errors == (
-        "clrsearch: a b has no result: every trial diverged at rates from 0.02 up. Lower the "
-        "bounds: add --set 'bounds.cyclic.max_lr=[6.7e-06, 0.00067]' "
+        "clrsearch: a b has no result: every trial diverged at learning rates of 0.02 and "
+        "above. Lower the bounds: add --set 'bounds.cyclic.max_lr=[6.7e-06, 0.00067]' "
         "--set 'bounds.constant.lr=[6.7e-06, 0.00067]' to clrsearch run --task tiny.py:Explodes "
         "--no-confirm --name 'a b-2'\n"
     )
@@ -97,7 +97,7 @@ def test_a_confirmation_without_a_result_is_1_and_can_be_retried(
     code, _, errors = clrsearch("run", "--name", "a b", "--task", "tiny.py:Tiny", *keys)
     assert code == 1
     assert errors == (
-        "clrsearch: the confirmation of a b has no result: its runs ended 0 complete, 0 pruned, "
+        "clrsearch: the confirmation of a b has no result: 0 complete, 0 pruned, "
         f"0 diverged, {runs} failed (KeyError: 'x'). clrsearch retry 'a b' retries the failed "
         "ones\n"
     )

@@ -51,7 +51,7 @@ def test_for_a_study_it_is_kept_and_plotted(clrsearch, task_dir, tmp_path) -> No
     assert first["bounds"] == [first["base"], first["maximum"]]
     code, out, _ = clrsearch("range-test", "mine")
     assert code == 0
-    assert "mine keeps this: clrsearch range-test mine --output range-test.png draws it" in out
+    assert "Saved in mine: clrsearch range-test mine --output range-test.png plots it" in out
     file = tmp_path / "kept.png"
     code, out, errors = clrsearch("range-test", "mine", "-o", str(file))
     assert (code, errors) == (0, f"wrote {file}\n")
@@ -66,7 +66,7 @@ def test_for_a_study_it_is_kept_and_plotted(clrsearch, task_dir, tmp_path) -> No
     for wrong in (["--task", "digits"], ["--seed", "1"], ["--set", "seed=1"]):
         code, _, errors = clrsearch("range-test", "mine", *wrong)
         assert code == 2
-        assert "mine is a study, which is tested as it is" in errors
+        assert "mine is a study, which is tested as is" in errors
 
 
 def test_a_wrong_ending_is_told_before_anything_is_computed(clrsearch) -> None:

@@ -67,7 +67,9 @@ class Wrong(Cosine):
 
 
 def test_a_formula_of_another_schedule_is_noticed() -> None:
-    with pytest.raises(ScheduleError, match="formula leaves the schedule at step 0 by 1e-10"):
+    with pytest.raises(
+        ScheduleError, match="formula deviates from the schedule at step 0 by 1e-10"
+    ):
         curves_of(found(Wrong(lr=0.3, horizon=HORIZON)), "numpy")
 
 

@@ -60,7 +60,7 @@ def schedule_floor(schedule) -> float:
 
 @pytest.mark.parametrize("schedule", [CYCLIC, ONE_CYCLE])
 def test_a_schedule_with_momenta_is_refused(schedule) -> None:
-    with pytest.raises(PlanError, match="timm has none like it"):
+    with pytest.raises(PlanError, match="timm has no equivalent"):
         write("timm", found(schedule))
 
 

@@ -77,7 +77,7 @@ def test_a_log_does_not_grow_without_bounds(tmp_path) -> None:
 def test_a_command_brings_its_environment(tmp_path) -> None:
     launcher = LocalLauncher(tmp_path)
     launcher.start([program("import os, sys; sys.exit(int(os.environ['CODE']))", CODE="7")])
-    assert all_ended(launcher)[0].how == "ended with code 7"
+    assert all_ended(launcher)[0].how == "exited with code 7"
 
 
 @pytest.mark.parametrize(
@@ -115,4 +115,4 @@ def test_children_see_their_parent_end(tmp_path) -> None:
 def test_ends_are_told_by_number_and_name() -> None:
     assert how_it_ended(-11) == "died of signal 11 (SIGSEGV)"
     assert how_it_ended(-40) == "died of signal 40"
-    assert how_it_ended(0) == "ended with code 0"
+    assert how_it_ended(0) == "exited with code 0"

@@ -83,7 +83,7 @@ def test_a_killed_worker_is_started_again_and_the_budget_is_exact(
     os.kill(parent(second), signal.SIGKILL)  # the process of Ray's that attends to it
     out, errors = launched.communicate(timeout=PATIENCE)
     assert launched.returncode == 0, errors
-    assert out.splitlines()[-1] == "2 workers have left"
+    assert out.splitlines()[-1] == "2 workers have exited"
 
     snapshot = service.show("mine").snapshot
     assert snapshot.slots == {SlotState.COMPLETE: 6}
@@ -140,5 +140,5 @@ def test_nor_is_one_with_tokens_or_one_that_is_accepted_as_it_is(monkeypatch) ->
     RaySubmitter(RayCluster(address="10.0.0.7:6379", allow_unauthenticated=True))
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     RaySubmitter(RayCluster(address="10.0.0.7:6379"))
-    with pytest.raises(PlanError, match="is Ray's job API: give the cluster's own address"):
+    with pytest.raises(PlanError, match="is Ray's job API: use the cluster's own address"):
         RaySubmitter(RayCluster(address="http://10.0.0.7:8265"))

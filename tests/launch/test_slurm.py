@@ -183,7 +183,8 @@ def test_what_is_submitted_is_what_was_shown_and_holds_no_secret(sbatch, tmp_pat
     environment = {"CLRSEARCH_STORAGE": "postgresql://me:canary@host/db"}
     command = Command(arguments=("python", "-m", "clrsearch", "worker"), environment=environment)
     text = submitter.render([command] * 5)
-    assert submitter.submit([command] * 5).startswith("SLURM has 3 jobs as 12, with logs in")
+    said = submitter.submit([command] * 5)
+    assert said.startswith("submitted 3 jobs to SLURM as 12, with logs in")
     script, _, lines = text.partition("# job 0\n")
     assert (sbatch / "script").read_text() == script.removesuffix("\n")
     assert lines == (
@@ -228,21 +229,21 @@ def test_one_job_is_no_array(sbatch, tmp_path) -> None:
     command = Command(arguments=("python",))
     text = submitter.render([command])
     assert "--array" not in text
-    assert submitter.submit([command]).startswith("SLURM has 1 job as 12")
+    assert submitter.submit([command]).startswith("submitted 1 job to SLURM as 12")
     assert text == (sbatch / "script").read_text() + "\n# job 0\npython"
 
 
 def test_where_slurm_refuses_its_words_are_shown(sbatch, tmp_path) -> None:
     (sbatch / "sbatch").write_text("#!/bin/sh\necho 'invalid partition specified' >&2; exit 1\n")
     submitter = SlurmSubmitter(SlurmJob(name="mine", folder=tmp_path / "jobs", minutes=30))
-    with pytest.raises(PlanError, match=r"SLURM refuses the job: .*invalid partition specified"):
+    with pytest.raises(PlanError, match=r"SLURM rejected the job: .*invalid partition specified"):
         submitter.submit([Command(arguments=("python",))])
 
 
 def test_without_slurm_nothing_is_submitted(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     submitter = SlurmSubmitter(SlurmJob(name="mine", folder=tmp_path / "jobs", minutes=30))
-    with pytest.raises(PlanError, match=r"sbatch is not found: jobs are submitted on a machine"):
+    with pytest.raises(PlanError, match=r"sbatch not found: submit jobs from a machine"):
         submitter.submit([Command(arguments=("python",))])
     assert not (tmp_path / "jobs").exists()
 

@@ -202,7 +202,7 @@ def test_a_file_that_cannot_be_written(everything, tmp_path) -> None:
     with pytest.raises(PlanError, match=r"none.picture\.svg cannot be written: there is no folder"):
         save(everything, tmp_path / "none" / "picture.svg")
     (tmp_path / "folder.svg").mkdir()
-    with pytest.raises(PlanError, match=r"folder\.svg is a folder: name a file"):
+    with pytest.raises(PlanError, match=r"folder\.svg is a folder: give a file name"):
         save(everything, tmp_path / "folder.svg")
 
 

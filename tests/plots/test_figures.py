@@ -113,7 +113,7 @@ def test_a_zero_rate_lies_on_the_edge_of_a_logarithmic_axis() -> None:
     assert axis.low == pytest.approx(0.1 / 1000 / 1.25)
     assert figure.panels[0].curves[0].y.tolist() == [axis.low, 10.0, 1.0, axis.low]
     assert figure.panels[0].curves[1].y.tolist() == [0.1, 0.1, 0.1, axis.low]
-    assert figure.subtitle == "Rates below 8e-05 lie on the lower edge."
+    assert figure.subtitle == "Rates below 8e-05 are drawn at the lower edge."
 
 
 def test_what_is_straight_on_a_linear_axis_is_thinned_as_it_bends_on_a_logarithmic_one() -> None:

@@ -82,7 +82,7 @@ def test_a_finished_study(url, task_dir) -> None:
     text = text_of(page)
     leader = service.show("mine").snapshot.search_best
     assert f"trial {leader.number}), error" in text
-    assert "clrsearch confirm mine compares the best on fresh seeds" in text
+    assert "clrsearch confirm mine compares the best trials on fresh seeds" in text
     assert "8 of 8 trials done" in text
     assert "2026-01-01 12:00:00 UTC" in text
     best = service.best("mine")
@@ -106,7 +106,7 @@ def test_a_study_that_is_under_way(url, task_dir) -> None:
     service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir, max_trials=3))
     text = text_of(page_of(url, renewed=5))
     assert "3 of 6 trials done" in text
-    assert "it is renewed while the study runs" in text
+    assert "it is updated while the study runs" in text
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_report_that_cannot_be_written(url, task_dir, tmp_path) -> None:
     begin(task_dir)
     with pytest.raises(PlanError, match=r"none.report\.html cannot be written: there is no folder"):
         service.report("mine", tmp_path / "none" / "report.html")
-    with pytest.raises(PlanError, match=r"report\.pdf: the name of a report must end in \.html"):
+    with pytest.raises(PlanError, match=r"report\.pdf: a report's file name must end in \.html"):
         service.report("mine", tmp_path / "report.pdf")
     with pytest.raises(StudyError, match="no study other"):
         service.report("other", tmp_path / "report.html")

@@ -183,7 +183,7 @@ def test_failures_are_grouped_by_exception_and_place() -> None:
     assert failures(records) == (
         Failure(cause="RuntimeError: CUDA error: no room (mine.py:60)", trials=(2, 7)),
         Failure(cause="RuntimeError: CUDA error: no room (mine.py:41)", trials=(1,)),
-        Failure(cause="no reason is stored", trials=(4,)),
+        Failure(cause="no reason recorded", trials=(4,)),
         Failure(cause="RuntimeError: no such file (mine.py:60)", trials=(8,)),
     )
 
@@ -206,7 +206,7 @@ def test_a_running_study_reads_well_on_80_columns() -> None:
         "mine  34 of 100 trials done",
         "20 complete  12 pruned  0 diverged  2 failed  2 claimed  64 open",
         "250 trials per hour, about 15:43 left",  # (66 - 12/20) x 14.42 s = 943 s
-        "(1 live worker, 14 s per trial: the mean of the latest 20)",
+        "(1 live worker, 14 s per trial: the mean of the last 20)",
     ]
     header, live, silent = (line.split() for line in lines[5:8])
     assert header == ["host", "pid", "device", "trial", "epoch", "accuracy", "renewed"]
@@ -221,11 +221,11 @@ def test_a_running_study_reads_well_on_80_columns() -> None:
 @pytest.mark.parametrize(
     ("found", "slots", "changes", "said"),
     [
-        ((), {"open": 3}, {}, "No worker is live."),
+        ((), {"open": 3}, {}, "No live workers."),
         ((), {"open": 3}, {}, "clrsearch worker mine resumes it"),
-        ((holder(silent=True),), {"claimed": 1}, {}, "No worker is live."),
+        ((holder(silent=True),), {"claimed": 1}, {}, "No live workers."),
         ((holder(),), {"claimed": 1}, {}, "is known once 3 trials have ended"),
-        ((), {"open": 3, "failed": 1}, {"stopped": True}, "Stopped: its task failed repeatedly"),
+        ((), {"open": 3, "failed": 1}, {"stopped": True}, "Stopped: the task failed repeatedly"),
         ((), {"open": 3}, {"stopped": True, "stopped_by": 2}, "clrsearch show mine 2 shows why"),
         ((), {"open": 3}, {"stopped": True, "stopped_by": 2}, "clrsearch retry mine"),
         ((), {"open": 0, "complete": 5, "cancelled": 2}, {}, "0 open  2 cancelled"),

@@ -61,7 +61,7 @@ def test_the_seeds_that_would_settle_it_come_with_the_command_that_runs_them(sco
     now = snapshot(*scores)
     assert settling(now) == f"clrsearch confirm 'my study' --seeds {seeds}"
     sentence = verdict_sentence(now)
-    assert sentence.endswith(f" clrsearch confirm 'my study' --seeds {seeds} runs as many seeds.")
+    assert sentence.endswith(f" clrsearch confirm 'my study' --seeds {seeds} runs that many seeds.")
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_another_momentum_is_noticed() -> None:
     other = dataclasses.replace(SCHEDULE, max_momentum=0.94)
     code = render(SCHEDULE, FILE)
     check(code, trace(SCHEDULE, 620), steps_per_epoch=31, momentum="betas")
-    with pytest.raises(ScheduleError, match="leaves the schedule"):
+    with pytest.raises(ScheduleError, match="deviates from the schedule"):
         check(code, trace(other, 620), steps_per_epoch=31, momentum="betas")
 
 

@@ -91,7 +91,7 @@ def test_first_settings_that_bounds_make_equal_are_tried_once() -> None:
         ({"warmup": -1}, "warmup must be 0 or more steps"),
         ({"warmup": math.inf}, "warmup must be 0 or more steps"),
         ({"warmup": math.nan}, "warmup must be 0 or more steps"),
-        ({"warmup": 10}, "warmup 10 leaves nothing of the horizon 10"),
+        ({"warmup": 10}, "warmup 10 must be shorter than the horizon 10"),
         ({"horizon": 0}, "horizon must be a positive number of steps"),
         ({"horizon": 9.5}, "horizon must be a whole number of steps"),
     ],

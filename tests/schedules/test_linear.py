@@ -78,7 +78,7 @@ def test_one_epoch_is_enough() -> None:
         ({"power": math.nan}, "power must be positive"),
         ({"horizon": -4}, "horizon must be a positive number of steps"),
         ({"horizon": 10.0}, "horizon must be a whole number of steps"),
-        ({"warmup": 12}, "warmup 12 leaves nothing of the horizon 10"),
+        ({"warmup": 12}, "warmup 12 must be shorter than the horizon 10"),
         ({"lr": math.nan}, "lr must be positive"),
     ],
 )

@@ -66,7 +66,7 @@ def test_the_factor_is_on_all_rates() -> None:
     [
         ((), "epochs 0 to 4 have no rate: the pieces cover 0 of 4"),
         (((3, 0.1),), "epochs 3 to 4 have no rate: the pieces cover 3 of 4"),
-        (((3, 0.1), (2, 0.1)), "the pieces go on to epoch 5, and there are 4"),
+        (((3, 0.1), (2, 0.1)), "the pieces extend to epoch 5, but there are only 4"),
         ((((0, 2), 0.1), ((3, 4), 0.1)), "epochs 2 to 3, before piece 2, have no rate"),
         ((((1, 4), 0.1),), "epochs 0 to 1, before piece 1, have no rate"),
         (
@@ -78,9 +78,9 @@ def test_the_factor_is_on_all_rates() -> None:
         (((4, 0.0),), "the rate of piece 1 must be positive, not 0"),
         (((4, -0.1),), "the rate of piece 1 must be positive, not -0.1"),
         (((2, 0.1), (2, float("nan"))), "the rate of piece 2 must be positive, not nan"),
-        (((0, 0.1), (4, 0.1)), "piece 1 ends at epoch 0, not after its beginning"),
-        ((((2, 1), 0.1), (3, 0.1)), "piece 1 ends at epoch 1, not after its beginning"),
-        (((float("nan"), 0.1),), "piece 1 ends at epoch nan, not after its beginning"),
+        (((0, 0.1), (4, 0.1)), "piece 1 must end after it begins, not at epoch 0"),
+        ((((2, 1), 0.1), (3, 0.1)), "piece 1 must end after it begins, not at epoch 1"),
+        (((float("nan"), 0.1),), "piece 1 must end after it begins, not at epoch nan"),
     ],
 )
 def test_pieces_that_do_not_fill_the_epochs_are_refused(pieces, message) -> None:
@@ -96,7 +96,7 @@ def test_pieces_that_do_not_fill_the_epochs_are_refused(pieces, message) -> None
 def test_a_function_that_gives_no_positive_number_is_refused_with_the_step(wrong) -> None:
     with pytest.raises(ScheduleError) as caught:
         Manual(rates="mine.py:rate", function=lambda step, _: 0.1 if step < 7 else wrong, **FOUR)
-    expected = f"mine.py:rate must give a positive number, not {wrong!r} as at step 7"
+    expected = f"mine.py:rate must return a positive number, not {wrong!r} at step 7"
     assert expected in str(caught.value)
 
 
@@ -114,5 +114,5 @@ def test_a_function_that_has_not_been_loaded_says_so_only_when_it_is_needed() ->
 
 def test_without_rates_there_is_no_space() -> None:
     setting = Setting(epochs=4, steps_per_epoch=3, base_lr=0.1, momentum="none")
-    with pytest.raises(ScheduleError, match="no rates are given: manual = "):
+    with pytest.raises(ScheduleError, match="no rates are given: set manual = "):
         Manual.space(setting)

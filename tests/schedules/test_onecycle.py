@@ -78,7 +78,7 @@ def test_without_a_momentum_none_is_searched() -> None:
 
 
 def test_a_run_must_have_room_for_a_rise() -> None:
-    with pytest.raises(ScheduleError, match="more than a step; there are 10 steps"):
+    with pytest.raises(ScheduleError, match="longer than a step; there are 10 steps"):
         OneCycle.space(setting(epochs=1, steps_per_epoch=10))
     short = setting(epochs=1, steps_per_epoch=11)
     for params in OneCycle.seed_points(short, OneCycle.space(short)):
@@ -116,7 +116,7 @@ def test_defaults_and_straight_lines_come_first() -> None:
         ({"pct_start": 0.0}, "pct_start must be in"),
         ({"pct_start": 1.0}, "pct_start must be in"),
         ({"pct_start": math.nan}, "pct_start must be in"),
-        ({"pct_start": 0.1}, "pct_start 0.1 of a horizon of 10 steps is not over one step"),
+        ({"pct_start": 0.1}, "pct_start 0.1 of a horizon of 10 steps is not more than one step"),
         ({"div_factor": 0.5}, "div_factor must be 1 or more"),
         ({"div_factor": math.inf}, "div_factor must be 1 or more"),
         ({"div_factor": math.nan}, "div_factor must be 1 or more"),
@@ -124,7 +124,7 @@ def test_defaults_and_straight_lines_come_first() -> None:
         ({"final_div_factor": math.nan}, "final_div_factor must be 1 or more"),
         ({"anneal_strategy": "cosine"}, "anneal_strategy must be one of cos, linear"),
         ({"cycle_momentum": True}, "cycle_momentum needs base_momentum"),
-        ({"max_momentum": 0.9}, "max_momentum means nothing without cycle_momentum"),
+        ({"max_momentum": 0.9}, "max_momentum requires cycle_momentum"),
         (MOMENTUM | {"max_momentum": 1.0}, "max_momentum must be in"),
         (MOMENTUM | {"base_momentum": 0.95}, "base_momentum 0.95 is above max_momentum 0.9"),
     ],

@@ -71,8 +71,8 @@ def test_one_step_is_enough() -> None:
     [
         ({"decay": 0}, "decay must be a positive number of steps"),
         ({"decay": math.nan}, "decay must be a positive number of steps"),
-        ({"decay": 8}, "decay 8 does not fit behind the warmup 3: the horizon is 10"),
-        ({"warmup": 10}, "warmup 10 leaves nothing of the horizon 10"),
+        ({"decay": 8}, "decay 8 does not fit after the warm-up 3: the horizon is 10"),
+        ({"warmup": 10}, "warmup 10 must be shorter than the horizon 10"),
         ({"horizon": 10.5}, "horizon must be a whole number of steps"),
         ({"shape": "sqrt"}, "shape must be one of linear, 1-sqrt, not 'sqrt'"),
         ({"min_lr": -1.0}, "min_lr must be 0 or more"),

@@ -148,8 +148,8 @@ def test_what_is_behind_is_named_and_is_not_said_to_be_beaten() -> None:
     assert verdict.undecided == (0,)
     assert set(verdict.behind) == {1, 2, 3}
     assert verdict.winner is None
-    assert verdict.sentence.startswith("f0 (trial 0) is the top finalist: on ")
-    assert "one rival is beaten (anytime-valid p < 0.05); f" in verdict.sentence
+    assert verdict.sentence.startswith("f0 (trial 0) is the top finalist: it beats one rival on ")
+    assert " fresh seeds (anytime-valid p < 0.05); f" in verdict.sentence
     assert verdict.sentence.endswith("fell behind on 2 fresh seeds and got no more.")
     assert verdict.seeds_needed is not None
     assert verdict.possible is None

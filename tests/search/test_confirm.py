@@ -38,7 +38,7 @@ def test_a_clear_winner_is_named() -> None:
     assert found.winner == "f1"
     assert (found.possible, found.seeds_needed) == (None, None)
     assert found.sentence == (
-        "f1 (trial 11) is best: on 5 fresh seeds each of its 2 rivals is beaten "
+        "f1 (trial 11) is best: it beats each of its 2 rivals on 5 fresh seeds "
         "(anytime-valid p < 0.05)."
     )
     leader, second, _ = found.standings
@@ -65,8 +65,8 @@ def test_a_family_is_best_where_only_its_own_schedules_cannot_be_told_apart() ->
     assert found.winner == "linear"
     assert set(found.undecided) == {4, 5}
     assert found.sentence == (
-        "linear is best: on 5 fresh seeds its only rival is beaten (anytime-valid p < 0.05). Its "
-        "own schedules, linear (trial 4), linear (trial 5), cannot be told apart: use trial 4."
+        "linear is best: it beats its only rival on 5 fresh seeds (anytime-valid p < 0.05). Its "
+        "schedules, linear (trial 4), linear (trial 5), cannot be told apart: use trial 4."
     )
     alone = judge(candidates[:2], scores, direction="minimize")
     assert alone.winner is None
@@ -82,11 +82,11 @@ def test_by_one_seed_the_leader_is_chosen_however_simple_another_is() -> None:
 def test_rivals_that_diverged_were_not_tested() -> None:
     found = verdict([[1.0, 1.1], [None, 2.0]])
     assert (
-        found.sentence == "f0 (trial 10) is best: 1 of its rivals diverged, and there is no other."
+        found.sentence == "f0 (trial 10) is best: 1 of its rivals diverged, and it had no others."
     )
     table = [[1.01, 0.98, 1.0, 1.0, 1.0], [2.0, 2.02, 1.97, 2.0, 2.0], [None, 1.0, 1.0]]
     assert verdict(table).sentence == (
-        "f0 (trial 10) is best: on 5 fresh seeds its only rival is beaten (anytime-valid p < 0.05);"
+        "f0 (trial 10) is best: it beats its only rival on 5 fresh seeds (anytime-valid p < 0.05);"
         " 1 of its rivals diverged."
     )
 
@@ -108,12 +108,12 @@ def test_of_those_that_are_expected_to_lose_next_to_nothing_the_simplest_is_reco
     assert found.chosen == 10
     assert found.sentence.startswith("No single winner on 8 fresh seeds: f0 (trial 10), f1")
     assert found.sentence.endswith(
-        "Use f0 (trial 10), the simplest schedule that is expected to lose at most 0.1 noise "
-        "deviations to the best."
+        "Use f0 (trial 10), the simplest schedule expected to be within 0.1 noise "
+        "standard deviations of the best."
     )
     generous = verdict(table.tolist(), complexity=[5, 3, 1, 0], tolerance=0.4)
     assert generous.chosen == 11
-    assert "at most 0.4 noise deviations" in generous.sentence
+    assert "within 0.4 noise standard deviations" in generous.sentence
 
 
 def test_where_chance_explains_all_differences_the_simplest_is_recommended() -> None:
@@ -142,9 +142,9 @@ def test_a_schedule_that_is_beaten_by_next_to_nothing_may_be_recommended() -> No
     assert found.undecided == (10,)
     assert (found.winner, found.chosen) == ("f0", 11)
     assert found.sentence == (
-        "f0 (trial 10) is best: on 60 fresh seeds each of its 3 rivals is beaten (anytime-valid "
-        "p < 0.05). Use f1 (trial 11), the simplest schedule that is expected to lose at most 1 "
-        "noise deviations to the best."
+        "f0 (trial 10) is best: it beats each of its 3 rivals on 60 fresh seeds (anytime-valid "
+        "p < 0.05). Use f1 (trial 11), the simplest schedule expected to be within 1 "
+        "noise standard deviations of the best."
     )
 
 
@@ -212,4 +212,4 @@ def test_it_stays_what_it_was_when_seeds_are_added() -> None:
 
 
 def test_one_finalist_has_no_rival() -> None:
-    assert "has no rival" in verdict([[1.0, 1.1]]).sentence
+    assert "had no rivals" in verdict([[1.0, 1.1]]).sentence

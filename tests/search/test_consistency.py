@@ -58,9 +58,9 @@ def test_a_study_in_order() -> None:
 @pytest.mark.parametrize(
     ("slots", "trials", "says", "passing"),
     [
-        ([COMPLETE], [], "slots 0: used up, but no trial of theirs ended so", False),
-        ([PRUNED], [trial(0, 0, "diverged")], "slots 0: used up, but no trial of", False),
-        ([FAILED], [trial(0, 0, "running")], "slots 0: used up, but no trial of", False),
+        ([COMPLETE], [], "slots 0: used up, but none of their trials ended in that state", False),
+        ([PRUNED], [trial(0, 0, "diverged")], "slots 0: used up, but none of their trials", False),
+        ([FAILED], [trial(0, 0, "running")], "slots 0: used up, but none of their trials", False),
         (
             [COMPLETE],
             [trial(0, 0, "complete"), trial(1, 0, "pruned")],
@@ -75,11 +75,11 @@ def test_a_study_in_order() -> None:
             "trials 9: running, but their slots are used up",
             True,
         ),
-        ([OPEN], [trial(3, 1, "running")], "trials 3: in no slot", False),
+        ([OPEN], [trial(3, 1, "running")], "trials 3: not in any slot", False),
         (
             [COMPLETE],
             [trial(0, 0, "complete", 2)],
-            "trials 0: complete, but not with the values of all 3 epochs",
+            "trials 0: complete, but their values are not those of epochs 1 to 3",
             False,
         ),
     ],

@@ -63,7 +63,7 @@ def test_one_seed_that_diverges_early_does_not_decide() -> None:
 def test_a_loss_that_never_turns_has_no_max() -> None:
     found = read(losses(1e-3, 1e-1, INFINITY))
     assert found.maximum is None
-    assert "at 1e+02, the highest tried, the loss has not turned" in found.sentence
+    assert "at 1e+02, the highest rate tried, the loss has not risen again" in found.sentence
     assert found.bounds(0.05) == Range(low=found.base, high=RATES[-1], log=True)
 
 
@@ -89,7 +89,7 @@ def test_a_loss_that_diverges_at_once_says_so() -> None:
         found = read(curve)
         assert found.bounds(0.05) is None
         assert found.sentence == (
-            "The loss diverges at 1e-05 already, the lowest rate tried; no rates are proposed."
+            "The loss diverges even at 1e-05, the lowest rate tried; no rates are proposed."
         )
 
 

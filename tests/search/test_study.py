@@ -76,20 +76,20 @@ def test_an_unknown_trial_is_answered_with_those_there_are(study) -> None:
     with pytest.raises(StudyError, match="mine has no trial 4; it has none yet"):
         study.trial(4)
     study.begin(study.slots.claim("w"), PARAMS, ATTRIBUTES)
-    with pytest.raises(StudyError, match="it has 0 to 0"):
+    with pytest.raises(StudyError, match="it has trials 0 to 0"):
         study.trial(4)
 
 
 def test_an_unknown_study_is_answered_with_near_ones(study) -> None:
     with pytest.raises(StudyError, match="no study mien; did you mean mine"):
         Study.open(study.database, "mien")
-    with pytest.raises(StudyError, match="no study zzzzzz; there is mine"):
+    with pytest.raises(StudyError, match="no study zzzzzz; available: mine"):
         Study.open(study.database, "zzzzzz")
 
 
 def test_another_programs_study_is_not_ours(study, url) -> None:
     optuna.create_study(study_name="theirs", storage=url.reveal())
-    with pytest.raises(StudyError, match="that clrsearch did not make"):
+    with pytest.raises(StudyError, match="that clrsearch did not create"):
         Study.open(study.database, "theirs")
     assert Studies(study.database).searches() == ["mine"]
 
@@ -97,7 +97,7 @@ def test_another_programs_study_is_not_ours(study, url) -> None:
 def test_another_programs_study_is_not_taken_over(study, url, plan, facts) -> None:
     theirs = optuna.create_study(study_name="theirs", storage=url.reveal())
     theirs.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
-    with pytest.raises(StudyError, match="that clrsearch did not make"):
+    with pytest.raises(StudyError, match="that clrsearch did not create"):
         Study.create(study.database, "theirs", plan, facts, {})
     assert theirs.user_attrs == {}
     assert len(theirs.trials) == 1
@@ -187,7 +187,7 @@ def test_a_study_opened_again_has_what_was_added_and_is_the_same(study) -> None:
     with pytest.raises(StudyError, match="no study mine"):
         study.reopen()
     Study.create(study.database, "mine", study.plan, study.facts, {"clrsearch": "0"})
-    with pytest.raises(StudyError, match="mine was deleted, and another study has its name now"):
+    with pytest.raises(StudyError, match="mine was deleted, and another study now has its name"):
         study.reopen()
 
 
@@ -230,7 +230,7 @@ def test_a_study_of_optunas_of_that_name_is_left_alone(study, url) -> None:
 
 def test_the_name_of_a_confirmation_is_refused_to_a_search(study, plan, facts) -> None:
     begun(study)
-    with pytest.raises(StudyError, match=r"^mine\.confirm is the confirmation of mine: give"):
+    with pytest.raises(StudyError, match=r"^mine\.confirm is the confirmation of mine: choose"):
         Study.create(study.database, "mine.confirm", plan, facts, {})
 
 

@@ -40,7 +40,7 @@ def test_a_newer_schema_is_told(any_url) -> None:
     with open_database(any_url, create=True) as database, database.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v9.0.0.a'")
     for use in (lambda: open_database(any_url).__enter__(), lambda: upgrade(any_url)):
-        with pytest.raises(StorageError, match=rf"v9.0.0.a.*knows only {HEAD}: update clrsearch"):
+        with pytest.raises(StorageError, match=rf"v9.0.0.a.*supports only {HEAD}: update"):
             use()
 
 
@@ -48,7 +48,9 @@ def test_a_schema_that_only_a_later_optuna_knows_is_refused(url, monkeypatch) ->
     with open_database(url, create=True) as database, database.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v6.0.0.a'")
     monkeypatch.setattr(RDBStorage, "get_head_version", lambda self: "v6.0.0.a")
-    wanted = rf"uses database schema v6.0.0.a, .* knows only {HEAD}: run pip install 'optuna>=5,<6'"
+    wanted = (
+        rf"uses database schema v6.0.0.a, .* supports only {HEAD}: run pip install 'optuna>=5,<6'"
+    )
     for use in (lambda: open_database(url).__enter__(), lambda: upgrade(url)):
         with pytest.raises(StorageError, match=wanted):
             use()

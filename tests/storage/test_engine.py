@@ -46,7 +46,7 @@ def test_nothing_is_made_unless_asked(url) -> None:
 
 def test_a_missing_folder_is_named(tmp_path) -> None:
     url = StorageUrl(f"sqlite:///{tmp_path}/nowhere/studies.db")
-    with pytest.raises(StorageError, match=r"the folder .*nowhere of the database does not exist"):
+    with pytest.raises(StorageError, match=r"the database folder .*nowhere does not exist"):
         open_database(url, create=True).__enter__()
 
 

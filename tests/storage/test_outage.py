@@ -198,7 +198,7 @@ def test_a_server_that_takes_no_writes_from_the_start_is_refused(switched) -> No
     switch(True)
     with (
         open_database(url) as database,
-        pytest.raises(StorageError, match=r"read-only .*; the URL must name a server and a role"),
+        pytest.raises(StorageError, match=r"read-only .*; the URL must name a writable server"),
     ):
         require_writable(database)
 

@@ -173,7 +173,7 @@ def test_a_role_that_may_not_is_told_in_one_line(server) -> None:
         other = {role: server.url(f"{server.name(role)}_2", "x") for role in Role}
         make_roles(worker, other)
     for caught, role in ((write, "viewer"), (delete, "worker"), (create, "worker")):
-        assert f"the role {server.name(role)} may not do that" in str(caught.value)
+        assert f"the role {server.name(role)} is not allowed to do that" in str(caught.value)
     for caught in (write, delete, create, make):
         assert "\n" not in str(caught.value)
         assert "secret" not in str(caught.value)
@@ -265,9 +265,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(server, tmp_pat
     for changed, words in (
         ({Role.WORKER: urls[Role.OWNER]}, "different names"),
         ({Role.OWNER: admin}, "different names"),
-        ({Role.VIEWER: elsewhere}, f"must name the database {server.database}"),
-        ({Role.VIEWER: lite}, f"must name the database {server.database}"),
-        ({Role.VIEWER: nobody}, "must hold the viewer's name and password"),
+        ({Role.VIEWER: elsewhere}, f"must point to the PostgreSQL database {server.database}"),
+        ({Role.VIEWER: lite}, f"must point to the PostgreSQL database {server.database}"),
+        ({Role.VIEWER: nobody}, "must contain the viewer's user name and password"),
     ):
         with pytest.raises(StorageError, match=words) as caught:
             make_roles(admin, urls | changed)

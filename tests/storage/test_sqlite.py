@@ -136,7 +136,7 @@ def test_what_writes_is_told_in_one_line(place, read_only, task_dir) -> None:
         assert (code, out) == (2, "")
         (line,) = errors.splitlines()
         assert line.startswith(f"clrsearch: {url}: ")
-        assert line.endswith("the file or its folder is read-only here")
+        assert line.endswith("the file or its folder is read-only")
     (there,) = service.list_studies(storage=url)
     assert (there.name, there.total) == ("mine", 2)
 
@@ -169,7 +169,7 @@ def test_what_a_living_or_a_killed_writer_has_not_moved_over_yet_is_seen(
     for code, out, errors in read_only(["list"], ["best", "mine"]):
         assert (code, out) == (2, "")
         (line,) = errors.splitlines()
-        assert f"{log} holds changes that cannot be read where nothing can be written" in line
+        assert f"{log} has changes that cannot be read without write access" in line
 
 
 def test_who_reads_a_file_that_is_then_written_to_sees_it(place, monkeypatch) -> None:

@@ -34,12 +34,12 @@ def test_the_default_is_a_file_in_the_users_data_folder(tmp_path, monkeypatch) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("studies.db", "not a database URL: write sqlite:///FILE"),
-        ("", "not a database URL: write sqlite:///FILE"),
+        ("studies.db", "not a database URL: use sqlite:///FILE"),
+        ("", "not a database URL: use sqlite:///FILE"),
         ("sqlite://studies.db", "three slashes"),
-        ("sqlite://", "in memory"),
-        ("sqlite:///:memory:", "in memory"),
-        ("mongodb://localhost/x", "that database is not supported: write sqlite:///FILE"),
+        ("sqlite://", "in-memory"),
+        ("sqlite:///:memory:", "in-memory"),
+        ("mongodb://localhost/x", "that database is not supported: use sqlite:///FILE"),
     ],
 )
 def test_what_cannot_be_used_is_refused(text, message) -> None:
@@ -71,10 +71,10 @@ def test_servers_get_the_driver_of_their_extra(text, dialect, shown) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("postgres://me@host/db", "write postgresql://"),
+        ("postgres://me@host/db", "use postgresql://"),
         ("postgresql://me:p@ss@host/db", "must be written as %40"),
-        ("postgresql://me@host", "which database on the server"),
-        ("postgresql://canary", "which database on the server"),
+        ("postgresql://me@host", "names no database on the server"),
+        ("postgresql://canary", "names no database on the server"),
         ("postgresql://me:canary@host:port/db", "not a database URL"),
         ("postgresql:me:canary@host/db", "not a database URL"),
         ("?password=canary", "not a database URL"),
@@ -160,7 +160,12 @@ def test_a_file_keeps_the_url_out_of_sight(tmp_path, monkeypatch) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "No such file"), (b"", "must hold one"), (b"a b", "must hold one"), (b"\xff", "text")],
+    [
+        (None, "No such file"),
+        (b"", "must contain exactly one"),
+        (b"a b", "must contain exactly one"),
+        (b"\xff", "text"),
+    ],
 )
 def test_a_file_without_a_url_is_told(tmp_path, content, message) -> None:
     file = tmp_path / "storage"

@@ -93,7 +93,7 @@ def test_normalize_is_that_of_torchvision() -> None:
     [
         ("resnet81", 32, r"no model 'resnet81' here; did you mean resnet18 or"),
         ("perceptron", 32, "no model 'perceptron' here; "),
-        ("inception_v3", 299, "it has several outputs while it trains"),
+        ("inception_v3", 299, "it has several outputs during training"),
         ("alexnet", 32, r"alexnet cannot take images of 32 x 32 pixels \(Given input size"),
         ("vit_b_16", 96, r"cannot take images of 96 x 96 pixels .* Expected 224 but got 96"),
     ],
@@ -150,16 +150,16 @@ def test_weights_that_do_not_fit_are_refused(tmp_path) -> None:
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    assert "no file of weights" in refused(None)
-    assert "weights.pth is for 1000 classes and the data has 5: options.fresh_head" in refused(
+    assert "no weights file" in refused(None)
+    assert "weights.pth is for 1000 classes but the data has 5: options.fresh_head" in refused(
         squeezenet(1000).state_dict()
     )
     assert "lacks features.6.squeeze.weight and has features.5.squeeze.weight, which" in refused(
         squeezenet(5, name="squeezenet1_0").state_dict()
     )
-    assert "holds no state_dict" in refused({"model": {}, "epoch": 3})
+    assert "contains no state_dict" in refused({"model": {}, "epoch": 3})
     assert "cannot be read" in refused(b"not a file of torch")
     assert "cannot be read" in refused(network)  # a pickled model is code
     small = build_network("resnet18", classes=5, shape=(3, 32, 32), small_stem=True)
     message = refused(models.resnet18(num_classes=5).state_dict(), network=small)
-    assert "conv1.weight is (64, 3, 7, 7) there and (64, 3, 3, 3) here; options.small" in message
+    assert "conv1.weight is (64, 3, 7, 7) there but (64, 3, 3, 3) here; options.small" in message

@@ -76,13 +76,13 @@ def test_a_file_that_is_cut_short_or_has_grown_is_noticed(written, tmp_path) -> 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\n\n\n", b"no checkpoint", b"PK\x03\x04 torn"])
 def test_what_is_no_checkpoint_is_refused(tmp_path, content) -> None:
     (tmp_path / "trial-3.pt").write_bytes(content)
-    with pytest.raises(Unrestorable, match="it is damaged, or written by an earlier version"):
+    with pytest.raises(Unrestorable, match="it is damaged or was written by an earlier version"):
         Checkpoints(tmp_path).load(reader(3), CPU)
 
 
 def test_what_an_earlier_version_wrote_is_refused(tmp_path) -> None:
     torch.save({"epoch": 1}, tmp_path / "trial-3.pt")
-    with pytest.raises(Unrestorable, match="or written by an earlier version of clrsearch"):
+    with pytest.raises(Unrestorable, match="or was written by an earlier version of clrsearch"):
         Checkpoints(tmp_path).load(reader(3), CPU)
 
 
@@ -92,8 +92,8 @@ def test_what_an_earlier_version_wrote_is_refused(tmp_path) -> None:
         ({"study": "another"}, "it belongs to another trial (study: another)"),
         ({"family": "cosine"}, "it belongs to another trial (family: cosine)"),
         ({"params": {"max_lr": 0.5}}, "it belongs to another trial (params: {'max_lr': 0.5})"),
-        ({"attempt": 2}, "it is of attempt 2, and this is attempt 2"),
-        ({"attempt": 3}, "it is of attempt 3, and this is attempt 2"),
+        ({"attempt": 2}, "it is from attempt 2, but this is attempt 2"),
+        ({"attempt": 3}, "it is from attempt 3, but this is attempt 2"),
         ({"attempt": "1"}, "it does not fit: TypeError"),
     ],
 )

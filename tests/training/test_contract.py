@@ -18,102 +18,102 @@ CPU = torch.device("cpu")
     [
         (
             "DictBatches",
-            "data(): a sample of the validation split is a dict with the keys pixels, label, and "
+            "data(): a sample of the validation split is a dict with the keys pixels, label, but "
             "must be a pair (input, target)",
         ),
         (
             "NestedInputs",
             "data(): the input of a sample of the validation split is a dict with the keys left, "
-            "right, and must be a tensor, an array or a number",
+            "right, but must be a tensor, an array or a number",
         ),
         (
             "NoTensors",
-            "data(): the input of a sample of the validation split is None, and must be a tensor, "
+            "data(): the input of a sample of the validation split is None, but must be a tensor, "
             "an array or a number",
         ),
         (
             "ThreeTensors",
-            "data(): a sample of the validation split is a tuple of 3, and must be a pair "
+            "data(): a sample of the validation split is a tuple of 3, but must be a pair "
             "(input, target)",
         ),
         ("NoValidation", "data(): the validation split is empty"),
         ("NoTraining", "data(): the training split is empty"),
         (
             "NoTestSplit",
-            "data(): the test split is None, and must be a torch dataset with a length",
+            "data(): the test split is None, but must be a torch dataset with a length",
         ),
         (
             "TwoSplits",
-            "data() returned a tuple of 2, and must return Splits(train, validation, test)",
+            "data() returned a tuple of 2, but must return Splits(train, validation, test)",
         ),
-        ("NoData", "data() returned None, and must return Splits(train, validation, test)"),
+        ("NoData", "data() returned None, but must return Splits(train, validation, test)"),
         (
             "DictOfSplits",
-            "data() returned a dict with the keys train, validation, test, and must return "
+            "data() returned a dict with the keys train, validation, test, but must return "
             "Splits(train, validation, test)",
         ),
         (
             "Loaders",
-            "data(): the training split is a DataLoader, and must be a torch dataset with a "
-            "length: batches are made of it here",
+            "data(): the training split is a DataLoader, but must be a torch dataset with a "
+            "length: clrsearch makes the batches",
         ),
         (
             "Streams",
-            "data(): the training split is an Endless, and must be a torch dataset with a length: "
-            "a schedule has a known number of steps",
+            "data(): the training split is an Endless, but must be a torch dataset with a length: "
+            "a schedule needs a known number of steps",
         ),
-        ("NoModel", "model() returned None, and must return a torch.nn.Module"),
-        ("ModelClass", "model() returned the class Linear, and must return a torch.nn.Module"),
-        ("NoOptimizer", "optimizer() returned None, and must return a torch optimizer"),
-        ("OptimizerClass", "optimizer() returned the class SGD, and must return a torch optimizer"),
+        ("NoModel", "model() returned None, but must return a torch.nn.Module"),
+        ("ModelClass", "model() returned the class Linear, but must return a torch.nn.Module"),
+        ("NoOptimizer", "optimizer() returned None, but must return a torch optimizer"),
+        ("OptimizerClass", "optimizer() returned the class SGD, but must return a torch optimizer"),
         (
             "Scheduler",
-            "optimizer() returned a CosineAnnealingLR, and must return a torch optimizer: the "
-            "schedule is the study's",
+            "optimizer() returned a CosineAnnealingLR, but must return a torch optimizer: the "
+            "study sets the schedule",
         ),
         (
             "OptimizerAndScheduler",
-            "optimizer() returned a tuple of 2, and must return a torch optimizer",
+            "optimizer() returned a tuple of 2, but must return a torch optimizer",
         ),
-        ("Scheduled", "optimizer(): the optimizer has had a scheduler already: leave yours out"),
+        ("Scheduled", "optimizer(): the optimizer has already been used with a scheduler: remove"),
         ("NegativeRate", "optimizer(): the optimizer has a group with the learning rate nan"),
         ("Closure", "optimizer() returned an LBFGS, whose step() needs a closure"),
         (
             "OtherModel",
-            "optimizer() trains nothing: after a step none of its parameters has a gradient; it "
-            "must be made of the parameters of the model that it is given",
+            "optimizer() trains nothing: after a step none of its parameters has a gradient; "
+            "create it from the parameters of the model that it is given",
         ),
         ("FloatLoss", "loss() returned the float "),
         ("FloatLoss", "and must return a scalar tensor, without item()"),
         (
             "LossPerSample",
-            "loss() returned a float32 tensor of shape (8,), and must return a scalar tensor, the "
+            "loss() returned a float32 tensor of shape (8,), but must return a scalar tensor, the "
             "mean over the batch",
         ),
         (
             "DetachedLoss",
-            "loss() returned a tensor without a gradient, and must compute it from the model's "
-            "output, without detach() or no_grad(), where not all parameters are frozen",
+            "loss() returned a tensor without a gradient: compute it from the model's output, "
+            "without detach() or no_grad(), and do not freeze all parameters",
         ),
         ("Frozen", "loss() returned a tensor without a gradient"),
-        ("NoLoss", "loss() returned None, and must return a scalar tensor"),
-        ("NoMeasure", "measure() returned None, and must return a dict of metrics by name"),
-        ("MeasureList", "measure() returned a list of 1, and must return a dict of metrics"),
-        ("MeasureNone", "measure(): error is None, and must be a number or a scalar tensor"),
-        ("MeasureByNumber", "measure(): the name of a metric is the int 0, and must be a text"),
+        ("NoLoss", "loss() returned None, but must return a scalar tensor"),
+        ("NoMeasure", "measure() returned None, but must return a dict of metrics by name"),
+        ("MeasureList", "measure() returned a list of 1, but must return a dict of metrics"),
+        ("MeasureNone", "measure(): error is None, but must be a number or a scalar tensor"),
+        ("MeasureByNumber", "measure(): a metric's name is the int 0, but must be a non-empty"),
         (
             "LongMetric",
-            "measure(): error is a float32 tensor of shape (12,), and must be a number or a scalar "
+            "measure(): error is a float32 tensor of shape (12,), but must be a number or a scalar "
             "tensor, summed over the batch",
         ),
-        ("NumberAsText", "measure(): error is the str '0.5', and must be a number"),
-        ("NoEvaluation", "evaluate() returned None, and must return a dict of metrics by name"),
-        ("EvaluateText", "evaluate(): largest is the str '2.5', and must be a number"),
-        ("EvaluatePerSample", "evaluate(): largest is a float32 tensor of shape (12,), and must"),
-        ("NoAugmentation", "augment() returned None, and must return the inputs as a tensor"),
-        ("AugmentPair", "augment() returned a tuple of 2, and must return the inputs as a tensor"),
-        ("NoOutput", "the model's forward() returned None: is its return missing?"),
-        ("EvaluatesTwo", "evaluate() is given all outputs in one tensor, and the model's output"),
+        ("NumberAsText", "measure(): error is the str '0.5', but must be a number"),
+        ("NoEvaluation", "evaluate() returned None, but must return a dict of metrics by name"),
+        ("EvaluateText", "evaluate(): largest is the str '2.5', but must be a number"),
+        ("EvaluatePerSample", "evaluate(): largest is a float32 tensor of shape (12,), but must"),
+        ("NoAugmentation", "augment() returned None, but must return the inputs as a tensor"),
+        ("AugmentPair", "augment() returned a tuple of 2, but must return the inputs as a tensor"),
+        ("NoOutput", "the model's forward() returned None: is a return statement missing?"),
+        ("EvaluatesTwo", "evaluate() takes all outputs as one tensor, but the model's output"),
     ],
 )
 def test_what_came_and_what_is_wanted_are_named(name, message, task_dir) -> None:
@@ -145,10 +145,10 @@ def start(name, task_dir):
 def test_a_metric_that_vanishes_is_missed_by_name(task_dir) -> None:
     run = start("Vanishing", task_dir)
     run.next_epoch()
-    with pytest.raises(TaskError, match="measures no 'error' in epoch 2; it measures loss"):
+    with pytest.raises(TaskError, match="does not measure 'error' in epoch 2; it measures loss"):
         run.next_epoch()
 
 
 def test_an_optimizer_that_changes_between_runs_is_refused(task_dir) -> None:
-    with pytest.raises(TaskError, match="parameter groups is 3 here, and was 2 when the study was"):
+    with pytest.raises(TaskError, match="parameter groups is 3 here, but was 2 when the study was"):
         start("Growing", task_dir)

@@ -79,53 +79,56 @@ def test_arguments_with_defaults_are_no_hindrance(load) -> None:
 @pytest.mark.parametrize("missing", ["epochs", "metric", "direction"])
 def test_what_a_loop_does_not_tell_is_asked_for(load, missing) -> None:
     given = {key: value for key, value in GIVEN.items() if key != missing}
-    with pytest.raises(TaskError, match=r"a loop of your own: say how long it trains .*--epochs"):
+    with pytest.raises(TaskError, match=r"a custom training loop: give its epochs .*--epochs"):
         probe(load("train"), device=CPU, **given)
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("forgets_the_scheduler", r"ended without run.scheduler\(optimizer, steps_per_epoch\)"),
+        (
+            "forgets_the_scheduler",
+            r"ended without calling run.scheduler\(optimizer, steps_per_epoch\)",
+        ),
         ("scheduler_too_late", r"run.scheduler\(.*\) was not called before the epochs"),
-        ("no_optimizer", r"run.scheduler\(\) was given None, and needs a torch optimizer"),
-        ("swaps_the_arguments", r"run.scheduler\(\) was given the int 4, and needs a torch opt"),
-        ("no_steps", "steps_per_epoch is the int 0, and must be a positive whole number"),
-        ("float_steps", "steps_per_epoch is the float 4.0, and must be a positive whole number"),
+        ("no_optimizer", r"run.scheduler\(\) was given None, but needs a torch optimizer"),
+        ("swaps_the_arguments", r"run.scheduler\(\) was given the int 4, but needs a torch opt"),
+        ("no_steps", "steps_per_epoch is the int 0, but must be a positive whole number"),
+        ("float_steps", "steps_per_epoch is the float 4.0, but must be a positive whole number"),
         ("two_schedulers", r"run.scheduler\(\) was called twice"),
-        ("had_a_scheduler", "the optimizer has had a scheduler already: leave yours out"),
+        ("had_a_scheduler", "the optimizer has already been used with a scheduler: remove"),
         ("another_models_optimizer", "trains nothing: at its first step none of its parameters"),
-        ("forgets_gradients", r"trains nothing: .*zero_grad\(\) comes before backward\(\)"),
+        ("forgets_gradients", r"trains nothing: .*call zero_grad\(\) before backward\(\)"),
         pytest.param(
             "never_steps_the_optimizer",
             r"the optimizer of run.scheduler\(\) was never stepped",
             marks=pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step"),
         ),
-        ("warms_up_by_hand", "in epoch 1 something else has set the optimizer's learning rate"),
+        ("warms_up_by_hand", "in epoch 1 something else set the optimizer's learning rate"),
         ("cannot_be_saved", r"run.checkpoint\(epoch=...\): the int 3 has no state_dict\(\)"),
         ("saves_a_number", r"run.checkpoint\(best=...\): the float 0.0 has no state_dict\(\)"),
-        ("saves_unnamed", r"takes names: run.checkpoint\(model=model, ...\)"),
-        ("saves_at_each_end", r"run.checkpoint\(\) comes before run.epochs\(\)"),
-        ("saves_a_function", r"run.checkpoint\(own=...\): its state_dict\(\) cannot be kept in"),
+        ("saves_unnamed", r"takes keyword arguments: run.checkpoint\(model=model, ...\)"),
+        ("saves_at_each_end", r"run.checkpoint\(\) must be called before run.epochs\(\)"),
+        ("saves_a_function", r"run.checkpoint\(own=...\): its state_dict\(\) cannot be saved in"),
         (
             "saves_a_scalar",
             r"run.checkpoint\(model=...\): its .*: a numpy._core.multiarray.s",
         ),
-        ("per_epoch", "1 times in epoch 1, and steps_per_epoch is 4: .*not once per epoch"),
-        ("accumulates", "2 times in epoch 1.*of which there are 2; .*accumulated over 2 batches"),
+        ("per_epoch", "called once in epoch 1, but steps_per_epoch is 4: .*not once per epoch"),
+        ("accumulates", "2 times in epoch 1.*of which there were 2; .*accumulated over 2 batches"),
         ("forgets_to_step", "0 times in epoch 1.*call it after each optimizer.step"),
         ("steps_twice", "8 times in epoch 1.*once after each optimizer.step.*there were 4"),
-        ("counts_wrong", "4 times in epoch 1, and steps_per_epoch is 3: .*of which there are 4"),
+        ("counts_wrong", "4 times in epoch 1, but steps_per_epoch is 3: .*of which there were 4"),
         ("never_reports", r"epoch 1 ended without run.report\(error=...\)"),
         ("reports_twice", "epoch 1 was reported twice"),
-        ("reports_before", r"outside of: for epoch in run.epochs\(\)"),
-        ("reports_another", "was given accuracy, loss, and not error, which is the study's metric"),
-        ("reports_nothing", "was given nothing, and not error"),
-        ("reports_text", r"run.report\(\): error is the str 'small', and must be a number"),
-        ("reports_none", r"run.report\(\): error is None, and must be a number"),
-        ("reports_a_list", r"run.report\(\): error is a list of 2, and must be a number"),
-        ("reports_samples", r"run.report\(\): error is a float32 tensor of shape \(12,\), and"),
-        ("reports_a_dict", r"run.report\(\) takes names: run.report\(accuracy=0.9\)"),
+        ("reports_before", r"outside the loop over run.epochs\(\)"),
+        ("reports_another", "was given accuracy, loss, but not error, the study's metric"),
+        ("reports_nothing", "was given nothing, but not error"),
+        ("reports_text", r"run.report\(\): error is the str 'small', but must be a number"),
+        ("reports_none", r"run.report\(\): error is None, but must be a number"),
+        ("reports_a_list", r"run.report\(\): error is a list of 2, but must be a number"),
+        ("reports_samples", r"run.report\(\): error is a float32 tensor of shape \(12,\), but"),
+        ("reports_a_dict", r"run.report\(\) takes keyword arguments: run.report\(accuracy=0.9\)"),
         ("reports_nan_at_once", "own learning rate, error was not finite in epoch 1"),
         ("breaks_off_at_once", "returned after 1 of 4 epochs"),
         ("needs_arguments", "argument was missing or wrong while running loops.py:needs_arg"),
@@ -152,7 +155,7 @@ def test_a_loop_is_tried_out_for_one_epoch_at_its_own_rate(load, monkeypatch) ->
 
 
 def test_a_batch_size_is_the_loops_own(load) -> None:
-    with pytest.raises(TaskError, match="makes its batches by itself"):
+    with pytest.raises(TaskError, match="makes its own batches"):
         probe(load("train"), device=CPU, batch_size=8, **GIVEN)
 
 
@@ -162,7 +165,7 @@ def test_a_batch_size_is_the_loops_own(load) -> None:
         ("changes_steps", "3 times in epoch 2.*every epoch must have the same number"),
         ("breaks_off", "returned after 2 of 4 epochs"),
         ("cleans_up_badly", "RuntimeError while running .*the log is closed"),
-        ("tests_a_number", r"run.test\(\) was given a dict .*, and needs a function"),
+        ("tests_a_number", r"run.test\(\) was given a dict .*, but needs a function"),
     ],
 )
 def test_what_shows_later_is_named(run, name, says) -> None:
@@ -173,9 +176,9 @@ def test_what_shows_later_is_named(run, name, says) -> None:
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"momentum": "none"}, "kind of momentum is momentum here, and was none when the study"),
-        ({"steps_per_epoch": 2}, "steps_per_epoch is 4 here, and was 2 when the study was made"),
-        ({"ratios": (1.0, 2.0)}, "the number of parameter groups is 1 here, and was 2 when the"),
+        ({"momentum": "none"}, "kind of momentum is momentum here, but was none when the study"),
+        ({"steps_per_epoch": 2}, "steps_per_epoch is 4 here, but was 2 when the study was created"),
+        ({"ratios": (1.0, 2.0)}, "the number of parameter groups is 1 here, but was 2 when the"),
     ],
 )
 def test_what_is_not_as_in_the_study_is_named(run, changed, says) -> None:
@@ -264,7 +267,7 @@ def test_one_that_names_its_parts_before_it_asks_for_the_scheduler_goes_on_too(r
 def test_what_does_not_fit_is_not_gone_on_from(run, changes) -> None:
     state = {"epoch": 1, "seconds": 1.0, "objects": {"model": {}, "optimizer": {}}} | changes
     second = run()
-    with pytest.raises(Unrestorable, match=r"does not fit|names other objects than it did"):
+    with pytest.raises(Unrestorable, match=r"does not fit|was given other names before"):
         second.restore(state)
         second.train(lambda epoch: pytest.fail("it was trained"))
 
@@ -273,7 +276,9 @@ def test_a_loop_that_no_longer_names_its_parts_is_not_gone_on_with(run, monkeypa
     monkeypatch.setenv("CLRSEARCH_TEST_GATE", "unused")
     second = run("unsaved")
     second.restore({"epoch": 1, "seconds": 1.0, "objects": {"model": {}}})
-    with pytest.raises(Unrestorable, match=r"run.checkpoint\(\) was not called as it was before"):
+    with pytest.raises(
+        Unrestorable, match=r"run.checkpoint\(\) was called before, but not this time"
+    ):
         second.train(lambda epoch: True)
 
 
@@ -351,7 +356,7 @@ def test_the_scheduler_plays_the_trace(momentum) -> None:
     scheduler.load_state_dict({"last_epoch": 7})
     assert [group["lr"] for group in optimizer.param_groups] == played.rates[:, 7].tolist()
     assert scheduler.state_dict() == {"last_epoch": 7}
-    with pytest.raises(ValueError, match="counts steps of the optimizer"):
+    with pytest.raises(ValueError, match="counts optimizer steps"):
         scheduler.step(3)
 
 
@@ -369,5 +374,5 @@ def test_as_many_steps_as_expected_are_no_mistake() -> None:
 
 
 def test_a_step_that_a_scaler_has_skipped_is_named() -> None:
-    assert "where a GradScaler skips" in str(misstepped(99, 99, 100, first=True))
-    assert "where a GradScaler skips" in str(misstepped(99, 99, 100, first=False))
+    assert "even when a GradScaler skips" in str(misstepped(99, 99, 100, first=True))
+    assert "even when a GradScaler skips" in str(misstepped(99, 99, 100, first=False))

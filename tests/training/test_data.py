@@ -40,5 +40,5 @@ def test_an_incomplete_batch_is_dropped_in_training_only() -> None:
 
 def test_samples_that_do_not_fit_into_one_batch_are_named() -> None:
     ragged = [(torch.zeros(3), 0), (torch.zeros(4), 1)]
-    with pytest.raises(TaskError, match=r"not fit into one batch, .*\(3,\) and .*\(4,\)"):
+    with pytest.raises(TaskError, match=r"cannot be stacked into a batch, .*\(3,\) and .*\(4,\)"):
         next(batches(ragged, 2, CPU, "training").in_order())

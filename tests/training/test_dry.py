@@ -134,7 +134,7 @@ def test_it_prints_each_epoch_and_measures_the_test_split(capsys) -> None:
         ("per_epoch", "call it after each optimizer.step\\(\\), not once per epoch"),
         ("two_schedulers", "run.scheduler\\(\\) was called twice"),
         ("never_reports", "epoch 1 ended without run.report\\(metric=...\\)"),
-        ("reports_nothing", "was given nothing, and not any metric"),
+        ("reports_nothing", "was given no metric"),
         ("another_models_optimizer", "the optimizer trains nothing"),
         ("breaks_off", "returned after 2 of 4 epochs"),
     ],
@@ -167,7 +167,7 @@ def test_the_script_keeps_its_command_line(monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("scheduler", "says"),
     [
-        (lambda optimizer, steps: None, "returned None, and must return a torch scheduler"),
+        (lambda optimizer, steps: None, "returned None, but must return a torch scheduler"),
         (lambda optimizer, steps: ReduceLROnPlateau(optimizer), "whose step.. needs no metric"),
     ],
 )
@@ -177,5 +177,5 @@ def test_what_is_no_schedule_is_refused(scheduler, says) -> None:
 
 
 def test_epochs_are_counted() -> None:
-    with pytest.raises(PlanError, match=r"epochs is the float 1.5, and must be a positive whole"):
+    with pytest.raises(PlanError, match=r"epochs is the float 1.5, but must be a positive whole"):
         dry_run(lambda run: None, epochs=1.5)

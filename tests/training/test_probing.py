@@ -55,8 +55,8 @@ def test_a_study_may_say_otherwise(tiny) -> None:
     ("name", "message"),
     [
         ("NanMetric", "the validation metric error of the untrained model is nan"),
-        ("TextMetric", r"measure\(\): error is the str 'good', and must be a number"),
-        ("OtherMetric", "measures no 'accuracy'; it measures error, close"),
+        ("TextMetric", r"measure\(\): error is the str 'good', but must be a number"),
+        ("OtherMetric", "does not measure 'accuracy'; it measures error, close"),
         ("TooFew", "the batch size 100 exceeds the 34 training samples"),
     ],
 )

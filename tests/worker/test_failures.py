@@ -85,9 +85,9 @@ def test_a_machine_that_falls_sick_uses_no_slot_up(url, task_dir, monkeypatch) -
         "broken (sick.py:13)"
     )
     told, last = (line for line in ended.stderr.splitlines() if line.startswith("clrsearch: "))
-    assert told.startswith(f"clrsearch: a worker ended with code 4 ({reason}); its output is in /")
+    assert told.startswith(f"clrsearch: a worker exited with code 4 ({reason}); its output is in /")
     assert last == (
-        f"clrsearch: 18 trials are left, and they kept failing here ({reason}). "
+        f"clrsearch: 18 trials are left, but trials kept failing here ({reason}). "
         "To resume: clrsearch launch local mine --workers 1"
     )
     assert counts(url) == {SlotState.COMPLETE: 2, SlotState.OPEN: 18}

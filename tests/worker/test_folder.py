@@ -59,8 +59,9 @@ def test_who_has_another_folder_is_told_at_the_second_look_and_once(study, look,
         for _ in range(3):
             here.look()
         assert notes == [
-            f"the checkpoints of there:1:a are not in {tmp_path / 'mine'}: trials from "
-            "there start over at epoch 0. --checkpoint-dir names a folder that all machines see"
+            f"the checkpoints of there:1:a are not in {tmp_path / 'mine'}: trials "
+            "taken over from there restart at epoch 0. Set --checkpoint-dir to a folder that all "
+            "machines share"
         ]
 
 

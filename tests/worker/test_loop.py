@@ -403,9 +403,9 @@ def torn_inside(state) -> dict:
     [
         (spoil_by(lambda whole: whole[:2000]), "it is damaged (its checksum"),
         (spoil_by(lambda whole: whole[:-1] + bytes([whole[-1] ^ 1])), "it is damaged (its chec"),
-        (spoil_by(lambda whole: b""), "it is damaged, or written by an earlier version"),
+        (spoil_by(lambda whole: b""), "it is damaged or was written by an earlier version"),
         (lambda path: (path.unlink(), path.mkdir()), "it cannot be read: Is a directory"),
-        (lambda path: torch.save({"epoch": 1}, path), "or written by an earlier version"),
+        (lambda path: torch.save({"epoch": 1}, path), "or was written by an earlier version"),
     ],
 )
 def test_a_damaged_checkpoint_is_told_and_the_trial_begins_again(
@@ -426,7 +426,7 @@ def test_a_damaged_checkpoint_is_told_and_the_trial_begins_again(
         ({"trial": 7}, "it belongs to another trial (trial: 7)"),
         ({"family": "step"}, "it belongs to another trial (family: step)"),
         ({"params": {}}, "it belongs to another trial (params: {})"),
-        ({"attempt": 5}, "it is of attempt 5, and this is attempt 2"),
+        ({"attempt": 5}, "it is from attempt 5, but this is attempt 2"),
     ],
 )
 def test_another_trials_checkpoint_is_told_and_the_trial_begins_again(
@@ -520,8 +520,8 @@ def test_five_losses_without_a_checkpoint_fail_the_trial(begin) -> None:
     lost, other = study.history.records()
     assert (lost.state, other.state) == ("failed", "complete")
     assert lost.error == (
-        "5 workers were lost with this trial, and none left a new checkpoint: how they ended is "
-        "not known"
+        "5 workers were lost while running this trial, and none saved a new checkpoint: how they "
+        "ended is unknown"
     )
     assert study.slots.counts() == {SlotState.FAILED: 1, SlotState.COMPLETE: 1}
 

@@ -103,12 +103,12 @@ CRASH = (
 @pytest.mark.parametrize(
     ("how", "workers", "why"),
     [
-        ("os._exit(7)", 3, "2 workers were lost .*: 2 ended with code 7"),
+        ("os._exit(7)", 3, "2 workers were lost .*: 2 exited with code 7"),
         ("os.abort()", 3, r"2 workers were lost .*: 2 died of signal 6 \(SIGABRT\)"),
         (
             "os.kill(os.getpid(), 9)",
             6,
-            r"5 workers were lost .*: 5 died of signal 9 \(SIGKILL\), as the system ends",
+            r"5 workers were lost .*: 5 died of signal 9 \(SIGKILL\) \(a process is killed when",
         ),
     ],
 )
@@ -125,7 +125,7 @@ def test_a_trial_that_ends_its_workers_is_given_up_with_the_reason(
 
 
 def test_who_dies_before_it_works_is_given_up(study) -> None:
-    with pytest.raises(ClrsearchError, match=r"3 trials are left.*ended with code 1 \(no luck\)"):
+    with pytest.raises(ClrsearchError, match=r"3 trials are left.*exited with code 1 \(no luck\)"):
         supervisor(study, "import sys; sys.exit('no luck')").watch()
     assert len(started) == 5
     with pytest.raises(ClrsearchError, match=r"died of signal 9 \(SIGKILL\)\. "):
@@ -141,7 +141,7 @@ def test_who_crashes_with_a_slot_before_its_trial_begins_is_given_up(study) -> N
 
 def test_an_error_that_another_would_meet_as_well_is_told_at_once(study) -> None:
     program = "import sys; print('clrsearch: no room', file=sys.stderr); sys.exit(2)"
-    said = r"ended with code 2 \(no room\)\. To resume: the same call"
+    said = r"exited with code 2 \(no room\)\. To resume: the same call"
     with pytest.raises(ClrsearchError, match=said):
         supervisor(study, program).watch()
     assert len(started) == 1
@@ -149,7 +149,7 @@ def test_an_error_that_another_would_meet_as_well_is_told_at_once(study) -> None
 
 def test_who_leaves_for_its_failures_is_replaced_until_none_has_had_success(study) -> None:
     program = "import sys; print('clrsearch: bad luck', file=sys.stderr); sys.exit(4)"
-    said = r"^3 trials are left, and they kept failing here \(bad luck\)\. "
+    said = r"^3 trials are left, but trials kept failing here \(bad luck\)\. "
     with pytest.raises(FailsHere, match=said):
         supervisor(study, program).watch()
     assert len(started) == 3

@@ -101,7 +101,7 @@ def test_who_was_asked_to_leave_has_half_a_minute_from_then_on_or_three_steps(wa
         watched.asked = True
         assert not watched.dog.tick()  # it is noticed
         watched.quiet_for(60)
-    assert watched.said == ["the task has made no progress for 61 s since it was asked to leave"]
+    assert watched.said == ["the task has made no progress for 61 s since it was asked to stop"]
 
 
 def begin(url, task_dir) -> None:
@@ -182,7 +182,7 @@ def test_a_signal_ends_a_step_that_hangs_in_c_code(url, task_dir, tmp_path, star
     worker = start(TICK_SECONDS=0.05, GRACE=20, GRACE_STEPS=0)
     wait_until_it_hangs(worker, tmp_path)
     worker.send_signal(number)
-    require_ended(worker, " s since it was asked to leave")
+    require_ended(worker, " s since it was asked to stop")
 
 
 def test_a_second_ctrl_c_ends_it_at_once(url, task_dir, tmp_path, start) -> None:
@@ -221,7 +221,8 @@ def test_a_trial_that_hangs_five_times_fails_with_the_reason(url, task_dir) -> N
     (record,) = service.show("mine").snapshot.records
     assert (record.state, record.error) == (
         "failed",
-        "5 workers were lost with this trial, and none left a new checkpoint: 5 made no progress",
+        "5 workers were lost while running this trial, and none saved a new checkpoint: "
+        "5 made no progress",
     )
 
 
