@@ -65,7 +65,7 @@ def test_a_role_that_may_only_read(postgresql, doctor, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("sqlite:////no/such/folder/s.db", "the folder /no/such/folder of"),
+        ("sqlite:////no/such/folder/s.db", "the database folder /no/such/folder"),
         ("postgresql://me:canary@127.0.0.1:1/studies", "Connection refused"),
         ("studies.db", "not a database URL: use sqlite:///FILE"),
     ],

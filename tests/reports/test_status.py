@@ -224,7 +224,7 @@ def test_a_running_study_reads_well_on_80_columns() -> None:
         ((), {"open": 3}, {}, "No live workers."),
         ((), {"open": 3}, {}, "clrsearch worker mine resumes it"),
         ((holder(silent=True),), {"claimed": 1}, {}, "No live workers."),
-        ((holder(),), {"claimed": 1}, {}, "is known once 3 trials have ended"),
+        ((holder(),), {"claimed": 1}, {}, "can be estimated once 3 trials have ended"),
         ((), {"open": 3, "failed": 1}, {"stopped": True}, "Stopped: the task failed repeatedly"),
         ((), {"open": 3}, {"stopped": True, "stopped_by": 2}, "clrsearch show mine 2 shows why"),
         ((), {"open": 3}, {"stopped": True, "stopped_by": 2}, "clrsearch retry mine"),

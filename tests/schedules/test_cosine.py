@@ -175,9 +175,9 @@ def test_what_practitioners_do_comes_first() -> None:
         ({"horizon": 0}, "horizon must be a positive number of steps"),
         ({"warmup": 10}, "warmup 10 must be shorter than the horizon 10"),
         ({"cycles": 0}, "cycles must be a positive whole number, not 0"),
-        ({"cycles": 1.5}, "cycles must be a whole number"),
+        ({"cycles": 1.5}, "cycles must be a positive whole number"),
         ({"T_mult": 0}, "T_mult must be a positive whole number, not 0"),
-        ({"T_mult": 1.5}, "T_mult must be a whole number"),
+        ({"T_mult": 1.5}, "T_mult must be a positive whole number"),
         ({"lr": 0.0}, "lr must be positive"),
     ],
 )

@@ -84,7 +84,7 @@ CPU = torch.device("cpu")
             "create it from the parameters of the model that it is given",
         ),
         ("FloatLoss", "loss() returned the float "),
-        ("FloatLoss", "and must return a scalar tensor, without item()"),
+        ("FloatLoss", "but must return a scalar tensor, without item()"),
         (
             "LossPerSample",
             "loss() returned a float32 tensor of shape (8,), but must return a scalar tensor, the "
