@@ -227,4 +227,4 @@ def test_a_time_limit_needs_room_for_leaving(clrsearch, server, task_dir, minute
     launch = ("launch", "slurm", "mine", "--workers", "2", "--dry-run", "--time-limit")
     code, out, errors = clrsearch(*launch, minutes)
     assert (code, out) == ((2, "") if minutes == "1" else (0, out))
-    assert ("leave 90 seconds before it" in errors) == (minutes == "1")
+    assert ("exit 90 seconds before the limit" in errors) == (minutes == "1")

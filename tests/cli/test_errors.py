@@ -204,7 +204,10 @@ def refused(clrsearch, monkeypatch, url, task_dir):
         (["run", "--set", "metric=speed", "--task", "tiny.py:Tiny"], "does not measure 'speed'"),
         (["run", "--device", "tpu9"], "the device 'tpu9' cannot be used"),
         (["run", "--storage", "studies.db"], "not a database URL: use sqlite:///FILE"),
-        (["run", "--storage", "sqlite:////no/such/folder/s.db"], "the database folder /no/such/folder"),
+        (
+            ["run", "--storage", "sqlite:////no/such/folder/s.db"],
+            "the database folder /no/such/folder",
+        ),
         (["run", "--name", ""], "the study name is empty: choose another with --name"),
         (["run", "--name", "-x"], "the study name '-x' starts with a dash, like an option"),
         (["run", "--name", "a\n"], r"the study name 'a\n' contains unprintable characters"),

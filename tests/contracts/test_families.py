@@ -309,7 +309,7 @@ def test_first_settings_lie_in_the_space(family) -> None:
 def test_an_optimizer_that_had_a_scheduler_is_refused(schedule) -> None:
     optimizer = make_optimizer("sgd", (1.0,))
     schedule.scheduler(optimizer)
-    with pytest.raises(ScheduleError, match="fresh"):
+    with pytest.raises(ScheduleError, match="create a new one"):
         schedule.scheduler(optimizer)
 
 

@@ -131,7 +131,7 @@ def test_one_of_this_machine_is_not(address, monkeypatch) -> None:
 
 def test_a_cluster_that_is_not_there_is_named() -> None:
     submitter = RaySubmitter(RayCluster(address="127.0.0.1:1"))
-    with pytest.raises(ClrsearchError, match=r"no Ray cluster at 127.0.0.1:1, or one that wants"):
+    with pytest.raises(ClrsearchError, match=r"no Ray cluster at 127.0.0.1:1, or one that"):
         submitter.submit([Command(arguments=("python",))])
 
 

@@ -283,7 +283,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(server, tmp_pat
 @pytest.mark.parametrize("dialect", ["sqlite", "mysql"])
 def test_databases_without_roles_say_what_to_do_instead(dialect, tmp_path: Path, server) -> None:
     text = {"sqlite": f"sqlite:///{tmp_path}/x.db", "mysql": "mysql://me:secret@127.0.0.1/db"}
-    words = {"sqlite": "permissions of its file", "mysql": "SELECT, INSERT, UPDATE to workers"}
+    words = {"sqlite": "permissions of the file", "mysql": "SELECT, INSERT, UPDATE to workers"}
     with pytest.raises(StorageError, match=words[dialect]) as caught:
         make_roles(StorageUrl(text[dialect]), server.urls())
     assert "secret" not in str(caught.value)
