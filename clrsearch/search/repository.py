@@ -22,6 +22,7 @@ from clrsearch.search.space import build_space
 from clrsearch.search.study_names import unknown
 from clrsearch.search.study_record import (
     ATTRIBUTE,
+    CONFIRMATION,
     ROW_ERRORS,
     StudyRecord,
     read_record,
@@ -30,7 +31,6 @@ from clrsearch.search.study_record import (
 from clrsearch.storage import Database, study_rows
 from clrsearch.tasks import TaskFacts
 
-CONFIRMATION = ".confirm"  # suffix of the name
 FINALIST = "finalist:"  # prefix of the trial number in the attribute's key
 STOPPED = "clrsearch:stopped"
 CANCELLED = "clrsearch:cancelled"
@@ -225,9 +225,8 @@ class Studies:
         """The record of an existing study, if it is of the kind to be created."""
         there = self.read(name)
         if confirms is None and there.stage == "confirm":
-            search = there.confirms.name if there.confirms else name.removesuffix(CONFIRMATION)
             raise StudyError(
-                f"{name} is the confirmation of {search}: choose another name with --name"
+                f"{name} is the confirmation of {there.search}: choose another name with --name"
             )
         if confirms is not None and not self._confirms(name, confirms):
             raise StudyError(f"{name} is not the confirmation of {confirms.name}")

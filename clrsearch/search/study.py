@@ -18,7 +18,7 @@ from clrsearch.search.progress import Progress
 from clrsearch.search.proposing import Proposal, propose
 from clrsearch.search.pruner import PRUNERS
 from clrsearch.search.rangetest import RangeTest
-from clrsearch.search.repository import CONFIRMATION, Finalist, Studies
+from clrsearch.search.repository import Finalist, Studies
 from clrsearch.search.sampler import distributions
 from clrsearch.search.space import StudySpace, build_space
 from clrsearch.search.study_record import ROW_ERRORS, Stage, StudyRecord, unreadable
@@ -262,8 +262,7 @@ class Study:
     @property
     def confirms(self) -> str:
         """The name of the search that this study confirms."""
-        link = self.record.confirms
-        return link.name if link else self.name.removesuffix(CONFIRMATION)
+        return self.record.search
 
     def confirmation(self) -> Study | None:
         """The study that confirms this one, or None if it has not started."""

@@ -19,6 +19,9 @@ Stage = Literal["search", "confirm"]
 ATTRIBUTE = "clrsearch"
 """Key of the attribute of a study created by clrsearch."""
 
+CONFIRMATION = ".confirm"
+"""Suffix of a confirmation's name, after that of its search."""
+
 ROW_ERRORS = (AttributeError, LookupError, TypeError, ValueError)
 """Exceptions raised by reading rows that are damaged or not ours."""
 
@@ -53,6 +56,11 @@ class StudyRecord(BaseModel):
     plan: StudyPlan
     facts: TaskFacts
     range_test: RangeTest | None = None
+
+    @property
+    def search(self) -> str:
+        """The name of the search that a confirmation belongs to."""
+        return self.confirms.name if self.confirms else self.name.removesuffix(CONFIRMATION)
 
     @field_validator("plan", mode="before")
     @classmethod

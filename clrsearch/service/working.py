@@ -183,7 +183,7 @@ def work_here(
     on_change: Callable[[Snapshot], None],
     on_note: Callable[[str], None],
 ) -> None:
-    """Work in this process on a study whose task exists only here, until no slot is left.
+    """Work on a study in this process until no slot is left, as one of its workers would.
 
     Raises:
         StudyStopped: the task's code failed repeatedly.
