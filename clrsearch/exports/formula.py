@@ -12,6 +12,7 @@ from clrsearch.errors import ScheduleError
 from clrsearch.exports.found import Found
 from clrsearch.schedules import Curve, Curves, Cycles, Piece, Scale
 from clrsearch.schedules.code import GATHERED, TOLERANCE
+from clrsearch.schedules.expressions import expression, total
 
 SIXTEENTHS = 16  # multiples of 1/16 are exact in single precision up to a million steps
 
@@ -62,39 +63,12 @@ def uses_math(source: str) -> bool:
 def _pieces(pieces: tuple[Piece, ...], library: str) -> list[str]:
     lines: list[str] = []
     for piece in pieces:
-        place, value = _piece(piece, library)
+        place, value = expression(piece, library)
         if lines:
             value = f"{library}.where(step < {float(piece.begin)!r}, value, {value})"
         lines += [*place, f"value = {value}"]
     *before, last = lines
     return [*before, last.replace("value =", "return", 1)]
-
-
-def _piece(piece: Piece, library: str) -> tuple[tuple[str, ...], str]:
-    """The lines that compute the progress along a piece, and the expression for its value."""
-    start, end = float(piece.start), float(piece.end)
-    if piece.constant:
-        return (), repr(start)
-    length = float(piece.until - piece.begin)
-    since = f"(step - {float(piece.begin)!r})" if piece.begin else "step"
-    progress = f"progress = {library}.clip({since} / {length!r}, 0.0, 1.0)"
-    match piece.shape:
-        case "linear":
-            value = _sum(start, end - start, "progress")
-        case "cosine":
-            wave = f"wave = (1.0 + {library}.cos(math.pi * progress)) / 2.0"
-            return (progress, wave), _sum(end, start - end, "wave")
-        case "exponential":
-            value = f"{start!r} * {end / start!r} ** progress"
-        case "polynomial":
-            # 1 - progress would lose single precision near the end
-            progress = (
-                f"left = {library}.clip(({float(piece.until)!r} - step) / {length!r}, 0.0, 1.0)"
-            )
-            value = _sum(end, start - end, f"left ** {piece.power!r}")
-        case "1-sqrt":
-            value = _sum(end, start - end, f"(1.0 - {library}.sqrt(progress))")
-    return (progress,), value
 
 
 def _cycles(cycles: Cycles, library: str) -> list[str]:
@@ -109,7 +83,7 @@ def _cycles(cycles: Cycles, library: str) -> list[str]:
         f"place = step - {short!r} * (cycle - 1.0){rest}",
         f"height = {library}.where(place <= {up!r}, {rising}, {falling})",
         *scale,
-        f"return {_sum(cycles.foot, cycles.top - cycles.foot, 'height')}",
+        f"return {total(cycles.foot, cycles.top - cycles.foot, 'height')}",
     ]
 
 
@@ -120,11 +94,3 @@ def _scale(scale: Scale, library: str) -> str:
         # a power of a gamma close to 1 would lose single precision
         return f"{library}.exp({math.log(scale.gamma)!r} * step)"
     return f"{scale.gamma!r} ** {f'(cycle - {float(scale.since)!r})' if scale.since else 'cycle'}"
-
-
-def _sum(base: float, change: float, factor: str) -> str:
-    """The source of base + change * factor."""
-    product = f"{abs(change)!r} * {factor}"
-    if change < 0:
-        return f"{base!r} - {product}"
-    return f"{base!r} + {product}" if base else product

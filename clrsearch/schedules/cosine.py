@@ -11,22 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from clrsearch.errors import ScheduleError
-from clrsearch.schedules.decay import (
-    FLOOR,
-    WARMUP,
-    Decay,
-    peaks,
-    progress_source,
-    return_source,
-    warmup_of,
-)
+from clrsearch.schedules.decay import FLOOR, WARMUP, Decay, peaks, warmup_of
 from clrsearch.schedules.fields import require_count, require_horizon, require_order, require_rate
 from clrsearch.schedules.pieces import Piece
 from clrsearch.schedules.schedule import (
-    Array,
     Parameter,
     Range,
     Setting,
@@ -34,15 +23,12 @@ from clrsearch.schedules.schedule import (
     Value,
     settings_near,
 )
-from clrsearch.schedules.shapes import cosine, progress
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmRestarts
 
 MOST_CYCLES = 5
-
-CURVE = "(1.0 + math.cos(math.pi * progress)) / 2.0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,20 +77,10 @@ class Cosine(Decay):
             eta_min=lr * float(params["min_ratio"]),
         )
 
-    def share(self, steps: Array) -> Array:
-        """Half a cosine from 1 to the floor."""
-        return cosine(1.0, self.eta_min / self.lr, progress(steps, self.warmup, self.horizon))
-
-    def share_source(self) -> tuple[str, ...]:
-        """The source of :meth:`share`."""
-        return (
-            progress_source(self.warmup, self.horizon),
-            *return_source(CURVE, self.eta_min, self.lr),
-        )
-
-    def fall(self, horizon: int) -> tuple[Piece, ...]:
+    @property
+    def decay_curve(self) -> tuple[Piece, ...]:
         """Half a cosine."""
-        return _halves((self.warmup, self.horizon), self.lr, self.eta_min)
+        return _halves((self.warmup, self.horizon), self.eta_min / self.lr)
 
     def native(self, optimizer: Optimizer) -> CosineAnnealingLR | None:
         """torch's CosineAnnealingLR."""
@@ -203,27 +179,10 @@ class CosineRestarts(Decay):
         length = self.horizon - self.warmup
         return (*(self.warmup + length * passed / whole for passed in begins), self.horizon)
 
-    def share(self, steps: Array) -> Array:
-        """Half a cosine from 1 to the floor in every cycle."""
-        restarts = np.asarray(self.restarts, dtype=np.float64)
-        cycle = np.minimum(np.searchsorted(restarts, steps, side="right"), self.cycles)
-        first, last = restarts[cycle - 1], restarts[cycle]
-        place = np.minimum((steps - first) / (last - first), 1.0)
-        return cosine(1.0, self.eta_min / self.lr, place)
-
-    def share_source(self) -> tuple[str, ...]:
-        """The source of :meth:`share`."""
-        return (
-            f"restarts = {self.restarts!r}  # the last is the end",
-            f"cycle = min(sum(step >= restart for restart in restarts), {self.cycles!r})",
-            "first, last = restarts[cycle - 1], restarts[cycle]",
-            "progress = min((step - first) / (last - first), 1.0)",
-            *return_source(CURVE, self.eta_min, self.lr),
-        )
-
-    def fall(self, horizon: int) -> tuple[Piece, ...]:
-        """Half a cosine per cycle."""
-        return _halves(self.restarts, self.lr, self.eta_min)
+    @property
+    def decay_curve(self) -> tuple[Piece, ...]:
+        """Half a cosine from 1 to the floor per cycle."""
+        return _halves(self.restarts, self.eta_min / self.lr)
 
     def native(self, optimizer: Optimizer) -> CosineAnnealingWarmRestarts | None:
         """torch's CosineAnnealingWarmRestarts."""
@@ -237,9 +196,9 @@ class CosineRestarts(Decay):
         )
 
 
-def _halves(steps: Sequence[float], lr: float, eta_min: float) -> tuple[Piece, ...]:
-    """Half cosines from the peak to the floor, between consecutive ``steps``."""
+def _halves(steps: Sequence[float], floor: float) -> tuple[Piece, ...]:
+    """Half cosines from 1 to the floor, between consecutive ``steps``."""
     return tuple(
-        Piece(begin=begin, until=until, start=lr, end=eta_min, shape="cosine")
+        Piece(begin=begin, until=until, start=1.0, end=floor, shape="cosine")
         for begin, until in itertools.pairwise(steps)
     )

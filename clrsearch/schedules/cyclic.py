@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-import numpy as np
-
 from clrsearch.errors import ScheduleError
 from clrsearch.schedules.code import call, per_group
 from clrsearch.schedules.fields import (
@@ -39,6 +37,7 @@ from clrsearch.schedules.schedule import (
     require_momentum,
     settings_near,
 )
+from clrsearch.schedules.shapes import values
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -213,28 +212,9 @@ class Cyclic:
 
     def at(self, steps: Array) -> tuple[Array, Array | None]:
         """The rate, and with ``cycle_momentum`` the momentum, at each of ``steps``."""
-        up, down = self.step_size_up, self.step_size_down or self.step_size_up
-        cycle = np.floor(1 + steps / (up + down))
-        place = 1.0 + steps / (up + down) - cycle
-        peak = up / (up + down)
-        height = np.where(place <= peak, place / peak, (place - 1) / (peak - 1))
-        height = height * self._scale(cycle, steps)
-        rates = self.base_lr + (self.max_lr - self.base_lr) * height
-        if not self.cycle_momentum:
-            return rates, None
-        assert self.max_momentum is not None and self.base_momentum is not None
-        return rates, self.max_momentum - (self.max_momentum - self.base_momentum) * height
-
-    def _scale(self, cycle: Array, steps: Array) -> Array:
-        if self.scale_fn is not None:
-            scale = np.vectorize(SCALE_FUNCTIONS[self.scale_fn], otypes=[np.float64])
-            scaled: Array = scale(cycle if self.scale_mode == "cycle" else steps)
-            return scaled
-        if self.mode == "triangular2":
-            return np.asarray(0.5 ** (cycle - 1), dtype=np.float64)
-        if self.gamma is not None:
-            return np.asarray(self.gamma**steps, dtype=np.float64)
-        return np.ones_like(cycle)
+        curves = self.curves(0)
+        momenta = None if curves.momentum is None else values(curves.momentum, steps)
+        return values(curves.rate, steps), momenta
 
     def scheduler(self, optimizer: Optimizer) -> CyclicLR:
         """torch's CyclicLR; ``cycle_momentum`` cycles the momentum, or the first beta."""

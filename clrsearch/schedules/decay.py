@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clrsearch.schedules.code import assignment, call
+from clrsearch.schedules.expressions import branch, source
 from clrsearch.schedules.fields import require_rate, require_steps
-from clrsearch.schedules.pieces import Curves, Piece
+from clrsearch.schedules.pieces import Curves, Piece, Shares, pieces_before
 from clrsearch.schedules.schedule import (
     Array,
     Parameter,
@@ -24,7 +25,7 @@ from clrsearch.schedules.schedule import (
     Value,
     set_rates,
 )
-from clrsearch.schedules.shapes import warm_up
+from clrsearch.schedules.shapes import values
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -44,6 +45,7 @@ class Decay(ABC):
 
         rate(t) = lr (t + 1) / (warmup + 1)   while t < warmup, else lr share(t)
 
+    A family states share(t) once, as data (:attr:`decay_curve`): values and code derive from it.
     ``warmup`` is in optimizer steps and may be fractional; 0 means none. The rate is positive from
     the first step, and reaches the peak after ``warmup`` steps. Without a warm-up torch's own class
     is used; with one, a LambdaLR of this formula, because chained schedulers are off by a step
@@ -60,20 +62,13 @@ class Decay(ABC):
         require_rate("lr", self.lr)
         require_steps("warmup", self.warmup, zero=True)
 
+    @property
     @abstractmethod
-    def share(self, steps: Array) -> Array:
-        """The share of the peak rate at each of ``steps``, none of them before ``warmup``."""
-
-    @abstractmethod
-    def share_source(self) -> tuple[str, ...]:
-        """The source of :meth:`share` for a number ``step``: lines that end with a return."""
-
-    @abstractmethod
-    def fall(self, horizon: int) -> tuple[Piece, ...]:
-        """The rates from ``warmup`` on as plain data, for steps before ``horizon``."""
+    def decay_curve(self) -> Shares:
+        """The share of the peak rate from ``warmup`` on; all else derives from it."""
 
     def native(self, optimizer: Optimizer) -> LRScheduler | None:
-        """torch's own class for :meth:`share` without a warm-up, or None if it has no equivalent.
+        """torch's own class for the curve without a warm-up, or None if it has no equivalent.
 
         The rates of the optimizer's groups have been set to their peaks.
         """
@@ -88,8 +83,13 @@ class Decay(ABC):
         return self.lr * self._factor(steps), None
 
     def _factor(self, steps: Array) -> Array:
-        share = self.share(np.maximum(steps, self.warmup))
-        return np.where(steps < self.warmup, warm_up(steps, self.warmup), share)
+        fall = values(self.decay_curve, np.maximum(steps, self.warmup))
+        return np.where(steps < self.warmup, values((self._rise,), steps), fall)
+
+    @property
+    def _rise(self) -> Piece:
+        """The warm-up, which would have been at 0 a step before the first."""
+        return Piece(begin=-1, until=self.warmup, start=0.0, end=1.0)
 
     def scheduler(self, optimizer: Optimizer) -> LRScheduler:
         """torch's own class, or a LambdaLR, after setting the optimizer's rates to the peak."""
@@ -123,23 +123,22 @@ class Decay(ABC):
 
     def curves(self, horizon: int) -> Curves:
         """The warm-up, and the pieces of the family's own curve."""
-        if not self.warmup:
-            return Curves(rate=self.fall(horizon))
-        low = self.lr / (self.warmup + 1)
-        rise = Piece(begin=0, until=self.warmup, start=low, end=self.lr)
-        return Curves(rate=(rise, *self.fall(horizon)))
+        pieces = pieces_before(horizon, self.decay_curve)
+        if self.warmup:
+            pieces = (replace(self._rise, begin=0, start=1 / (self.warmup + 1)), *pieces)
+        return Curves(
+            rate=tuple(
+                replace(piece, start=self.lr * piece.start, end=self.lr * piece.end)
+                for piece in pieces
+            )
+        )
 
     def _factor_source(self) -> tuple[str, ...]:
-        rise: tuple[str, ...] = ()
-        if self.warmup:
-            rise = (
-                f"if step < {self.warmup!r}:",
-                f"    return (step + 1) / {self.warmup + 1!r}",
-            )
+        rise = branch(self._rise) if self.warmup else ()
         return (
             "def factor(step):",
             '    """The share of the peak rate after so many steps of the search."""',
-            *(f"    {line}" for line in (*rise, *self.share_source())),
+            *(f"    {line}" for line in (*rise, *source(self.decay_curve))),
         )
 
 
@@ -155,20 +154,3 @@ def peaks(setting: Setting) -> tuple[float, float]:
 def warmup_of(params: Mapping[str, Value], setting: Setting) -> int:
     """The searched ``warmup_share`` of the horizon, in whole steps."""
     return round(float(params["warmup_share"]) * setting.horizon)
-
-
-def since(step: float) -> str:
-    """The source of the number of steps since ``step``."""
-    return f"(step - {step!r})" if step else "step"
-
-
-def progress_source(first: float, last: float) -> str:
-    """The source of ``shapes.progress`` for a ``step`` not before ``first``."""
-    return f"progress = min({since(first)} / {last - first!r}, 1.0)"
-
-
-def return_source(curve: str, floor: float, lr: float) -> tuple[str, ...]:
-    """The source that returns a ``curve`` from 1 to 0, rescaled to end at the rate ``floor``."""
-    if not floor:
-        return (f"return {curve}",)
-    return (f"floor = {floor!r} / {lr!r}", f"return floor + (1.0 - floor) * ({curve})")

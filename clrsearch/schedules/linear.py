@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from clrsearch.errors import ScheduleError
-from clrsearch.schedules.decay import WARMUP, Decay, peaks, progress_source, warmup_of
+from clrsearch.schedules.decay import WARMUP, Decay, peaks, warmup_of
 from clrsearch.schedules.fields import require_horizon
 from clrsearch.schedules.pieces import Piece
 from clrsearch.schedules.schedule import (
-    Array,
     Parameter,
     Range,
     Setting,
@@ -25,7 +24,6 @@ from clrsearch.schedules.schedule import (
     Value,
     settings_near,
 )
-from clrsearch.schedules.shapes import linear, polynomial, progress
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -64,17 +62,10 @@ class Linear(Decay):
             lr=float(params["lr"]), warmup=warmup_of(params, setting), horizon=setting.horizon
         )
 
-    def share(self, steps: Array) -> Array:
-        """The remaining share of the steps to the horizon."""
-        return linear(1.0, 0.0, progress(steps, self.warmup, self.horizon))
-
-    def share_source(self) -> tuple[str, ...]:
-        """The source of :meth:`share`."""
-        return (progress_source(self.warmup, self.horizon), "return 1.0 - progress")
-
-    def fall(self, horizon: int) -> tuple[Piece, ...]:
-        """A straight line."""
-        return (Piece(begin=self.warmup, until=self.horizon, start=self.lr, end=0.0),)
+    @property
+    def decay_curve(self) -> tuple[Piece, ...]:
+        """A straight line to zero."""
+        return (Piece(begin=self.warmup, until=self.horizon, start=1.0, end=0.0),)
 
     def native(self, optimizer: Optimizer) -> LinearLR:
         """torch's LinearLR, from 1 to 0."""
@@ -144,20 +135,10 @@ class Polynomial(Decay):
             power=float(params["power"]),
         )
 
-    def share(self, steps: Array) -> Array:
-        """A power of the remaining share of the steps to the horizon."""
-        return polynomial(1.0, 0.0, progress(steps, self.warmup, self.horizon), self.power)
-
-    def share_source(self) -> tuple[str, ...]:
-        """The source of :meth:`share`."""
-        return (
-            progress_source(self.warmup, self.horizon),
-            f"return (1.0 - progress) ** {self.power!r}",
-        )
-
-    def fall(self, horizon: int) -> tuple[Piece, ...]:
+    @property
+    def decay_curve(self) -> tuple[Piece, ...]:
         """A single polynomial piece."""
-        ends = {"start": self.lr, "end": 0.0, "power": self.power}
+        ends = {"start": 1.0, "end": 0.0, "power": self.power}
         return (Piece(begin=self.warmup, until=self.horizon, shape="polynomial", **ends),)
 
     def native(self, optimizer: Optimizer) -> PolynomialLR:

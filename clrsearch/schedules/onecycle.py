@@ -21,7 +21,7 @@ from clrsearch.schedules.fields import (
     require_rate,
     require_steps,
 )
-from clrsearch.schedules.pieces import Curves, Piece, Shape
+from clrsearch.schedules.pieces import Curve, Curves, Piece, Shape
 from clrsearch.schedules.schedule import (
     Array,
     Choice,
@@ -36,7 +36,7 @@ from clrsearch.schedules.schedule import (
     require_momentum,
     settings_near,
 )
-from clrsearch.schedules.shapes import cosine, linear, progress
+from clrsearch.schedules.shapes import values
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 Strategy = Literal["cos", "linear"]
 
-CURVES = {"cos": cosine, "linear": linear}
 SHAPES: Mapping[Strategy, Shape] = {"cos": "cosine", "linear": "linear"}
 SHORTEST_RISE = 0.1  # share of the horizon, in the search space
 
@@ -167,18 +166,15 @@ class OneCycle:
 
     def at(self, steps: Array) -> tuple[Array, Array | None]:
         """The rate, and with ``cycle_momentum`` the momentum, at each of ``steps``."""
-        begin = self.max_lr / self.div_factor
-        rates = self._curve(steps, begin, self.max_lr, begin / self.final_div_factor)
-        if not self.cycle_momentum:
-            return rates, None
-        assert self.max_momentum is not None and self.base_momentum is not None
-        return rates, self._curve(steps, self.max_momentum, self.base_momentum, self.max_momentum)
+        curves = self.curves(self.horizon)
+        momenta = None if curves.momentum is None else self._values(curves.momentum, steps)
+        return self._values(curves.rate, steps), momenta
 
-    def _curve(self, steps: Array, begin: float, peak: float, end: float) -> Array:
-        curve, rise = CURVES[self.anneal_strategy], self._rise
-        up = curve(begin, peak, progress(steps, 0.0, rise))
-        down = curve(peak, end, progress(steps, rise, self.horizon - 1))
-        return np.where(steps <= rise, up, down)
+    def _values(self, curve: Curve, steps: Array) -> Array:
+        """The values of the two pieces; where they meet, the peak is that of the first."""
+        assert isinstance(curve, tuple)
+        up, down = curve
+        return np.where(steps <= self._rise, values((up,), steps), values((down,), steps))
 
     def scheduler(self, optimizer: Optimizer) -> OneCycleLR:
         """torch's OneCycleLR; ``cycle_momentum`` cycles the momentum, or the first beta."""

@@ -11,15 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from clrsearch.errors import ScheduleError
-from clrsearch.schedules.decay import (
-    FLOOR,
-    WARMUP,
-    Decay,
-    peaks,
-    progress_source,
-    return_source,
-    warmup_of,
-)
+from clrsearch.schedules.decay import FLOOR, WARMUP, Decay, peaks, warmup_of
 from clrsearch.schedules.fields import (
     require_horizon,
     require_one_of,
@@ -29,7 +21,6 @@ from clrsearch.schedules.fields import (
 )
 from clrsearch.schedules.pieces import Piece
 from clrsearch.schedules.schedule import (
-    Array,
     Choice,
     Parameter,
     Range,
@@ -38,12 +29,8 @@ from clrsearch.schedules.schedule import (
     Value,
     settings_near,
 )
-from clrsearch.schedules.shapes import linear, one_minus_sqrt, progress
 
 Shape = Literal["linear", "1-sqrt"]
-
-CURVES = {"linear": linear, "1-sqrt": one_minus_sqrt}
-SOURCES = {"linear": "1.0 - progress", "1-sqrt": "1.0 - math.sqrt(progress)"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,26 +97,10 @@ class WarmupStableDecay(Decay):
             min_lr=lr * float(params["min_ratio"]),
         )
 
-    def share(self, steps: Array) -> Array:
-        """1, followed by the decay to the floor."""
-        place = progress(steps, self.horizon - self.decay, self.horizon)
-        return CURVES[self.shape](1.0, self.min_lr / self.lr, place)
-
-    def fall(self, horizon: int) -> tuple[Piece, ...]:
+    @property
+    def decay_curve(self) -> tuple[Piece, ...]:
         """The peak rate, held, and the decay to the floor."""
-        begin = self.horizon - self.decay
-        held = Piece(begin=self.warmup, until=begin, start=self.lr, end=self.lr)
-        last = Piece(
-            begin=begin, until=self.horizon, start=self.lr, end=self.min_lr, shape=self.shape
-        )
+        begin, floor = self.horizon - self.decay, self.min_lr / self.lr
+        held = Piece(begin=self.warmup, until=begin, start=1.0, end=1.0)
+        last = Piece(begin=begin, until=self.horizon, start=1.0, end=floor, shape=self.shape)
         return (held, last) if begin > self.warmup else (last,)
-
-    def share_source(self) -> tuple[str, ...]:
-        """The source of :meth:`share`."""
-        begin = self.horizon - self.decay
-        return (
-            f"if step < {begin!r}:",
-            "    return 1.0",
-            progress_source(begin, self.horizon),
-            *return_source(SOURCES[self.shape], self.min_lr, self.lr),
-        )

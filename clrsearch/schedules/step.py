@@ -12,14 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from clrsearch.errors import ScheduleError
-from clrsearch.schedules.decay import WARMUP, Decay, peaks, since, warmup_of
+from clrsearch.schedules.decay import WARMUP, Decay, peaks, warmup_of
 from clrsearch.schedules.fields import require_share, require_steps
-from clrsearch.schedules.pieces import Piece
+from clrsearch.schedules.pieces import Geometric, Piece, stairs
 from clrsearch.schedules.schedule import (
-    Array,
     Parameter,
     Range,
     Setting,
@@ -27,7 +24,6 @@ from clrsearch.schedules.schedule import (
     Value,
     settings_near,
 )
-from clrsearch.schedules.shapes import exponential
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -92,18 +88,10 @@ class Step(Decay):
             gamma=float(params["gamma"]),
         )
 
-    def share(self, steps: Array) -> Array:
-        """The share of the peak rate left by the drops so far."""
-        return np.asarray(self.gamma ** ((steps - self.warmup) // self.step_size))
-
-    def share_source(self) -> tuple[str, ...]:
-        """The source of :meth:`share`."""
-        return (f"return {self.gamma!r} ** ({since(self.warmup)} // {self.step_size!r})",)
-
-    def fall(self, horizon: int) -> tuple[Piece, ...]:
-        """A constant piece between consecutive drops."""
-        drops = np.arange(self.warmup, horizon, self.step_size, dtype=np.float64)
-        return _stairs(drops.tolist(), horizon, self.lr, self.gamma)
+    @property
+    def decay_curve(self) -> Geometric:
+        """A drop every ``step_size`` steps."""
+        return Geometric(begin=self.warmup, gamma=self.gamma, every=self.step_size)
 
     def native(self, optimizer: Optimizer) -> StepLR:
         """torch's StepLR."""
@@ -203,19 +191,10 @@ class MultiStep(Decay):
             gamma=float(params["gamma"]),
         )
 
-    def share(self, steps: Array) -> Array:
-        """The share of the peak rate left by the drops so far."""
-        return np.asarray(self.gamma ** np.searchsorted(self.milestones, steps, side="right"))
-
-    def share_source(self) -> tuple[str, ...]:
-        """The source of :meth:`share`."""
-        count = f"sum(step >= milestone for milestone in {self.milestones!r})"
-        return (f"return {self.gamma!r} ** {count}",)
-
-    def fall(self, horizon: int) -> tuple[Piece, ...]:
+    @property
+    def decay_curve(self) -> tuple[Piece, ...]:
         """A constant piece between consecutive milestones."""
-        drops = [self.warmup, *(step for step in self.milestones if step < horizon)]
-        return _stairs(drops, horizon, self.lr, self.gamma)
+        return stairs((self.warmup, *self.milestones), self.gamma)
 
     def native(self, optimizer: Optimizer) -> MultiStepLR:
         """torch's MultiStepLR."""
@@ -267,20 +246,10 @@ class Exponential(Decay):
         gamma = float(params["rate_left"]) ** (1 / (setting.horizon - warmup))
         return cls(lr=float(params["lr"]), warmup=warmup, gamma=gamma)
 
-    def share(self, steps: Array) -> Array:
-        """The exponential that is 1 at the end of the warm-up and gamma one step later."""
-        return exponential(1.0, self.gamma, steps - self.warmup)
-
-    def share_source(self) -> tuple[str, ...]:
-        """The source of :meth:`share`."""
-        return (f"return {self.gamma!r} ** {since(self.warmup)}",)
-
-    def fall(self, horizon: int) -> tuple[Piece, ...]:
-        """A single curve up to the horizon, at least one step long."""
-        until = max(float(horizon), self.warmup + 1.0)
-        end = self.lr * self.gamma ** (until - self.warmup)
-        ends = {"start": self.lr, "end": end}
-        return (Piece(begin=self.warmup, until=until, shape="exponential", **ends),)
+    @property
+    def decay_curve(self) -> Geometric:
+        """1 at the end of the warm-up, gamma one step later."""
+        return Geometric(begin=self.warmup, gamma=self.gamma)
 
     def native(self, optimizer: Optimizer) -> ExponentialLR:
         """torch's ExponentialLR."""
@@ -291,15 +260,6 @@ class Exponential(Decay):
     def native_source(self, groups: int) -> tuple[str, Mapping[str, str]]:
         """A call of ExponentialLR."""
         return "ExponentialLR", {"gamma": f"{self.gamma!r} ** (1 / stretch)"}
-
-
-def _stairs(drops: Sequence[float], horizon: float, lr: float, gamma: float) -> tuple[Piece, ...]:
-    """Constant pieces that begin at the ``drops``, each ``gamma`` times the previous one."""
-    rates = [lr * gamma**index for index in range(len(drops))]
-    return tuple(
-        Piece(begin=begin, until=until, start=rate, end=rate)
-        for (begin, until), rate in zip(itertools.pairwise([*drops, horizon]), rates, strict=True)
-    )
 
 
 def _drops(setting: Setting, most: int) -> Range:
