@@ -21,10 +21,16 @@ from clrsearch.schedules import (
     Step,
     WarmupStableDecay,
     assignment,
+    factory,
     opening,
-    preamble,
 )
 
+USAGE = (
+    "for update, batch in enumerate(batches, start=1):",
+    "    ...",
+    "    optimizer.step()",
+    "    scheduler.step_update(update)",
+)
 FLAGS = {
     "sched": "--sched",
     "num_epochs": "--epochs",
@@ -99,19 +105,7 @@ def write(found: Found) -> str:
         *opening(file, [*maths, "from timm.scheduler import create_scheduler_v2"]),
         "",
         "",
-        "def make_scheduler(optimizer, steps_per_epoch):",
-        '    """The schedule for a fresh optimizer, over EPOCHS epochs.',
-        "",
-        f"    Found with {file.optimizer}.",
-        "",
-        "        scheduler = make_scheduler(optimizer, len(loader))",
-        "        for update, batch in enumerate(batches, start=1):",
-        "            ...",
-        "            optimizer.step()",
-        "            scheduler.step_update(update)",
-        *(("", f"    For train.py: {options}") if options else ()),
-        '    """',
-        *(f"    {line}" for line in [*preamble(file, body), *body]),
+        *factory(file, USAGE, body, note=("", f"For train.py: {options}") if options else ()),
         "",
     ]
     return "\n".join(lines)

@@ -8,8 +8,8 @@ from clrsearch.schedules.code import (
     assignment,
     check,
     execute,
+    factory,
     opening,
-    preamble,
     render,
 )
 from clrsearch.schedules.constant import Constant
@@ -19,23 +19,25 @@ from clrsearch.schedules.fields import LARGEST_RATE
 from clrsearch.schedules.linear import Linear, Polynomial
 from clrsearch.schedules.manual import Manual
 from clrsearch.schedules.onecycle import OneCycle
-from clrsearch.schedules.pieces import Curve, Curves, Cycles, Piece, Scale
-from clrsearch.schedules.schedule import (
+from clrsearch.schedules.parameters import (
     Choice,
     HandWritten,
     Momentum,
     Parameter,
     Range,
     RateFunction,
-    Schedule,
     Setting,
-    Snippet,
     Space,
-    Trace,
     Value,
+    settings_near,
+)
+from clrsearch.schedules.pieces import Curve, Curves, Cycles, Piece, Scale
+from clrsearch.schedules.schedule import (
+    Schedule,
+    Snippet,
+    Trace,
     momentum_of,
     relative_rates,
-    settings_near,
     trace,
 )
 from clrsearch.schedules.stable import WarmupStableDecay
@@ -99,9 +101,9 @@ __all__ = [
     "assignment",
     "check",
     "execute",
+    "factory",
     "momentum_of",
     "opening",
-    "preamble",
     "relative_rates",
     "render",
     "settings_near",

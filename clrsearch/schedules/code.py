@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clrsearch.errors import ScheduleError
-from clrsearch.schedules.schedule import Momentum, RateFunction, Schedule, Trace
+from clrsearch.schedules.parameters import Momentum, RateFunction
+from clrsearch.schedules.schedule import Schedule, Trace
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-12  # relative to the peak rate: float64 rounding over a few operations
 GATHERED = 10_000  # steps over which torch's recursive schedulers stay within the tolerance
+
+USAGE = (
+    "for epoch in range(EPOCHS):",
+    "    for inputs, targets in loader:",
+    "        ...",
+    "        optimizer.step()",
+    "        scheduler.step()  # after every batch, not once per epoch",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,22 +77,28 @@ def render(schedule: Schedule, file: SourceFile) -> str:
         "",
         *(("", *snippet.definitions, "") if snippet.definitions else ()),
         "",
+        *factory(file, USAGE, snippet.body),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def factory(
+    file: SourceFile, usage: Sequence[str], body: Sequence[str], *, note: Sequence[str] = ()
+) -> list[str]:
+    """The definition of ``make_scheduler``, whose docstring shows the ``usage`` and a ``note``."""
+    return [
         "def make_scheduler(optimizer, steps_per_epoch):",
         '    """The schedule for a fresh optimizer, over EPOCHS epochs.',
         "",
         f"    Found with {file.optimizer}.",
         "",
         "        scheduler = make_scheduler(optimizer, len(loader))",
-        "        for epoch in range(EPOCHS):",
-        "            for inputs, targets in loader:",
-        "                ...",
-        "                optimizer.step()",
-        "                scheduler.step()  # after every batch, not once per epoch",
+        *(f"        {line}" for line in usage),
+        *(f"    {line}".rstrip() for line in note),
         '    """',
-        *(f"    {line}" for line in [*preamble(file, snippet.body), *snippet.body]),
-        "",
+        *(f"    {line}" for line in [*_preamble(file, body), *body]),
     ]
-    return "\n".join(lines)
 
 
 def opening(file: SourceFile, imports: Sequence[str]) -> list[str]:
@@ -102,7 +117,7 @@ def opening(file: SourceFile, imports: Sequence[str]) -> list[str]:
     ]
 
 
-def preamble(file: SourceFile, body: Sequence[str]) -> list[str]:
+def _preamble(file: SourceFile, body: Sequence[str]) -> list[str]:
     """The definitions that the ``body`` of a ``make_scheduler`` uses: ``stretch``, ``ratios``."""
     lines = []
     if any("stretch" in line for line in body):

@@ -10,17 +10,9 @@ import numpy as np
 
 from clrsearch.schedules.code import assignment, call
 from clrsearch.schedules.fields import require_rate
+from clrsearch.schedules.parameters import Parameter, Setting, Space, Value, settings_near
 from clrsearch.schedules.pieces import Curves, Piece
-from clrsearch.schedules.schedule import (
-    Array,
-    Parameter,
-    Setting,
-    Snippet,
-    Space,
-    Value,
-    set_rates,
-    settings_near,
-)
+from clrsearch.schedules.schedule import Array, Snippet, set_rates
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

@@ -12,17 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from clrsearch.errors import ScheduleError
-from clrsearch.schedules.decay import FLOOR, WARMUP, Decay, peaks, warmup_of
+from clrsearch.schedules.decay import FLOOR, WARMUP, Decay, at_peaks, warmup_of
 from clrsearch.schedules.fields import require_count, require_horizon, require_order, require_rate
+from clrsearch.schedules.parameters import Parameter, Range, Setting, Space, Value
 from clrsearch.schedules.pieces import Piece
-from clrsearch.schedules.schedule import (
-    Parameter,
-    Range,
-    Setting,
-    Space,
-    Value,
-    settings_near,
-)
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -63,8 +56,7 @@ class Cosine(Decay):
     @classmethod
     def seed_points(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """Decay to zero after 5 % of warm-up, from the task's own rate and three times that."""
-        wanted = {"min_ratio": 0.0, "warmup_share": 0.05}
-        return settings_near(space, *({"lr": lr, **wanted} for lr in peaks(setting)))
+        return at_peaks(setting, space, min_ratio=0.0, warmup_share=0.05)
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> Cosine:
@@ -151,8 +143,7 @@ class CosineRestarts(Decay):
     @classmethod
     def seed_points(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """Three doubling cycles, from the task's own rate and from three times that."""
-        wanted = {"cycles": 3, "T_mult": 2, "min_ratio": 0.0, "warmup_share": 0.0}
-        return settings_near(space, *({"lr": lr, **wanted} for lr in peaks(setting)))
+        return at_peaks(setting, space, cycles=3, T_mult=2, min_ratio=0.0, warmup_share=0.0)
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> CosineRestarts:

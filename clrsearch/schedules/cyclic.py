@@ -22,21 +22,19 @@ from clrsearch.schedules.fields import (
     require_steps,
     require_with,
 )
-from clrsearch.schedules.pieces import Curves, Cycles, Scale
-from clrsearch.schedules.schedule import (
-    Array,
+from clrsearch.schedules.parameters import (
     Choice,
     Parameter,
     Range,
     Setting,
-    Snippet,
     Space,
     Value,
+    cycled_momentum,
     momentum_parameters,
-    relative_rates,
-    require_momentum,
     settings_near,
 )
+from clrsearch.schedules.pieces import Curves, Cycles, Scale
+from clrsearch.schedules.schedule import Array, Snippet, relative_rates, require_momentum
 from clrsearch.schedules.shapes import values
 
 if TYPE_CHECKING:
@@ -194,20 +192,13 @@ class Cyclic:
         else:
             step_size = float(params["stepsize"]) * setting.steps_per_epoch
         left = params.get("amplitude_left")
-        cycling = bool(params.get("cycle_momentum", False))
-        momentum: dict[str, Any] = (
-            {name: float(params[name]) for name in ("base_momentum", "max_momentum")}
-            if cycling
-            else {}
-        )
         return cls(
             base_lr=max_lr * float(params["base_ratio"]),
             max_lr=max_lr,
             step_size_up=step_size,
             mode=params["mode"],  # type: ignore[arg-type]  # checked in __post_init__
             gamma=None if left is None else float(left) ** (1 / setting.horizon),
-            cycle_momentum=cycling,
-            **momentum,
+            **cycled_momentum(params),
         )
 
     def at(self, steps: Array) -> tuple[Array, Array | None]:

@@ -6,7 +6,7 @@ The linear warm-up is from P. Goyal et al., "Accurate, Large Minibatch SGD", arX
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,16 +15,9 @@ import numpy as np
 from clrsearch.schedules.code import assignment, call
 from clrsearch.schedules.expressions import branch, source
 from clrsearch.schedules.fields import require_rate, require_steps
+from clrsearch.schedules.parameters import Parameter, Range, Setting, Space, Value, settings_near
 from clrsearch.schedules.pieces import Curves, Piece, Shares, pieces_before
-from clrsearch.schedules.schedule import (
-    Array,
-    Parameter,
-    Range,
-    Setting,
-    Snippet,
-    Value,
-    set_rates,
-)
+from clrsearch.schedules.schedule import Array, Snippet, set_rates
 from clrsearch.schedules.shapes import values
 
 if TYPE_CHECKING:
@@ -149,6 +142,11 @@ def peaks(setting: Setting) -> tuple[float, float]:
     be.
     """
     return setting.base_lr, 3 * setting.base_lr
+
+
+def at_peaks(setting: Setting, space: Space, **wanted: Value) -> Sequence[Mapping[str, Value]]:
+    """The points of a space nearest to the ``wanted`` values, at both :func:`peaks`."""
+    return settings_near(space, *({"lr": lr, **wanted} for lr in peaks(setting)))
 
 
 def warmup_of(params: Mapping[str, Value], setting: Setting) -> int:

@@ -13,17 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from clrsearch.errors import ScheduleError
-from clrsearch.schedules.decay import WARMUP, Decay, peaks, warmup_of
+from clrsearch.schedules.decay import WARMUP, Decay, at_peaks, peaks, warmup_of
 from clrsearch.schedules.fields import require_horizon
+from clrsearch.schedules.parameters import Parameter, Range, Setting, Space, Value, settings_near
 from clrsearch.schedules.pieces import Piece
-from clrsearch.schedules.schedule import (
-    Parameter,
-    Range,
-    Setting,
-    Space,
-    Value,
-    settings_near,
-)
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -53,7 +46,7 @@ class Linear(Decay):
     @classmethod
     def seed_points(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """5 % of warm-up to the task's own rate, and to three times that."""
-        return settings_near(space, *({"lr": lr, "warmup_share": 0.05} for lr in peaks(setting)))
+        return at_peaks(setting, space, warmup_share=0.05)
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> Linear:

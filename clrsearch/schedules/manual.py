@@ -15,20 +15,18 @@ import numpy as np
 from clrsearch.errors import ScheduleError
 from clrsearch.schedules.code import assignment
 from clrsearch.schedules.fields import require_count, require_rate
-from clrsearch.schedules.pieces import Curves, Piece
-from clrsearch.schedules.schedule import (
-    Array,
+from clrsearch.schedules.parameters import (
     HandWritten,
     Parameter,
     Range,
     RateFunction,
     Setting,
-    Snippet,
     Space,
     Value,
-    set_rates,
     settings_near,
 )
+from clrsearch.schedules.pieces import Curves, Piece
+from clrsearch.schedules.schedule import Array, Snippet, set_rates
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

@@ -21,21 +21,19 @@ from clrsearch.schedules.fields import (
     require_rate,
     require_steps,
 )
-from clrsearch.schedules.pieces import Curve, Curves, Piece, Shape
-from clrsearch.schedules.schedule import (
-    Array,
+from clrsearch.schedules.parameters import (
     Choice,
     Parameter,
     Range,
     Setting,
-    Snippet,
     Space,
     Value,
+    cycled_momentum,
     momentum_parameters,
-    relative_rates,
-    require_momentum,
     settings_near,
 )
+from clrsearch.schedules.pieces import Curve, Curves, Piece, Shape
+from clrsearch.schedules.schedule import Array, Snippet, relative_rates, require_momentum
 from clrsearch.schedules.shapes import values
 
 if TYPE_CHECKING:
@@ -147,12 +145,6 @@ class OneCycle:
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> OneCycle:
         """The schedule for the searched parameters; see :meth:`space`."""
-        cycling = bool(params.get("cycle_momentum", False))
-        momentum: dict[str, Any] = (
-            {name: float(params[name]) for name in ("base_momentum", "max_momentum")}
-            if cycling
-            else {}
-        )
         return cls(
             max_lr=float(params["max_lr"]),
             horizon=setting.horizon,
@@ -160,8 +152,7 @@ class OneCycle:
             div_factor=float(params["div_factor"]),
             final_div_factor=float(params["final_div_factor"]),
             anneal_strategy=params["anneal_strategy"],  # type: ignore[arg-type]  # checked
-            cycle_momentum=cycling,
-            **momentum,
+            **cycled_momentum(params),
         )
 
     def at(self, steps: Array) -> tuple[Array, Array | None]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from clrsearch.errors import ScheduleError
-from clrsearch.schedules.decay import FLOOR, WARMUP, Decay, peaks, warmup_of
+from clrsearch.schedules.decay import FLOOR, WARMUP, Decay, at_peaks, warmup_of
 from clrsearch.schedules.fields import (
     require_horizon,
     require_one_of,
@@ -19,16 +19,15 @@ from clrsearch.schedules.fields import (
     require_rate,
     require_steps,
 )
-from clrsearch.schedules.pieces import Piece
-from clrsearch.schedules.schedule import (
+from clrsearch.schedules.parameters import (
     Choice,
     Parameter,
     Range,
     Setting,
     Space,
     Value,
-    settings_near,
 )
+from clrsearch.schedules.pieces import Piece
 
 Shape = Literal["linear", "1-sqrt"]
 
@@ -80,9 +79,9 @@ class WarmupStableDecay(Decay):
     @classmethod
     def seed_points(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """5 % of warm-up and 20 % of 1-sqrt decay to zero (Hägele et al.), for both peak rates."""
-        wanted: dict[str, Value] = {"decay_share": 0.2, "shape": "1-sqrt"}
-        wanted |= {"min_ratio": 0.0, "warmup_share": 0.05}
-        return settings_near(space, *({"lr": lr, **wanted} for lr in peaks(setting)))
+        return at_peaks(
+            setting, space, decay_share=0.2, shape="1-sqrt", min_ratio=0.0, warmup_share=0.05
+        )
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> WarmupStableDecay:

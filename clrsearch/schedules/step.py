@@ -13,17 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from clrsearch.errors import ScheduleError
-from clrsearch.schedules.decay import WARMUP, Decay, peaks, warmup_of
+from clrsearch.schedules.decay import WARMUP, Decay, at_peaks, warmup_of
 from clrsearch.schedules.fields import require_share, require_steps
+from clrsearch.schedules.parameters import Parameter, Range, Setting, Space, Value, settings_near
 from clrsearch.schedules.pieces import Geometric, Piece, stairs
-from clrsearch.schedules.schedule import (
-    Parameter,
-    Range,
-    Setting,
-    Space,
-    Value,
-    settings_near,
-)
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -69,8 +62,7 @@ class Step(Decay):
     @classmethod
     def seed_points(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """Two divisions by 10, from the task's own rate and from three times that."""
-        wanted = {"drops": 2, "gamma": 0.1, "warmup_share": 0.0}
-        return settings_near(space, *({"lr": lr, **wanted} for lr in peaks(setting)))
+        return at_peaks(setting, space, drops=2, gamma=0.1, warmup_share=0.0)
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> Step:
@@ -236,8 +228,7 @@ class Exponential(Decay):
     @classmethod
     def seed_points(cls, setting: Setting, space: Space) -> Sequence[Mapping[str, Value]]:
         """Decay to a hundredth, from the task's own rate and from three times that."""
-        wanted = {"rate_left": 0.01, "warmup_share": 0.05}
-        return settings_near(space, *({"lr": lr, **wanted} for lr in peaks(setting)))
+        return at_peaks(setting, space, rate_left=0.01, warmup_share=0.05)
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> Exponential:
