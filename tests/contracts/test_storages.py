@@ -9,28 +9,16 @@ from collections import Counter
 
 import pytest
 import sqlalchemy as sa
+from facts import make_facts
 
 from clrsearch import service
 from clrsearch.errors import StorageError
 from clrsearch.search import Study, StudyPlan
 from clrsearch.storage import LEASE_SECONDS, Slots, SlotState, open_database
 from clrsearch.storage.slots import _slots as table
-from clrsearch.tasks import TaskFacts
 from clrsearch.worker import WorkerSettings
 
-FACTS = TaskFacts(
-    metric="error",
-    direction="minimize",
-    epochs=4,
-    batch_size=8,
-    steps_per_epoch=4,
-    ratios=(1.0,),
-    groups=("",),
-    base_lr=0.02,
-    momentum="momentum",
-    optimizer="SGD",
-    source="0",
-)
+FACTS = make_facts(metric="error", epochs=4, batch_size=8, steps_per_epoch=4, base_lr=0.02)
 
 
 @pytest.fixture
