@@ -7,7 +7,6 @@ connection runs in a forked process too, so that no worker inherits either.
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import random
@@ -52,13 +51,6 @@ FORK = multiprocessing.get_context("fork")
 def plan(trials: int) -> StudyPlan:
     """A search of so many trials, none of them pruned, without a confirmation."""
     return StudyPlan(task=TASK, trials=trials, pruner="none", confirm=ConfirmPlan(enabled=False))
-
-
-def warm_up() -> None:
-    """Import in the zygote whatever a worker would: the drivers, and torch's compiler."""
-    for module in ("alembic", "psycopg", "pymysql", "clrsearch.worker.loop"):
-        importlib.import_module(module)
-    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
 
 
 def in_child(call: Callable[..., Any], *arguments: Any) -> Any:
