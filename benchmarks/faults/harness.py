@@ -305,7 +305,8 @@ def _trial_complaints(place: Place, slot_of: dict[int, int]) -> list[str]:
                 found.append(f"trial {trial.number} is not whole: {trial.value} of {curve}")
             record = study.trial(trial.number)
             trace = study.trace(record.family, record.params)
-            alone = SequentialRun(task, facts, data, trace, seed=plan.seed, device=CPU)
+            seeds = {"seed": plan.seed, "seed_index": record.seed_index}
+            alone = SequentialRun(task, facts, data, trace, **seeds, device=CPU)
             again = [alone.next_epoch().metrics[facts.metric] for _ in range(facts.epochs)]
             if [curve.get(n) for n in range(1, facts.epochs + 1)] != again or record.drift:
                 found.append(f"trial {trial.number}: {curve}, alone {again}, drift {record.drift}")
