@@ -16,45 +16,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import cache
-from pathlib import Path
 from statistics import mean
 
-import torch
+from peers.job import parts, train
 from scipy.stats import ttest_rel
 
-from clrsearch import service, trace
-from clrsearch.schedules import Constant, Schedule
+from clrsearch import service
+from clrsearch.schedules import Constant
 from clrsearch.search import StudyPlan
-from clrsearch.tasks import load_task
-from clrsearch.training import Diverged, SequentialRun, TaskData, probe
 from clrsearch.training.device import usable_cores
 
-CPU = torch.device("cpu")
+TASK = StudyPlan().task
 GRID = [2 ** (power / 2) for power in range(-6, 7)]  # times the task's own rate
 TUNING = range(900, 905)  # seed indices: those of a study count up from 0
 FRESH = range(1000, 1020)
-
-
-@cache
-def parts():
-    """The default task, its facts, its data."""
-    torch.set_num_threads(1)
-    loaded = load_task(StudyPlan().task, folder=Path())
-    facts = probe(loaded, device=CPU)
-    return loaded.task, facts, TaskData(loaded.task, facts.batch_size, CPU)
-
-
-def score(job: tuple[Schedule, int, int]) -> float:
-    """The last value of the metric, of a run on a seed and a seed index."""
-    schedule, seed, seed_index = job
-    task, facts, data = parts()
-    rates = trace(schedule, facts.horizon, facts.ratios)
-    run = SequentialRun(task, facts, data, rates, seed=seed, seed_index=seed_index, device=CPU)
-    try:
-        return [run.next_epoch() for _ in range(facts.epochs)][-1].metrics[facts.metric]
-    except Diverged:
-        return float("inf") if facts.direction == "minimize" else float("-inf")
 
 
 def first_command(seed: int, storage: str) -> float:
@@ -73,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[*range(10)])
     asked = parser.parse_args()
-    facts = parts()[1]
+    facts = parts(TASK)[1]
     choose = min if facts.direction == "minimize" else max
     constants = [Constant(lr=facts.base_lr * factor) for factor in GRID]
     print(f"| seed | s | recommended | {facts.metric} | constant rate | {facts.metric} | p |")
@@ -84,12 +59,14 @@ def main() -> None:
             seconds = first_command(seed, storage)
             found = service.best("first", storage=storage)
         with multiprocessing.get_context("spawn").Pool(usable_cores()) as pool:
-            jobs = [(constant, seed, index) for constant in constants for index in TUNING]
-            judged = iter(pool.map(score, jobs, chunksize=1))
+            jobs = [(TASK, constant, seed, index) for constant in constants for index in TUNING]
+            judged = iter(pool.starmap(train, jobs, chunksize=1))
             means = {constant: mean(next(judged) for _ in TUNING) for constant in constants}
             tuned = choose(means, key=means.__getitem__)
-            ours = pool.map(score, [(found.schedule, seed, index) for index in FRESH], chunksize=1)
-            theirs = pool.map(score, [(tuned, seed, index) for index in FRESH], chunksize=1)
+            ours, theirs = (
+                pool.starmap(train, [(TASK, each, seed, index) for index in FRESH], chunksize=1)
+                for each in (found.schedule, tuned)
+            )
         print(
             f"| {seed} | {seconds:.0f} | {found.trial.family} | {mean(ours):.5f} | {tuned.lr:.3g} "
             f"| {mean(theirs):.5f} | {ttest_rel(ours, theirs).pvalue:.1g} |",

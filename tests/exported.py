@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from contracts.test_families import EPOCHS, HORIZON, SCHEDULES, STEPS_PER_EPOCH
+from contracts.test_families import EPOCHS, HORIZON, MOMENTUM, SCHEDULES, STEPS_PER_EPOCH
 
 from clrsearch.exports import Found
 from clrsearch.schedules import Cyclic, Momentum, OneCycle, Schedule, SourceFile
@@ -18,9 +18,7 @@ CYCLIC = Cyclic(
     max_lr=0.3,
     step_size_up=14.7,
     mode="triangular2",
-    cycle_momentum=True,
-    base_momentum=0.8,
-    max_momentum=0.95,
+    **MOMENTUM,
 )
 ONE_CYCLE = OneCycle(
     max_lr=0.3,
@@ -28,9 +26,7 @@ ONE_CYCLE = OneCycle(
     pct_start=0.3,
     div_factor=25.0,
     final_div_factor=1e4,
-    cycle_momentum=True,
-    base_momentum=0.8,
-    max_momentum=0.95,
+    **MOMENTUM,
 )
 
 

@@ -1,11 +1,14 @@
-"""Records of trials, for tests that decide or draw without a database."""
+"""Records of trials and snapshots of studies, for tests that decide or draw without a database."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from clrsearch.results import Snapshot
 from clrsearch.search import Record
+from clrsearch.storage import SlotState
 
 
 def make_record(*values: float, number: int = 0, state: str = "complete", **changes: Any) -> Record:
@@ -33,3 +36,24 @@ def make_record(*values: float, number: int = 0, state: str = "complete", **chan
         "ended": None if state == "running" else now,
     }
     return Record(**(given | changes))
+
+
+def make_snapshot(records: Sequence[Record], **changes: Any) -> Snapshot:
+    """A study whose slots have ended with these trials, and that has confirmed none."""
+    complete = [each for each in records if each.state == "complete"]
+    given: dict[str, Any] = {
+        "name": "mine",
+        "task": "mine.py:Mine",
+        "metric": "error",
+        "direction": "minimize",
+        "epochs": 4,
+        "steps_per_epoch": 4,
+        "slots": dict.fromkeys(SlotState, 0) | {SlotState.COMPLETE: len(complete)},
+        "confirmed": None,
+        "records": records,
+        "search_best": min(complete, key=lambda record: record.value, default=None),
+        "baseline": None,
+        "baseline_family": "constant",
+        "schedules": {},
+    }
+    return Snapshot(**(given | changes))

@@ -25,9 +25,9 @@ from typing import Any
 
 import psycopg
 import pytest
-import sqlalchemy as sa
 import yaml
 from private_postgres import PASSWORD, binaries, private_postgres
+from tables import everything
 
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "docker-compose.yml"
@@ -218,14 +218,7 @@ class Native:
 
     def everything(self) -> dict[str, list[str]]:
         """Every row of every table."""
-        engine = sa.create_engine(self.url("owner").replace("://", "+psycopg://"))
-        with engine.connect() as connection:
-            found = {
-                table: sorted(map(str, connection.exec_driver_sql(f"SELECT * FROM {table}")))
-                for table in sa.inspect(connection).get_table_names()
-            }
-        engine.dispose()
-        return found
+        return everything(self.url("owner").replace("://", "+psycopg://"))
 
     def open_page(self, path: str, method: str = "GET", body: object = None) -> tuple[int, str]:
         """The status and the text with which the dashboard answers."""

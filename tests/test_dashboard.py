@@ -19,6 +19,7 @@ from email.message import Message
 
 import pytest
 import sqlalchemy as sa
+from tables import everything
 
 from clrsearch import service
 from clrsearch.errors import PlanError, StudyError
@@ -97,21 +98,9 @@ def work(task_dir, name="mine", **keys) -> int:
     return number
 
 
-def everything(url) -> dict[str, list[str]]:
-    """Every row of every table."""
-    engine = sa.create_engine(url.reveal())
-    with engine.connect() as connection:
-        found = {
-            table: sorted(map(str, connection.exec_driver_sql(f"SELECT * FROM {table}")))
-            for table in sa.inspect(connection).get_table_names()
-        }
-    engine.dispose()
-    return found
-
-
 def test_it_adds_notes_figures_and_artifacts_and_writes_nothing(any_url, task_dir) -> None:
     number = work(task_dir, confirm=ConfirmPlan(top=1, seeds=2))
-    before = everything(any_url)
+    before = everything(any_url.reveal())
     best = service.best("mine")
     with serving("mine") as client:
         detail = client.detail(number)
@@ -137,7 +126,7 @@ def test_it_adds_notes_figures_and_artifacts_and_writes_nothing(any_url, task_di
         assert sibling["name"] == "mine.confirm"
         assert sibling["note"]["body"].startswith("# Confirmation of mine")
         assert sibling["trials"][0]["artifacts"]
-    assert everything(any_url) == before
+    assert everything(any_url.reveal()) == before
 
 
 def test_a_trial_is_found_by_its_artifact_alone(url, task_dir) -> None:
@@ -307,7 +296,7 @@ CHANGES = (
 
 def test_it_changes_nothing_but_notes(url, task_dir) -> None:
     work(task_dir)
-    before = everything(url)
+    before = everything(url.reveal())
     with serving() as client:
         for method, path, body in CHANGES:
             status, content = client.open(path, method, body)
@@ -321,7 +310,7 @@ def test_it_changes_nothing_but_notes(url, task_dir) -> None:
                 {"reason": "this dashboard is read-only"},
             )
         assert client.detail(1)["note"]["body"].startswith("# mine")
-    assert everything(url) == before
+    assert everything(url.reveal()) == before
 
 
 def test_a_role_that_only_reads_sees_the_same(postgresql, task_dir, monkeypatch) -> None:

@@ -21,8 +21,9 @@ ALONE = ConfirmPlan(enabled=False)
 SMALL = {"model": "cifar10_full", "crop": 2}
 
 
-def worked_off(plan: StudyPlan, data_dir) -> None:
-    """A study of this plan in this process, in which the small files pass for the official ones."""
+def worked_off(data_dir, **keys) -> None:
+    """A study of four epochs in this process, whose small files pass for the official ones."""
+    plan = StudyPlan(families=("cyclic",), epochs=4, confirm=ALONE, **keys)
     loaded = load_task(plan.task, options=plan.options, folder=data_dir, data_dir=data_dir)
     with open_database(service.storage_url(None), create=True) as database:
         facts = probe(
@@ -41,18 +42,15 @@ def test_a_study_of_cifar10_learns_and_is_replayed(precision, url, tmp_path, mon
     write_cifar10(tmp_path, monkeypatch)
     options = {**SMALL, "optimizer": "adamw", "cutout": 4}
     bounds = {"cyclic": {"max_lr": 0.003, "mode": "triangular"}}
-    plan = StudyPlan(
-        families=("cyclic",),
+    worked_off(
+        tmp_path,
         task="cifar10",
-        epochs=4,
         batch_size=20,
         trials=2,
         options=options,
         bounds=bounds,
-        confirm=ALONE,
         precision=precision,
     )
-    worked_off(plan, tmp_path)
     leader = service.show("mine").snapshot.search_best
     assert leader.value > 0.3  # guessing has 0.1
     again = service.replay("mine", leader.number, device="cpu", data_dir=tmp_path)
@@ -109,17 +107,14 @@ def test_fine_tuning_searches_the_rate_of_the_head(url, tmp_path) -> None:
     options = {"model": "squeezenet1_1", "image_size": 32}
     there = load_task("image-folder", options=options, folder=tmp_path, data_dir=tmp_path)
     torch.save(there.task.model().network.state_dict(), tmp_path / "squeezenet.pth")
-    plan = StudyPlan(
-        families=("cyclic",),
+    worked_off(
+        tmp_path,
         task="image-folder",
-        epochs=4,
         batch_size=18,
         trials=3,
         options={**options, "weights": "squeezenet.pth", "head_ratio": 10},
         groups={"head": (0.3, 3.0)},
-        confirm=ALONE,
     )
-    worked_off(plan, tmp_path)
     shown = service.show("mine").snapshot
     assert shown.done == 3
     best = service.best("mine")

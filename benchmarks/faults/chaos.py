@@ -8,12 +8,12 @@ A killed worker is replaced at once while the killing lasts, and nobody after it
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import time
 
 import harness
 from harness import Herd
+from script import command_line
 
 WORKERS = 6
 PEACE = 600.0  # seconds in which the rest must be done
@@ -40,12 +40,9 @@ def main() -> None:
     parser.add_argument("databases", nargs="*", default=harness.DATABASES)
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=25.0, help="how long workers are killed")
-    parser.add_argument("--epoch-seconds", default="0.3")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    os.environ["FAULTS_EPOCH_SECONDS"] = asked.epoch_seconds
+    asked = command_line(parser, epoch_seconds="0.3")
     plan = harness.plan(asked.trials)
-    harness.warm_up()
     harness.header(
         *("database", "kills", "slots used up then", "slots of dead workers then"),
         *("epochs trained", "of them twice", "s of peace until all is done"),

@@ -10,17 +10,18 @@ first three mount small file systems, which needs root; PostgreSQL is a server o
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import harness
 from harness import Place
+from script import command_line
 
 TRIALS = 10
 LIMIT = 180.0  # seconds for one command
@@ -63,24 +64,14 @@ def fill(disk: Path) -> None:
 
 
 @contextmanager
-def database_full() -> Iterator[Case]:
-    with harness.temporary_folder() as folder, tmpfs(folder / "disk", "16m") as disk:
+def full(name: str, size: str, database: str, words: str) -> Iterator[Case]:
+    """A folder with a small disk of this name, which is filled; the database may lie on it."""
+    with harness.temporary_folder() as folder, tmpfs(folder / name, size) as disk:
         yield Case(
-            place=Place(url=f"sqlite:///{disk / 'studies.db'}", folder=folder),
+            place=Place(url=f"sqlite:///{folder / database}", folder=folder),
             strike=lambda: fill(disk),
             mend=lambda: (disk / "filler").unlink(),
-            words=("database or disk is full",),
-        )
-
-
-@contextmanager
-def checkpoints_full() -> Iterator[Case]:
-    with harness.temporary_folder() as folder, tmpfs(folder / "checkpoints", "1m") as disk:
-        yield Case(
-            place=Place(url=f"sqlite:///{folder / 'studies.db'}", folder=folder),
-            strike=lambda: fill(disk),
-            mend=lambda: (disk / "filler").unlink(),
-            words=("No space left on device",),
+            words=(words,),
         )
 
 
@@ -148,8 +139,8 @@ def server_gone() -> Iterator[Case]:
 
 
 CASES = {
-    "database-full": database_full,
-    "checkpoints-full": checkpoints_full,
+    "database-full": partial(full, "disk", "16m", "disk/studies.db", "database or disk is full"),
+    "checkpoints-full": partial(full, "checkpoints", "1m", "studies.db", "No space left on device"),
     "database-read-only": database_read_only,
     "server-read-only": server_read_only,
     "server-gone": server_gone,
@@ -219,12 +210,7 @@ def examine(case: Case) -> tuple[list[object], list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
-    parser.add_argument("--epoch-seconds", default="0.4")
-    asked = parser.parse_args()
-    if os.getuid() != 0:
-        raise SystemExit("full_disk.py mounts file systems: run it as root")
-    os.environ["FAULTS_EPOCH_SECONDS"] = asked.epoch_seconds
-    harness.warm_up()
+    asked = command_line(parser, epoch_seconds="0.4", root_to="mounts file systems")
     harness.header(
         *("case", "complete when struck", "s until it left", "slots left", "the line on stderr")
     )

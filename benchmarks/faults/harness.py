@@ -7,7 +7,6 @@ connection runs in a forked process too, so that no worker inherits either.
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import random
@@ -52,13 +51,6 @@ FORK = multiprocessing.get_context("fork")
 def plan(trials: int) -> StudyPlan:
     """A search of so many trials, none of them pruned, without a confirmation."""
     return StudyPlan(task=TASK, trials=trials, pruner="none", confirm=ConfirmPlan(enabled=False))
-
-
-def warm_up() -> None:
-    """Import in the zygote whatever a worker would: the drivers, and torch's compiler."""
-    for module in ("alembic", "psycopg", "pymysql", "clrsearch.worker.loop"):
-        importlib.import_module(module)
-    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
 
 
 def in_child(call: Callable[..., Any], *arguments: Any) -> Any:
@@ -313,7 +305,8 @@ def _trial_complaints(place: Place, slot_of: dict[int, int]) -> list[str]:
                 found.append(f"trial {trial.number} is not whole: {trial.value} of {curve}")
             record = study.trial(trial.number)
             trace = study.trace(record.family, record.params)
-            alone = SequentialRun(task, facts, data, trace, seed=plan.seed, device=CPU)
+            seeds = {"seed": plan.seed, "seed_index": record.seed_index}
+            alone = SequentialRun(task, facts, data, trace, **seeds, device=CPU)
             again = [alone.next_epoch().metrics[facts.metric] for _ in range(facts.epochs)]
             if [curve.get(n) for n in range(1, facts.epochs + 1)] != again or record.drift:
                 found.append(f"trial {trial.number}: {curve}, alone {again}, drift {record.drift}")

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import harness
 from harness import Herd, Place, SlotRow
+from script import command_line
 
 PLAN = harness.plan(16)
 WORKERS = 4
@@ -177,11 +178,8 @@ def main() -> None:
     parser.add_argument("databases", nargs="*", default=harness.DATABASES)
     parser.add_argument("--through", nargs="+", default=["fork", "run"], choices=["fork", "run"])
     parser.add_argument("--every", type=float, default=3.0, help="seconds between two kills")
-    parser.add_argument("--epoch-seconds", default="1")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    os.environ["FAULTS_EPOCH_SECONDS"] = asked.epoch_seconds
-    harness.warm_up()
+    asked = command_line(parser, epoch_seconds="1")
     harness.header(
         *("workers", "database", "kills", "of them with a slot", "trials gone on with"),
         *("most attempts at a slot", "epochs trained", "of them twice"),

@@ -12,16 +12,15 @@ iproute2; see three_hosts.py.
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-import sys
 import time
 from contextlib import ExitStack
 
 import harness
 from harness import Place
+from hosts import Case, Hosts
+from network import Network, Server, ask, hosts_and_server
+from script import command_line
 from sleeper import until
-from three_hosts import Case, Hosts, Network, Server, ask, require_namespaces
 
 TRIALS = 4
 LIMIT = 1200.0  # seconds until the server's own time-outs must have freed the others
@@ -65,17 +64,8 @@ def run(network: Network, server: Server, idle: int | None) -> tuple[list[object
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--idle", type=int, help="seconds")
-    asked = parser.parse_args()
-    require_namespaces("mid_birth.py")
-    os.environ["FAULTS_EPOCH_SECONDS"] = "0.5"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    harness.warm_up()
-    with ExitStack() as stack:
-        network = Network(stack)
-        server = Server(stack.enter_context(harness.temporary_folder()), network)
-        server.start()
-        stack.callback(server.stop, "immediate")
-        server.admit()
+    asked = command_line(parser, epoch_seconds="0.5", root_to="makes network namespaces")
+    with hosts_and_server() as (network, server):
         harness.header(
             *("idle transactions ended after s", "s until the other host had claimed a slot"),
             *("s until its first trial was born", "s until all was done", "outages it told of"),

@@ -9,7 +9,6 @@ programs, but no server: it starts its own.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import re
 import time
@@ -18,6 +17,7 @@ from collections.abc import Sequence
 
 import harness
 from harness import Herd, Place, PrivatePostgres
+from script import command_line
 
 from clrsearch.search import StudyPlan
 
@@ -89,12 +89,9 @@ def main() -> None:
     cases = ("fast:0", "fast:2", "fast:20", "fast:60", "immediate:0", "immediate:20")
     parser.add_argument("--cases", nargs="+", default=cases, metavar="MODE:SECONDS")
     parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--epoch-seconds", default="0.5")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    os.environ["FAULTS_EPOCH_SECONDS"] = asked.epoch_seconds
+    asked = command_line(parser, epoch_seconds="0.5")
     plan = harness.plan(asked.trials)
-    harness.warm_up()
     harness.header(
         *("stopped", "times", "epochs trained meanwhile"),
         *(f"waits in {' / '.join(CALLS.values())}", "s"),

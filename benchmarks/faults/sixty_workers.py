@@ -10,7 +10,6 @@ needs PostgreSQL's programs, but no server: it starts its own.
 from __future__ import annotations
 
 import argparse
-import os
 import threading
 import time
 import traceback
@@ -20,6 +19,7 @@ import harness
 import sqlalchemy as sa
 from harness import FORK, Place
 from optuna.trial import TrialState
+from script import command_line
 
 from clrsearch import service
 from clrsearch.search import ConfirmPlan, StudyPlan
@@ -115,10 +115,7 @@ def check(place: Place, server: harness.PrivatePostgres, trials: int) -> list[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=300)
-    parser.add_argument("--epoch-seconds", default="0.005")
-    asked = parser.parse_args()
-    os.environ["FAULTS_EPOCH_SECONDS"] = asked.epoch_seconds
-    harness.warm_up()
+    asked = command_line(parser, epoch_seconds="0.005")
     plan = StudyPlan(
         task=harness.TASK,
         trials=asked.trials,

@@ -20,6 +20,7 @@ from typing import Any
 import harness
 import sqlalchemy as sa
 from harness import Herd, Place, SlotRow
+from script import command_line
 
 from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.storage import StorageUrl, open_database, quiet_optuna
@@ -164,10 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("databases", nargs="*", default=["sqlite", "postgresql"])
     parser.add_argument("--asleep", type=float, default=40.0, help="seconds, at least")
-    parser.add_argument("--epoch-seconds", default="3")
-    asked = parser.parse_args()
-    os.environ["FAULTS_EPOCH_SECONDS"] = asked.epoch_seconds
-    harness.warm_up()
+    asked = command_line(parser, epoch_seconds="3")
     harness.header(
         *("database", "s asleep", "s until taken over", "the trial when it woke"),
         *("changes by the new owner after that", "slots that the sleeper finished"),

@@ -29,6 +29,7 @@ from pathlib import Path
 
 import harness
 from harness import Place, SlotRow
+from script import command_line
 from sleeper import until
 
 TASKS = 4
@@ -255,13 +256,8 @@ def run(case: Case) -> tuple[list[object], list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
-    parser.add_argument("--epoch-seconds", default="1.5")
-    asked = parser.parse_args()
-    if os.getuid() != 0:
-        raise SystemExit("slurm_cluster.py starts SLURM's daemons: run it as root")
-    os.environ["FAULTS_EPOCH_SECONDS"] = asked.epoch_seconds
+    asked = command_line(parser, epoch_seconds="1.5", root_to="starts SLURM's daemons")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the daemons are stopped
-    harness.warm_up()
     harness.header(
         *("case", "tasks", "trials gone on with", "most attempts at a slot", "restarts of a task"),
         *("epochs trained", "of them twice", "s until all were at work", "s"),

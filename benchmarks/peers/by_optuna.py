@@ -11,9 +11,10 @@ from functools import partial
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from suggesting import suggested
 
 from clrsearch.schedules import Schedule
-from peers.job import WORKERS, parts, suggested, train
+from peers.job import WORKERS, parts, train
 
 KINDS: Mapping[str, tuple[Callable[[int], BaseSampler], Callable[[int], BasePruner]]] = {
     "TPE, median": (lambda seed: TPESampler(seed=seed), lambda epochs: MedianPruner()),
@@ -61,7 +62,7 @@ def work(kind: str, task: str, seed: int, storage: str, deadline: float, worker:
 
 def objective(trial: optuna.Trial, *, task: str, seed: int) -> float:
     """One training on the study's seed, as long as the pruner lets it run."""
-    family, params = suggested(trial, task)
+    family, params = suggested(trial, parts(task)[3])
     trial.set_user_attr("params", params)
 
     def report(epoch: int, value: float) -> None:

@@ -12,9 +12,10 @@ import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
+from suggesting import suggested
 
 from clrsearch.schedules import Schedule
-from peers.job import WORKERS, parts, suggested, train
+from peers.job import WORKERS, parts, train
 
 
 def search(task: str, seed: int, seconds: float, folder: str) -> tuple[Schedule, int]:
@@ -60,4 +61,4 @@ def search(task: str, seed: int, seconds: float, folder: str) -> tuple[Schedule,
 
 def proposed(trial: optuna.Trial, *, task: str) -> dict[str, Any]:
     """The configuration of one trial."""
-    return {"schedule": suggested(trial, task)}
+    return {"schedule": suggested(trial, parts(task)[3])}

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-import optuna
 import torch
 
 from clrsearch import trace
-from clrsearch.schedules import Choice, Schedule, Value
+from clrsearch.schedules import Schedule
 from clrsearch.search import StudyPlan, build_space
 from clrsearch.tasks import load_task
 from clrsearch.training import Diverged, SequentialRun, TaskData, probe
@@ -49,21 +48,3 @@ def train(
     except Diverged:
         return math.inf if facts.direction == "minimize" else -math.inf
     return value
-
-
-def suggested(trial: optuna.Trial, name: str) -> tuple[str, dict[str, Value]]:
-    """The family first, and then what it has to set."""
-    space = parts(name)[3]
-    family = str(trial.suggest_categorical("family", list(space.families)))
-    params: dict[str, Value] = {}
-    for key, parameter in space.families[family].items():
-        domain, of_family = parameter.domain, f"{family}.{key}"
-        if not parameter.applies(params):
-            continue
-        if isinstance(domain, Choice):
-            params[key] = trial.suggest_categorical(of_family, domain.options)
-        elif domain.integer:
-            params[key] = trial.suggest_int(of_family, int(domain.low), int(domain.high))
-        else:
-            params[key] = trial.suggest_float(of_family, domain.low, domain.high, log=domain.log)
-    return family, params

@@ -54,9 +54,9 @@ def train(
         found, _ = gradients(weights, _cast(inputs, dtype), _cast(targets, dtype))
         for name, weight in weights.items():
             lr, m = (_beside(row[step], weight) for row in (rates, momenta))
-            g = found[name].add_(weight, alpha=task.weight_decay)
+            g = found[name].add_(weight, alpha=task.training.weight_decay)
             v = velocities[name].mul_(m).add_(g)
-            weight.sub_(lr * (g + m * v) if task.nesterov else lr * v)
+            weight.sub_(lr * (g + m * v) if task.training.nesterov else lr * v)
         if (step + 1) % task.facts.steps_per_epoch == 0:
             with torch.no_grad():
                 curve.append(validated(weights, *held_out).double().numpy())

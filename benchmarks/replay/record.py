@@ -61,7 +61,7 @@ def record(task: SmallTask) -> Table:
     traces = [
         trace(space.build(family, params), task.facts.horizon) for family, params in schedules
     ]
-    values = np.empty((len(schedules), SEEDS, task.epochs), dtype=np.float32)
+    values = np.empty((len(schedules), SEEDS, task.training.epochs), dtype=np.float32)
     for begin in range(0, len(traces), LANES):
         lanes = slice(begin, begin + LANES)
         for seed in range(SEEDS):

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import optuna
 from optuna.trial import TrialState
+from suggesting import suggested
 
-from clrsearch.schedules import Choice, Value
 from replay.play import Game, Schedule
 from replay.strategies import Strategy, best_of_top, seeds_of
 
@@ -20,7 +20,7 @@ def proposed(study: optuna.Study, game: Game) -> tuple[optuna.Trial, Schedule]:
     Where that is another one than the sampler proposed, the trial has its values.
     """
     trial = study.ask()
-    family, params = _suggested(trial, game)
+    family, params = suggested(trial, game.space)
     schedule = game.admit(family, params)
     if (schedule.family, schedule.params) == (family, params):
         return trial, schedule
@@ -28,25 +28,8 @@ def proposed(study: optuna.Study, game: Game) -> tuple[optuna.Trial, Schedule]:
     values = {f"{schedule.family}.{name}": value for name, value in schedule.params.items()}
     study.enqueue_trial({"family": schedule.family, **values})
     trial = study.ask()
-    _suggested(trial, game)
+    suggested(trial, game.space)
     return trial, schedule
-
-
-def _suggested(trial: optuna.Trial, game: Game) -> tuple[str, dict[str, Value]]:
-    """The family first, and then what it has to set."""
-    family = str(trial.suggest_categorical("family", list(game.space.families)))
-    params: dict[str, Value] = {}
-    for name, parameter in game.space.families[family].items():
-        if not parameter.applies(params):
-            continue
-        domain, key = parameter.domain, f"{family}.{name}"
-        if isinstance(domain, Choice):
-            params[name] = trial.suggest_categorical(key, domain.options)
-        elif domain.integer:
-            params[name] = trial.suggest_int(key, int(domain.low), int(domain.high))
-        else:
-            params[name] = trial.suggest_float(key, domain.low, domain.high, log=domain.log)
-    return family, params
 
 
 def strategy(

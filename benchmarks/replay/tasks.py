@@ -30,6 +30,17 @@ Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How long a task is trained, and by which SGD."""
+
+    epochs: int
+    batch_size: int = 32
+    lr: float
+    nesterov: bool = True
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SmallTask:
     """What is trained by SGD; the metric is the mean loss on the validation data, less is better.
 
@@ -39,11 +50,7 @@ class SmallTask:
     """
 
     name: str
-    epochs: int
-    batch_size: int
-    base_lr: float
-    nesterov: bool
-    weight_decay: float
+    training: Training
     model: Callable[[], nn.Module]
     loss: Callable[[Tensor, Tensor], Tensor]
     train: Batch
@@ -56,12 +63,12 @@ class SmallTask:
         return TaskFacts(
             metric="loss",
             direction="minimize",
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            steps_per_epoch=len(self.train[0]) // self.batch_size,
+            epochs=self.training.epochs,
+            batch_size=self.training.batch_size,
+            steps_per_epoch=len(self.train[0]) // self.training.batch_size,
             ratios=(1.0,),
             groups=("0",),
-            base_lr=self.base_lr,
+            base_lr=self.training.lr,
             momentum="momentum",
             optimizer=f"SGD, momentum {MOMENTUM}",
             source="",
@@ -71,9 +78,9 @@ class SmallTask:
         """All batches of a run; every epoch takes the training data in a new order."""
         generator = torch.Generator().manual_seed(seed)
         inputs, targets = self.train
-        for _ in range(self.epochs):
+        for _ in range(self.training.epochs):
             order = torch.randperm(len(inputs), generator=generator)
-            for rows in order.split(self.batch_size)[: self.facts.steps_per_epoch]:
+            for rows in order.split(self.training.batch_size)[: self.facts.steps_per_epoch]:
                 yield self.batch((inputs[rows], targets[rows]), generator)
 
 
@@ -117,11 +124,7 @@ def wrong_labels() -> SmallTask:
     drawn = torch.randint(10, (len(labels),), generator=generator)
     return SmallTask(
         name="wrong-labels",
-        epochs=12,
-        batch_size=32,
-        base_lr=0.05,
-        nesterov=True,
-        weight_decay=0.0,
+        training=Training(epochs=12, lr=0.05),
         model=lambda: _perceptron(64, 64, 10),
         loss=functional.cross_entropy,
         train=(inputs, torch.where(wrong, drawn, labels)),
@@ -140,11 +143,7 @@ def denoiser() -> SmallTask:
 
     return SmallTask(
         name="denoiser",
-        epochs=16,
-        batch_size=32,
-        base_lr=0.3,
-        nesterov=True,
-        weight_decay=0.0,
+        training=Training(epochs=16, lr=0.3),
         model=lambda: _perceptron(64, 48, 64),
         loss=functional.mse_loss,
         train=(inputs, inputs),
@@ -159,11 +158,7 @@ def tumours() -> SmallTask:
     train, validation = _split(inputs, labels, 320)
     return SmallTask(
         name="tumours",
-        epochs=10,
-        batch_size=16,
-        base_lr=0.02,
-        nesterov=False,
-        weight_decay=1e-3,
+        training=Training(epochs=10, batch_size=16, lr=0.02, nesterov=False, weight_decay=1e-3),
         model=lambda: _perceptron(30, 32, 16, 2),
         loss=functional.cross_entropy,
         train=train,
@@ -178,11 +173,7 @@ def diabetes() -> SmallTask:
     train, validation = _split(inputs, progress[:, None], 320)
     return SmallTask(
         name="diabetes",
-        epochs=20,
-        batch_size=16,
-        base_lr=0.01,
-        nesterov=True,
-        weight_decay=1e-3,
+        training=Training(epochs=20, batch_size=16, lr=0.01, weight_decay=1e-3),
         model=lambda: _perceptron(10, 32, 16, 1, activation=nn.Tanh),
         loss=functional.mse_loss,
         train=train,
@@ -207,11 +198,7 @@ def student() -> SmallTask:
     held_out = torch.randn(2048, 12, generator=generator)
     return SmallTask(
         name="student",
-        epochs=15,
-        batch_size=32,
-        base_lr=0.05,
-        nesterov=False,
-        weight_decay=0.0,
+        training=Training(epochs=15, lr=0.05, nesterov=False),
         model=lambda: _perceptron(12, 48, 1),
         loss=functional.mse_loss,
         train=(torch.zeros(1280, 12), torch.zeros(1280, 1)),
@@ -231,11 +218,7 @@ def characters() -> SmallTask:
     train, held_out = windows[~validated][:6144], windows[validated]
     return SmallTask(
         name="characters",
-        epochs=8,
-        batch_size=128,
-        base_lr=0.1,
-        nesterov=True,
-        weight_decay=0.0,
+        training=Training(epochs=8, batch_size=128, lr=0.1),
         model=lambda: nn.Sequential(
             nn.Embedding(len(known), 6), nn.Flatten(), _perceptron(6 * WINDOW, 48, len(known))
         ),
@@ -255,11 +238,7 @@ def spirals() -> SmallTask:
     train, validation = _split(points + 0.4 * rng.standard_normal(points.shape), arm, 1024)
     return SmallTask(
         name="spirals",
-        epochs=14,
-        batch_size=32,
-        base_lr=0.05,
-        nesterov=False,
-        weight_decay=0.0,
+        training=Training(epochs=14, lr=0.05, nesterov=False),
         model=lambda: _perceptron(2, 32, 32, 2),
         loss=functional.cross_entropy,
         train=train,
@@ -273,11 +252,7 @@ def friedman() -> SmallTask:
     train, validation = _split(inputs, ((values - values.mean()) / values.std())[:, None], 1280)
     return SmallTask(
         name="friedman",
-        epochs=12,
-        batch_size=32,
-        base_lr=0.02,
-        nesterov=True,
-        weight_decay=1e-4,
+        training=Training(epochs=12, lr=0.02, weight_decay=1e-4),
         model=lambda: _perceptron(10, 32, 1),
         loss=functional.mse_loss,
         train=train,
@@ -290,11 +265,7 @@ def autoencoder() -> SmallTask:
     (inputs, _), (held_out, _) = _digits()
     return SmallTask(
         name="autoencoder",
-        epochs=14,
-        batch_size=32,
-        base_lr=0.3,
-        nesterov=True,
-        weight_decay=0.0,
+        training=Training(epochs=14, lr=0.3),
         model=lambda: _perceptron(64, 24, 10, 24, 64),
         loss=functional.mse_loss,
         train=(inputs, inputs),

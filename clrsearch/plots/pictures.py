@@ -8,17 +8,8 @@ from typing import Literal
 import numpy as np
 
 from clrsearch.errors import StudyError
+from clrsearch.plots import figures
 from clrsearch.plots.figure import Figure
-from clrsearch.plots.figures import (
-    FinalistScores,
-    LearningCurve,
-    RangeTestCurves,
-    ScheduleCurve,
-    learning_curves_figure,
-    range_test_figure,
-    schedules_figure,
-    scores_figure,
-)
 from clrsearch.plots.overview import all_curves_figure, best_so_far_figure
 from clrsearch.results.snapshots import Snapshot
 from clrsearch.search import RangeTest, Record, Study, Verdict, padded, smoothed
@@ -27,8 +18,8 @@ from clrsearch.search import RangeTest, Record, Study, Verdict, padded, smoothed
 def picture_of_range_test(test: RangeTest) -> Figure:
     """The losses of a range test over the learning rate, and the proposed bounds."""
     points = len(test.rates)
-    return range_test_figure(
-        RangeTestCurves(
+    return figures.range_test_figure(
+        figures.RangeTestCurves(
             rates=np.array(test.rates),
             training=padded(test.training, points, np.nan),
             validation=padded(test.validation, points, np.nan),
@@ -43,9 +34,9 @@ def picture_of_range_test(test: RangeTest) -> Figure:
 
 def picture_of_scores(study: Study, verdict: Verdict) -> Figure:
     """Each finalist's scores on fresh seeds, with its score in the search."""
-    return scores_figure(
+    return figures.scores_figure(
         [
-            FinalistScores(
+            figures.FinalistScores(
                 label=f"{each.family} (trial {each.trial})",
                 scores=tuple(each.scores.values()),
                 mean=each.mean,
@@ -71,21 +62,21 @@ def picture_of_schedules(study: Study, trials: Sequence[Record]) -> Figure:
         for index, group in enumerate(groups):
             label = f"{record.family} (trial {record.number})"
             curves.append(
-                ScheduleCurve(
+                figures.ScheduleCurve(
                     label=f"{label}, {group}" if groups[1:] else label,
                     rates=played.rates[index],
                     momenta=None if played.momenta is None else played.momenta[index],
                 )
             )
-    return schedules_figure(curves, steps_per_epoch=facts.steps_per_epoch)
+    return figures.schedules_figure(curves, steps_per_epoch=facts.steps_per_epoch)
 
 
 def picture_of_trials(study: Study, trials: Sequence[Record]) -> Figure:
     """The learning curves of trials, with their learning rates below."""
     facts = study.facts
-    return learning_curves_figure(
+    return figures.learning_curves_figure(
         [
-            LearningCurve(
+            figures.LearningCurve(
                 label=f"{record.family} (trial {record.number})",
                 values=np.array(
                     [[record.values.get(e, np.nan) for e in range(1, facts.epochs + 1)]]
@@ -117,13 +108,13 @@ def picture_of_curves(study: Study, runs: Sequence[Record]) -> Figure:
         first = of_it[0]
         values = [[run.values.get(e, np.nan) for e in range(1, facts.epochs + 1)] for run in of_it]
         curves.append(
-            LearningCurve(
+            figures.LearningCurve(
                 label=f"{first.family} (trial {finalist})",
                 values=np.array(values),
                 rates=study.trace(first.family, first.params).rates[0],
             )
         )
-    return learning_curves_figure(
+    return figures.learning_curves_figure(
         curves, metric=facts.metric, steps_per_epoch=facts.steps_per_epoch
     )
 

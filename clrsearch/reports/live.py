@@ -76,13 +76,11 @@ class Lines:
         self._seen |= finished.keys()
 
 
-class LiveView:
-    """Progress and remaining time, counts by outcome, the best so far, and running trials."""
+class Redrawn:
+    """A display that is redrawn in place; a ``transient`` one is cleared away at the end."""
 
-    def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, auto_refresh=False, transient=True)
-        self._started = time.monotonic()
-        self._done_before: int | None = None
+    def __init__(self, console: Console, *, transient: bool = False) -> None:
+        self._live = Live(console=console, auto_refresh=False, transient=transient)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -90,6 +88,15 @@ class LiveView:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+
+
+class LiveView(Redrawn):
+    """Progress and remaining time, counts by outcome, the best so far, and running trials."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console, transient=True)
+        self._started = time.monotonic()
+        self._done_before: int | None = None
 
     def show(self, snapshot: Snapshot) -> None:
         """Redraw the study."""

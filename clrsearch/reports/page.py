@@ -13,18 +13,10 @@ from typing import Any, Literal
 
 import tomli_w
 
-from clrsearch import proposals
+from clrsearch import plots, proposals
 from clrsearch.causes import shortened
 from clrsearch.errors import StudyError
 from clrsearch.plots.overview import parallel
-from clrsearch.plots.pictures import (
-    picture_of_curves,
-    picture_of_progress,
-    picture_of_range_test,
-    picture_of_schedules,
-    picture_of_scores,
-    picture_of_search,
-)
 from clrsearch.plots.svg import Drawn, draw_figure, draw_parallel
 from clrsearch.results import formatting
 from clrsearch.results.sentence import verdict_sentence
@@ -111,9 +103,9 @@ def read_page(study: Study, *, made: datetime, renewed: int | None = None) -> Pa
         verdict=verdict,
         sentence=verdict_sentence(now),
         code="" if use is None else source_code(study, use, verdict),
-        schedule=None if use is None else draw_figure(picture_of_schedules(study, [use])),
-        curves=draw_figure(picture_of_search(now)),
-        progress=tuple(draw_figure(picture_of_progress(now, by=by)) for by in PROGRESS_OVER),
+        schedule=None if use is None else draw_figure(plots.picture_of_schedules(study, [use])),
+        curves=draw_figure(plots.picture_of_search(now)),
+        progress=tuple(draw_figure(plots.picture_of_progress(now, by=by)) for by in PROGRESS_OVER),
         parallels=tuple(
             draw_parallel(
                 parallel(
@@ -127,11 +119,11 @@ def read_page(study: Study, *, made: datetime, renewed: int | None = None) -> Pa
             for family in families
         ),
         importances=tuple(_importances(study, now.records, family) for family in families),
-        scores=None if verdict is None else draw_figure(picture_of_scores(study, verdict)),
+        scores=None if verdict is None else draw_figure(plots.picture_of_scores(study, verdict)),
         fresh_curves=_fresh_curves(study, now),
         range_test=None
         if study.range_test is None
-        else draw_figure(picture_of_range_test(study.range_test)),
+        else draw_figure(plots.picture_of_range_test(study.range_test)),
         failures=found,
         errors={each.trials[0]: _error(now.records, each.trials[0]) for each in found},
         study_file=study_file(study.plan),
@@ -194,7 +186,7 @@ def _fresh_curves(study: Study, now: Snapshot) -> Drawn | None:
     if now.confirmed is None:
         return None
     try:
-        return draw_figure(picture_of_curves(study, now.confirmed.runs))
+        return draw_figure(plots.picture_of_curves(study, now.confirmed.runs))
     except StudyError:  # no run has finished an epoch
         return None
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.text import Text
 
 from clrsearch import proposals
-from clrsearch.reports.live import COLOURS
+from clrsearch.reports.live import COLOURS, Redrawn
 from clrsearch.reports.tables import plain_table
 from clrsearch.reports.terminal import one_line
 from clrsearch.results import formatting
@@ -124,19 +122,12 @@ def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else formatting.duration(seconds)
 
 
-class StatusView:
+class StatusView(Redrawn):
     """A live view of the status; the last one stays on the terminal."""
 
     def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, auto_refresh=False)
+        super().__init__(console)
         self._shown: RenderableType = Text()
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
 
     def show(self, status: Status) -> None:
         """Redraw the status."""

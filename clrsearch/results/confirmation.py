@@ -15,8 +15,8 @@ from clrsearch.tasks import Direction, sign_of
 class Confirmed:
     """Progress and results of a confirmation.
 
-    Finalists with equal traces are merged: the first one represents them all and gets all their
-    runs.
+    Of finalists with equal traces it has the first alone, with the runs of all; see
+    :class:`~clrsearch.search.Fresh`.
 
     Attributes:
         slots: number of runs by state.

@@ -25,7 +25,14 @@ from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoot
 from clrsearch.search.repository import Studies
 from clrsearch.search.sampler import quiet, suggest
 from clrsearch.search.shortlist import finalists
-from clrsearch.search.space import GROUPS, StudySpace, build_space, fitting, require_size
+from clrsearch.search.space import (
+    GROUPS,
+    StudySpace,
+    build_space,
+    fitting,
+    misfit_reason,
+    require_size,
+)
 from clrsearch.search.study import CURVES, Study
 from clrsearch.search.study_names import require_name
 from clrsearch.search.study_record import ATTRIBUTE
@@ -70,6 +77,7 @@ __all__ = [
     "judge",
     "leader",
     "load_plan",
+    "misfit_reason",
     "misfits",
     "nearest",
     "next_runs",

@@ -109,7 +109,7 @@ def fitting(plan: StudyPlan, facts: TaskFacts) -> tuple[StudyPlan, list[str]]:
     if "families" in plan.model_fields_set:
         return plan, []
     setting = _setting(plan, facts)
-    reasons = {each: why for each in plan.families if (why := _misfit(each, setting))}
+    reasons = {each: why for each in plan.families if (why := misfit_reason(each, setting))}
     families = tuple(each for each in plan.families if each not in reasons)
     if not families:  # handled like named families
         return plan, []
@@ -186,10 +186,10 @@ def _ways_out(family: str, plan: StudyPlan, setting: Setting) -> str:
 
 
 def _fits(family: str, setting: Setting) -> bool:
-    return not _misfit(family, setting)
+    return not misfit_reason(family, setting)
 
 
-def _misfit(family: str, setting: Setting) -> str:
+def misfit_reason(family: str, setting: Setting) -> str:
     """Why a family does not fit the setting; empty if it does."""
     try:
         FAMILIES[family].space(setting)

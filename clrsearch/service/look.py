@@ -9,17 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from clrsearch import proposals, training
+from clrsearch import plots, proposals, training
 from clrsearch.errors import ScheduleError, StudyError
-from clrsearch.plots import (
-    Figure,
-    picture_of_curves,
-    picture_of_progress,
-    picture_of_range_test,
-    picture_of_schedules,
-    picture_of_scores,
-    picture_of_search,
-)
+from clrsearch.plots import Figure
 from clrsearch.results import (
     Confirmed,
     Snapshot,
@@ -292,21 +284,21 @@ def picture(
 def _schedule(study: Study, task_dir: Path | None) -> Figure:
     trial, _ = chosen(study)
     bind_rate(study, trial.family, task_dir)
-    return picture_of_schedules(study, [trial])
+    return plots.picture_of_schedules(study, [trial])
 
 
 def _scores(study: Study, _: Path | None) -> Figure:
     verdict = _confirmed(study).verdict
     if verdict is None:
         raise StudyError(f"{study.name}: no seed has been run with all finalists yet")
-    return picture_of_scores(study, verdict)
+    return plots.picture_of_scores(study, verdict)
 
 
 def _curves(study: Study, task_dir: Path | None) -> Figure:
     runs = _confirmed(study).runs
     for family in {run.family for run in runs}:
         bind_rate(study, family, task_dir)
-    return picture_of_curves(study, runs)
+    return plots.picture_of_curves(study, runs)
 
 
 def _confirmed(study: Study) -> Confirmed:
@@ -321,16 +313,16 @@ def _range_test(study: Study, _: Path | None) -> Figure:
     if study.range_test is None:
         test = proposals.command("range-test", study.name)
         raise StudyError(f"{study.name} has no range test: {test} runs one")
-    return picture_of_range_test(study.range_test)
+    return plots.picture_of_range_test(study.range_test)
 
 
 _DRAW: Mapping[Picture, Callable[[Study, Path | None], Figure]] = {
     "schedule": _schedule,
     "scores": _scores,
     "curves": _curves,
-    "trials": lambda study, _: picture_of_search(snapshot(study)),
-    "progress": lambda study, _: picture_of_progress(snapshot(study), by="trials"),
-    "time": lambda study, _: picture_of_progress(snapshot(study), by="time"),
+    "trials": lambda study, _: plots.picture_of_search(snapshot(study)),
+    "progress": lambda study, _: plots.picture_of_progress(snapshot(study), by="trials"),
+    "time": lambda study, _: plots.picture_of_progress(snapshot(study), by="time"),
     "range-test": _range_test,
 }
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clrsearch import proposals
-from clrsearch.errors import PlanError, ScheduleError, StudyError
+from clrsearch.errors import PlanError, StudyError
 from clrsearch.schedules import FAMILIES, Manual, Setting
-from clrsearch.search import Studies, Study, StudyPlan, load_plan, settings
+from clrsearch.search import Studies, Study, StudyPlan, load_plan, misfit_reason, settings
 from clrsearch.service.paths import Storage, storage_url
 from clrsearch.service.tryout import Tryout
 from clrsearch.storage import has_studies, open_database
@@ -103,11 +103,7 @@ def _misfits(families: Sequence[str], plan: StudyPlan, tryout: Tryout) -> dict[s
 def _misfit(family: str, epochs: int, steps_per_epoch: int) -> str:
     """Why a family does not fit this horizon; empty if it does."""
     setting = Setting(epochs=epochs, steps_per_epoch=steps_per_epoch, base_lr=1.0, momentum="none")
-    try:
-        FAMILIES[family].space(setting)
-    except ScheduleError as error:
-        return str(error)
-    return ""
+    return misfit_reason(family, setting)
 
 
 def run_command(study: Study, trials: int) -> str:

@@ -13,8 +13,8 @@ import os
 import pickle
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ class Checkpoints:
             raise TaskError(f"the training state cannot be saved: {error}") from error
         path = self.path(identity.trial)
         draft = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
-        try:
+        with _told(path, "written"):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 with draft.open("wb") as file:
@@ -110,10 +110,6 @@ class Checkpoints:
                 draft.replace(path)
             finally:
                 draft.unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"the checkpoint {path} cannot be written: {error.strerror}"
-            ) from error
         return True
 
     def load(self, identity: Identity, device: torch.device) -> dict[str, Any] | None:
@@ -134,16 +130,12 @@ class Checkpoints:
 
     def remove(self, trial: int) -> None:
         """Delete the trial's checkpoint and any temporary files left behind by killed workers."""
-        try:
+        with _told(self.path(trial), "removed"):
             for path in self.folder.glob(f"trial-{trial:d}.*"):
                 if _is_folder(path):
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"the checkpoint {self.path(trial)} cannot be removed: {error.strerror}"
-            ) from error
 
     def sign(self, worker: str) -> None:
         """Create a marker file that shows other workers that this one uses the same folder."""
@@ -225,6 +217,15 @@ def needless(folder: Path, needed: Callable[[], Needed]) -> list[Path]:
         for path in files
         if path.name not in signs and path.name.partition(".")[0] not in trials
     ]
+
+
+@contextmanager
+def _told(path: Path, done: str) -> Iterator[None]:
+    """Name the checkpoint in errors of the file system, and what was not ``done`` to it."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"the checkpoint {path} cannot be {done}: {error.strerror}") from error
 
 
 def _is_folder(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Protocol, Required, TypedDict, Unpack
 
 import torch
 
@@ -16,22 +16,26 @@ from clrsearch.training.run import Run
 from clrsearch.training.sequential import SequentialRun, TaskData, warm_up
 
 
+class RunOptions(TypedDict, total=False):
+    """How a trace is run.
+
+    Attributes:
+        seed: together with ``seed_index``, what the run's random numbers are drawn from.
+        tests: whether the test split will be measured, as in a confirmation; not by default.
+        interrupted: polled, and says whether to stop; never by default.
+    """
+
+    seed: Required[int]
+    seed_index: Required[int]
+    tests: bool
+    interrupted: Callable[[], bool]
+
+
 class RunMaker(Protocol):
-    """Creates a run of a trace from (``seed``, ``seed_index``)."""
+    """Creates runs of traces."""
 
-    def __call__(
-        self,
-        trace: Trace,
-        *,
-        seed: int,
-        seed_index: int,
-        tests: bool = False,
-        interrupted: Callable[[], bool] = lambda: False,
-    ) -> Run:
-        """Create a run that has not started; ``interrupted`` is polled and says whether to stop.
-
-        ``tests`` says whether the test split will be measured, as in a confirmation.
-        """
+    def __call__(self, trace: Trace, **options: Unpack[RunOptions]) -> Run:
+        """Create a run that has not started."""
 
 
 def run_maker(
@@ -51,17 +55,10 @@ def run_maker(
     return partial(_task_run, make)
 
 
-def _task_run(
-    make: Callable[..., Run],
-    trace: Trace,
-    *,
-    seed: int,
-    seed_index: int,
-    tests: bool = False,
-    interrupted: Callable[[], bool] = lambda: False,
-) -> Run:
+def _task_run(make: Callable[..., Run], trace: Trace, **options: Unpack[RunOptions]) -> Run:
     """A run of a task; whether to measure the test split can be decided at its end."""
-    return make(trace, seed=seed, seed_index=seed_index, interrupted=interrupted)
+    options.pop("tests", None)
+    return make(trace, **options)
 
 
 def _loop_run(
@@ -69,19 +66,7 @@ def _loop_run(
     facts: TaskFacts,
     device: torch.device,
     trace: Trace,
-    *,
-    seed: int,
-    seed_index: int,
-    tests: bool = False,
-    interrupted: Callable[[], bool] = lambda: False,
+    **options: Unpack[RunOptions],
 ) -> Run:
     """A run of a custom training loop."""
-    return LoopRun(
-        loop,
-        studied(facts, trace),
-        seed=seed,
-        seed_index=seed_index,
-        tests=tests,
-        device=device,
-        interrupted=interrupted,
-    )
+    return LoopRun(loop, studied(facts, trace), device=device, **options)

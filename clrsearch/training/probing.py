@@ -47,16 +47,8 @@ def probe(
     """
     task, source = loaded
     if isinstance(task, Loop):
-        return _probe_loop(
-            task,
-            source,
-            epochs=epochs,
-            batch_size=batch_size,
-            metric=metric,
-            direction=direction,
-            device=device,
-            precision=precision,
-        )
+        _refuse_for_loop(task, batch_size, precision)
+        return _probe_loop(task, source, epochs, metric, direction, device)
     batch_size = batch_size or task.batch_size
     metric = metric or task.metric
     data = TaskData(task, batch_size, device)
@@ -105,16 +97,21 @@ def probe(
     )
 
 
+def _refuse_for_loop(loop: Loop, batch_size: int | None, precision: Precision) -> None:
+    """Refuse what a custom training loop decides itself."""
+    if batch_size is not None:
+        raise TaskError(f"{loop.name} is a custom training loop, which makes its own batches")
+    if precision != "float32":
+        raise TaskError(f"{loop.name} is a custom training loop, which sets its own precision")
+
+
 def _probe_loop(
     loop: Loop,
     source: str,
-    *,
     epochs: int | None,
-    batch_size: int | None,
     metric: str | None,
     direction: Direction | None,
     device: torch.device,
-    precision: Precision,
 ) -> TaskFacts:
     """The facts of a custom training loop, which runs until it requests its second epoch."""
     if not (epochs and metric and direction):
@@ -122,10 +119,6 @@ def _probe_loop(
             f"{loop.name} is a custom training loop: give its epochs and reported metric with "
             "--epochs N --set metric=NAME --set direction=minimize or maximize"
         )
-    if batch_size is not None:
-        raise TaskError(f"{loop.name} is a custom training loop, which makes its own batches")
-    if precision != "float32":
-        raise TaskError(f"{loop.name} is a custom training loop, which sets its own precision")
     named: list[tuple[OptimizerFacts, int]] = []
     reported: list[Epoch] = []
 

@@ -6,7 +6,6 @@ import _thread
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from clrsearch.storage import DATABASE_ERRORS, LEASE_SECONDS, Slot, Slots, is_outage
 
@@ -87,12 +86,7 @@ class Lease:
             raise MemoryError("no thread could be started to renew the slot's lease")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._done.set()
         self._ended.wait()
 

@@ -22,15 +22,19 @@ def in_double(batch):
     return tuple(part.double() if part.is_floating_point() else part for part in batch)
 
 
+def shortened(task):
+    return replace(task, training=replace(task.training, epochs=4))
+
+
 def ordinary(task, played, seed):
     """The validation loss after each epoch of one run by itself, in double precision."""
     network = started(task, seed, torch.float64)
     optimizer = torch.optim.SGD(
         network.parameters(),
-        lr=task.base_lr,
+        lr=task.training.lr,
         momentum=MOMENTUM,
-        nesterov=task.nesterov,
-        weight_decay=task.weight_decay,
+        nesterov=task.training.nesterov,
+        weight_decay=task.training.weight_decay,
     )
     player = Player(played, optimizer)
     losses = []
@@ -50,7 +54,7 @@ def ordinary(task, played, seed):
 @pytest.mark.parametrize("name", ["student", "tumours", "denoiser"])
 def test_a_lane_is_an_ordinary_run(name):
     """Momentum with and without Nesterov, weight decay, cycled momentum, data drawn anew."""
-    task = replace(TASKS[name](), epochs=4)
+    task = shortened(TASKS[name]())
     space = space_of(task)
     schedules = [space.seed_points(family)[0] for family in FAMILIES]
     traces = [
@@ -64,9 +68,9 @@ def test_a_lane_is_an_ordinary_run(name):
 
 
 def test_a_lane_that_diverges_leaves_the_others_alone():
-    task = replace(TASKS["student"](), epochs=4)
+    task = shortened(TASKS["student"]())
     space = space_of(task)
-    fine = trace(space.build("constant", {"lr": task.base_lr}), task.facts.horizon)
+    fine = trace(space.build("constant", {"lr": task.training.lr}), task.facts.horizon)
     wild = replace(fine, rates=fine.rates * 1e4)
     both = train(task, [fine, wild], seed=0, dtype=torch.float64)
     assert np.isnan(both[1]).all()

@@ -9,28 +9,18 @@ from collections import Counter
 
 import pytest
 import sqlalchemy as sa
+from facts import make_facts
 
 from clrsearch import service
 from clrsearch.errors import StorageError
+from clrsearch.schedules import Value
 from clrsearch.search import Study, StudyPlan
-from clrsearch.storage import LEASE_SECONDS, Slots, SlotState, open_database
+from clrsearch.storage import LEASE_SECONDS, Slot, Slots, SlotState, open_database
 from clrsearch.storage.slots import _slots as table
-from clrsearch.tasks import TaskFacts
 from clrsearch.worker import WorkerSettings
 
-FACTS = TaskFacts(
-    metric="error",
-    direction="minimize",
-    epochs=4,
-    batch_size=8,
-    steps_per_epoch=4,
-    ratios=(1.0,),
-    groups=("",),
-    base_lr=0.02,
-    momentum="momentum",
-    optimizer="SGD",
-    source="0",
-)
+WHO = {"worker": "w", "device": "cpu"}
+FACTS = make_facts(metric="error", epochs=4, batch_size=8, steps_per_epoch=4, base_lr=0.02)
 
 
 @pytest.fixture
@@ -44,6 +34,17 @@ def slots(database):
     found = Slots(database.engine, "study-1")
     found.grow(["cyclic", "cyclic", "constant"])
     return found
+
+
+@pytest.fixture
+def study(database):
+    plan = StudyPlan(families=("cyclic",), task="tiny.py:Tiny", trials=3)
+    return Study.create(database, "mine", plan, FACTS, {"clrsearch": "0"})
+
+
+def claimed(study) -> tuple[Slot, dict[str, Value]]:
+    """A slot, and what a trial is to play in it."""
+    return study.slots.claim("w"), study.space.seed_points("cyclic")[0]
 
 
 def expire(slots, number, days=1) -> None:
@@ -291,12 +292,9 @@ def test_nothing_is_made_unless_asked(any_url) -> None:
     assert service.list_studies() == []
 
 
-def test_a_trial_comes_back_as_it_went(database) -> None:
-    plan = StudyPlan(families=("cyclic",), task="tiny.py:Tiny", trials=3)
-    study = Study.create(database, "mine", plan, FACTS, {"clrsearch": "0"})
-    slot = study.slots.claim("w")
-    params = study.space.seed_points("cyclic")[0]
-    number = study.begin(slot, params, {"worker": "w", "device": "cpu"})
+def test_a_trial_comes_back_as_it_went(database, study) -> None:
+    slot, params = claimed(study)
+    number = study.begin(slot, params, WHO)
     values = {1: 0.1 + 0.2, 2: 1e-300, 3: 1 / 3, 4: 123456789.12345679}
     for epoch, value in values.items():
         assert study.log.report(number, {epoch: value})
@@ -309,12 +307,9 @@ def test_a_trial_comes_back_as_it_went(database) -> None:
     assert study.trial(number) == again
 
 
-def test_an_ended_trial_takes_nothing_more(database) -> None:
-    plan = StudyPlan(families=("cyclic",), task="tiny.py:Tiny", trials=3)
-    study = Study.create(database, "mine", plan, FACTS, {"clrsearch": "0"})
-    slot = study.slots.claim("w")
-    params = study.space.seed_points("cyclic")[0]
-    number = study.begin(slot, params, {"worker": "w", "device": "cpu"})
+def test_an_ended_trial_takes_nothing_more(database, study) -> None:
+    slot, params = claimed(study)
+    number = study.begin(slot, params, WHO)
     study.log.report(number, {1: 0.5})
     assert study.log.prune(number, {"seconds": 1.0}, diverged=True)
     before = study.trial(number)
@@ -326,13 +321,9 @@ def test_an_ended_trial_takes_nothing_more(database) -> None:
     assert Study.open(database, "mine").trial(number) == before
 
 
-def test_what_was_begun_twice_is_discarded(database) -> None:
-    plan = StudyPlan(families=("cyclic",), task="tiny.py:Tiny", trials=3)
-    study = Study.create(database, "mine", plan, FACTS, {"clrsearch": "0"})
-    slot = study.slots.claim("w")
-    who = {"worker": "w", "device": "cpu"}
-    params = study.space.seed_points("cyclic")[0]
-    first, twice = (study.begin(slot, params, who) for _ in range(2))
+def test_what_was_begun_twice_is_discarded(study) -> None:
+    slot, params = claimed(study)
+    first, twice = (study.begin(slot, params, WHO) for _ in range(2))
     study.discard_orphans()
     assert [record.number for record in study.history.records()] == [first, twice]
     study.log.complete(first, 0.5, {})

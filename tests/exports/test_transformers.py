@@ -6,17 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from exported import (
-    CYCLIC,
-    EPOCHS,
-    HORIZON,
-    ONE_CYCLE,
-    SCHEDULES,
-    STEPS_PER_EPOCH,
-    agree,
-    executed,
-    found,
-)
+from contracts.test_families import EPOCHS, HORIZON, SCHEDULES, STEPS_PER_EPOCH
+from exported import CYCLIC, ONE_CYCLE, agree, executed, found
 from torch import nn
 
 from clrsearch.exports import write

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from contracts.test_families import MOMENTUM
 
 from clrsearch import service
 from clrsearch.errors import TaskError
@@ -24,9 +25,7 @@ CYCLE = Cyclic(
     base_lr=0.0001,
     max_lr=0.001,
     step_size_up=4.0,
-    cycle_momentum=True,
-    base_momentum=0.8,
-    max_momentum=0.95,
+    **MOMENTUM,
 )
 pytestmark = [
     pytest.mark.parametrize("library", METRIC),

@@ -6,22 +6,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
 import pytest
-import torch
+from running import PATIENCE, begin, records, wait_for
 
 from clrsearch import service
 from clrsearch.errors import ClrsearchError, PlanError
 from clrsearch.launch import Command, RayCluster, RaySubmitter, Submitter
-from clrsearch.search import ConfirmPlan, Study, StudyPlan
-from clrsearch.storage import SlotState, open_database
-from clrsearch.tasks import load_task
-from clrsearch.training import probe
-
-PATIENCE = 300.0  # seconds for what takes a few on an idle machine
+from clrsearch.storage import SlotState
 
 
 @pytest.fixture(autouse=True)
@@ -31,30 +25,9 @@ def token(monkeypatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", uuid.uuid4().hex * 2)
 
 
-def begin(url, task_dir, **keys) -> None:
-    """Make a study of 8 epochs of a fifth of a second."""
-    alone = ConfirmPlan(enabled=False)
-    plan = StudyPlan(
-        families=("cyclic",), task="tiny.py:Paced", pruner="none", confirm=alone, **keys
-    )
-    facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
-    with open_database(url, create=True) as database:
-        Study.create(database, "mine", plan, facts, service.versions(task_dir))
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)
-    return found
-
-
-def running(url) -> dict[int, str]:
+def holders(url) -> dict[int, str]:
     """Those who have reported an epoch of a trial that runs: process by process, whose it is."""
-    with open_database(url) as database:
-        records = Study.open(database, "mine").history.records()
-    found = [each for each in records if each.state == "running" and each.values]
+    found = [each for each in records(url) if each.state == "running" and each.values]
     return {int(each.worker.split(":")[1]): each.worker for each in found}
 
 
@@ -77,7 +50,7 @@ def test_a_killed_worker_is_started_again_and_the_budget_is_exact(
         stderr=subprocess.PIPE,
         text=True,
     )
-    workers = wait_for(lambda: len(found := running(postgresql)) == 2 and found)
+    workers = wait_for(lambda: len(found := holders(postgresql)) == 2 and found)
     first, second = workers
     os.kill(first, signal.SIGKILL)
     os.kill(parent(second), signal.SIGKILL)  # the process of Ray's that attends to it
@@ -89,7 +62,7 @@ def test_a_killed_worker_is_started_again_and_the_budget_is_exact(
     assert snapshot.slots == {SlotState.COMPLETE: 6}
     assert sorted(record.slot for record in snapshot.records) == list(range(6))
     assert [record.number for record in snapshot.records] == list(range(6))
-    assert not workers.keys() & running(postgresql).keys()
+    assert not workers.keys() & holders(postgresql).keys()
     for record in snapshot.records:
         assert record.drift == 0.0
         assert service.replay("mine", record.number, device="cpu", task_dir=task_dir).matches

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-import torch
+from running import begin, children, records, wait_for
 from submitit import LocalExecutor
 from submitit.core.utils import FailedJobError
 
@@ -23,25 +23,9 @@ from clrsearch import service
 from clrsearch.errors import PlanError
 from clrsearch.launch import Command, SlurmJob, SlurmSubmitter, Submitter
 from clrsearch.launch.slurm import grouped, hand_over
-from clrsearch.search import ConfirmPlan, Study, StudyPlan
 from clrsearch.service.working import worker_command
 from clrsearch.storage import SlotState, StorageUrl, open_database
-from clrsearch.tasks import load_task
-from clrsearch.training import probe
 from clrsearch.worker import WorkerSettings
-
-PATIENCE = 300.0  # seconds for what takes a few on an idle machine
-
-
-def begin(url, task_dir, task="Paced", **keys) -> None:
-    """Make a study of 8 epochs of a fifth of a second."""
-    alone = ConfirmPlan(enabled=False)
-    plan = StudyPlan(
-        families=("cyclic",), task=f"tiny.py:{task}", pruner="none", confirm=alone, **keys
-    )
-    facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
-    with open_database(url, create=True) as database:
-        Study.create(database, "mine", plan, facts, service.versions(task_dir))
 
 
 def workers(url, task_dir, folder, count) -> list[Command]:
@@ -59,24 +43,6 @@ def program(text: str) -> Command:
     return Command(arguments=(sys.executable, "-c", text))
 
 
-def children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for path in tasks for child in path.read_text().split()]
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)
-    return found
-
-
-def records(url):
-    with open_database(url) as database:
-        return Study.open(database, "mine").history.records()
-
-
 def local(folder) -> LocalExecutor:
     executor = LocalExecutor(folder, max_num_timeout=5)
     executor.update_parameters(timeout_min=9)  # below 10 submitit takes any SIGUSR2 for its end
@@ -89,7 +55,7 @@ def test_whose_time_is_up_saves_is_requeued_and_goes_on_with_the_same_trials(
     monkeypatch.setenv("CLRSEARCH_STORAGE", postgresql.reveal())
     gate = tmp_path / "gate"
     monkeypatch.setenv("CLRSEARCH_TEST_GATE", str(gate))
-    begin(postgresql, task_dir, task="Gated", trials=2)
+    begin(postgresql, task_dir, task="tiny.py:Gated", trials=2)
     commands = workers(postgresql, task_dir, tmp_path / "checkpoints", 2)
     (job,) = hand_over(local(tmp_path / "jobs"), commands, 2)
     (attending,) = wait_for(lambda: children(int(job.job_id)))

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from records import make_record
+from records import make_record, make_snapshot
 
 from clrsearch.reports.markdown_note import escaped, note
 from clrsearch.results import Snapshot
-from clrsearch.storage import SlotState
 
 NASTY = "[x](http://evil.example) <img src=x> | `a` *b*\n# c"
 
 
 def snapshot(*records, name="mine") -> Snapshot:
-    complete = [record for record in records if record.state == "complete"]
-    return Snapshot(
-        name=name,
-        task="tiny.py:Tiny",
-        metric="error",
-        direction="minimize",
-        epochs=4,
-        steps_per_epoch=4,
-        slots=dict.fromkeys(SlotState, 0) | {SlotState.COMPLETE: len(complete)},
-        confirmed=None,
-        records=records,
-        search_best=min(complete, key=lambda record: record.value, default=None),
-        baseline=None,
-        baseline_family="constant",
-        schedules={},
-    )
+    return make_snapshot(records, name=name)
 
 
 def test_the_leaders_are_listed_the_best_first() -> None:

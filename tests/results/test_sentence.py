@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from records import make_record
+from records import make_record, make_snapshot
 
 from clrsearch.results import Snapshot, settling, verdict_sentence
 from clrsearch.results.confirmation import Confirmed
@@ -25,14 +25,9 @@ def snapshot(
     records = [make_record(1.0, number=n, family=each) for n, each in enumerate(families)]
     fresh = {n: dict(enumerate(row, start=1)) for n, row in enumerate(scores)}
     counts = dict.fromkeys(SlotState, 0) | {SlotState.COMPLETE: len(records)}
-    return Snapshot(
+    return make_snapshot(
+        records,
         name="my study",
-        task="mine.py:Mine",
-        metric="error",
-        direction="minimize",
-        epochs=4,
-        steps_per_epoch=4,
-        slots=counts,
         confirmed=Confirmed(
             slots=counts,
             runs=(),
@@ -42,11 +37,6 @@ def snapshot(
             test={},
             absent=(),
         ),
-        records=records,
-        search_best=records[0],
-        baseline=None,
-        baseline_family="constant",
-        schedules={},
     )
 
 

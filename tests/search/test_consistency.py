@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
+from records import make_record
 
 from clrsearch.search import Record, misfits
 from clrsearch.storage import SlotState
@@ -14,27 +13,13 @@ PRUNED, DIVERGED, FAILED = SlotState.PRUNED, SlotState.DIVERGED, SlotState.FAILE
 
 
 def trial(number, slot, end, epochs=3) -> Record:
-    now = datetime.now(UTC)
-    return Record(
+    return make_record(
+        *[0.5] * epochs,
         number=number,
         slot=slot,
-        family="cyclic",
-        params={},
         state="pruned" if end == "diverged" else end,
         diverged=end == "diverged",
-        values={epoch: 0.5 for epoch in range(1, epochs + 1)},
-        metrics={},
-        worker="w",
-        device="cpu",
-        seconds=1.0,
-        drift=0.0,
-        error="",
         final=end == "failed",
-        finalist=None,
-        seed_index=0,
-        test={},
-        started=now,
-        ended=None if end == "running" else now,
     )
 
 

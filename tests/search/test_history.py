@@ -5,26 +5,14 @@ from __future__ import annotations
 import optuna
 import pytest
 import sqlalchemy as sa
+from facts import make_facts
 from optuna.storages._rdb import models
 
 from clrsearch.search import History, Study, StudyPlan
 from clrsearch.search.study import CURVES
 from clrsearch.storage import Trials, open_database
-from clrsearch.tasks import TaskFacts
 
-FACTS = TaskFacts(
-    metric="error",
-    direction="minimize",
-    epochs=20,
-    batch_size=8,
-    steps_per_epoch=4,
-    ratios=(1.0,),
-    groups=("0",),
-    base_lr=0.02,
-    momentum="momentum",
-    optimizer="SGD(momentum=0.9)",
-    source="",
-)
+FACTS = make_facts(metric="error", batch_size=8, steps_per_epoch=4, base_lr=0.02)
 WHO = {"worker": "one", "device": "cpu"}
 PARAMS = {"lr": 0.1}
 

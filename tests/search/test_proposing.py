@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from facts import make_facts
 from records import make_record
 
 from clrsearch.search import build_space, load_plan
@@ -15,21 +16,8 @@ from clrsearch.search.posteriors import Searched, alike, beliefs, posterior
 from clrsearch.search.proposing import propose
 from clrsearch.search.trace_features import Points
 from clrsearch.search.traces import Traces
-from clrsearch.tasks import TaskFacts
 
-FACTS = TaskFacts(
-    metric="loss",
-    direction="minimize",
-    epochs=20,
-    batch_size=32,
-    steps_per_epoch=40,
-    ratios=(1.0,),
-    groups=("all",),
-    base_lr=0.05,
-    momentum="momentum",
-    optimizer="SGD(momentum=0.9)",
-    source="",
-)
+FACTS = make_facts()
 
 
 def searched(direction="minimize", **changes) -> Searched:

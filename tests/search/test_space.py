@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from facts import make_facts
 
 from clrsearch.errors import PlanError
 from clrsearch.schedules import FAMILIES, Choice, Cyclic, Range
 from clrsearch.search import build_space, load_plan
-from clrsearch.tasks import TaskFacts
 
-FACTS = TaskFacts(
-    metric="loss",
-    direction="minimize",
-    epochs=20,
-    batch_size=32,
-    steps_per_epoch=31,
-    ratios=(1.0,),
-    groups=("0",),
-    base_lr=0.05,
-    momentum="momentum",
-    optimizer="SGD(momentum=0.9)",
-    source="",
-)
+FACTS = make_facts(steps_per_epoch=31)
 PLAIN = FACTS.model_copy(update={"momentum": "none", "optimizer": "SGD()"})
 
 

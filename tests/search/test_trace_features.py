@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from facts import make_two_groups
 from records import make_record
 
 from clrsearch.search import build_space, load_plan
 from clrsearch.search.trace_features import LENGTHS, Points, features
-from clrsearch.tasks import TaskFacts
 
-FACTS = TaskFacts(
-    metric="loss",
-    direction="minimize",
-    epochs=20,
-    batch_size=32,
-    steps_per_epoch=40,
-    ratios=(1.0, 10.0),
-    groups=("body", "head"),
-    base_lr=0.05,
-    momentum="momentum",
-    optimizer="SGD(momentum=0.9)",
-    source="",
-)
+FACTS = make_two_groups()
 
 
 def points(**changes) -> Points:

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from facts import make_two_groups
 from records import make_record
 
 from clrsearch.search import build_space, load_plan, one_each
 from clrsearch.search.traces import Traces
-from clrsearch.tasks import TaskFacts
 
-FACTS = TaskFacts(
-    metric="loss",
-    direction="minimize",
-    epochs=4,
-    batch_size=32,
-    steps_per_epoch=100,
-    ratios=(1.0, 10.0),
-    groups=("body", "head"),
-    base_lr=0.05,
-    momentum="momentum",
-    optimizer="SGD(momentum=0.9)",
-    source="",
-)
+FACTS = make_two_groups(epochs=4, steps_per_epoch=100)
 SMITH = {"mode": "triangular", "max_lr": 0.1, "base_ratio": 0.25, "cycles": 1}
 SMITH |= {"cycle_momentum": True, "base_momentum": 0.85, "max_momentum": 0.95}
 PLAN = {"families": ["cyclic", "linear", "polynomial", "manual"], "manual": [[4, 0.1]]}

@@ -46,23 +46,6 @@ def test_every_training_batch_has_fresh_noise() -> None:
         assert noise.std().item() == pytest.approx(0.25, abs=0.01)
 
 
-@pytest.mark.parametrize(
-    ("option", "kind"),
-    [
-        ("nesterov", "SGD"),
-        ("sgd", "SGD"),
-        ("adam", "Adam"),
-        ("adamw", "AdamW"),
-        ("rmsprop", "RMSprop"),
-    ],
-)
-def test_the_optimizer_is_an_option(option, kind) -> None:
-    task = Denoise({"optimizer": option})
-    optimizer = task.optimizer(task.model())
-    assert type(optimizer).__name__ == kind
-    assert optimizer.defaults.get("nesterov", False) == (option == "nesterov")
-
-
 def test_the_loss_and_the_measures_of_two_images() -> None:
     target = torch.zeros(2, 1, 8, 8)
     output = torch.stack([torch.full((1, 8, 8), 0.5), torch.zeros(1, 8, 8)])

@@ -1,4 +1,4 @@
-"""The built-in task: its split, its model, its optimizers."""
+"""The built-in task: its split, its model, its measures."""
 
 from __future__ import annotations
 
@@ -23,23 +23,6 @@ def test_the_split_is_fixed_stratified_and_disjoint() -> None:
     assert len(torch.unique(images.flatten(1), dim=0)) == 1797
     assert images.shape[1:] == (1, 8, 8)
     assert (images.min(), images.max()) == (0, 1)
-
-
-@pytest.mark.parametrize(
-    ("option", "kind"),
-    [
-        ("nesterov", "SGD"),
-        ("sgd", "SGD"),
-        ("adam", "Adam"),
-        ("adamw", "AdamW"),
-        ("rmsprop", "RMSprop"),
-    ],
-)
-def test_the_optimizer_is_an_option(option, kind) -> None:
-    task = Digits({"optimizer": option})
-    optimizer = task.optimizer(task.model())
-    assert type(optimizer).__name__ == kind
-    assert optimizer.defaults.get("nesterov", False) == (option == "nesterov")
 
 
 def test_measures_are_sums_over_the_batch() -> None:

@@ -55,77 +55,83 @@ def train(run, **other):
     run.test(lambda: {"error": error(model, Tiny().data().test)})
 
 
+def trains(run, optimizer_of=None, loader_of=len, one_epoch=epoch_of, report=None, at_end=None):
+    """As it should be, but for what is given."""
+    model, optimizer, loader, validation = parts(run)
+    if optimizer_of is not None:
+        optimizer = optimizer_of(model)
+    scheduler = run.scheduler(optimizer, loader_of(loader))
+    for epoch in run.epochs():
+        one_epoch(model, optimizer, loader, scheduler)
+        value = error(model, validation)
+        if report is None:
+            run.report(error=value)
+        else:
+            report(run, epoch, value)
+        if at_end is not None:
+            at_end(run, model)
+
+
 def unsaved(run):
     """Names nothing to save, waits at a gate in its third epoch, and knows no test split."""
-    model, optimizer, loader, validation = parts(run)
-    scheduler = run.scheduler(optimizer, len(loader))
-    for epoch in run.epochs():
-        epoch_of(model, optimizer, loader, scheduler)
-        run.report(error=error(model, validation))
+
+    def report(run, epoch, value):
+        run.report(error=value)
         while epoch == 2 and not os.path.exists(os.environ["CLRSEARCH_TEST_GATE"]):
             time.sleep(0.01)
+
+    trains(run, report=report)
 
 
 def adam(run):
     """Two groups, and the beta of Adam for a momentum."""
-    model, _, loader, validation = parts(run)
-    groups = [
-        {"params": model[0].parameters(), "lr": 1e-3, "name": "body"},
-        {"params": model[2].parameters(), "lr": 1e-2, "name": "head"},
-    ]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
-    scheduler = run.scheduler(optimizer, len(loader))
-    for _ in run.epochs():
-        epoch_of(model, optimizer, loader, scheduler)
-        run.report(error=error(model, validation))
+
+    def grouped(model):
+        body = {"params": model[0].parameters(), "lr": 1e-3, "name": "body"}
+        head = {"params": model[2].parameters(), "lr": 1e-2, "name": "head"}
+        return torch.optim.AdamW([body, head], betas=(0.9, 0.99))
+
+    trains(run, optimizer_of=grouped)
 
 
 def per_epoch(run):
-    model, optimizer, loader, validation = parts(run)
-    scheduler = run.scheduler(optimizer, len(loader))
-    for _ in run.epochs():
+    def one_epoch(model, optimizer, loader, scheduler):
         for batch in loader:
             learn(model, optimizer, batch)
         scheduler.step()
-        run.report(error=error(model, validation))
+
+    trains(run, one_epoch=one_epoch)
 
 
 def accumulates(run):
-    model, optimizer, loader, validation = parts(run)
-    scheduler = run.scheduler(optimizer, len(loader))
-    for _ in run.epochs():
+    def one_epoch(model, optimizer, loader, scheduler):
         for index, batch in enumerate(loader):
             if index % 2:
                 learn(model, optimizer, batch)
                 scheduler.step()
-        run.report(error=error(model, validation))
+
+    trains(run, one_epoch=one_epoch)
 
 
 def forgets_to_step(run):
-    model, optimizer, loader, validation = parts(run)
-    run.scheduler(optimizer, len(loader))
-    for _ in run.epochs():
+    def one_epoch(model, optimizer, loader, scheduler):
         for batch in loader:
             learn(model, optimizer, batch)
-        run.report(error=error(model, validation))
+
+    trains(run, one_epoch=one_epoch)
 
 
 def steps_twice(run):
-    model, optimizer, loader, validation = parts(run)
-    scheduler = run.scheduler(optimizer, len(loader))
-    for _ in run.epochs():
+    def one_epoch(model, optimizer, loader, scheduler):
         for batch in loader:
             learn(model, optimizer, batch)
             scheduler.step(), scheduler.step()
-        run.report(error=error(model, validation))
+
+    trains(run, one_epoch=one_epoch)
 
 
 def counts_wrong(run):
-    model, optimizer, loader, validation = parts(run)
-    scheduler = run.scheduler(optimizer, 3)
-    for _ in run.epochs():
-        epoch_of(model, optimizer, loader, scheduler)
-        run.report(error=error(model, validation))
+    trains(run, loader_of=lambda loader: 3)
 
 
 def changes_steps(run):
@@ -149,19 +155,11 @@ def scheduler_too_late(run):
 
 
 def never_reports(run):
-    model, optimizer, loader, _ = parts(run)
-    scheduler = run.scheduler(optimizer, len(loader))
-    for _ in run.epochs():
-        epoch_of(model, optimizer, loader, scheduler)
+    trains(run, report=lambda run, epoch, value: None)
 
 
 def reports_twice(run):
-    model, optimizer, loader, validation = parts(run)
-    scheduler = run.scheduler(optimizer, len(loader))
-    for _ in run.epochs():
-        epoch_of(model, optimizer, loader, scheduler)
-        run.report(error=error(model, validation))
-        run.report(error=error(model, validation))
+    trains(run, at_end=lambda run, model: run.report(error=0.5))
 
 
 def reports_before(run):
@@ -172,30 +170,20 @@ def reports_before(run):
 
 def reports_nan(run):
     """From the third epoch on, and takes whatever is raised for its own."""
-    model, optimizer, loader, _ = parts(run)
-    scheduler = run.scheduler(optimizer, len(loader))
-    for epoch in run.epochs():
-        epoch_of(model, optimizer, loader, scheduler)
-        try:
+
+    def report(run, epoch, value):
+        with suppress(Exception):
             run.report(error=float("nan") if epoch == 2 else 1.0)
-        except Exception:
-            continue
+
+    trains(run, report=report)
 
 
 def reports_another(run):
-    model, optimizer, loader, _ = parts(run)
-    scheduler = run.scheduler(optimizer, len(loader))
-    for _ in run.epochs():
-        epoch_of(model, optimizer, loader, scheduler)
-        run.report(accuracy=1.0, loss=2.0)
+    trains(run, report=lambda run, epoch, value: run.report(accuracy=1.0, loss=2.0))
 
 
 def reports_text(run):
-    model, optimizer, loader, _ = parts(run)
-    scheduler = run.scheduler(optimizer, len(loader))
-    for _ in run.epochs():
-        epoch_of(model, optimizer, loader, scheduler)
-        run.report(error="small")
+    trains(run, report=lambda run, epoch, value: run.report(error="small"))
 
 
 def breaks_off(run):
@@ -256,25 +244,21 @@ class Unpicklable:
 
 
 def saves_a_function(run):
-    model, optimizer, loader, validation = parts(run)
-    scheduler = run.scheduler(optimizer, len(loader))
     run.checkpoint(own=Unpicklable())
-    for _ in run.epochs():
-        epoch_of(model, optimizer, loader, scheduler)
-        run.report(error=error(model, validation))
+    trains(run)
 
 
 def checkpoint_first(run):
     """Two groups, and what is saved is named before the scheduler is asked for."""
-    model, _, loader, validation = parts(run)
-    groups = [{"params": model[0].parameters(), "lr": 0.0005}]
-    groups += [{"params": model[2].parameters(), "lr": 0.0015}]
-    optimizer = torch.optim.SGD(groups, momentum=0.9)
-    run.checkpoint(model=model, optimizer=optimizer)
-    scheduler = run.scheduler(optimizer, len(loader))
-    for _ in run.epochs():
-        epoch_of(model, optimizer, loader, scheduler)
-        run.report(error=error(model, validation))
+
+    def grouped(model):
+        body = {"params": model[0].parameters(), "lr": 0.0005}
+        head = {"params": model[2].parameters(), "lr": 0.0015}
+        optimizer = torch.optim.SGD([body, head], momentum=0.9)
+        run.checkpoint(model=model, optimizer=optimizer)
+        return optimizer
+
+    trains(run, optimizer_of=grouped)
 
 
 def cleans_up_badly(run):
@@ -288,48 +272,28 @@ def cleans_up_badly(run):
         raise RuntimeError("the log is closed")
 
 
-def trains(run, optimizer_of=None, loader_of=len, report=None, before=None, at_end=None):
-    """As it should be, but for what is given."""
-    model, optimizer, loader, validation = parts(run)
-    if optimizer_of is not None:
-        optimizer = optimizer_of(model)
-    scheduler = run.scheduler(optimizer, loader_of(loader))
-    for _ in run.epochs():
-        for batch in loader:
-            learn(model, optimizer, batch)
-            scheduler.step()
-            if before is not None:
-                before(optimizer)
-        if report is None:
-            run.report(error=error(model, validation))
-        else:
-            report(run)
-        if at_end is not None:
-            at_end(run, model)
-
-
 def reports_a_dict(run):
-    trains(run, report=lambda run: run.report({"error": 0.5}))
+    trains(run, report=lambda run, epoch, value: run.report({"error": 0.5}))
 
 
 def reports_none(run):
-    trains(run, report=lambda run: run.report(error=None))
+    trains(run, report=lambda run, epoch, value: run.report(error=None))
 
 
 def reports_a_list(run):
-    trains(run, report=lambda run: run.report(error=[0.5, 0.4]))
+    trains(run, report=lambda run, epoch, value: run.report(error=[0.5, 0.4]))
 
 
 def reports_samples(run):
-    trains(run, report=lambda run: run.report(error=torch.zeros(12)))
+    trains(run, report=lambda run, epoch, value: run.report(error=torch.zeros(12)))
 
 
 def reports_nothing(run):
-    trains(run, report=lambda run: run.report())
+    trains(run, report=lambda run, epoch, value: run.report())
 
 
 def reports_nan_at_once(run):
-    trains(run, report=lambda run: run.report(error=float("nan")))
+    trains(run, report=lambda run, epoch, value: run.report(error=float("nan")))
 
 
 def saves_at_each_end(run):
@@ -357,26 +321,21 @@ def another_models_optimizer(run):
 
 
 def forgets_gradients(run):
-    model, optimizer, loader, validation = parts(run)
-    scheduler = run.scheduler(optimizer, len(loader))
-    for _ in run.epochs():
+    def one_epoch(model, optimizer, loader, scheduler):
         for inputs, targets in loader:
             mse_loss(model(inputs), targets).backward()
             optimizer.zero_grad()
             optimizer.step()
             scheduler.step()
-        run.report(error=error(model, validation))
+
+    trains(run, one_epoch=one_epoch)
 
 
 def never_steps_the_optimizer(run):
-    model, optimizer, loader, validation = parts(run)
-    scheduler = run.scheduler(optimizer, len(loader))
-    other = torch.optim.SGD(model.parameters(), lr=0.01)
-    for _ in run.epochs():
-        for batch in loader:
-            learn(model, other, batch)
-            scheduler.step()
-        run.report(error=error(model, validation))
+    def one_epoch(model, optimizer, loader, scheduler):
+        epoch_of(model, torch.optim.SGD(model.parameters(), lr=0.01), loader, scheduler)
+
+    trains(run, one_epoch=one_epoch)
 
 
 def had_a_scheduler(run):
@@ -389,10 +348,13 @@ def had_a_scheduler(run):
 
 
 def warms_up_by_hand(run):
-    def warm(optimizer):
-        optimizer.param_groups[0]["lr"] = 0.0001
+    def one_epoch(model, optimizer, loader, scheduler):
+        for batch in loader:
+            optimizer.param_groups[0]["lr"] = 0.0001
+            learn(model, optimizer, batch)
+            scheduler.step()
 
-    trains(run, before=warm)
+    trains(run, one_epoch=one_epoch)
 
 
 def swaps_the_arguments(run):

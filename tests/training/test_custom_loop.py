@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from contracts.test_families import MOMENTUM
 from torch.optim import SGD, AdamW
 
 from clrsearch.errors import TaskError
@@ -331,15 +332,7 @@ def test_the_scheduler_plays_the_trace(momentum) -> None:
         {"params": [weight], "lr": rate} for weight, rate in zip(weights, (0.1, 1.0), strict=True)
     ]
     optimizer = SGD(groups, momentum=0.9) if momentum == "momentum" else AdamW(groups)
-    schedule = Cyclic(
-        mode="triangular",
-        base_lr=0.01,
-        max_lr=0.1,
-        step_size_up=5.0,
-        cycle_momentum=True,
-        base_momentum=0.8,
-        max_momentum=0.95,
-    )
+    schedule = Cyclic(mode="triangular", base_lr=0.01, max_lr=0.1, step_size_up=5.0, **MOMENTUM)
     played = trace(schedule, 30, (1.0, 10.0))
     scheduler = TraceScheduler(optimizer, played, lambda: None)
     for step in range(30):

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from contracts.test_families import MOMENTUM
 from torch.optim.lr_scheduler import CyclicLR
 
 from clrsearch.errors import TaskRaised
@@ -16,7 +17,6 @@ from clrsearch.training.seeding import derive, seed_everything
 
 CPU = torch.device("cpu")
 CYCLIC = {"base_lr": 0.005, "max_lr": 0.1, "step_size_up": 5.5, "mode": "triangular2"}
-MOMENTUM = {"cycle_momentum": True, "base_momentum": 0.8, "max_momentum": 0.95}
 
 
 def start(name, task_dir, schedule, *, options=None, seed=0, seed_index=0, batch_size=None):

@@ -9,32 +9,22 @@ import sys
 import time
 
 import pytest
-import torch
 from identities import writer
+from running import PATIENCE, begin
 
 from clrsearch import service
-from clrsearch.search import ConfirmPlan, Study, StudyPlan
+from clrsearch.search import Study
 from clrsearch.storage import SlotState, open_database
-from clrsearch.tasks import load_task
-from clrsearch.training import Checkpoints, Needed, needless, probe
+from clrsearch.training import Checkpoints, Needed, needless
 from clrsearch.worker import folder as shared
 from clrsearch.worker.folder import SharedFolder
-
-PATIENCE = 300.0  # seconds for what takes a few on an idle machine
 
 
 @pytest.fixture
 def study(url, task_dir):
-    facts = probe(load_task("tiny.py:Gated", folder=task_dir), device=torch.device("cpu"))
-    plan = StudyPlan(
-        families=("cyclic",),
-        task="tiny.py:Gated",
-        trials=6,
-        pruner="none",
-        confirm=ConfirmPlan(enabled=False),
-    )
-    with open_database(url, create=True) as database:
-        yield Study.create(database, "mine", plan, facts, service.versions(task_dir))
+    begin(url, task_dir, task="tiny.py:Gated", trials=6)
+    with open_database(url) as database:
+        yield Study.open(database, "mine")
 
 
 @pytest.fixture

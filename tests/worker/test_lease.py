@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -25,11 +26,18 @@ def lease_of(monkeypatch):
     return shorten
 
 
-@pytest.fixture
-def slots(url):
+@contextmanager
+def one_slot(url):
+    """A database in which one slot is open."""
     with open_database(url, create=True) as database:
         found = Slots(database.engine, "study")
         found.grow(["cyclic"])
+        yield found
+
+
+@pytest.fixture
+def slots(url):
+    with one_slot(url) as found:
         yield found
 
 
@@ -82,9 +90,7 @@ def test_a_slot_that_was_taken_over_is_lost_for_good(slots, lease_of) -> None:
 
 @pytest.fixture
 def far(far_url):
-    with open_database(far_url, create=True) as database:
-        found = Slots(database.engine, "study")
-        found.grow(["cyclic"])
+    with one_slot(far_url) as found:
         yield found
 
 

@@ -8,37 +8,20 @@ import threading
 import time
 
 import pytest
-import torch
+import running
+from running import ALONE, PATIENCE
 
 from clrsearch import service
 from clrsearch.errors import PlanError
-from clrsearch.search import ConfirmPlan, Study, StudyPlan
+from clrsearch.search import ConfirmPlan, Study
 from clrsearch.storage import SlotState, open_database
-from clrsearch.tasks import load_task
-from clrsearch.training import making, probe
+from clrsearch.training import making
 from clrsearch.worker import WorkerSettings
 from clrsearch.worker.signals import Interruption
 
-ALONE = ConfirmPlan(enabled=False)
-PATIENCE = 300.0  # seconds for what takes a few on an idle machine
-
 
 def begin(url, task_dir, *, task="Tiny", **keys) -> None:
-    plan = StudyPlan(
-        **(
-            {
-                "families": ("cyclic",),
-                "task": f"tiny.py:{task}",
-                "trials": 4,
-                "pruner": "none",
-                "confirm": ALONE,
-            }
-            | keys
-        )
-    )
-    facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
-    with open_database(url, create=True) as database:
-        Study.create(database, "mine", plan, facts, service.versions(task_dir))
+    running.begin(url, task_dir, task=f"tiny.py:{task}", **keys)
 
 
 def counts(url):

@@ -19,24 +19,20 @@ from clrsearch.worker.lease import Lease
 TASK = """
 import resource
 from pathlib import Path
-from tiny import Tiny
+from tiny import FailsLater
 
-class Eats(Tiny):
+class Eats(FailsLater):
     '''In its second epoch it takes all memory that the process may have, and keeps it.'''
 
-    def model(self):
-        self.batches = 0
-        return super().model()
-
     def loss(self, output, target):
-        self.batches += 1
-        if self.batches == 6:
+        try:
+            return super().loss(output, target)
+        except KeyError:
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize(), -1))
             self.kept = []
             while True:
                 self.kept.append(bytearray(100_000))
-        return super().loss(output, target)
 """
 
 

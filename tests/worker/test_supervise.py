@@ -132,27 +132,28 @@ def test_who_dies_before_it_works_is_given_up(study) -> None:
         supervisor(study, "import os; os.kill(os.getpid(), 9)").watch()
 
 
+def given_up(study, program, said, error=ClrsearchError) -> int:
+    """How many workers are started before the supervisor gives up, saying so."""
+    with pytest.raises(error, match=said):
+        supervisor(study, program).watch()
+    return len(started)
+
+
 def test_who_crashes_with_a_slot_before_its_trial_begins_is_given_up(study) -> None:
     program = CRASH.replace("    trial = slot.trial\n", "    sys.exit('no proposal')\n")
-    with pytest.raises(ClrsearchError, match=r"3 trials are left.*with code 1 \(no proposal\)"):
-        supervisor(study, program).watch()
-    assert len(started) == 5
+    assert given_up(study, program, r"3 trials are left.*with code 1 \(no proposal\)") == 5
 
 
 def test_an_error_that_another_would_meet_as_well_is_told_at_once(study) -> None:
     program = "import sys; print('clrsearch: no room', file=sys.stderr); sys.exit(2)"
     said = r"exited with code 2 \(no room\)\. To resume: the same call"
-    with pytest.raises(ClrsearchError, match=said):
-        supervisor(study, program).watch()
-    assert len(started) == 1
+    assert given_up(study, program, said) == 1
 
 
 def test_who_leaves_for_its_failures_is_replaced_until_none_has_had_success(study) -> None:
     program = "import sys; print('clrsearch: bad luck', file=sys.stderr); sys.exit(4)"
     said = r"^3 trials are left, but trials kept failing here \(bad luck\)\. "
-    with pytest.raises(FailsHere, match=said):
-        supervisor(study, program).watch()
-    assert len(started) == 3
+    assert given_up(study, program, said, FailsHere) == 3
 
 
 def test_a_success_in_between_lets_it_be_replaced_again(study) -> None:
@@ -167,9 +168,8 @@ def test_a_success_in_between_lets_it_be_replaced_again(study) -> None:
         "        sys.exit(4)\n",
     )
     study.grow(6)
-    with pytest.raises(FailsHere, match="1 trial is left"):
-        supervisor(study, program).watch()
-    assert len(started) == 5  # a failure, a success, three failures
+    # a failure, a success, three failures
+    assert given_up(study, program, "1 trial is left", FailsHere) == 5
 
 
 def test_a_stopped_study_is_told_with_its_traceback(study) -> None:

@@ -16,36 +16,14 @@ import pytest
 import sqlalchemy as sa
 import torch
 from resolver import FAILING, UNKNOWN
+from running import PATIENCE, begin, children, records, wait_for
 
 from clrsearch import service
 from clrsearch.errors import ClrsearchError
-from clrsearch.search import ConfirmPlan, Study, StudyPlan
+from clrsearch.search import Study
 from clrsearch.storage import SlotState, open_database
-from clrsearch.tasks import load_task
-from clrsearch.training import probe, read_checkpoint
+from clrsearch.training import read_checkpoint
 from clrsearch.worker import WorkerSettings
-
-PATIENCE = 300.0  # seconds for what takes a few on an idle machine
-ALONE = ConfirmPlan(enabled=False)  # the search alone
-
-
-def begin(url, task_dir, **keys) -> None:
-    """Make a study of 8 epochs of a fifth of a second."""
-    plan = StudyPlan(
-        **(
-            {
-                "families": ("cyclic",),
-                "task": "tiny.py:Paced",
-                "trials": 4,
-                "pruner": "none",
-                "confirm": ALONE,
-            }
-            | keys
-        )
-    )
-    facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
-    with open_database(url, create=True) as database:
-        Study.create(database, "mine", plan, facts, service.versions(task_dir))
 
 
 def command(*arguments, cwd) -> subprocess.Popen[str]:
@@ -58,22 +36,20 @@ def command(*arguments, cwd) -> subprocess.Popen[str]:
     )
 
 
-def children(process) -> list[int]:
-    tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
-    return [int(pid) for path in tasks for pid in path.read_text().split()]
+@pytest.fixture
+def gate(tmp_path, monkeypatch) -> Path:
+    """The file that Gated waits for in its fifth epoch."""
+    path = tmp_path / "gate"
+    monkeypatch.setenv("CLRSEARCH_TEST_GATE", str(path))
+    return path
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)
-    return found
-
-
-def records(url):
-    with open_database(url) as database:
-        return Study.open(database, "mine").history.records()
+def at_the_gate(url, task_dir, *, trials) -> subprocess.Popen[str]:
+    """A worker that has trained two epochs, and cannot end its trial."""
+    begin(url, task_dir, task="tiny.py:Gated", trials=trials)
+    worker = command("worker", "mine", cwd=task_dir)
+    wait_for(lambda: [record for record in records(url) if record.epoch >= 2])
+    return worker
 
 
 def attempts(url) -> dict[int, int]:
@@ -117,7 +93,7 @@ def test_killed_workers_are_replaced_and_their_trials_resumed(url, task_dir) -> 
 
     for _ in range(2):
         worker = wait_for(saved)
-        for pid in children(running):
+        for pid in children(running.pid):
             if f"{worker}\0".encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)
     out, errors = running.communicate(timeout=PATIENCE)
@@ -131,15 +107,11 @@ def test_killed_workers_are_replaced_and_their_trials_resumed(url, task_dir) -> 
     assert [path.name for path in folder.glob("*/*")] == ["logs"]
 
 
-def test_workers_do_not_survive_the_run_that_started_them(
-    url, task_dir, tmp_path, monkeypatch
-) -> None:
-    gate = tmp_path / "gate"
-    monkeypatch.setenv("CLRSEARCH_TEST_GATE", str(gate))
+def test_workers_do_not_survive_the_run_that_started_them(url, task_dir, gate) -> None:
     arguments = ("--task", "tiny.py:Gated", "--name", "mine", "--trials", "1", "--workers", "1")
     running = command("run", *arguments, "--set", "pruner=none", "--no-confirm", cwd=task_dir)
     wait_for(lambda: url.file.exists() and began(url))
-    (worker,) = children(running)
+    (worker,) = children(running.pid)
     running.kill()
     running.communicate()
     gate.touch()
@@ -171,13 +143,9 @@ def began(url) -> bool:
     ],
 )
 def test_who_is_asked_to_leave_saves_and_opens_the_slot_at_once(
-    url, task_dir, tmp_path, monkeypatch, number, damaged
+    url, task_dir, gate, number, damaged
 ) -> None:
-    gate = tmp_path / "gate"
-    monkeypatch.setenv("CLRSEARCH_TEST_GATE", str(gate))
-    begin(url, task_dir, task="tiny.py:Gated", trials=1)
-    worker = command("worker", "mine", cwd=task_dir)
-    wait_for(lambda: [record for record in records(url) if record.epoch >= 2])
+    worker = at_the_gate(url, task_dir, trials=1)
     began = time.monotonic()
     worker.send_signal(number)
     gate.touch()
@@ -204,14 +172,8 @@ def test_who_is_asked_to_leave_saves_and_opens_the_slot_at_once(
     assert not path.exists()
 
 
-def test_whose_database_is_deleted_leaves_and_makes_no_other(
-    url, task_dir, tmp_path, monkeypatch
-) -> None:
-    gate = tmp_path / "gate"
-    monkeypatch.setenv("CLRSEARCH_TEST_GATE", str(gate))
-    begin(url, task_dir, task="tiny.py:Gated", trials=3)
-    worker = command("worker", "mine", cwd=task_dir)
-    wait_for(lambda: [record for record in records(url) if record.epoch >= 2])
+def test_whose_database_is_deleted_leaves_and_makes_no_other(url, task_dir, gate) -> None:
+    worker = at_the_gate(url, task_dir, trials=3)
     url.file.unlink()
     gate.touch()
     _, errors = worker.communicate(timeout=PATIENCE)
@@ -300,11 +262,9 @@ def test_an_outage_of_names_is_waited_out(
 
 
 def test_a_server_that_is_read_only_for_a_while_is_waited_out(
-    postgresql, task_dir, tmp_path, monkeypatch
+    postgresql, task_dir, tmp_path, gate, monkeypatch
 ) -> None:
     """By the workers and their parent, which has one to replace meanwhile."""
-    gate = tmp_path / "gate"
-    monkeypatch.setenv("CLRSEARCH_TEST_GATE", str(gate))
     monkeypatch.setenv("CLRSEARCH_STORAGE", postgresql.reveal())
     begin(postgresql, task_dir, task="tiny.py:Gated", trials=2)
     running = command(
@@ -329,13 +289,13 @@ def test_a_server_that_is_read_only_for_a_while_is_waited_out(
         refused = f"SELECT xact_rollback FROM pg_stat_database WHERE datname = '{name}'"
         ask(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
         ask(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {others}")
-        victim = children(running)[0]
+        victim = children(running.pid)[0]
         os.kill(victim, signal.SIGKILL)
-        wait_for(lambda: victim not in children(running))
+        wait_for(lambda: victim not in children(running.pid))
         so_far = ask(refused)
         wait_for(lambda: ask(refused) >= so_far + 10)
         assert running.poll() is None
-        assert len(children(running)) == 1
+        assert len(children(running.pid)) == 1
         ask(f"ALTER DATABASE {name} SET default_transaction_read_only = off")
     gate.touch()
     _, errors = running.communicate(timeout=PATIENCE)

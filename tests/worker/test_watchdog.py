@@ -9,19 +9,16 @@ import sys
 import time
 
 import pytest
-import torch
+import running
+from running import PATIENCE
 
 from clrsearch import service
 from clrsearch.errors import ExitCode
-from clrsearch.search import ConfirmPlan, Study, StudyPlan
+from clrsearch.search import Study
 from clrsearch.storage import SlotState, open_database
-from clrsearch.tasks import load_task
-from clrsearch.training import probe
 from clrsearch.worker import WorkerSettings
 from clrsearch.worker.losses import release
 from clrsearch.worker.watchdog import Watchdog
-
-PATIENCE = 300.0  # seconds for what takes a few on an idle machine
 
 
 class Watched:
@@ -105,16 +102,7 @@ def test_who_was_asked_to_leave_has_half_a_minute_from_then_on_or_three_steps(wa
 
 
 def begin(url, task_dir) -> None:
-    plan = StudyPlan(
-        families=("cyclic",),
-        task="hangs.py:Hangs",
-        trials=1,
-        pruner="none",
-        confirm=ConfirmPlan(enabled=False),
-    )
-    facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
-    with open_database(url, create=True) as database:
-        Study.create(database, "mine", plan, facts, service.versions(task_dir))
+    running.begin(url, task_dir, task="hangs.py:Hangs", trials=1)
 
 
 @pytest.fixture
