@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -81,23 +78,6 @@ def test_a_database_that_may_only_be_read_is_told_at_the_first_write(url) -> Non
     ):
         connection.exec_driver_sql("PRAGMA query_only = 1")
         connection.execute(sa.text("DELETE FROM clrsearch_slots"))
-
-
-def test_several_processes_make_one_database(url) -> None:
-    program = (
-        "import sys; from clrsearch.storage import StorageUrl, open_database, require_place\n"
-        "with open_database(StorageUrl(sys.argv[1]), create=True): pass\n"
-    )
-    makers = [
-        subprocess.Popen([sys.executable, "-c", program, url.reveal()], stderr=subprocess.PIPE)
-        for _ in range(6)
-    ]
-    errors = [maker.communicate()[1].decode() for maker in makers]
-    assert errors == [""] * 6
-    with sqlite3.connect(url.file) as connection:
-        rows = connection.execute("SELECT count(*) FROM version_info").fetchone()
-    connection.close()
-    assert rows == (1,)
 
 
 def test_a_folder_that_may_only_be_read_is_named() -> None:
