@@ -162,13 +162,7 @@ def began(url) -> bool:
 
 @pytest.mark.parametrize(
     ("number", "damaged"),
-    [
-        (signal.SIGTERM, False),
-        (signal.SIGUSR2, False),
-        (signal.SIGINT, False),
-        (signal.SIGHUP, False),
-        (signal.SIGTERM, True),
-    ],
+    [(signal.SIGTERM, False), (signal.SIGINT, True)],
 )
 def test_who_is_asked_to_leave_saves_and_opens_the_slot_at_once(
     url, task_dir, tmp_path, monkeypatch, number, damaged
