@@ -244,7 +244,7 @@ class Mine(Tiny):
         return super().model()
 
 {guard}print(os.getpid())
-{guard}study = clrsearch.run(Mine, trials=6, workers=2, device="cpu", progress=False)
+{guard}study = clrsearch.run(Mine, trials=6, workers=1, device="cpu", progress=False)
 {guard}print(study)
 """
 

@@ -204,25 +204,6 @@ def test_what_cannot_be_searched_leaves_no_database_behind(keys, error, url, tas
     assert not url.file.exists()
 
 
-def test_a_worker_that_is_killed_leaves_its_slot_to_another(url, task_dir) -> None:
-    def kill_one(snapshot) -> None:
-        if killed or not snapshot.running:
-            return
-        worker = next(r.worker for r in snapshot.running)
-        found = subprocess.run(["pgrep", "-f", worker], capture_output=True, text=True, check=False)
-        for pid in found.stdout.split():
-            os.kill(int(pid), signal.SIGKILL)
-            killed.append(worker)
-
-    killed: list[str] = []
-    plan = {"task": "tiny.py:Slow", "trials": 4, "name": "slow", "workers": 2}
-    result = run(task_dir, on_change=kill_one, **plan)
-    assert killed
-    assert result.snapshot.done == 4
-    assert [record.slot for record in result.snapshot.records] == [0, 1, 2, 3]
-    assert all(record.state == "complete" for record in result.snapshot.records)
-
-
 def command(*arguments: str, **options) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "clrsearch", *arguments],

@@ -526,7 +526,7 @@ def test_surroundings_that_are_amiss_are_told_in_a_line(tmp_path) -> None:
         (f"XDG_DATA_HOME={tmp_path}/file/data {command} list", "your data folder"),
         (f"{command} preview constant > /dev/full", "the output cannot be written: No space"),
         (
-            f"{command} run --storage sqlite:///s.db --trials 2 --checkpoint-dir file/checkpoints",
+            f"{command} run --storage sqlite:///s.db --workers 0 --checkpoint-dir file/checkpoints",
             "set another with --checkpoint-dir",
         ),
     ):

@@ -219,7 +219,7 @@ def test_an_outage_loses_nothing(
     far_url, postgresql, cable, task_dir, monkeypatch, seconds
 ) -> None:
     monkeypatch.setenv("CLRSEARCH_STORAGE", postgresql.reveal())
-    begin(postgresql, task_dir, trials=2)
+    begin(postgresql, task_dir, trials=1)
     worker = threading.Thread(
         target=service.work,
         args=("mine",),
@@ -235,7 +235,7 @@ def test_an_outage_loses_nothing(
         time.sleep(seconds)
         cable.join()
     worker.join()
-    require_whole(task_dir, trials=2)
+    require_whole(task_dir, trials=1)
     assert set(attempts(postgresql).values()) == {1}
 
 
