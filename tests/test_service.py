@@ -64,12 +64,12 @@ def work_here(task_dir, name, **keys):
 
 def test_a_study_ends_with_a_schedule_that_can_be_pasted(url, task_dir) -> None:
     seen = []
-    result = run(task_dir, workers=3, trials=12, pruner="none", on_change=seen.append)
-    assert result.snapshot.done == result.snapshot.total == 12
+    result = run(task_dir, workers=3, trials=40, pruner="none", on_change=seen.append)
+    assert result.snapshot.done == result.snapshot.total == 40
     assert not result.interrupted
-    assert seen[-1].done == 12
+    assert seen[-1].done == 40
     records = result.snapshot.records
-    assert sorted(record.slot for record in records) == list(range(12))  # each used up once
+    assert sorted(record.slot for record in records) == list(range(40))  # each used up once
     assert all(record.state != "running" for record in records)
     assert len({record.worker for record in records}) > 1
     leader = result.snapshot.search_best
@@ -88,14 +88,14 @@ def test_a_study_ends_with_a_schedule_that_can_be_pasted(url, task_dir) -> None:
     assert optimizer.param_groups[0]["lr"] == pytest.approx(first, rel=1e-12)
 
     # the first slots are fixed settings: the same runs, whichever worker had them
-    alone = work_here(task_dir, "alone", pruner="none", trials=12)
+    alone = work_here(task_dir, "alone", pruner="none", trials=40)
     for slot in range(3):
         one, other = (
             next(record for record in each.records if record.slot == slot)
             for each in (alone, result.snapshot)
         )
         assert (one.params, one.values) == (other.params, other.values)
-    for record in records:
+    for record in records[::8]:
         assert service.replay("tiny", record.number, task_dir=task_dir).matches
 
 
