@@ -26,6 +26,11 @@ LONG = {
 """The modules with the longest tests."""
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Three for two cores: many tests wait for leases, outages and processes."""
+    return (os.cpu_count() or 1) * 3 // 2
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long begins first, so that no core waits for it in the end."""
     items.sort(key=lambda item: item.path.stem not in LONG)
