@@ -19,6 +19,21 @@ from clrsearch.storage import StorageUrl
 from clrsearch.tasks import LoadedTask, load_task
 
 TASKS = Path(__file__).parent / "tasks_for_tests"
+LONG = {
+    *("test_compose", "test_secrets", "test_service", "test_survival", "test_slurm", "test_ray"),
+    *("test_proposals", "test_sqlite", "test_supervise", "test_budgets", "test_failures"),
+}
+"""The modules with the longest tests."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Three for two cores: many tests wait for leases, outages and processes."""
+    return (os.cpu_count() or 1) * 3 // 2
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long begins first, so that no core waits for it in the end."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture

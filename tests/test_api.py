@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -20,10 +21,9 @@ from clrsearch import PlanError, StudyError, StudyPlan, TaskError, service
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture
-def local(task_dir, monkeypatch):
+@pytest.fixture(scope="module")
+def local():
     """Classes and a loop that no other process can import, as of a notebook."""
-    monkeypatch.syspath_prepend(str(task_dir))
     namespace = {"__name__": "__main__"}
     source = """
         import clrsearch
@@ -49,13 +49,26 @@ def local(task_dir, monkeypatch):
                     scheduler.step()
                 run.report(loss=loss.item())
         """
-    exec(textwrap.dedent(source), namespace)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "tests" / "tasks_for_tests"))
+        exec(textwrap.dedent(source), namespace)
     return namespace
 
 
+@pytest.fixture(scope="module")
+def searched(local, tmp_path_factory) -> Path:
+    """A database with a study of one of them."""
+    file = tmp_path_factory.mktemp("searched") / "studies.db"
+    storage = f"sqlite:///{file}"
+    clrsearch.run(local["Line"], storage=storage, trials=12, seed=1, progress=False, workers=1)
+    return file
+
+
 @pytest.fixture
-def study(local, url):
-    return clrsearch.run(local["Line"], trials=12, seed=1, progress=False, workers=1)
+def study(searched, url):
+    """The study, in a copy of its own."""
+    shutil.copy(searched, url.file)
+    return clrsearch.open("line")
 
 
 def test_a_class_of_a_notebook_is_searched_in_this_process(study) -> None:
@@ -119,11 +132,11 @@ def test_a_comparison_gives_each_family_as_many_trials(url) -> None:
         ),
         name="two",
         task_dir=ROOT,
-        workers=1,
+        workers=0,
         progress=False,
     )
     with pytest.warns(UserWarning, match="left out: |fewer than 5"):
-        compared = found.compare(12, workers=1, progress=False)
+        compared = found.compare(12, workers=0, progress=False)
     families = [each.family for each in compared.trials]
     assert compared.name == "two-compare"
     assert {families.count(each) for each in set(families)} <= {1, 2}
@@ -231,7 +244,7 @@ class Mine(Tiny):
         return super().model()
 
 {guard}print(os.getpid())
-{guard}study = clrsearch.run(Mine, trials=6, workers=2, device="cpu", progress=False)
+{guard}study = clrsearch.run(Mine, trials=6, workers=1, device="cpu", progress=False)
 {guard}print(study)
 """
 

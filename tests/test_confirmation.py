@@ -36,7 +36,7 @@ def work_here(task_dir, name="mine", **keys):
     return service.show(name).snapshot
 
 
-def test_the_best_are_run_again_on_fresh_seeds(any_url, task_dir) -> None:
+def test_the_best_are_run_again_on_fresh_seeds(url, task_dir) -> None:
     now = work_here(task_dir, confirm=ConfirmPlan(top=2, seeds=3))
     assert now.total == now.done == 11
     assert [each.name for each in service.list_studies()] == ["mine"]
@@ -257,7 +257,7 @@ def cancelling(stage, cancelled):
     return cancel
 
 
-def test_after_cancel_no_confirmation_begins_until_it_is_asked_for(any_url, task_dir) -> None:
+def test_after_cancel_no_confirmation_begins_until_it_is_asked_for(url, task_dir) -> None:
     cancelled: list[int] = []
     how = {"settings": WorkerSettings(device="cpu", task_dir=task_dir)}
     make(task_dir, trials=5, confirm=ConfirmPlan(top=1, seeds=2))

@@ -400,7 +400,7 @@ def test_a_study_runs_to_its_end_while_it_is_looked_at(url, task_dir) -> None:
                 plan,
                 name="mine",
                 settings=WorkerSettings(device="cpu", task_dir=task_dir),
-                workers=2,
+                workers=1,
             )
         finally:
             done.set()

@@ -102,6 +102,7 @@ def test_what_a_killed_worker_left_is_noted_with_who_mends_it(done, check, task_
     assert [each["state"] for each in found] == ["ok", "ok"]
 
 
+@pytest.mark.parametrize("any_url", ["sqlite"], indirect=True)  # it is about files
 def test_checkpoints_that_no_worker_can_go_on_from_are_noted(
     done, check, tmp_path, monkeypatch
 ) -> None:
@@ -173,6 +174,7 @@ def leave(root: Path, name: str, *trials: int) -> Path:
     return root / name
 
 
+@pytest.mark.parametrize("any_url", ["sqlite"], indirect=True)  # it is about files
 def test_only_what_running_trials_need_is_kept(done, clrsearch, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("CLRSEARCH_CHECKPOINT_DIR", str(tmp_path / "shared"))
     done.grow(6)

@@ -66,7 +66,7 @@ def test_from_the_command_line_to_the_verdict(clrsearch, url, task_dir, monkeypa
     monkeypatch.chdir(task_dir)
     run = ("run", "--task", "loops.py:train", *TOLD, "--name", "mine", "--trials", "12")
     code, _, errors = clrsearch(
-        *run, "--set", "confirm.top=1", "--set", "confirm.seeds=2", "--workers", "2"
+        *run, "--set", "confirm.top=1", "--set", "confirm.seeds=2", "--workers", "1"
     )
     assert (code, errors) == (0, "")
     now = service.show("mine").snapshot
@@ -89,9 +89,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(url, task_dir) -> None:
         os.kill(lost.pid, signal.SIGKILL)
     with open_database(url) as database:
         Study.open(database, "mine").slots.release(claim.worker)
-    with worker(task_dir) as second:
-        _, errors = second.communicate(timeout=PATIENCE)
-    assert (second.returncode, errors) == (0, "")
+    service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
     (record,) = service.show("mine").snapshot.records
     assert (record.number, record.state, record.drift) == (0, "complete", 0.0)
     assert service.replay("mine", 0, device="cpu", task_dir=task_dir).matches

@@ -34,6 +34,7 @@ def studies(any_url, task_dir):
         yield made, write
 
 
+@pytest.mark.parametrize("any_url", ["sqlite"], indirect=True)  # a text is one on every server
 @pytest.mark.parametrize("name", ["/tmp/victim", "", ".", "..", "../sound", None, 7, ["a"]])
 def test_a_study_whose_uuid_is_none_is_refused_before_a_path_is_built(
     studies, clrsearch, tmp_path, monkeypatch, name
@@ -68,6 +69,7 @@ def test_a_study_whose_uuid_is_none_is_refused_before_a_path_is_built(
     assert all(path.read_text() == "years of work" for path in kept)
 
 
+@pytest.mark.parametrize("any_url", ["sqlite"], indirect=True)  # a text is one on every server
 @pytest.mark.parametrize(
     ("changes", "key"),
     [

@@ -96,7 +96,7 @@ def test_the_same_command_again_with_other_options() -> None:
 
 def test_the_next_steps_run_in_a_shell(folder) -> None:
     options = "--storage 'sqlite:///my studies.db'"
-    line = f"clrsearch run 'my tasks/mine.toml' --no-confirm --name {QUOTED} {options}"
+    line = f"clrsearch run 'my tasks/mine.toml' --no-confirm --workers 0 --name {QUOTED} {options}"
     (folder / "my tasks" / "mine.toml").write_text('task = "tiny.py:Tiny"\ntrials = 2\n')
     began = begin(line)
     out, errors = began.communicate(timeout=300)
@@ -132,7 +132,7 @@ def study(folder, clrsearch) -> tuple[str, ...]:
     """A finished study of two trials; the options with which it and its task are found."""
     (folder / "url").write_text(f"sqlite:///{folder / 'studies.db'}\n")
     options = ("--task-dir", "my tasks", "--storage-file", "url")
-    began = ("--name", HOSTILE, "--task", "tiny.py:Tiny", "--trials", "2")
+    began = ("--name", HOSTILE, "--task", "tiny.py:Tiny", "--trials", "2", "--workers", "0")
     code, _, errors = clrsearch("run", *began, "--no-confirm", *options)
     assert code == 0, errors
     return options
@@ -140,14 +140,18 @@ def study(folder, clrsearch) -> tuple[str, ...]:
 
 @pytest.fixture
 def proposes(clrsearch) -> Callable[..., str]:
-    """Run a command, find a line that it proposes, and run that too: what that says."""
+    """Run a command, find a line that it proposes, and run that too: what that says.
+
+    What it proposes trains in this process: others would have to import torch first.
+    """
 
     def run(line: str, *arguments: str) -> str:
         _, out, errors = clrsearch(*arguments)
         assert line in out + errors
         program, *words = shlex.split(line)
         assert program == "clrsearch"
-        code, out, errors = clrsearch(*words)
+        here = ("--workers", "0") if words[0] == "run" else ()
+        code, out, errors = clrsearch(*words, *here)
         assert code == 0, errors
         return out
 
@@ -169,8 +173,8 @@ def test_what_a_range_test_and_another_plan_propose(study, folder, proposes) -> 
     proposes(drawn, "range-test", HOSTILE, *study)
     assert (folder / "range-test.png").exists()
     run = ("run", "--name", HOSTILE, "--task", "tiny.py:Tiny", "--no-confirm", "--epochs", "8")
-    more = ("--trials", "2")
-    begun = f"clrsearch run --task tiny.py:Tiny --no-confirm --epochs 8 {LIES} --trials 2"
+    more = ("--trials", "2", "--workers", "0")
+    begun = f"clrsearch run --task tiny.py:Tiny --no-confirm --epochs 8 {LIES} {' '.join(more)}"
     proposes(f"{begun} --name {QUOTED[:-1]}-2'", *run, *study, *more)
 
 
@@ -197,4 +201,5 @@ def test_what_a_report_proposes(study, folder, clrsearch, proposes) -> None:
     ):
         assert line in page
         _, *words = shlex.split(line)
-        assert clrsearch(*words)[0] == 0, line
+        here = ("--workers", "0") if words[0] == "run" else ()
+        assert clrsearch(*words, *here)[0] == 0, line

@@ -120,7 +120,7 @@ def test_two_workers_wait_for_each_other_at_the_end_of_a_round(url, task_dir) ->
         assert sorted((each.finalist, each.seed_index) for each in records) == sorted(runs)
         assert has_ended(Study.open(database, "mine"))
     again = service.run(
-        plan, name="mine", workers=2, settings=WorkerSettings(device="cpu", task_dir=task_dir)
+        plan, name="mine", workers=0, settings=WorkerSettings(device="cpu", task_dir=task_dir)
     )
     assert again.began_finished
 

@@ -64,12 +64,16 @@ def work_here(task_dir, name, **keys):
 
 def test_a_study_ends_with_a_schedule_that_can_be_pasted(url, task_dir) -> None:
     seen = []
-    result = run(task_dir, workers=2, trials=12, on_change=seen.append)
-    assert result.snapshot.done == result.snapshot.total == 12
+    result = run(task_dir, workers=3, trials=40, pruner="none", on_change=seen.append)
+    assert result.snapshot.done == result.snapshot.total == 40
     assert not result.interrupted
-    assert seen[-1].done == 12
+    assert seen[-1].done == 40
+    records = result.snapshot.records
+    assert sorted(record.slot for record in records) == list(range(40))  # each used up once
+    assert all(record.state != "running" for record in records)
+    assert len({record.worker for record in records}) > 1
     leader = result.snapshot.search_best
-    complete = [r for r in result.snapshot.records if r.state == "complete"]
+    complete = [r for r in records if r.state == "complete"]
     assert leader.value == min(record.value for record in complete)
     assert result.snapshot.baseline.family == "constant"
 
@@ -83,6 +87,17 @@ def test_a_study_ends_with_a_schedule_that_can_be_pasted(url, task_dir) -> None:
     first = found.schedule.at(torch.zeros(1).double().numpy())[0][0]
     assert optimizer.param_groups[0]["lr"] == pytest.approx(first, rel=1e-12)
 
+    # the first slots are fixed settings: the same runs, whichever worker had them
+    alone = work_here(task_dir, "alone", pruner="none", trials=40)
+    for slot in range(3):
+        one, other = (
+            next(record for record in each.records if record.slot == slot)
+            for each in (alone, result.snapshot)
+        )
+        assert (one.params, one.values) == (other.params, other.values)
+    for record in records[::8]:
+        assert service.replay("tiny", record.number, task_dir=task_dir).matches
+
 
 def test_a_finished_study_is_shown_and_grown(url, task_dir) -> None:
     work_here(task_dir, "tiny", trials=4)
@@ -93,30 +108,6 @@ def test_a_finished_study_is_shown_and_grown(url, task_dir) -> None:
     assert not grown.began_finished
     assert grown.snapshot.done == grown.snapshot.total == 6
     assert [record.slot for record in grown.snapshot.records] == list(range(6))
-
-
-def test_the_number_of_workers_changes_nothing_but_the_order(url, task_dir) -> None:
-    keys = {"pruner": "none", "trials": 8}
-    alone = work_here(task_dir, "alone", **keys)
-    four = run(task_dir, name="four", workers=4, **keys).snapshot
-    assert four.done == 8
-    # the first slots are fixed settings: the same runs, whichever worker had them
-    for slot in range(3):
-        one, other = (
-            next(record for record in snapshot.records if record.slot == slot)
-            for snapshot in (alone, four)
-        )
-        assert (one.params, one.values) == (other.params, other.values)
-    for record in four.records:
-        assert service.replay("four", record.number, task_dir=task_dir).matches
-
-
-def test_eight_workers_use_each_slot_up_once(url, task_dir) -> None:
-    snapshot = run(task_dir, workers=8, trials=40).snapshot
-    assert snapshot.done == snapshot.total == 40
-    assert sorted(record.slot for record in snapshot.records) == list(range(40))
-    assert all(record.state != "running" for record in snapshot.records)
-    assert len({record.worker for record in snapshot.records}) > 1
 
 
 @pytest.mark.parametrize(
@@ -209,27 +200,8 @@ def test_a_task_that_keeps_failing_stops_the_study_and_shows_why(url, task_dir) 
 )
 def test_what_cannot_be_searched_leaves_no_database_behind(keys, error, url, task_dir) -> None:
     with pytest.raises(error):
-        run(task_dir, **keys)
+        run(task_dir, workers=0, **keys)
     assert not url.file.exists()
-
-
-def test_a_worker_that_is_killed_leaves_its_slot_to_another(url, task_dir) -> None:
-    def kill_one(snapshot) -> None:
-        if killed or not snapshot.running:
-            return
-        worker = next(r.worker for r in snapshot.running)
-        found = subprocess.run(["pgrep", "-f", worker], capture_output=True, text=True, check=False)
-        for pid in found.stdout.split():
-            os.kill(int(pid), signal.SIGKILL)
-            killed.append(worker)
-
-    killed: list[str] = []
-    plan = {"task": "tiny.py:Slow", "trials": 4, "name": "slow", "workers": 2}
-    result = run(task_dir, on_change=kill_one, **plan)
-    assert killed
-    assert result.snapshot.done == 4
-    assert [record.slot for record in result.snapshot.records] == [0, 1, 2, 3]
-    assert all(record.state == "complete" for record in result.snapshot.records)
 
 
 def command(*arguments: str, **options) -> subprocess.Popen:
@@ -259,7 +231,9 @@ def trials_begun(url) -> int:
 
 
 @pytest.mark.parametrize("whole_group", [True, False], ids=["Ctrl-C", "kill -INT"])
-def test_ctrl_c_gives_slots_back_and_the_next_run_goes_on(url, task_dir, whole_group) -> None:
+def test_ctrl_c_gives_slots_back_and_the_next_run_goes_on(
+    url, task_dir, whole_group, clrsearch, monkeypatch
+) -> None:
     arguments = (
         "run",
         "--name",
@@ -285,9 +259,9 @@ def test_ctrl_c_gives_slots_back_and_the_next_run_goes_on(url, task_dir, whole_g
         assert counts[SlotState.CLAIMED] == 0
         begun = [record.number for record in Study.open(database, "slow").history.records()]
 
-    second = command(*arguments, cwd=task_dir)
-    out, errors = second.communicate(timeout=PATIENCE)
-    assert (second.returncode, errors) == (0, "")
+    monkeypatch.chdir(task_dir)
+    code, _, errors = clrsearch(*arguments, "--workers", "0")
+    assert (code, errors) == (0, "")
     records = service.show("slow").snapshot.records
     assert [record.state for record in records] == ["complete"] * 3
     assert {record.number for record in records} >= set(begun)
@@ -324,15 +298,14 @@ def test_a_worker_joins_from_another_shell(url, task_dir) -> None:
     ]
 
 
-def test_a_worker_of_a_failing_study_leaves_with_3(url, task_dir) -> None:
+def test_a_worker_of_a_failing_study_leaves_with_3(url, task_dir, clrsearch) -> None:
     work_here(task_dir, "stopped", trials=1)
     with open_database(url) as database:
         study = Study.open(database, "stopped")
         study.grow(4)
         study.stop("Traceback of the task")
-    worker = command("worker", "stopped", "--task-dir", str(task_dir))
-    out, errors = worker.communicate(timeout=PATIENCE)
-    assert worker.returncode == 3
+    code, out, errors = clrsearch("worker", "stopped", "--task-dir", str(task_dir))
+    assert code == 3
     assert errors.splitlines()[0] == "Traceback of the task"
     said = "clrsearch: stopped was stopped: its task failed repeatedly"
     assert (out, errors.splitlines()[-1]) == ("", said)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 
 import pytest
+
+from clrsearch import service
 
 TASK = """
 import colour
@@ -52,8 +53,8 @@ def folder(tmp_path, task_dir):
 def test_workers_import_what_the_command_imports(url, folder, task) -> None:
     options = ("--trials", "2", "--workers", "1", "--no-confirm", "--name", "mine", "--device")
     clrsearch("run", "--task", task, *options, "cpu", cwd=folder)
-    (found,) = [json.loads(line) for line in clrsearch("list", "--json", cwd=folder).splitlines()]
-    assert found["done"] == 2
+    (found,) = service.list_studies()
+    assert found.done == 2
 
 
 def test_a_neighbour_is_imported_and_an_installed_module_is_not_hidden(folder) -> None:

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Sequence
 
 import optuna
-from optuna.importance import get_param_importances
 from optuna.trial import TrialState, create_trial
 
 from clrsearch.schedules import Space
@@ -32,6 +31,8 @@ def importances(
     complete = [record for record in records if record.state == "complete"]
     if len(complete) < LEAST:
         return {}
+    from optuna.importance import get_param_importances  # imports scikit-learn
+
     with quiet():
         study = optuna.create_study(direction=direction)
         study.add_trials(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -17,23 +18,35 @@ from clrsearch import service
 from clrsearch.errors import PlanError
 from clrsearch.exports import FORMATS
 from clrsearch.search import ConfirmPlan, Study, StudyPlan
-from clrsearch.storage import open_database
+from clrsearch.storage import StorageUrl, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
+from clrsearch.worker import WorkerSettings
+
+TASKS = Path(__file__).parents[1] / "tasks_for_tests"
 
 
-@pytest.fixture
-def study(url, task_dir, monkeypatch):
-    """A finished study of 11 trials, so that it has a baseline too."""
-    monkeypatch.chdir(task_dir)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A database with a finished study of 11 trials, so that it has a baseline too."""
+    file = tmp_path_factory.mktemp("finished") / "studies.db"
+    url = StorageUrl(f"sqlite:///{file}")
     plan = StudyPlan(
         families=("cyclic",), task="tiny.py:Tiny", trials=11, confirm=ConfirmPlan(enabled=False)
     )
-    loaded = load_task(plan.task, folder=task_dir)
+    loaded = load_task(plan.task, folder=TASKS)
     facts = probe(loaded, device=torch.device("cpu"))
     with open_database(url, create=True) as database:
-        Study.create(database, "mine", plan, facts, service.versions(task_dir))
-    service.work("mine")
+        Study.create(database, "mine", plan, facts, service.versions(TASKS))
+    service.work("mine", storage=url, settings=WorkerSettings(task_dir=TASKS))
+    return file
+
+
+@pytest.fixture
+def study(finished, url, task_dir, monkeypatch):
+    """The study, in a copy of its own."""
+    monkeypatch.chdir(task_dir)
+    shutil.copy(finished, url.file)
     return service.show("mine").snapshot
 
 
@@ -75,14 +88,14 @@ def test_best_names_the_formats_there_are(study, clrsearch) -> None:
 
 
 def test_run_on_a_finished_study_shows_its_result(study, clrsearch) -> None:
-    arguments = ("run", "--task", "tiny.py:Tiny", "--name", "mine", "--trials", "11")
+    arguments = ("run", "--workers=0", "--task", "tiny.py:Tiny", "--name", "mine", "--trials", "11")
     code, out, errors = clrsearch(*arguments)
     assert (code, errors) == (0, "")
     assert out.startswith("mine is finished: 11 trials, ")
     assert "baseline (constant)" in out
     assert "def make_scheduler(optimizer, steps_per_epoch):" in out
-    assert "clrsearch run --task tiny.py:Tiny --name mine --trials 61\n" in out
-    assert "clrsearch run --task tiny.py:Tiny --trials 11 --name mine-2\n" in out
+    assert "clrsearch run --workers=0 --task tiny.py:Tiny --name mine --trials 61\n" in out
+    assert "clrsearch run --workers=0 --task tiny.py:Tiny --trials 11 --name mine-2\n" in out
     assert "clrsearch dashboard mine" in out
     assert "close " in out  # the other metric stands beside the searched one
     code, out, _ = clrsearch(*arguments, "--json")

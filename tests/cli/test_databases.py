@@ -13,6 +13,8 @@ from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe
 
+RUN = ["run", "--name", "mine", "--task", "tiny.py:Tiny", "--workers", "0"]
+
 
 @pytest.fixture
 def clrsearch(clrsearch, monkeypatch, task_dir):
@@ -54,16 +56,13 @@ def test_open_trials_are_cancelled_and_no_part_of_the_budget(clrsearch, url, tas
     code, out, _ = clrsearch("cancel", "mine")
     assert code == 0
     assert out.startswith("3 trials of mine cancelled before they started. No confirmation")
-    assert (
-        "mine is finished: 2 trials"
-        in clrsearch("run", "--name", "mine", "--task", "tiny.py:Tiny")[1]
-    )
+    assert "mine is finished: 2 trials" in clrsearch(*RUN)[1]
     assert "2/2" in clrsearch("list")[1]
 
 
 def test_another_torch_is_refused_unless_drift_is_allowed(clrsearch, url, task_dir) -> None:
     begin(url, task_dir, torch="1.0.0")
-    for command in (["worker", "mine"], ["run", "--name", "mine", "--task", "tiny.py:Tiny"]):
+    for command in (["worker", "mine"], RUN):
         code, _, errors = clrsearch(*command)
         assert code == 2
         assert "torch was 1.0.0 and is now 2." in errors
@@ -84,7 +83,7 @@ def test_a_checkpoint_folder_that_cannot_be_written_to_is_named(
     begin(url, task_dir)
     (tmp_path / "file").write_text("")
     folder = str(tmp_path / "file" / "within")
-    for command in (["worker", "mine"], ["run", "--name", "mine", "--task", "tiny.py:Tiny"]):
+    for command in (["worker", "mine"], RUN):
         code, _, errors = clrsearch(*command, "--checkpoint-dir", folder)
         assert code == 2
         assert errors.startswith(f"clrsearch: the checkpoint folder {folder}")
@@ -125,7 +124,7 @@ def test_a_server_that_may_only_be_read_is_told_at_once(
     url = sa.make_url(postgresql.reveal())
     viewer = url.update_query_dict({"options": "-c default_transaction_read_only=on"})
     storage = ["--storage", viewer.render_as_string(hide_password=False)]
-    run = ["run", "--name", "mine", "--task", "tiny.py:Tiny", "--trials", "4"]
+    run = [*RUN, "--trials", "4"]
     for command in (["worker", "mine"], run, ["retry", "mine"], ["cancel", "mine"]):
         code, _, errors = clrsearch(*command, *storage)
         assert code == 2

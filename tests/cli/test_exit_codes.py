@@ -13,6 +13,8 @@ from clrsearch.tasks import load_task
 from clrsearch.training import probe
 from clrsearch.worker import WorkerSettings
 
+RUN = ("run", "--name", "a b", "--workers", "0")
+
 
 @pytest.fixture
 def ended(clrsearch, monkeypatch, url, task_dir):
@@ -29,7 +31,7 @@ def ended(clrsearch, monkeypatch, url, task_dir):
             study = Study.create(database, "a b", plan, facts, service.versions(task_dir))
             happens(study)
         service.work("a b", settings=WorkerSettings(device="cpu", task_dir=task_dir))
-        return clrsearch("run", "--name", "a b", "--task", plan.task, *options)
+        return clrsearch(*RUN, "--task", plan.task, *options)
 
     return go
 
@@ -78,8 +80,8 @@ def test_where_all_diverged_lower_bounds_are_proposed(ended) -> None:
     assert errors == (
         "clrsearch: a b has no result: every trial diverged at learning rates of 0.02 and "
         "above. Lower the bounds: add --set 'bounds.cyclic.max_lr=[6.7e-06, 0.00067]' "
-        "--set 'bounds.constant.lr=[6.7e-06, 0.00067]' to clrsearch run --task tiny.py:Explodes "
-        "--no-confirm --name 'a b-2'\n"
+        "--set 'bounds.constant.lr=[6.7e-06, 0.00067]' to clrsearch run --workers 0 --task "
+        "tiny.py:Explodes --no-confirm --name 'a b-2'\n"
     )
 
 
@@ -94,7 +96,7 @@ def test_a_confirmation_without_a_result_is_1_and_can_be_retried(
         runs = sibling.slots.unfinished()
         fail(sibling, runs)
     keys = ("--set", "confirm.top=1", "--set", "confirm.seeds=2")
-    code, _, errors = clrsearch("run", "--name", "a b", "--task", "tiny.py:Tiny", *keys)
+    code, _, errors = clrsearch(*RUN, "--task", "tiny.py:Tiny", *keys)
     assert code == 1
     assert errors == (
         "clrsearch: the confirmation of a b has no result: 0 complete, 0 pruned, "

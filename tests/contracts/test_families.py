@@ -160,29 +160,42 @@ def agree(schedule: Schedule, rates: np.ndarray, momenta: np.ndarray, ratios) ->
         np.testing.assert_allclose(momenta, expected.momenta, rtol=0, atol=1e-12)
 
 
+def cycles_momentum(schedule: Schedule) -> bool:
+    return getattr(schedule, "cycle_momentum", False)
+
+
 def can_follow(schedule: Schedule, optimizer: str) -> bool:
-    cycles = getattr(schedule, "cycle_momentum", False)
-    return not (cycles and optimizer in ("plain", "adagrad"))
+    return not (cycles_momentum(schedule) and optimizer in ("plain", "adagrad"))
+
+
+ONE_OF_EACH = list({(each.family, cycles_momentum(each)): each for each in SCHEDULES}.values())
+"""A schedule of every family, and one more of those that can cycle the momentum."""
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+def test_closed_form_is_torchs_scheduler(schedule) -> None:
+    for ratios, name in zip(RATIOS, ("sgd", "adamw"), strict=True):
+        optimizer = make_optimizer(name, ratios)
+        scheduler = schedule.scheduler(optimizer)
+        agree(schedule, *stepped(optimizer, scheduler, HORIZON), ratios)
 
 
 @pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
-@pytest.mark.parametrize("ratios", RATIOS, ids=["1 group", "3 groups"])
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
-def test_closed_form_is_torchs_scheduler(schedule, ratios, optimizer_name) -> None:
-    optimizer = make_optimizer(optimizer_name, ratios)
+@pytest.mark.parametrize("schedule", ONE_OF_EACH, ids=repr)
+def test_every_optimizer_follows_or_is_refused(schedule, optimizer_name) -> None:
+    optimizer = make_optimizer(optimizer_name, (1.0,))
     if not can_follow(schedule, optimizer_name):
         with pytest.raises(ScheduleError, match="momentum"):
             schedule.scheduler(optimizer)
         return
     scheduler = schedule.scheduler(optimizer)
-    agree(schedule, *stepped(optimizer, scheduler, HORIZON), ratios)
+    agree(schedule, *stepped(optimizer, scheduler, HORIZON), (1.0,))
 
 
-@pytest.mark.parametrize("optimizer_name", ["nesterov", "adamw"])
-@pytest.mark.parametrize("ratios", RATIOS, ids=["1 group", "3 groups"])
 @pytest.mark.parametrize("schedule", schedules(LONG, fractions=False), ids=repr)
-def test_the_faces_agree_over_a_long_horizon(schedule, ratios, optimizer_name) -> None:
-    native, pasted = (make_optimizer(optimizer_name, ratios) for _ in range(2))
+def test_the_faces_agree_over_a_long_horizon(schedule) -> None:
+    ratios = RATIOS[-1]
+    native, pasted = (make_optimizer(name, ratios) for name in ("nesterov", "adamw"))
     agree(schedule, *stepped(native, schedule.scheduler(native), LONG), ratios)
     scheduler = executed(schedule, len(ratios), LONG)(pasted, STEPS_PER_EPOCH)
     agree(schedule, *stepped(pasted, scheduler, LONG), ratios)
@@ -226,13 +239,11 @@ def test_a_warm_up_rises_in_a_straight_line_from_a_positive_rate_to_the_peak(sch
         assert rates[schedule.warmup] == 0.3
 
 
-@pytest.mark.parametrize("ratios", RATIOS, ids=["1 group", "3 groups"])
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
-def test_generated_code_plays_the_schedule(schedule, ratios) -> None:
-    make_scheduler = executed(schedule, len(ratios))
-    for name in ("nesterov", "adamw"):
+def test_generated_code_plays_the_schedule(schedule) -> None:
+    for ratios, name in zip(RATIOS, ("nesterov", "adamw"), strict=True):
         optimizer = make_optimizer(name, ratios)
-        scheduler = make_scheduler(optimizer, STEPS_PER_EPOCH)
+        scheduler = executed(schedule, len(ratios))(optimizer, STEPS_PER_EPOCH)
         agree(schedule, *stepped(optimizer, scheduler, HORIZON), ratios)
 
 
@@ -264,10 +275,21 @@ def executed(schedule: Schedule, groups: int, horizon: int = HORIZON):
     return namespace["make_scheduler"]
 
 
-@pytest.mark.parametrize("momentum", ["none", "momentum", "betas"])
-@pytest.mark.parametrize("stepsize", ["whole-cycles", "integers"])
-@pytest.mark.parametrize("epochs", [4, 7, 20, 33])
-@pytest.mark.parametrize("family", FAMILIES)
+CYCLING = {"cyclic": ["whole-cycles", "integers"], "onecycle": ["whole-cycles"]}
+"""The families that a momentum matters to, and the kinds of stepsizes that they have."""
+CORNERS = [
+    corner
+    for family in FAMILIES
+    for corner in itertools.product(
+        [family],
+        [4, 7, 20, 33],
+        CYCLING.get(family, ["whole-cycles"]),
+        ["none", "momentum"] if family in CYCLING else ["none"],
+    )
+]
+
+
+@pytest.mark.parametrize(("family", "epochs", "stepsize", "momentum"), CORNERS)
 def test_every_corner_of_the_space_is_a_schedule(family, epochs, stepsize, momentum) -> None:
     setting = Setting(
         epochs=epochs,

@@ -100,6 +100,6 @@ def test_budgets_stay_equal_after_failures_kills_retries_and_added_trials(
     slots = {"cyclic": 5, "linear": 4, "cosine": 4, "constant": 4}
     require_budget(url, slots, ends={"complete": 17}, trials=13 + 2 + 7)
 
-    service.run(asked(23, task_dir), workers=1, **keys)
+    service.run(asked(23, task_dir), workers=0, **keys)
     slots = {"cyclic": 6, "linear": 6, "cosine": 6, "constant": 5}
     require_budget(url, slots, ends={"complete": 23}, trials=22 + 6)

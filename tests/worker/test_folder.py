@@ -109,24 +109,19 @@ def test_what_is_needed_is_asked_for_after_the_folder_was_read(tmp_path) -> None
 
 
 def test_what_was_saved_elsewhere_begins_again_and_says_so(
-    study, task_dir, tmp_path, monkeypatch
+    study, task_dir, tmp_path, monkeypatch, clrsearch
 ) -> None:
+    monkeypatch.chdir(task_dir)
     gate = tmp_path / "gate"
     monkeypatch.setenv("CLRSEARCH_TEST_GATE", str(gate))
     study.slots.cancel()
     study.slots.grow(["cyclic"] * 7)
 
-    def worker(folder) -> subprocess.Popen[str]:
-        options = ("--checkpoint-dir", tmp_path / folder, "--checkpoint-seconds", "0")
-        return subprocess.Popen(
-            [sys.executable, "-m", "clrsearch", "worker", "mine", *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=task_dir,
-        )
+    def worker(folder) -> tuple[str, ...]:
+        options = ("--checkpoint-dir", str(tmp_path / folder), "--checkpoint-seconds", "0")
+        return ("worker", "mine", *options)
 
-    with worker("there") as lost:
+    with subprocess.Popen([sys.executable, "-m", "clrsearch", *worker("there")]) as lost:
         deadline = time.monotonic() + PATIENCE
         while not any(claim.checkpoint for claim in study.slots.claims()):
             assert time.monotonic() < deadline
@@ -135,9 +130,8 @@ def test_what_was_saved_elsewhere_begins_again_and_says_so(
         os.kill(lost.pid, signal.SIGKILL)
     study.slots.release(claim.worker)
     gate.touch()
-    with worker("here") as found:
-        out, errors = found.communicate(timeout=PATIENCE)
-    assert found.returncode == 0
+    code, out, errors = clrsearch(*worker("here"))
+    assert code == 0
     (line,) = errors.splitlines()
     path = tmp_path / "here" / study.uuid / "trial-0.pt"
     begins = f"clrsearch: trial 0 starts over: its checkpoint {path} cannot be used: it is missing"

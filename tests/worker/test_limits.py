@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 
@@ -98,18 +96,13 @@ def test_when_its_minutes_are_over_it_saves_and_hands_its_trial_back(url, task_d
     assert service.replay("mine", 0, device="cpu", task_dir=task_dir).matches
 
 
-def test_the_commands_options_are_those_limits(url, task_dir) -> None:
+def test_the_commands_options_are_those_limits(url, task_dir, clrsearch, monkeypatch) -> None:
     begin(url, task_dir)
+    monkeypatch.chdir(task_dir)
     limits = ("--max-trials", "1", "--max-minutes", "5", "--idle-wait", "1")
-    ended = subprocess.run(
-        [sys.executable, "-m", "clrsearch", "worker", "mine", *limits],
-        cwd=task_dir,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert len(ended.stdout.splitlines()) == 1
+    code, out, errors = clrsearch("worker", "mine", *limits)
+    assert (code, errors) == (0, "")
+    assert len(out.splitlines()) == 1
     assert counts(url) == [{SlotState.COMPLETE: 1, SlotState.OPEN: 3}]
 
 

@@ -104,7 +104,6 @@ CRASH = (
     ("how", "workers", "why"),
     [
         ("os._exit(7)", 3, "2 workers were lost .*: 2 exited with code 7"),
-        ("os.abort()", 3, r"2 workers were lost .*: 2 died of signal 6 \(SIGABRT\)"),
         (
             "os.kill(os.getpid(), 9)",
             6,
