@@ -71,7 +71,6 @@ def test_a_study_ends_with_a_schedule_that_can_be_pasted(url, task_dir) -> None:
     records = result.snapshot.records
     assert sorted(record.slot for record in records) == list(range(40))  # each used up once
     assert all(record.state != "running" for record in records)
-    assert len({record.worker for record in records}) > 1
     leader = result.snapshot.search_best
     complete = [r for r in records if r.state == "complete"]
     assert leader.value == min(record.value for record in complete)
