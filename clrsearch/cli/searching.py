@@ -166,6 +166,7 @@ def worker(
         name,
         storage=storage.url(),
         settings=options.settings(),
+        own_process=True,
         worker=worker_name,
         ends_with_parent=ends_with_parent,
         on_end=output.print_trial,

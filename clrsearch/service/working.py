@@ -10,7 +10,7 @@ from functools import partial
 
 from clrsearch import training
 from clrsearch import worker as workers
-from clrsearch.errors import StorageError
+from clrsearch.errors import StorageError, TaskError
 from clrsearch.launch import INTERPRETER, Command, LocalLauncher
 from clrsearch.results import Snapshot, snapshot
 from clrsearch.search import Record, Study
@@ -33,7 +33,7 @@ from clrsearch.storage import (
     quiet_optuna,
     require_writable,
 )
-from clrsearch.worker import Supervisor, WorkerSettings, worker_name
+from clrsearch.worker import Post, Supervisor, WorkerSettings, worker_name
 
 DEFAULTS = WorkerSettings()
 LOGS = "logs"
@@ -49,6 +49,7 @@ def work(
     storage: Storage = None,
     settings: WorkerSettings = DEFAULTS,
     worker: str | None = None,
+    own_process: bool = False,
     ends_with_parent: bool = False,
     on_end: Callable[[Record, Study], None] = lambda record, study: None,
     on_wait: Callable[[str], None] = lambda cause: None,
@@ -62,6 +63,7 @@ def work(
         storage: the database.
         settings: how to work.
         worker: the worker's name.
+        own_process: hide all other GPUs from this process, which does nothing else.
         ends_with_parent: exit when stdin is closed; a parent process holds its other end.
         on_end: called with each trial that has ended, and its study.
         on_wait: called with the cause of each database outage that is waited out.
@@ -81,7 +83,8 @@ def work(
     if ends_with_parent:
         interruption.ask_when_parent_ends()
     quiet_optuna()
-    chosen = training.find_device(settings.device)
+    named = training.see_only(settings.device) if own_process else settings.device
+    chosen = training.find_device(named)
     url = storage_url(storage)
 
     def waits(error: BaseException) -> None:
@@ -114,10 +117,13 @@ def work(
         patience(lambda: require_writable(database))
         study = patience(lambda: Study.open(database, name))
         require_room(url, patience(study.slots.live) + 1)
-        task = load_same(
-            study, settings.task_dir, settings.data_dir, allow_drift=settings.allow_drift
-        ).task
-        make_run = training.run_maker(task, study.facts, chosen, study.plan.precision)
+        try:
+            task = load_same(
+                study, settings.task_dir, settings.data_dir, allow_drift=settings.allow_drift
+            ).task
+            make_run = training.run_maker(task, study.facts, chosen, study.plan.precision)
+        except TaskError as error:
+            raise workers.device_failure(error) or error from error
         while work_off(study, make_run):
             if not _wait_for_slots(study, settings.idle_wait or 0.0, interruption, patience):
                 return
@@ -166,7 +172,13 @@ def watch_workers(
     interrupted = Supervisor(
         study,
         LocalLauncher(logs),
-        [partial(worker_command, study.name, url, replace(settings, device=d)) for d in devices],
+        [
+            Post(
+                device=device,
+                command=partial(worker_command, study.name, url, replace(settings, device=device)),
+            )
+            for device in devices
+        ],
         patience=settings.storage_patience,
         on_change=lambda: on_change(snapshot(study)),
         on_note=on_note,

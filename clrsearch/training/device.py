@@ -11,6 +11,9 @@ import torch
 from clrsearch.errors import PlanError
 
 DEVICES = ("cuda", "mps", "cpu")
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+ROCMS = ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+"""What AMD's runtime reads; torch calls its GPUs cuda, too."""
 
 
 def find_device(name: str | None) -> torch.device:
@@ -27,11 +30,53 @@ def find_device(name: str | None) -> torch.device:
         raise PlanError(f"the device {name!r} cannot be used: choose cuda, cuda:1, mps or cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        if device.type == "cuda" and torch.cuda.is_available():
+            _require_gpu(device)  # an empty tensor would take the memory of a context
+        else:
+            torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise PlanError(f"the device {name!r} cannot be used: {reason}") from error
     return device
+
+
+def _require_gpu(device: torch.device) -> None:
+    count = torch.cuda.device_count()
+    if (device.index or 0) >= count:
+        raise RuntimeError(f"there is no GPU {device.index}: the first is 0, the last {count - 1}")
+
+
+def see_only(name: str | None) -> str | None:
+    """Hide all GPUs but one from this process, by environment; returns what to call that one.
+
+    Whatever takes all GPUs that it sees then takes the right one. Numbers count those that were
+    visible so far. No GPU is visible to a process that trains on the CPU. Call this before anything
+    uses a GPU.
+    """
+    kind, _, index = (name or "cuda").partition(":")
+    if kind == "cpu":
+        os.environ[VISIBLE] = ""
+    if kind != "cuda" or not (index or "0").isdecimal():
+        return name
+    number = int(index or "0")
+    if number >= torch.cuda.device_count():
+        return name
+    limits = [each for each in (VISIBLE, *ROCMS) if os.environ.get(each)]
+    for variable in limits:
+        listed = os.environ[variable].split(",")
+        os.environ[variable] = listed[number].strip()
+    if not limits:
+        os.environ[VISIBLE] = str(number)
+    return "cuda"
+
+
+def place(device: torch.device) -> str:
+    """The device as its machine numbers it, whichever of them this process sees."""
+    if device.type != "cuda":
+        return str(device)
+    listed = os.environ.get(VISIBLE, "").split(",")
+    index = device.index or 0
+    return f"cuda:{listed[index].strip() if index < len(listed) and listed[index] else index}"
 
 
 def worker_devices(name: str | None, workers: int | None, *, slots: int) -> list[str]:

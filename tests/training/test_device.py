@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -35,3 +40,46 @@ def test_the_number_of_threads_is_put_back() -> None:
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
     torch.set_num_threads(before)
+
+
+SEE = (
+    "import json, os, sys; from clrsearch.training import place, see_only\n"
+    "import torch; torch.cuda.device_count = lambda: int(sys.argv[2])\n"
+    "called = see_only(sys.argv[1] or None)\n"
+    "print(json.dumps([called, os.environ.get('CUDA_VISIBLE_DEVICES'),"
+    " os.environ.get('HIP_VISIBLE_DEVICES'), place(torch.device(called or 'cpu'))]))\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "seen"),
+    [
+        *((f"cuda:{index}", {}, ["cuda", str(index), None, f"cuda:{index}"]) for index in range(4)),
+        ("cuda", {}, ["cuda", "0", None, "cuda:0"]),
+        ("", {}, ["cuda", "0", None, "cuda:0"]),
+        ("cuda:2", {"CUDA_VISIBLE_DEVICES": "7,5,3,1"}, ["cuda", "3", None, "cuda:3"]),
+        ("cuda:1", {"CUDA_VISIBLE_DEVICES": "GPU-a, GPU-b"}, ["cuda", "GPU-b", None, "cuda:GPU-b"]),
+        ("cuda:1", {"HIP_VISIBLE_DEVICES": "4,6"}, ["cuda", None, "6", "cuda:0"]),
+        ("cuda:4", {}, ["cuda:4", None, None, "cuda:4"]),  # there is none, which is told later
+        ("cpu", {"CUDA_VISIBLE_DEVICES": "0,1"}, ["cpu", "", None, "cpu"]),
+    ],
+)
+def test_a_worker_process_sees_its_own_gpu_alone(name, there, seen) -> None:
+    """On a machine with four GPUs, which is pretended: the environment is what counts."""
+    hidden = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+    environment = {key: value for key, value in os.environ.items() if key not in hidden}
+    count = len(there.get("CUDA_VISIBLE_DEVICES", "0,1,2,3").split(","))
+    told = subprocess.run(
+        [sys.executable, "-c", SEE, name, str(count)],
+        env=environment | there,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(told.stdout) == seen
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_that_is_not_here_is_refused() -> None:
+    with pytest.raises(PlanError, match="there is no GPU 99"):
+        find_device("cuda:99")
