@@ -10,6 +10,8 @@ ClrsearchError
 │   └── PlanMismatch     a study of this name exists with another plan, task or version
 ├── StudyStopped         the task failed repeatedly, so every worker exited
 └── FailsHere            trials kept failing in one process, or on one machine, so it left
+    ├── OutOfMemory      its device or machine had no memory left, so it left
+    └── DeviceFailed     its device failed, so it left
 """
 
 from __future__ import annotations
@@ -31,6 +33,10 @@ class ExitCode(IntEnum):
     """Trials kept failing here; a fresh process, or another machine, may do better."""
     HUNG = 5
     """The task made no progress for too long, so its process was ended."""
+    OUT_OF_MEMORY = 6
+    """The device or the machine had no memory left; with fewer workers on it, there may be."""
+    DEVICE_FAILED = 7
+    """The device failed; a fresh process, or another device, may do better."""
     INTERRUPTED = 130
 
 
@@ -86,3 +92,15 @@ class FailsHere(ClrsearchError):
     """Trials kept failing in one process, or on one machine; others may be healthy."""
 
     exit_code = ExitCode.FAILS_HERE
+
+
+class OutOfMemory(FailsHere):
+    """A trial found no memory left on the device or the machine, which others may be using."""
+
+    exit_code = ExitCode.OUT_OF_MEMORY
+
+
+class DeviceFailed(FailsHere):
+    """A trial met an error of its device, after which a process cannot use it any more."""
+
+    exit_code = ExitCode.DEVICE_FAILED

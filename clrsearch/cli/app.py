@@ -45,6 +45,7 @@ _command("Search", "range-test --task mine.py:Mine -o test.png", searching.range
 _command("Search", "new mine.py", managing.new)
 _command("Inspect", "list", inspecting.list_studies, "list")
 _command("Inspect", "status mine --watch", inspecting.status)
+_command("Inspect", "logs mine 4711", inspecting.logs)
 _command("Inspect", "show mine 42", inspecting.show)
 _command("Inspect", "plot mine curves -o curves.html", inspecting.plot)
 _command("Inspect", "preview cyclic onecycle --set max_lr=0.1", inspecting.preview)

@@ -186,6 +186,26 @@ def status(
         )
 
 
+def logs(
+    name: NameArgument,
+    worker: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="WORKER", help="A worker's name, or a part of it such as its process ID."
+        ),
+    ] = None,
+    checkpoint_dir: CheckpointDirOption = None,
+    *,
+    storage: StorageOptions,
+) -> None:
+    """Print what the workers on this machine have printed, or list their logs."""
+    from clrsearch import service
+    from clrsearch.cli import output
+
+    found = service.logs(name, worker=worker, storage=storage.url(), checkpoint_dir=checkpoint_dir)
+    output.print_logs(found, whole=worker is not None)
+
+
 def show(
     name: NameArgument,
     trial: Annotated[

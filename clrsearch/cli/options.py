@@ -168,6 +168,15 @@ class WorkerOptions(TaskOptions):
         ),
     ] = None
     storage_patience: PatienceOption = None
+    stall_minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--stall-minutes",
+            min=0,
+            help="Replace a worker whose task has finished no step for so long. Default: ten times "
+            "its longest step, at least 10.",
+        ),
+    ] = None
     allow_drift: DriftOption = False
 
     def settings(self) -> WorkerSettings:

@@ -52,6 +52,7 @@ from clrsearch.service import (
     Result,
     Shown,
     Tested,
+    WorkerLog,
     best,
 )
 from clrsearch.storage import MadeRole, Upgraded
@@ -206,6 +207,17 @@ def print_status(status: Status, *, json: bool) -> None:
         _print_table(status_table(status))
         if advice := status_advice(status):
             say("", *advice)
+
+
+def print_logs(logs: Sequence[WorkerLog], *, whole: bool) -> None:
+    """Print the output of ``clrsearch logs``: the logs, or a line for each of them."""
+    for log in logs:
+        if not whole:
+            say(f"{log.written.astimezone():%Y-%m-%d %H:%M:%S}  {log.bytes:>9,} bytes  {log.path}")
+            continue
+        if len(logs) > 1:
+            say(f"==> {log.worker} <==")
+        say(*log.text().splitlines())
 
 
 def print_preview(preview: Preview, *, to: Path | None, json: bool) -> None:

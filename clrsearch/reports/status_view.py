@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
@@ -35,6 +35,8 @@ def status_table(status: Status) -> RenderableType:
         parts += [Text(), _holders(status)]
     if status.failures:
         parts += [Text(), _failures(status.failures)]
+    if status.departures:
+        parts += [Text(), _departures(status.departures)]
     return Group(*parts)
 
 
@@ -112,6 +114,14 @@ def _failures(failures: Sequence[Failure]) -> RenderableType:
             ", ".join([*(str(number) for number in failure.trials[:NAMED]), *more]),
             Text(failure.cause),
         )
+    return table
+
+
+def _departures(departures: Mapping[str, str]) -> RenderableType:
+    table = plain_table("worker that left")
+    table.add_column("reason", overflow="fold")
+    for worker, reason in departures.items():
+        table.add_row(Text(one_line(worker)), Text(one_line(reason)))
     return table
 
 

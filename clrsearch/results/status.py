@@ -86,6 +86,7 @@ class Status:
         holders: the workers that hold slots, by slot.
         pace: the throughput, if known.
         failures: causes of failures, most frequent first.
+        departures: why workers left though trials were left, by worker.
         stopped: whether the study was stopped.
         stopped_by: the latest failed trial, if any.
     """
@@ -97,6 +98,7 @@ class Status:
     holders: tuple[Holder, ...]
     pace: Pace | None
     failures: tuple[Failure, ...]
+    departures: Mapping[str, str]
     stopped: bool
     stopped_by: int | None
 
@@ -138,6 +140,7 @@ def read_status(study: Study) -> Status:
         holders=held,
         pace=pace(records, sum(not holder.silent for holder in held)),
         failures=failures(records),
+        departures=study.departures(),
         stopped=study.stopped is not None,
         stopped_by=max(failed, default=None),
     )
@@ -229,6 +232,7 @@ def status_json(status: Status) -> str:
         "failures": [
             {"cause": failure.cause, "trials": failure.trials} for failure in status.failures
         ],
+        "departures": status.departures,
         "stopped": status.stopped,
     }
     return json.dumps(content)

@@ -34,6 +34,8 @@ from clrsearch.tasks import TaskFacts
 FINALIST = "finalist:"  # prefix of the trial number in the attribute's key
 STOPPED = "clrsearch:stopped"
 CANCELLED = "clrsearch:cancelled"
+DEPARTED = "clrsearch:departed:"
+"""Prefix of the keys under which workers say why they left, each with its name."""
 PATIENCE_SECONDS = 5.0  # wait for another process that is creating the same study
 
 
@@ -194,6 +196,19 @@ class Studies:
     def stop(self, record: StudyRecord, traceback: str | None) -> None:
         """Mark a study as stopped, with the traceback as the reason; None removes the mark."""
         self.storage.set_study_user_attr(record.id, STOPPED, traceback or "")
+
+    def note_departure(self, record: StudyRecord, worker: str, reason: str) -> None:
+        """Store why a worker left though slots were left."""
+        self.storage.set_study_user_attr(record.id, f"{DEPARTED}{worker}", reason)
+
+    def departures(self, record: StudyRecord) -> dict[str, str]:
+        """The reasons of the workers that left though slots were left, by worker."""
+        attributes = self.storage.get_study_user_attrs(record.id)
+        return {
+            key.removeprefix(DEPARTED): str(reason)
+            for key, reason in attributes.items()
+            if key.startswith(DEPARTED)
+        }
 
     def cancelled(self, record: StudyRecord) -> bool:
         """Whether a study is marked as cancelled."""

@@ -344,6 +344,18 @@ class Study:
         """Stop all workers, with the traceback as the reason; None lets them work again."""
         self._studies.stop(self.record, traceback)
 
+    def note_departure(self, worker: str, reason: str) -> None:
+        """Store why a worker leaves though slots are left."""
+        self._studies.note_departure(self.record, worker, reason)
+
+    def departures(self) -> Mapping[str, str]:
+        """Why workers left though slots were left, by worker, the confirmation's included."""
+        return {
+            worker: reason
+            for each in self.stages()
+            for worker, reason in self._studies.departures(each.record).items()
+        }
+
     @property
     def cancelled(self) -> bool:
         """Whether the study was cancelled, so that no confirmation starts by itself; re-read."""

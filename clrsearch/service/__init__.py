@@ -31,6 +31,7 @@ from clrsearch.service.provenance import versions
 from clrsearch.service.running import Result, run
 from clrsearch.service.starting import new_file
 from clrsearch.service.testing import Tested, range_test
+from clrsearch.service.worker_logs import WorkerLog, logs
 from clrsearch.service.working import work
 from clrsearch.worker import WorkerSettings
 
@@ -48,6 +49,7 @@ __all__ = [
     "Shown",
     "Storage",
     "Tested",
+    "WorkerLog",
     "WorkerSettings",
     "Workers",
     "best",
@@ -63,6 +65,7 @@ __all__ = [
     "launch_ray",
     "launch_slurm",
     "list_studies",
+    "logs",
     "make_database_roles",
     "new_file",
     "picture",

@@ -257,22 +257,25 @@ class Slots:
             return False
         return True
 
-    def claim(self, worker: str) -> Slot | None:
+    def claim(self, worker: str, *, again: bool = True) -> Slot | None:
         """Claim the first open slot for ``worker``, which must hold no other; None without any.
 
         A slot already held in the worker's name comes first: its claim succeeded, but the
         connection broke before the worker learned of it. Next are slots with an interrupted trial,
-        then those that have not started. Within each of these groups, slots whose last trial failed
-        on the worker's machine come later, and those whose last trial failed in this worker come
-        last.
+        then those that have not started, then slots that last failed on the worker's machine, and
+        those that last failed in this worker. The latter are left to others unless ``again``.
         """
+        reluctance = _reluctance(worker)
         claimed, opened = (_slots.c.state == state for state in (SlotState.CLAIMED, SlotState.OPEN))
         mine = sa.and_(claimed, _slots.c.worker == worker)
+        others = sa.and_(opened, reluctance < 2)
         first = (
             sa.select(_slots)
-            .where(self._ours, sa.or_(mine, opened))
+            .where(self._ours, sa.or_(mine, opened if again else others))
             .order_by(
-                sa.case((claimed, 0), (_BEGUN, 1), else_=2), _reluctance(worker), _slots.c.number
+                sa.case((claimed, 0), (sa.and_(_BEGUN, reluctance == 0), 1), else_=2),
+                reluctance,
+                _slots.c.number,
             )
             .limit(1)
         )
@@ -370,10 +373,13 @@ class Slots:
     def hand_back(self, slot: Slot, *, anew: bool = False) -> bool:
         """Reopen the slot; False if the claim no longer stands.
 
-        ``anew`` is for a new trial after a failure: the old trial, its losses and its checkpoint
-        are cleared, but not the worker that failed it.
+        That its trial was left counts as a loss if it had begun and no checkpoint has been saved
+        since the slot was claimed. ``anew`` is for a new trial after a failure: the old trial, its
+        losses and its checkpoint are cleared, but not the worker that failed it.
         """
-        opened = {"state": SlotState.OPEN, "worker": None, "expires": None}
+        fruitless = sa.and_(_BEGUN, _slots.c.checkpoint.is_not_distinct_from(slot.checkpoint))
+        losses = _slots.c.losses + sa.case((fruitless, 1), else_=0)
+        opened = {"state": SlotState.OPEN, "worker": None, "expires": None, "losses": losses}
         failed = {**_ANEW, "worker": slot.worker}
         return self._update(slot, **opened | (failed if anew else {}))
 
@@ -386,12 +392,14 @@ class Slots:
         )
         return self._change(*held, **values) == 1
 
-    def release(self, worker: str) -> int:
-        """Reopen every slot still held by ``worker``, known to be dead; returns their number."""
+    def release(self, worker: str, *, wary: bool = False) -> int:
+        """Reopen every slot still held by ``worker``, known to be dead; returns their number.
+
+        ``wary`` leaves them to other machines first.
+        """
         held = (_slots.c.state == SlotState.CLAIMED, _slots.c.worker == worker)
-        return self._change(
-            *held, state=SlotState.OPEN, worker=None, expires=None, losses=_slots.c.losses + 1
-        )
+        opened = {"state": SlotState.OPEN, "worker": worker if wary else None, "expires": None}
+        return self._change(*held, **opened, losses=_slots.c.losses + 1)
 
     def retry(self) -> int:
         """Reopen every failed slot; returns their number."""

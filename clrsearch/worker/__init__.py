@@ -8,18 +8,29 @@ from typing import TYPE_CHECKING
 from clrsearch.lazy import deferred
 from clrsearch.worker.names import worker_name
 from clrsearch.worker.settings import WorkerSettings
-from clrsearch.worker.supervise import Supervisor
+from clrsearch.worker.supervise import Post, Supervisor
 
 if TYPE_CHECKING:
+    from clrsearch.worker.failures import device_failure
     from clrsearch.worker.loop import Worker, needed
     from clrsearch.worker.signals import Interruption
 else:
     __getattr__ = deferred(
         __name__,
         {
+            "clrsearch.worker.failures": ("device_failure",),
             "clrsearch.worker.loop": ("Worker", "needed"),
             "clrsearch.worker.signals": ("Interruption",),
         },
     )
 
-__all__ = ["Interruption", "Supervisor", "Worker", "WorkerSettings", "needed", "worker_name"]
+__all__ = [
+    "Interruption",
+    "Post",
+    "Supervisor",
+    "Worker",
+    "WorkerSettings",
+    "device_failure",
+    "needed",
+    "worker_name",
+]

@@ -36,15 +36,20 @@ class Claims:
         """
         seen: dict[int, Claim] = {}
         while True:
-            slot = self._lost() or self._patiently(lambda: self._slots.claim(self._worker))
+            slot = self._lost() or self._claim(again=False)
+            claims = self._patiently(self._slots.claims) if slot is None else []
+            if slot is None and all(claim.expired for claim in claims):
+                slot = self._claim(again=True)  # nobody else is there to try what failed here
             if slot is not None:
                 return slot
-            claims = self._patiently(self._slots.claims)
             seen = seen or {claim.number: claim for claim in claims}
             waits = stay and bool(claims)
             if not waits and not any(_same(claim, seen.get(claim.number)) for claim in claims):
                 return None
             self._sleep(LOOK_SECONDS)
+
+    def _claim(self, *, again: bool) -> Slot | None:
+        return self._patiently(lambda: self._slots.claim(self._worker, again=again))
 
     def _lost(self) -> Slot | None:
         """Take over the slot of a lost worker, if there is one."""

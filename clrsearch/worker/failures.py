@@ -1,16 +1,48 @@
-"""Whom to blame for failures: the task, or the process and its machine."""
+"""Whom to blame for failures: the task, or the process, its device and its machine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterator, Sequence
+
+import torch
 
 from clrsearch.causes import cause
-from clrsearch.errors import TaskError, TaskRaised
+from clrsearch.errors import DeviceFailed, FailsHere, OutOfMemory, TaskError, TaskRaised
 from clrsearch.search import Record
 from clrsearch.storage import host_of
 
 OWN_FAILURES = 2  # consecutive failures after which a worker leaves
 FAILURES = 3  # consecutive failures, with no complete trial, that stop the study
+
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
+_DEVICE = re.compile(r"\b(?:CUDA|HIP|cuDNN|CUBLAS|NCCL) error", re.IGNORECASE)
+
+
+def device_failure(error: TaskError) -> FailsHere | None:
+    """Why the process must leave though its task may be in order: no memory, or a failed device.
+
+    None for all other errors. After an error of a CUDA device no call to it works in that process.
+    """
+    for each in _chain(error):
+        said = f"{cause(told(error))}"
+        if isinstance(each, MemoryError | torch.OutOfMemoryError) or (
+            isinstance(each, RuntimeError) and _NO_MEMORY.search(str(each))
+        ):
+            return OutOfMemory(f"no memory was left: {said}")
+        if isinstance(each, torch.AcceleratorError) or (
+            isinstance(each, RuntimeError) and _DEVICE.search(str(each))
+        ):
+            return DeviceFailed(f"the device failed: {said}")
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that caused it."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__
 
 
 def reason_to_leave(failures: Sequence[TaskError]) -> str | None:
@@ -26,17 +58,28 @@ def told(error: TaskError) -> str:
     return (isinstance(error, TaskRaised) and error.traceback) or str(error)
 
 
-def keeps_failing(records: Sequence[Record], live: Iterable[str]) -> bool:
+def keeps_failing(records: Sequence[Record], live: Sequence[str]) -> bool:
     """Whether the task is to blame: no trial is complete and the latest to end all failed.
 
-    False as long as one of the ``live`` workers is on a machine without failures.
+    False as long as one of the ``live`` workers is on a machine, or on a device of it, without
+    failures.
     """
     ended = sorted((each.ended, each.number, each) for each in records if each.ended is not None)
     latest = [record for _, _, record in ended[-FAILURES:]]
-    sick = {host_of(record.worker) for record in records if record.state == "failed"}
+    failed = {_place(record) for record in records if record.state == "failed"}
+    hosts = {host for host, _ in failed}
+    at_work = {each.worker: _place(each) for each in records if each.state == "running"}
     return (
         len(latest) == FAILURES
         and all(record.state == "failed" for record in latest)
         and all(record.state != "complete" for record in records)
-        and all(host_of(worker) in sick for worker in live)
+        and all(
+            at_work[worker] in failed if worker in at_work else host_of(worker) in hosts
+            for worker in live
+        )
     )
+
+
+def _place(record: Record) -> tuple[str, str]:
+    """The machine and the device of it that a trial was trained on."""
+    return host_of(record.worker), record.device

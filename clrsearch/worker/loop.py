@@ -24,10 +24,11 @@ from clrsearch.training import (
     RunMaker,
     Unrestorable,
     needless,
+    place,
 )
 from clrsearch.worker.attempt import Attempt, TrialEnded
 from clrsearch.worker.claims import Claims
-from clrsearch.worker.failures import keeps_failing, reason_to_leave, told
+from clrsearch.worker.failures import device_failure, keeps_failing, reason_to_leave, told
 from clrsearch.worker.folder import SharedFolder
 from clrsearch.worker.lease import Lease
 from clrsearch.worker.losses import release, why_given_up
@@ -111,7 +112,9 @@ class Worker:
         self._failures: list[TaskError] = []  # of this worker's latest trials
         self._on_hang = on_hang
         self._in_rounds = in_rounds
-        self._watchdog = Watchdog(self._interruption.noticed, self._hung)
+        self._watchdog = Watchdog(
+            self._interruption.noticed, self._hung, stall_seconds=settings.stall_seconds
+        )
         self._lease: Lease | None = None  # of the slot it holds
 
     def work(self) -> bool:
@@ -122,8 +125,8 @@ class Worker:
 
         Raises:
             StudyStopped: the task's code fails repeatedly.
-            FailsHere: it fails repeatedly in this process, and other workers may take the remaining
-                slots.
+            FailsHere: it fails repeatedly in this process, or its device failed or has no memory
+                left; other workers may take the remaining slots.
             StorageError: a checkpoint cannot be written.
             SQLAlchemyError, StorageInternalError: a permanent database error, or an outage longer
                 than the patience.
@@ -134,21 +137,29 @@ class Worker:
             if self._on_hang is not None:
                 stack.enter_context(self._watchdog)
             stack.enter_context(suppress(Interrupted))
-            while not self._interruption.asked:
-                stopped = self._patience(lambda: self._study.stopped)
-                if stopped is not None:
-                    raise StudyStopped(
-                        f"{self._study.name} was stopped: its task failed repeatedly", stopped
-                    )
-                reason = reason_to_leave(self._failures)
-                if reason is not None and self._patience(self._study.slots.unfinished):
-                    raise FailsHere(reason)
-                slot = self._claims.next(stay=self._in_rounds or self._patience(self._confirms))
-                if slot is None:
-                    self._patience(self._clean_up)
-                    return True
-                self._folder.look()
-                self._fill(slot)
+            try:
+                return self._work()
+            except FailsHere as error:
+                self._note_departure(str(error))
+                raise
+        return False
+
+    def _work(self) -> bool:
+        while not self._interruption.asked:
+            stopped = self._patience(lambda: self._study.stopped)
+            if stopped is not None:
+                raise StudyStopped(
+                    f"{self._study.name} was stopped: its task failed repeatedly", stopped
+                )
+            reason = reason_to_leave(self._failures)
+            if reason is not None and self._patience(self._study.slots.unfinished):
+                raise FailsHere(reason)
+            slot = self._claims.next(stay=self._in_rounds or self._patience(self._confirms))
+            if slot is None:
+                self._patience(self._clean_up)
+                return True
+            self._folder.look()
+            self._fill(slot)
         return False
 
     def _confirms(self) -> bool:
@@ -175,13 +186,17 @@ class Worker:
                     return
                 self._train(slot, lease, trial)
             except (Interrupted, TrialEnded):
-                self._hand_back(slot)
+                self._hand_back(slot, trial)
             except TaskError as error:
+                failure = device_failure(error)
+                if failure is not None:
+                    self._release(failure.exit_code)
+                    raise failure from error
                 if trial is not None and lease.settle(self._sleep):
                     self._patience(partial(self._failed, slot, trial.number, error))
                     self._failures.append(error)
             except (StorageError, MemoryError, *DATABASE_ERRORS):
-                self._hand_back(slot)
+                self._hand_back(slot, trial)
                 raise
         if trial is not None:
             self._note_end(trial.number)
@@ -226,18 +241,30 @@ class Worker:
             with suppress(OSError):
                 path.unlink()
 
-    def _hand_back(self, slot: Slot) -> None:
+    def _hand_back(self, slot: Slot, trial: Begun | None) -> None:
         """Reopen the slot now; during an outage, its lease expires instead."""
         with suppress(*DATABASE_ERRORS):
+            if trial is not None:
+                code = ExitCode.INTERRUPTED
+                self._study.log.note_loss(trial.number, self._name, code, slot.checkpoint)
             self._study.slots.hand_back(slot)
+
+    def _release(self, code: ExitCode) -> None:
+        """Give up the slot like a lost worker, which it counts as; see :meth:`_hand_back`."""
+        with suppress(*DATABASE_ERRORS):
+            release(self._study, self._name, code)
 
     def _hung(self, reason: str) -> None:
         """Give up the slot like a lost worker; runs in the watchdog's thread."""
         assert self._lease is not None and self._on_hang is not None
         self._lease.abandon()
-        with suppress(*DATABASE_ERRORS):  # during an outage the lease expires instead
-            release(self._study, self._name, ExitCode.HUNG)
+        self._release(ExitCode.HUNG)
+        self._note_departure(reason)
         self._on_hang(reason)
+
+    def _note_departure(self, reason: str) -> None:
+        with suppress(*DATABASE_ERRORS):
+            self._study.note_departure(self._name, reason)
 
     def _take_up(self, slot: Slot) -> Begun | None:
         """The slot's trial: a running one, a retry, or a new one; None if it has already ended.
@@ -263,7 +290,7 @@ class Worker:
                 return None
         family, params = self._schedule(slot, earlier)
         played = study.trace(family, params)
-        who = {"worker": self._name, "device": str(self._device)}
+        who = {"worker": self._name, "device": place(self._device)}
         if running:
             number, values = running[0].number, running[0].values
             study.log.resume(number, who)

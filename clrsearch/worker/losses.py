@@ -13,7 +13,17 @@ from clrsearch.search import Study
 LOSSES = 5  # lost workers without a new checkpoint that fail a trial
 CRASHES = 2  # crashes with no external cause that fail a trial as well
 KILLED = -9  # SIGKILL
-FROM_OUTSIDE = (KILLED, -signal.SIGTERM, -signal.SIGINT, -1, ExitCode.HUNG)  # -1: SIGHUP
+HANGS = 3  # workers that made no progress fail a trial as well
+HOW = {
+    ExitCode.HUNG: "made no progress",
+    ExitCode.OUT_OF_MEMORY: "ran out of memory",
+    ExitCode.DEVICE_FAILED: "met a failure of the device",
+    ExitCode.INTERRUPTED: "had to leave before the next checkpoint",
+}
+FROM_OUTSIDE = (
+    *(KILLED, -signal.SIGTERM, -signal.SIGINT, -1),  # -1: SIGHUP
+    *(ExitCode.HUNG, ExitCode.OUT_OF_MEMORY, ExitCode.INTERRUPTED),
+)
 
 
 def why_given_up(losses: int, codes: Sequence[int]) -> str | None:
@@ -22,7 +32,8 @@ def why_given_up(losses: int, codes: Sequence[int]) -> str | None:
     ``codes`` are the exit codes of those that were supervised.
     """
     crashes = [code for code in codes if code not in FROM_OUTSIDE]
-    if losses < LOSSES and len(crashes) < CRASHES:
+    hangs = codes.count(ExitCode.HUNG)
+    if losses < LOSSES and len(crashes) < CRASHES and hangs < HANGS:
         return None
     ends = [f"{count} {how}" for how, count in Counter(map(_how, codes)).items()]
     unwatched = losses - len(codes)
@@ -43,8 +54,8 @@ def release(stage: Study, worker: str, code: int) -> int:
     for claim in stage.slots.claims():
         if claim.worker == worker and claim.trial is not None:
             stage.log.note_loss(claim.trial, worker, code, claim.checkpoint)
-    return stage.slots.release(worker)
+    return stage.slots.release(worker, wary=code == ExitCode.DEVICE_FAILED)
 
 
 def _how(code: int) -> str:
-    return "made no progress" if code == ExitCode.HUNG else how_it_ended(code)
+    return HOW[ExitCode(code)] if code in HOW else how_it_ended(code)

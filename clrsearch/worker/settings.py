@@ -20,6 +20,8 @@ class WorkerSettings:
         checkpoint_dir: folder of the checkpoints of all studies.
         checkpoint_seconds: minimum time between two checkpoints of a trial.
         storage_patience: how many seconds to wait out a database outage.
+        stall_minutes: exit if no step of the task has ended for so long; by default ten times the
+            longest one so far, at least ten minutes.
         allow_drift: work even if the task's source, clrsearch or torch has changed since the study
             was created.
         max_minutes: exit after this time as on SIGTERM: save a checkpoint and release the slot.
@@ -33,6 +35,7 @@ class WorkerSettings:
     checkpoint_dir: Path | None = None
     checkpoint_seconds: float = 10.0
     storage_patience: float = PATIENCE_SECONDS
+    stall_minutes: float | None = None
     allow_drift: bool = False
     max_minutes: float | None = None
     max_trials: int | None = None
@@ -44,10 +47,15 @@ class WorkerSettings:
         Raises:
             PlanError: one is not positive; the message names it.
         """
-        for name in ("max_minutes", "max_trials", "idle_wait"):
+        for name in ("stall_minutes", "max_minutes", "max_trials", "idle_wait"):
             limit = getattr(self, name)
             if limit is not None and limit <= 0:
                 raise PlanError(f"{name} must be above 0, not {limit:g}")
+
+    @property
+    def stall_seconds(self) -> float | None:
+        """``stall_minutes`` in seconds."""
+        return None if self.stall_minutes is None else 60 * self.stall_minutes
 
     def to_arguments(self) -> list[str]:
         """The options of ``clrsearch worker`` that give a worker these settings."""
@@ -58,6 +66,7 @@ class WorkerSettings:
             "--checkpoint-dir": self.checkpoint_dir,
             "--checkpoint-seconds": f"{self.checkpoint_seconds:g}",
             "--storage-patience": f"{self.storage_patience:g}",
+            "--stall-minutes": self.stall_minutes,
             "--max-minutes": self.max_minutes,
             "--max-trials": self.max_trials,
             "--idle-wait": self.idle_wait,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from clrsearch import proposals
 from clrsearch.causes import complaint
@@ -19,9 +20,23 @@ from clrsearch.worker.names import worker_name
 
 POLL_SECONDS = 0.5
 LEFT_IN_ORDER = (ExitCode.DONE, ExitCode.STOPPED)
+LEFT_BY_FAILURE = (ExitCode.FAILS_HERE, ExitCode.OUT_OF_MEMORY, ExitCode.DEVICE_FAILED)
 NOT_REPLACED = (*LEFT_IN_ORDER, ExitCode.ERROR)
 EARLY_DEATHS = 5  # consecutive exits before any trial started, to give up a post
 FAILING_ENDS = 3  # consecutive exits with only failed trials, likewise
+DEVICE_ENDS = 2  # consecutive failures of the device, likewise
+MOST_FRUITLESS: Mapping[int, int] = {
+    ExitCode.FAILS_HERE: FAILING_ENDS,
+    ExitCode.DEVICE_FAILED: DEVICE_ENDS,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """A place for one worker at a time: a device, and the command of a worker with a given name."""
+
+    device: str
+    command: Callable[[str], Command]
 
 
 class Supervisor:
@@ -31,13 +46,13 @@ class Supervisor:
         self,
         study: Study,
         launcher: Launcher,
-        posts: Sequence[Callable[[str], Command]],
+        posts: Sequence[Post],
         *,
         patience: float,
         on_change: Callable[[], None],
         on_note: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Each of the ``posts`` returns the command of the worker with a given name.
+        """Set up workers for the ``posts``; :meth:`watch` starts them.
 
         ``patience`` is the longest outage to wait out, in seconds; ``on_change`` is called on each
         poll, ``on_note`` with messages.
@@ -52,6 +67,7 @@ class Supervisor:
         self._names: list[str] = []  # of all workers ever started, by the launcher's index
         self._post_of: list[int] = []
         self._fruitless = [0] * len(posts)  # consecutive workers without a result, by post
+        self._given_up: set[int] = set()  # posts whose workers are not replaced any more
         self._lost: list[Ended] = []  # whose slots are not released yet
         self._complaints: dict[int, Ended] = {}  # of each post's last worker
         self._told: set[int] = set()  # exit codes already reported
@@ -94,7 +110,7 @@ class Supervisor:
         left = self._patience(lambda: sum(each.slots.unfinished() for each in stages))
         if self._complaints and left and not self._interrupted:
             *_, last = self._complaints.values()
-            kind = FailsHere if last.code == ExitCode.FAILS_HERE else ClrsearchError
+            kind = FailsHere if last.code in LEFT_BY_FAILURE else ClrsearchError
             raise kind(self._why(left, last))
         return self._interrupted
 
@@ -115,7 +131,7 @@ class Supervisor:
             name = worker_name()
             self._names.append(name)
             self._post_of.append(post)
-            commands.append(self._posts[post](name))
+            commands.append(self._posts[post].command(name))
         self._launcher.start(commands)
 
     def _look(self) -> None:
@@ -140,11 +156,25 @@ class Supervisor:
                 fruitful = successful or lost or hung
                 self._fruitless[post] = 0 if fruitful else self._fruitless[post] + 1
                 self._tell(ended)
-                most = FAILING_ENDS if ended.code == ExitCode.FAILS_HERE else EARLY_DEATHS
-                wanted = not self._interrupted and ended.code not in NOT_REPLACED
-                if wanted and self._fruitless[post] < most:
+                if self._interrupted or ended.code in NOT_REPLACED or self._gives_up(post, ended):
+                    self._given_up.add(post)
+                else:
                     self._hire([post])
             self._on_change()
+
+    def _gives_up(self, post: int, ended: Ended) -> bool:
+        """Whether to leave a post empty; of workers that share a device, who has no memory goes."""
+        device = self._posts[post].device
+        sharing = [
+            other
+            for other in range(len(self._posts))
+            if other not in {post, *self._given_up} and self._posts[other].device == device
+        ]
+        if ended.code == ExitCode.OUT_OF_MEMORY and sharing:
+            go = "1 goes" if len(sharing) == 1 else f"{len(sharing)} go"
+            self._on_note(f"{device} has no memory for so many workers: {go} on there")
+            return True
+        return self._fruitless[post] >= MOST_FRUITLESS.get(ended.code, EARLY_DEATHS)
 
     def _release(self, stage: Study, ended: Ended) -> int:
         """Reopen a worker's slots; record how it was lost unless it was told to leave."""
@@ -163,7 +193,7 @@ class Supervisor:
     def _why(self, left: int, ended: Ended) -> str:
         words, again = _last_words(ended), proposals.again()
         trials = "1 trial is left" if left == 1 else f"{left} trials are left"
-        if ended.code == ExitCode.FAILS_HERE:
+        if ended.code in LEFT_BY_FAILURE:
             return f"{trials}, but trials kept failing here{words}. To resume: {again}"
         return f"{trials}, but the last worker {ended.how}{words}. To resume: {again}"
 

@@ -21,11 +21,20 @@ class Watchdog:
     the thread, because a suspended process makes none.
     """
 
-    def __init__(self, asked: Callable[[], bool], on_hang: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        asked: Callable[[], bool],
+        on_hang: Callable[[str], None],
+        *,
+        stall_seconds: float | None = None,
+    ) -> None:
         """``asked`` tells whether the process is to leave; it is called at each tick.
 
         ``on_hang`` is called once, from the thread, with a message about the silence.
+        ``stall_seconds`` is the longest silence to bear, also at the start; by default ten times
+        the longest one so far, and at least ten minutes, or an hour at the start.
         """
+        self._stall = None if stall_seconds is None else round(stall_seconds / TICK_SECONDS)
         self._asked = asked
         self._on_hang = on_hang
         self._ticks = 0
@@ -101,7 +110,7 @@ class Watchdog:
         else:
             silent, why = self._ticks - self._progressed_at, ""
             least = STALL if self._moves and self._known else START
-            most = max(least, STALL_STEPS * self._longest)
+            most = max(least, STALL_STEPS * self._longest) if self._stall is None else self._stall
         if silent <= most:
             return False
         self._on_hang(f"the task has made no progress for {silent * TICK_SECONDS:.0f} s{why}")

@@ -101,6 +101,40 @@ def test_a_slot_handed_back_is_claimed_again_under_the_next_attempt(slots) -> No
     assert slots.renew(second)
 
 
+def test_leaving_a_trial_without_a_new_checkpoint_counts_as_a_loss(slots) -> None:
+    for losses in (0, 1, 2):
+        held = slots.claim("w")
+        assert held.losses == losses
+        slots.bind(held, 1)
+        slots.hand_back(held)
+    held = slots.claim("w")
+    slots.note_checkpoint(held, 3)
+    slots.hand_back(held)
+    again = slots.claim("w")
+    assert (again.losses, again.checkpoint) == (0, 3)
+    slots.hand_back(again)
+    assert slots.claim("w").losses == 1
+
+
+def test_a_slot_left_by_a_failed_device_is_for_another_machine_first(slots) -> None:
+    held = slots.claim("one:1:a")
+    slots.bind(held, 1)
+    assert slots.release("one:1:a", wary=True) == 1
+    assert slots.claim("one:1:b").number == 1
+    again = slots.claim("two:1:a")
+    assert (again.number, again.trial, again.losses) == (0, 1, 1)
+
+
+def test_a_slot_that_failed_in_a_worker_can_be_left_to_others(slots) -> None:
+    for number in range(3):
+        slot = slots.claim("one:1:a")
+        assert slot.number == number
+        slots.hand_back(slot, anew=True)
+    assert slots.claim("one:1:a", again=False) is None
+    assert slots.claim("one:1:b", again=False).number == 0
+    assert slots.claim("one:1:a").number == 1
+
+
 def test_interrupted_trials_come_first_and_are_not_cancelled(slots) -> None:
     slots.claim("v")
     held = slots.claim("w")

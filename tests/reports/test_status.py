@@ -77,6 +77,7 @@ def status(*found: Holder, slots: dict[str, int], **changes) -> Status:
         "holders": found,
         "pace": None,
         "failures": (),
+        "departures": {},
         "stopped": False,
         "stopped_by": None,
     }
@@ -229,6 +230,12 @@ def test_a_running_study_reads_well_on_80_columns() -> None:
         ((), {"open": 3}, {"stopped": True, "stopped_by": 2}, "clrsearch show mine 2 shows why"),
         ((), {"open": 3}, {"stopped": True, "stopped_by": 2}, "clrsearch retry mine"),
         ((), {"open": 0, "complete": 5, "cancelled": 2}, {}, "0 open  2 cancelled"),
+        (
+            (),
+            {"open": 3},
+            {"departures": {"a:1:b": "the device failed: RuntimeError"}},
+            "a:1:b             the device failed: RuntimeError",
+        ),
     ],
 )
 def test_what_to_know_or_do_is_said(found, slots, changes, said) -> None:
@@ -285,6 +292,7 @@ def test_json_for_other_programs() -> None:
         "trials_per_hour": 100.0,
         "seconds_left": 54.0,
         "failures": [{"cause": "KeyError: 'x'", "trials": [2, 4]}],
+        "departures": {},
         "stopped": False,
     }
 

@@ -13,13 +13,21 @@ import sqlalchemy as sa
 import torch
 from identities import writer
 
-from clrsearch.errors import FailsHere, StudyStopped, TaskError
+from clrsearch.errors import DeviceFailed, FailsHere, StudyStopped, TaskError, TaskRaised
 from clrsearch.schedules import trace
 from clrsearch.search import PRUNERS, Study, StudyPlan
 from clrsearch.storage import SlotState, engine, open_database
 from clrsearch.storage.slots import _slots as table
 from clrsearch.tasks import load_task
-from clrsearch.training import Checkpoints, Identity, SequentialRun, TaskData, probe, run_maker
+from clrsearch.training import (
+    Checkpoints,
+    Identity,
+    Interrupted,
+    SequentialRun,
+    TaskData,
+    probe,
+    run_maker,
+)
 from clrsearch.worker import WorkerSettings, claims
 from clrsearch.worker.lease import Lease
 from clrsearch.worker.loop import Worker
@@ -175,6 +183,51 @@ def test_a_worker_leaves_after_two_failures_and_the_next_ones_third_stops_the_st
     assert study.slots.counts() == {SlotState.OPEN: 12}
 
 
+def test_a_failed_device_hands_the_trial_back_and_lets_the_worker_leave(begin) -> None:
+    study, worker = begin("Tiny", worker="here:1:a", trials=2)
+    make = worker._make_run
+
+    def fails(*given, **keys):
+        raise TaskRaised("RuntimeError while training: CUDA error: x", "") from RuntimeError(
+            "CUDA error: x"
+        )
+
+    worker._make_run = fails
+    with pytest.raises(DeviceFailed, match="CUDA error: x"):
+        worker.work()
+    (record,) = study.history.records()
+    assert record.state == "running"
+    assert study.slots.counts() == {SlotState.OPEN: 2}
+    assert study.departures() == {
+        "here:1:a": "the device failed: RuntimeError while training: CUDA error: x"
+    }
+    _, other = begin("Tiny", worker="there:1:a", trials=2)
+    other._make_run = make
+    assert other.work()
+    assert [(each.number, each.state) for each in study.history.records()] == [
+        (0, "complete"),
+        (1, "complete"),
+    ]
+
+
+def test_a_trial_that_is_interrupted_again_and_again_before_a_checkpoint_fails(begin) -> None:
+    for name in "abcde":
+        study, worker = begin("Tiny", trials=1, worker=name)
+
+        def leaves(*given, worker=worker, **keys):
+            worker._interruption.ask()
+            raise Interrupted
+
+        worker._make_run = leaves
+        assert not worker.work()
+    assert begin("Tiny", trials=1, worker="f")[1].work()
+    (record,) = study.history.records()
+    assert record.error == (
+        "5 workers were lost while running this trial, and none saved a new checkpoint: "
+        "5 had to leave before the next checkpoint"
+    )
+
+
 def test_a_sick_machine_does_not_stop_those_that_work_elsewhere(begin) -> None:
     study, worker = begin("FailsLater", worker="sick:1:a")
     healthy = study.slots.claim("healthy:1:a")
@@ -271,7 +324,7 @@ def test_the_curves_of_a_very_long_trial_are_not_stored(begin, url) -> None:
     worker._claims.next = lambda stay: next(slots)
     worker.work()
     stored = optuna.load_study(study_name="mine", storage=url.reveal()).trials[0].user_attrs
-    assert stored.keys() == {"slot", "family", "seed_index", "worker", "device"}
+    assert stored.keys() - {"lost"} == {"slot", "family", "seed_index", "worker", "device"}
 
 
 def test_a_stopped_study_lets_no_worker_in(begin) -> None:

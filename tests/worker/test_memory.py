@@ -55,9 +55,9 @@ def test_a_worker_without_memory_ends(url, task_dir, tmp_path) -> None:
             command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
         )
         assert ended.returncode != 0
-        counts = study.slots.counts()
-        assert counts[SlotState.COMPLETE] == 0
-        assert "MemoryError" in study.history.records()[0].error
+        assert "memory" in ended.stderr.lower()
+        assert study.slots.counts()[SlotState.COMPLETE] == 0
+        assert study.history.records()[0].state == "running"  # another worker goes on with it
 
 
 class Forgetful(Slots):

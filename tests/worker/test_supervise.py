@@ -13,7 +13,7 @@ from clrsearch.launch import Command, LocalLauncher
 from clrsearch.search import Study
 from clrsearch.storage import SlotState, open_database
 from clrsearch.training import probe
-from clrsearch.worker import Supervisor
+from clrsearch.worker import Post, Supervisor
 
 CLAIM = (
     "import os, sys; from clrsearch.search import Study; from clrsearch.storage import *\n"
@@ -38,10 +38,11 @@ def study(url, plan, tiny):
 
 
 def supervisor(
-    study, program, *, posts=1, how="lives", on_change=lambda: None, logs=None
+    study, program, *, posts=1, devices=None, how="lives", on_change=lambda: None, logs=None
 ) -> Supervisor:
     started.clear()
     notes.clear()
+    devices = devices or ["cpu"] * posts
 
     def command(name):
         started.append(name)
@@ -51,7 +52,7 @@ def supervisor(
     return Supervisor(
         study,
         LocalLauncher(logs or study.database.url.file.parent),
-        [command] * posts,
+        [Post(device=device, command=command) for device in devices],
         patience=30.0,
         on_change=on_change,
         on_note=notes.append,
@@ -103,7 +104,7 @@ CRASH = (
 @pytest.mark.parametrize(
     ("how", "workers", "why"),
     [
-        ("os._exit(7)", 3, "2 workers were lost .*: 2 exited with code 7"),
+        ("os._exit(9)", 3, "2 workers were lost .*: 2 exited with code 9"),
         (
             "os.kill(os.getpid(), 9)",
             6,
@@ -153,6 +154,31 @@ def test_who_leaves_for_its_failures_is_replaced_until_none_has_had_success(stud
     program = "import sys; print('clrsearch: bad luck', file=sys.stderr); sys.exit(4)"
     said = r"^3 trials are left, but trials kept failing here \(bad luck\)\. "
     assert given_up(study, program, said, FailsHere) == 3
+
+
+def test_of_workers_that_share_a_device_one_without_memory_is_not_replaced(study, tmp_path) -> None:
+    program = (
+        "import os, sys, time\n"
+        "try: open(sys.argv[3], 'x')\n"
+        "except FileExistsError: time.sleep(2)\n"
+        "else: sys.exit(6)\n"
+    )
+    how = str(tmp_path / "first")
+    with pytest.raises(FailsHere, match=r"2 trials are left, but trials kept failing here"):
+        supervisor(study, program + CLAIM, devices=["cuda:0"] * 2, how=how).watch()
+    assert len(started) == 2
+    assert notes[-1] == "cuda:0 has no memory for so many workers: 1 goes on there"
+
+
+def test_a_worker_without_memory_that_was_alone_on_its_device_is_replaced(study, tmp_path) -> None:
+    ends = "import sys; sys.exit(6)"
+    with pytest.raises(FailsHere, match=r"3 trials are left"):
+        supervisor(study, ends, devices=["cuda:0", "cuda:1"]).watch()
+    assert len(started) == 10  # five in a row, as for any that end before they work
+
+
+def test_a_device_that_fails_twice_in_a_row_is_given_up(study) -> None:
+    assert given_up(study, "import sys; sys.exit(7)", "3 trials are left", FailsHere) == 2
 
 
 def test_a_success_in_between_lets_it_be_replaced_again(study) -> None:

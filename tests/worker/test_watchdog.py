@@ -24,10 +24,10 @@ from clrsearch.worker.watchdog import Watchdog
 class Watched:
     """A watchdog whose ticks are counted here."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: float) -> None:
         self.asked = False
         self.said: list[str] = []
-        self.dog = Watchdog(lambda: self.asked, self.said.append)
+        self.dog = Watchdog(lambda: self.asked, self.said.append, **settings)
 
     def quiet_for(self, most: int) -> None:
         """So many ticks without progress are let pass, and no more."""
@@ -52,6 +52,13 @@ def test_the_start_has_an_hour_and_so_has_the_first_epoch(watched) -> None:
     with watched.dog.watching():
         watched.steps(3000, 3000, 1)
         watched.quiet_for(30_000)  # ten times the longest step, which compiled
+
+
+def test_what_the_user_allows_holds_from_the_start_on() -> None:
+    watched = Watched(stall_seconds=90)
+    with watched.dog.watching():
+        watched.steps(89)
+        watched.quiet_for(90)
 
 
 def test_then_a_step_has_ten_minutes(watched) -> None:
