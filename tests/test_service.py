@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 from json import loads
 from pathlib import Path
 
@@ -96,6 +97,22 @@ def test_a_study_ends_with_a_schedule_that_can_be_pasted(url, task_dir) -> None:
         assert (one.params, one.values) == (other.params, other.values)
     for record in records[::8]:
         assert service.replay("tiny", record.number, task_dir=task_dir).matches
+
+
+def test_a_worker_on_another_kind_of_device_is_refused(url, task_dir) -> None:
+    plan = StudyPlan(families=("cyclic",), task="tiny.py:Tiny", trials=2, confirm=ALONE)
+    facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
+    assert facts.device == "cpu"
+    facts = facts.model_copy(update={"device": "meta"})
+    with open_database(url, create=True) as database:
+        Study.create(database, "mine", plan, facts, service.versions(task_dir))
+    settings = WorkerSettings(task_dir=task_dir, device="cpu")
+    with pytest.raises(StudyError, match=r"^mine trains on meta, and this worker on cpu: leave "):
+        service.work("mine", settings=settings)
+    with pytest.raises(PlanError, match="the device 'meta' cannot be used"):
+        service.work("mine", settings=replace(settings, device=None))
+    service.work("mine", settings=replace(settings, allow_drift=True))
+    assert service.show("mine").snapshot.done == 2
 
 
 def test_a_finished_study_is_shown_and_grown(url, task_dir) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from clrsearch import training
 from clrsearch import worker as workers
-from clrsearch.errors import StorageError, TaskError
+from clrsearch.errors import StorageError, StudyError, TaskError
 from clrsearch.launch import INTERPRETER, Command, LocalLauncher
 from clrsearch.results import Snapshot, snapshot
 from clrsearch.search import Record, Study
@@ -34,6 +35,9 @@ from clrsearch.storage import (
     require_writable,
 )
 from clrsearch.worker import Post, Supervisor, WorkerSettings, worker_name
+
+if TYPE_CHECKING:
+    import torch
 
 DEFAULTS = WorkerSettings()
 LOGS = "logs"
@@ -83,8 +87,6 @@ def work(
     if ends_with_parent:
         interruption.ask_when_parent_ends()
     quiet_optuna()
-    named = training.see_only(settings.device) if own_process else settings.device
-    chosen = training.find_device(named)
     url = storage_url(storage)
 
     def waits(error: BaseException) -> None:
@@ -92,14 +94,14 @@ def work(
 
     patience = Patience(settings.storage_patience, on_wait=waits)
 
-    def work_off(study: Study, make_run: training.RunMaker) -> bool:
+    def work_off(study: Study, device: torch.device, make_run: training.RunMaker) -> bool:
         """Work on the search, then on its confirmation; False if interrupted."""
 
         def work_on(each: Study) -> bool:
             return workers.Worker(
                 each,
                 make_run,
-                chosen,
+                device,
                 training.Checkpoints(checkpoint_folder(url, each, settings.checkpoint_dir)),
                 name=worker or worker_name(),
                 settings=settings,
@@ -113,21 +115,41 @@ def work(
 
         return work_on(study) and all(map(work_on, rounds(study, patience)))
 
-    with open_database(url, patience=patience) as database, training.one_thread(chosen):
+    with open_database(url, patience=patience) as database:
         patience(lambda: require_writable(database))
         study = patience(lambda: Study.open(database, name))
         require_room(url, patience(study.slots.live) + 1)
-        try:
-            task = load_same(
-                study, settings.task_dir, settings.data_dir, allow_drift=settings.allow_drift
-            ).task
-            make_run = training.run_maker(task, study.facts, chosen, study.plan.precision)
-        except TaskError as error:
-            raise workers.device_failure(error) or error from error
-        while work_off(study, make_run):
-            if not _wait_for_slots(study, settings.idle_wait or 0.0, interruption, patience):
-                return
-            study = patience(study.reopen)
+        device = _device(study, settings, own_process=own_process)
+        with training.one_thread(device):
+            try:
+                task = load_same(
+                    study, settings.task_dir, settings.data_dir, allow_drift=settings.allow_drift
+                ).task
+                make_run = training.run_maker(task, study.facts, device, study.plan.precision)
+            except TaskError as error:
+                raise workers.device_failure(error) or error from error
+            while work_off(study, device, make_run):
+                if not _wait_for_slots(study, settings.idle_wait or 0.0, interruption, patience):
+                    return
+                study = patience(study.reopen)
+
+
+def _device(study: Study, settings: WorkerSettings, *, own_process: bool) -> torch.device:
+    """The device to train on: by default of the kind that the study was begun on.
+
+    Raises:
+        PlanError: there is no such device here.
+        StudyError: it is of another kind, on which results differ.
+    """
+    known = None if settings.allow_drift else study.facts.device
+    named = settings.device or known
+    found = training.find_device(training.see_only(named) if own_process else named)
+    if known not in (None, found.type):
+        raise StudyError(
+            f"{study.name} trains on {known}, and this worker on {found.type}: leave out --device "
+            f"or name {known}; --allow-drift mixes their results"
+        )
+    return found
 
 
 def _wait_for_slots(

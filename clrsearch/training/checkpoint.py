@@ -112,8 +112,10 @@ class Checkpoints:
                 draft.unlink(missing_ok=True)
         return True
 
-    def load(self, identity: Identity, device: torch.device) -> dict[str, Any] | None:
-        """The state in the trial's checkpoint, or None if there is no file.
+    def load(self, identity: Identity) -> dict[str, Any] | None:
+        """The state in the trial's checkpoint, on the CPU, or None if there is no file.
+
+        What is restored copies it to where it belongs: an optimizer keeps some of it on the CPU.
 
         Raises:
             Unrestorable: the file is damaged, or was not written by an earlier attempt at this
@@ -125,7 +127,7 @@ class Checkpoints:
             return None
         with restoring():
             identity.require(found)
-            state = torch.load(content, map_location=device, weights_only=True)
+            state = torch.load(content, map_location="cpu", weights_only=True)
             return dict(state)
 
     def remove(self, trial: int) -> None:

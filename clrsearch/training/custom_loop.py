@@ -17,6 +17,7 @@ from clrsearch.errors import TaskError
 from clrsearch.schedules import Trace
 from clrsearch.tasks import Loop, TaskFacts, as_script, describe, task_code
 from clrsearch.training.contract import numbers_of
+from clrsearch.training.data import moved
 from clrsearch.training.optimizer import has_gradients, require_optimizer, require_same
 from clrsearch.training.playback import TraceScheduler
 from clrsearch.training.run import (
@@ -219,7 +220,9 @@ class OwnRun:
                 if not self._state.kept:
                     raise Unrestorable("run.checkpoint() was called before, but not this time")
                 for name, each in self._state.kept.items():
-                    each.load_state_dict(states[name])
+                    saved = states[name]
+                    optimizer = isinstance(each, Optimizer)  # knows itself where its state belongs
+                    each.load_state_dict(saved if optimizer else moved(saved, self.device))
         except Unrestorable as error:
             self._end(error)
 

@@ -105,3 +105,18 @@ class LoaderBatches:
 def permutation(samples: int, seed: int) -> torch.Tensor:
     """A random order of ``samples`` indices, the same for every kind of :class:`Batches`."""
     return torch.randperm(samples, generator=torch.Generator().manual_seed(seed))
+
+
+def moved(content: Any, device: torch.device) -> Any:
+    """Tensors in dicts, lists and tuples on ``device``; everything else as it is."""
+    match content:
+        case torch.Tensor():
+            return content.to(device)
+        case dict():
+            return {key: moved(value, device) for key, value in content.items()}
+        case list():
+            return [moved(value, device) for value in content]
+        case tuple() if type(content) is tuple:
+            return tuple(moved(value, device) for value in content)
+        case _:
+            return content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -14,7 +15,8 @@ from clrsearch.schedules import Trace, momentum_of
 class Player:
     """Sets the rates and momenta of an optimizer's groups to those of a trace, (groups, T).
 
-    From step T on, the last values are held.
+    From step T on, the last values are held. A rate that is a tensor, as capturable and compiled
+    optimizers want it, stays that tensor.
     """
 
     def __init__(self, trace: Trace, optimizer: Optimizer) -> None:
@@ -32,7 +34,10 @@ class Player:
         """Set the groups' rates, and momenta if the trace has them, to those at ``step``."""
         groups = self._optimizer.param_groups
         for group, rate in zip(groups, self.rates(step), strict=True):
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
         if self._momenta is None:
             return
         momenta = self._momenta[min(step, len(self._momenta) - 1)]
@@ -78,8 +83,12 @@ class TraceScheduler(LRScheduler):
 
     @property
     def disturbed(self) -> bool:
-        """Whether something else has changed a rate since this scheduler set it."""
-        return [group["lr"] for group in self.optimizer.param_groups] != self._last_lr
+        """Whether something else has changed a rate since this scheduler set it.
+
+        Rates on a GPU are not looked at, which would wait for it at every step.
+        """
+        groups = zip(self.optimizer.param_groups, self._last_lr, strict=True)
+        return any(_differs(group["lr"], rate) for group, rate in groups)
 
     def get_lr(self) -> list[float | Tensor]:
         """The rates at this step, one per group."""
@@ -97,3 +106,9 @@ class TraceScheduler(LRScheduler):
     def _play(self) -> None:
         self._player.play(self.last_epoch)
         self._last_lr = self.get_lr()
+
+
+def _differs(found: float | Tensor, rate: float | Tensor) -> bool:
+    if isinstance(found, Tensor):
+        return found.device.type == "cpu" and bool(found != torch.as_tensor(rate).to(found))
+    return found != rate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, Literal
 
 import torch
@@ -17,10 +18,11 @@ def compute_in(precision: Precision, model: torch.nn.Module, device: torch.devic
     """
     if precision == "float32":
         return
-    forward = torch.autocast(device.type, torch.bfloat16)(model.forward)
+    forward, itself = type(model).forward, weakref.ref(model)  # a model may not refer to itself
 
     def in_bfloat16(*inputs: Any) -> Any:
-        output = forward(*inputs)
+        with torch.autocast(device.type, torch.bfloat16):
+            output = forward(itself(), *inputs)
         return output.float() if isinstance(output, torch.Tensor) else output
 
     model.forward = in_bfloat16

@@ -93,6 +93,7 @@ def probe(
         batch_size=batch_size,
         steps_per_epoch=steps,
         source=source,
+        device=device.type,
         **dataclasses.asdict(found),
     )
 
@@ -149,6 +150,7 @@ def _probe_loop(
         batch_size=None,
         steps_per_epoch=steps,
         source=source,
+        device=device.type,
         **dataclasses.asdict(found),
     )
 

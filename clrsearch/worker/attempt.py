@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from clrsearch.errors import StorageError, TaskError
@@ -79,7 +80,7 @@ class Attempt:
         self._sleep = sleep
         self._watchdog = watchdog
         self._on_save = on_save
-        self._outbox = Outbox(stored, self._report)
+        self._outbox = Outbox(stored, partial(_report, study, identity.trial))
         self._saved_at = time.monotonic()
         self._last: Epoch | None = None
         self._pruned = False
@@ -141,10 +142,6 @@ class Attempt:
             return self._lease.fresh()
         return True
 
-    def _report(self, values: Mapping[int, float]) -> None:
-        if not self._study.log.report(self._trial, values):
-            raise TrialEnded
-
     def _hopeless(self) -> bool:
         if self._rivals is None:
             return False
@@ -195,3 +192,9 @@ class Attempt:
             self._patience(lambda: study.log.prune(trial, attributes, diverged=diverged))
         self._patience(lambda: study.slots.finish(self._slot, end))
         self._checkpoints.remove(trial)
+
+
+def _report(study: Study, trial: int, values: Mapping[int, float]) -> None:
+    """Store values; not a method, so that an attempt and its model are freed when it is over."""
+    if not study.log.report(trial, values):
+        raise TrialEnded

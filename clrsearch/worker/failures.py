@@ -53,6 +53,12 @@ def reason_to_leave(failures: Sequence[TaskError]) -> str | None:
     return f"{len(failures)} trials in a row failed in this process, the last with {last}"
 
 
+def without_frames(error: TaskError) -> TaskError:
+    """The error without the frames it came through, which hold a trial's model in memory."""
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+    return error
+
+
 def told(error: TaskError) -> str:
     """The task's own traceback, or the message if the task itself is at fault."""
     return (isinstance(error, TaskRaised) and error.traceback) or str(error)

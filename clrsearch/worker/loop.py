@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -28,7 +29,13 @@ from clrsearch.training import (
 )
 from clrsearch.worker.attempt import Attempt, TrialEnded
 from clrsearch.worker.claims import Claims
-from clrsearch.worker.failures import device_failure, keeps_failing, reason_to_leave, told
+from clrsearch.worker.failures import (
+    device_failure,
+    keeps_failing,
+    reason_to_leave,
+    told,
+    without_frames,
+)
 from clrsearch.worker.folder import SharedFolder
 from clrsearch.worker.lease import Lease
 from clrsearch.worker.losses import release, why_given_up
@@ -194,12 +201,15 @@ class Worker:
                     raise failure from error
                 if trial is not None and lease.settle(self._sleep):
                     self._patience(partial(self._failed, slot, trial.number, error))
-                    self._failures.append(error)
+                    self._failures.append(without_frames(error))
             except (StorageError, MemoryError, *DATABASE_ERRORS):
                 self._hand_back(slot, trial)
                 raise
         if trial is not None:
             self._note_end(trial.number)
+        if self._device.type == "cuda":  # for the next trial, and for those who share the GPU
+            gc.collect()
+            torch.cuda.empty_cache()
 
     def _note_end(self, trial: int) -> None:
         """Report and count a trial if it has ended."""
@@ -355,7 +365,7 @@ class Worker:
         run = self._run(slot, lease, trial)
         if trial.is_new:
             return run
-        state = self._checkpoints.load(trial.identity, self._device)
+        state = self._checkpoints.load(trial.identity)
         if state is not None:
             run.restore(state)
         elif slot.checkpoint is not None:

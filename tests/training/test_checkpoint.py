@@ -32,10 +32,10 @@ def written(tmp_path):
 
 def test_the_newest_is_loaded_and_nothing_else_is_left(tmp_path) -> None:
     checkpoints = Checkpoints(tmp_path / "a" / "b")
-    assert checkpoints.load(reader(3), CPU) is None
+    assert checkpoints.load(reader(3)) is None
     for epoch in (1, 2):
         assert checkpoints.save(writer(3), {"epoch": epoch, "w": torch.ones(2)}, confirm=always)
-    assert checkpoints.load(reader(3), CPU)["epoch"] == 2
+    assert checkpoints.load(reader(3))["epoch"] == 2
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["trial-3.pt"]
     for name in ("trial-3.99.tmp", "trial-33.pt"):
         (tmp_path / "a" / "b" / name).write_text("")
@@ -49,7 +49,7 @@ def test_what_is_not_confirmed_replaces_nothing(tmp_path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(writer(3), {"epoch": 1}, confirm=always)
     assert not checkpoints.save(writer(3), {"epoch": 2}, confirm=lambda: False)
-    assert checkpoints.load(reader(3), CPU) == {"epoch": 1}
+    assert checkpoints.load(reader(3)) == {"epoch": 1}
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -60,9 +60,9 @@ def test_one_flipped_bit_anywhere_is_noticed(written, tmp_path) -> None:
         damaged[place] ^= 1 << place % 8
         (tmp_path / "trial-3.pt").write_bytes(damaged)
         with pytest.raises(Unrestorable, match="it is damaged"):
-            checkpoints.load(reader(3), CPU)
+            checkpoints.load(reader(3))
     (tmp_path / "trial-3.pt").write_bytes(whole)
-    assert checkpoints.load(reader(3), CPU)["epoch"] == 1
+    assert checkpoints.load(reader(3))["epoch"] == 1
 
 
 def test_a_file_that_is_cut_short_or_has_grown_is_noticed(written, tmp_path) -> None:
@@ -70,20 +70,20 @@ def test_a_file_that_is_cut_short_or_has_grown_is_noticed(written, tmp_path) -> 
     for content in (*(whole[:length] for length in range(0, len(whole), 7)), whole + b"\0"):
         (tmp_path / "trial-3.pt").write_bytes(content)
         with pytest.raises(Unrestorable, match="it is damaged"):
-            checkpoints.load(reader(3), CPU)
+            checkpoints.load(reader(3))
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\n\n\n", b"no checkpoint", b"PK\x03\x04 torn"])
 def test_what_is_no_checkpoint_is_refused(tmp_path, content) -> None:
     (tmp_path / "trial-3.pt").write_bytes(content)
     with pytest.raises(Unrestorable, match="it is damaged or was written by an earlier version"):
-        Checkpoints(tmp_path).load(reader(3), CPU)
+        Checkpoints(tmp_path).load(reader(3))
 
 
 def test_what_an_earlier_version_wrote_is_refused(tmp_path) -> None:
     torch.save({"epoch": 1}, tmp_path / "trial-3.pt")
     with pytest.raises(Unrestorable, match="or was written by an earlier version of clrsearch"):
-        Checkpoints(tmp_path).load(reader(3), CPU)
+        Checkpoints(tmp_path).load(reader(3))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_another_trials_checkpoint_is_refused(tmp_path, theirs, says) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(writer(3, **theirs), {"epoch": 1}, confirm=always)
     with pytest.raises(Unrestorable) as caught:
-        checkpoints.load(reader(3), CPU)
+        checkpoints.load(reader(3))
     assert str(caught.value).startswith(says)
 
 
@@ -109,14 +109,14 @@ def test_a_checkpoint_under_another_trials_name_is_refused(written, tmp_path) ->
     checkpoints, whole = written
     (tmp_path / "trial-4.pt").write_bytes(whole)
     with pytest.raises(Unrestorable, match=r"it belongs to another trial \(trial: 3\)"):
-        checkpoints.load(reader(4), CPU)
+        checkpoints.load(reader(4))
 
 
 def test_parameters_are_equal_to_themselves_after_a_file(tmp_path) -> None:
     params = {"lr": 0.1 + 0.2, "small": 5e-324, "cycles": 3, "mode": "exp_range", "on": True}
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(writer(3, params=params), {"epoch": 1}, confirm=always)
-    assert checkpoints.load(reader(3, params=params), CPU) == {"epoch": 1}
+    assert checkpoints.load(reader(3, params=params)) == {"epoch": 1}
 
 
 def test_whatever_torch_raises_at_a_whole_file_is_one_refusal(tmp_path, monkeypatch) -> None:
@@ -125,7 +125,7 @@ def test_whatever_torch_raises_at_a_whole_file_is_one_refusal(tmp_path, monkeypa
         monkeypatch.setattr(torch, "save", lambda _, file, state=state: file.write(state))
         checkpoints.save(writer(3), {}, confirm=always)
         with pytest.raises(Unrestorable, match="it does not fit: "):
-            checkpoints.load(reader(3), CPU)
+            checkpoints.load(reader(3))
 
 
 def test_nothing_but_data_is_loaded(tmp_path) -> None:
@@ -136,7 +136,7 @@ def test_nothing_but_data_is_loaded(tmp_path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(writer(3), {"epoch": Evil()}, confirm=always)
     with pytest.raises(Unrestorable, match="it does not fit: UnpicklingError: Weights only load"):
-        checkpoints.load(reader(3), CPU)
+        checkpoints.load(reader(3))
     assert not (tmp_path / "owned").exists()
 
 
@@ -145,9 +145,9 @@ def test_a_folder_in_its_place_is_refused_and_then_replaced(tmp_path) -> None:
     for _ in range(2):
         (tmp_path / "trial-3.pt" / "within").mkdir(parents=True)
         with pytest.raises(Unrestorable, match="it cannot be read: Is a directory"):
-            checkpoints.load(reader(3), CPU)
+            checkpoints.load(reader(3))
         checkpoints.save(writer(3), {"epoch": 1}, confirm=always)
-        assert checkpoints.load(reader(3), CPU) == {"epoch": 1}
+        assert checkpoints.load(reader(3)) == {"epoch": 1}
         checkpoints.remove(3)
     (tmp_path / "trial-3.pt" / "within").mkdir(parents=True)
     checkpoints.remove(3)
@@ -159,9 +159,9 @@ def test_a_file_that_cannot_be_read_is_refused_and_then_replaced(tmp_path) -> No
     for target, says in (("trial-3.pt", "Too many levels of symbolic links"), (".", "Is a dir")):
         (tmp_path / "trial-3.pt").symlink_to(target)
         with pytest.raises(Unrestorable, match=f"it cannot be read: {says}"):
-            checkpoints.load(reader(3), CPU)
+            checkpoints.load(reader(3))
         checkpoints.save(writer(3), {"epoch": 1}, confirm=always)
-        assert checkpoints.load(reader(3), CPU) == {"epoch": 1}
+        assert checkpoints.load(reader(3)) == {"epoch": 1}
         checkpoints.remove(3)
 
 
@@ -172,7 +172,7 @@ def test_a_folder_that_somebody_has_removed_is_made_anew(tmp_path) -> None:
         if gone.exists():
             gone.rmdir()
         checkpoints.save(writer(3), {"epoch": 1}, confirm=always)
-        assert checkpoints.load(reader(3), CPU) == {"epoch": 1}
+        assert checkpoints.load(reader(3)) == {"epoch": 1}
         checkpoints.remove(3)
     (tmp_path / "a" / "b").rmdir()
     checkpoints.sign("w")
@@ -205,5 +205,5 @@ def test_the_random_state_survives_a_file(tmp_path) -> None:
     checkpoints.save(writer(0), random_state(CPU), confirm=always)
     expected = draw(), np.random.randn()
     draw()
-    restore_random_state(checkpoints.load(reader(0), CPU), CPU)
+    restore_random_state(checkpoints.load(reader(0)), CPU)
     assert (draw(), np.random.randn()) == expected

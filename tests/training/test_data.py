@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Subset, TensorDataset
 
 from clrsearch.errors import TaskError
-from clrsearch.training.data import LoaderBatches, TensorBatches, batches
+from clrsearch.training.data import LoaderBatches, TensorBatches, batches, moved
 
 CPU = torch.device("cpu")
 PAIRS = TensorDataset(torch.arange(10.0).reshape(10, 1), torch.arange(10))
@@ -42,3 +42,11 @@ def test_samples_that_do_not_fit_into_one_batch_are_named() -> None:
     ragged = [(torch.zeros(3), 0), (torch.zeros(4), 1)]
     with pytest.raises(TaskError, match=r"cannot be stacked into a batch, .*\(3,\) and .*\(4,\)"):
         next(batches(ragged, 2, CPU, "training").in_order())
+
+
+def test_tensors_are_moved_within_whatever_holds_them() -> None:
+    meta, one = torch.device("meta"), torch.ones(2)
+    found = moved({"a": [one, 3], "b": (one, {"c": one}), "d": "text"}, meta)
+    assert found["a"][0].device == found["b"][0].device == found["b"][1]["c"].device == meta
+    assert (found["a"][1], found["d"]) == (3, "text")
+    assert one.device.type == "cpu"

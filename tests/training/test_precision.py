@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import weakref
 
 import pytest
 import torch
@@ -99,3 +101,16 @@ def test_another_precision_is_another_plan() -> None:
     assert differences(StudyPlan(), StudyPlan(precision="bf16")) == [
         "precision is 'float32' there and 'bf16' here"
     ]
+
+
+def test_a_model_in_bf16_is_freed_with_its_last_reference() -> None:
+    model = torch.nn.Linear(2, 1)
+    compute_in("bf16", model, CPU)
+    assert model(torch.ones(1, 2)).dtype == torch.float32
+    there = weakref.ref(model)
+    gc.disable()
+    try:
+        del model
+        assert there() is None
+    finally:
+        gc.enable()

@@ -60,7 +60,7 @@ def test_from_the_end_of_any_epoch(make, tmp_path) -> None:
         assert checkpoints.save(writer(7), first.state(), confirm=lambda: True)
         torch.manual_seed(99)  # another process's generators are anywhere
         second = make()
-        second.restore(checkpoints.load(reader(7), CPU))
+        second.restore(checkpoints.load(reader(7)))
         assert [second.next_epoch() for _ in range(done, 4)] == expected[done:]
         assert torch.equal(weights(second), weights(undisturbed))
 
@@ -81,7 +81,7 @@ def test_from_between_any_two_batches(make, tmp_path) -> None:
         checkpoints.save(writer(7), state, confirm=lambda: True)
         torch.manual_seed(99)
         second = make()
-        second.restore(checkpoints.load(reader(7), CPU))
+        second.restore(checkpoints.load(reader(7)))
         found += [second.next_epoch() for _ in range(len(found), 4)]
         assert found == expected
         assert torch.equal(weights(second), weights(undisturbed))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import shutil
 import threading
+import weakref
+from contextlib import suppress
 from types import MappingProxyType
 
 import optuna
@@ -181,6 +184,29 @@ def test_a_worker_leaves_after_two_failures_and_the_next_ones_third_stops_the_st
     assert [record.state for record in records] == ["failed"] * 3
     assert [record.slot for record in records] == [0, 1, 2]  # each is tried by others first
     assert study.slots.counts() == {SlotState.OPEN: 12}
+
+
+@pytest.mark.parametrize("name", ["Tiny", "FailsLater"])
+def test_a_trials_model_is_freed_before_the_next_trial(begin, monkeypatch, name) -> None:
+    """Without the garbage collector, which comes too late for a GPU."""
+    _, worker = begin(name, trials=3, pruner="none", retries=0)
+    make, models = worker._make_run, []
+
+    def made(*given, **keys):
+        assert [model() for model in models] == [None] * len(models)
+        run = make(*given, **keys)
+        models.append(weakref.ref(run._model))
+        return run
+
+    worker._make_run = made
+    gc.disable()
+    try:
+        with suppress(FailsHere, StudyStopped):
+            worker.work()
+    finally:
+        gc.enable()
+    assert len(models) >= 2
+    assert [model() for model in models] == [None] * len(models)
 
 
 def test_a_failed_device_hands_the_trial_back_and_lets_the_worker_leave(begin) -> None:

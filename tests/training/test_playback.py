@@ -1,0 +1,33 @@
+"""Traces on the optimizers that keep their rate in a tensor, and on those that do not."""
+
+from __future__ import annotations
+
+import torch
+
+from clrsearch.schedules import Linear, trace
+from clrsearch.training.playback import Player, TraceScheduler
+
+
+def optimizer(lr: float | torch.Tensor) -> torch.optim.Adam:
+    return torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=lr)
+
+
+def test_a_rate_that_is_a_tensor_stays_that_tensor() -> None:
+    rate = torch.tensor(0.5)
+    own = optimizer(rate)
+    player = Player(trace(Linear(lr=1.0, horizon=4), 4), own)
+    for step, expected in enumerate([1.0, 0.75, 0.5, 0.25, 0.25]):
+        player.play(step)
+        assert own.param_groups[0]["lr"] is rate
+        assert rate.item() == expected
+
+
+def test_whoever_changes_such_a_rate_is_noticed() -> None:
+    rate = torch.tensor(0.5)
+    scheduler = TraceScheduler(optimizer(rate), trace(Linear(lr=0.3, horizon=4), 4), lambda: None)
+    assert not scheduler.disturbed
+    scheduler.optimizer.step()
+    scheduler.step()
+    assert not scheduler.disturbed  # 0.225 in single precision
+    rate.fill_(0.1)
+    assert scheduler.disturbed
