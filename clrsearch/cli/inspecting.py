@@ -198,7 +198,7 @@ def logs(
     *,
     storage: StorageOptions,
 ) -> None:
-    """Print what the workers on this machine have printed, or list their logs."""
+    """Show what workers on this machine printed."""
     from clrsearch import service
     from clrsearch.cli import output
 

@@ -28,6 +28,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
 from clrsearch.errors import TaskError
+from clrsearch.frameworks.devices import require_own_device
 from clrsearch.training import OwnRun
 
 
@@ -35,8 +36,11 @@ def scheduled(run: OwnRun, optimizer: Optimizer, trainer: Trainer) -> dict[str, 
     """The return value for ``configure_optimizers``: the optimizer, with the schedule per step.
 
     Raises:
-        TaskError: the Trainer trains for another number of epochs, or does not know its steps.
+        TaskError: the Trainer trains for another number of epochs, on another device or on several,
+            or does not know its steps.
     """
+    device = trainer.strategy.root_device
+    require_own_device("the Trainer", run.device, device, trainer.world_size)
     if trainer.max_epochs != run.total_epochs:
         raise TaskError(
             f"max_epochs is {trainer.max_epochs}, and the study trains for {run.total_epochs}: "

@@ -15,7 +15,9 @@
         )
         trainer.train()
 
-The Trainer's metrics are reported under the same names, such as ``eval_loss``.
+The Trainer's metrics are reported under the same names, such as ``eval_loss``. With several
+evaluation sets, an epoch is reported once the study's metric is there. Evaluations after the
+training, of a test set for example, are the loop's own affair.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from clrsearch.errors import TaskError
+from clrsearch.frameworks.devices import require_own_device
 from clrsearch.training import OwnRun
 
 
@@ -42,6 +45,8 @@ def scheduled(
     Raises:
         TaskError: the arguments do not train or evaluate the way the study does.
     """
+    count = max(arguments.n_gpu, arguments.world_size)
+    require_own_device("TrainingArguments", run.device, arguments.device, count)
     for name, wanted, means in (
         ("num_train_epochs", run.total_epochs, "run.total_epochs"),
         ("seed", run.seed, "run.seed"),  # otherwise all runs see the data in the same order
@@ -63,6 +68,8 @@ class Reports(TrainerCallback):
     def __init__(self, run: OwnRun) -> None:
         self._run = run
         self._epochs: Iterator[int] = iter(())
+        self._reported = True  # this epoch
+        self._metrics: dict[str, Any] = {}  # of the sets evaluated so far in this epoch
 
     def on_train_begin(
         self,
@@ -86,6 +93,7 @@ class Reports(TrainerCallback):
     ) -> None:
         """Start an epoch, with its own random seed."""
         next(self._epochs)
+        self._reported, self._metrics = False, {}
 
     def on_evaluate(
         self,
@@ -96,5 +104,11 @@ class Reports(TrainerCallback):
         **_: Any,
     ) -> None:
         """Report the metrics; stop training after the last remaining epoch."""
-        self._run.report(**metrics)
+        if self._reported:
+            return
+        self._metrics |= metrics
+        if self._run.metric not in (None, *self._metrics):
+            return  # it is of another set, or missing, which the next epoch tells
+        self._reported = True
+        self._run.report(**self._metrics)
         control.should_training_stop = self._run.done_epochs == self._run.total_epochs

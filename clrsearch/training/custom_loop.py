@@ -135,6 +135,11 @@ class OwnRun:
         self._begun = False  # run.epochs() has started
 
     @property
+    def metric(self) -> str | None:
+        """The name of the study's metric; None while a loop that has not told it is tried out."""
+        return self._course.metric
+
+    @property
     def done_epochs(self) -> int:
         """The number of epochs reported so far, including those of earlier attempts."""
         return self._state.done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -127,6 +128,36 @@ def test_what_does_not_fit_the_study_is_refused(library, load, only, options, sa
     if library == only:
         with pytest.raises(TaskError, match=says):
             probe(load(**options), device=CPU, **given(library))
+
+
+def test_of_several_evaluation_sets_one_has_the_metric(library, load) -> None:
+    if library == "transformers":
+        loaded = load(sets=True)
+        told = {**given(library), "metric": "eval_far_loss"}
+        facts = probe(loaded, device=CPU, **told)
+        run = run_maker(loaded.task, facts, CPU)(trace(CYCLE, facts.horizon), seed=0, seed_index=0)
+        epochs = []
+        run.train(lambda epoch: epochs.append(epoch) or True)
+        assert [epoch.number for epoch in epochs] == [1, 2, 3, 4]
+        assert {"eval_near_loss", "eval_far_loss"} <= epochs[0].metrics.keys()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_trainer_with_several_devices_or_another_one_is_refused(library) -> None:
+    if library == "lightning":
+        import lightning
+
+        from clrsearch.frameworks.lightning import scheduled
+
+        run = SimpleNamespace(device=torch.device("cuda"), total_epochs=4)
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+        for given_, says in (
+            ({"devices": 2, "strategy": "ddp_spawn"}, "trains on 2 devices, and a trial has one"),
+            ({"devices": 1}, "the Trainer trains on cpu, and the trial on cuda: choose run.device"),
+        ):
+            trainer = lightning.Trainer(accelerator="cpu", max_epochs=4, logger=False, **given_)
+            with pytest.raises(TaskError, match=says):
+                scheduled(run, optimizer, trainer)
 
 
 def test_a_search_comes_to_its_verdict(library, url, task_dir) -> None:

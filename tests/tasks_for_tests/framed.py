@@ -93,7 +93,8 @@ def with_transformers(run):
         def on_step_begin(self, args, state, control, optimizer, **_):
             RATES.append(optimizer.param_groups[0]["lr"])
 
-    train, validation, _ = (Named(split) for split in Tiny().data())
+    train, validation, test = (Named(split) for split in Tiny().data())
+    sets = {"near": validation, "far": test} if run.options.get("sets") else validation
     model = Network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0005, momentum=0.9)
     with tempfile.TemporaryDirectory() as folder:
@@ -116,8 +117,9 @@ def with_transformers(run):
             model,
             arguments,
             train_dataset=train,
-            eval_dataset=validation,
+            eval_dataset=sets,
             optimizers=scheduled(run, optimizer, arguments, len(train)),
             callbacks=[Reports(run), Watch()],
         )
         trainer.train()
+        trainer.evaluate(test)
