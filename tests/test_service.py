@@ -111,6 +111,8 @@ def test_a_worker_on_another_kind_of_device_is_refused(url, task_dir) -> None:
         service.work("mine", settings=settings)
     with pytest.raises(PlanError, match="the device 'meta' cannot be used"):
         service.work("mine", settings=replace(settings, device=None))
+    with pytest.raises(PlanError, match="the device 'meta' cannot be used"):
+        run(task_dir, name="mine", trials=2)
     service.work("mine", settings=replace(settings, allow_drift=True))
     assert service.show("mine").snapshot.done == 2
 

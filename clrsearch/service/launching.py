@@ -89,7 +89,7 @@ def launch_local(
     ready = _prepare(name, workers, storage)
     require_room(ready.url, ready.count)
     if workers.per_gpu is None:
-        devices = training.worker_devices(workers.settings.device, ready.count, slots=ready.count)
+        devices = training.worker_devices(ready.device, ready.count, slots=ready.count)
     else:
         gpus = torch.cuda.device_count()
         devices = training.per_gpu_devices(workers.per_gpu, ready.count, gpus=gpus)
@@ -203,6 +203,7 @@ class _Ready:
     url: StorageUrl
     count: int
     settings: WorkerSettings
+    device: str | None
     notes: Sequence[str]
 
 
@@ -239,6 +240,7 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
         study = Study.open(database, name)
         if not settings.allow_drift:
             refuse_drift(study, sources_of(study.plan, settings.task_dir))
+        device = settings.device or (None if settings.allow_drift else study.facts.device)
         with Tryout(
             study.plan,
             device=settings.device,
@@ -258,7 +260,7 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
         if count > left:
             notes.append(f"{left} trials are left: starting {left} workers instead of {count}")
             count = left
-    return _Ready(url=url, count=count, settings=settings, notes=notes)
+    return _Ready(url=url, count=count, settings=settings, device=device, notes=notes)
 
 
 def _shown(url: StorageUrl) -> list[str]:
