@@ -102,10 +102,14 @@ def test_a_study_ends_with_a_schedule_that_can_be_pasted(url, task_dir) -> None:
 def test_a_worker_on_another_kind_of_device_is_refused(url, task_dir) -> None:
     plan = StudyPlan(families=("cyclic",), task="tiny.py:Tiny", trials=2, confirm=ALONE)
     facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
-    assert facts.device == "cpu"
-    facts = facts.model_copy(update={"device": "meta"})
     with open_database(url, create=True) as database:
-        Study.create(database, "mine", plan, facts, service.versions(task_dir))
+        study = Study.create(database, "mine", plan, facts, service.versions(task_dir))
+        assert study.device is None
+        slot = study.slots.claim("gone")
+        who = {"worker": "gone", "device": "meta:1"}
+        study.slots.bind(slot, study.begin(slot, study.space.seed_points("cyclic")[0], who))
+        study.slots.release("gone")
+        assert study.device == "meta"
     settings = WorkerSettings(task_dir=task_dir, device="cpu")
     with pytest.raises(StudyError, match=r"^mine trains on meta, and this worker on cpu: leave "):
         service.work("mine", settings=settings)

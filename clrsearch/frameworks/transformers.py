@@ -92,8 +92,21 @@ class Reports(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Start an epoch, with its own random seed."""
+        self._report_rest()
         next(self._epochs)
         self._reported, self._metrics = False, {}
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Tell that the study's metric is missing, if it is."""
+        self._report_rest()
+
+    def _report_rest(self) -> None:
+        """Report what an epoch's evaluations gave, though it is not the study's metric."""
+        if not self._reported and self._metrics:
+            self._reported = True
+            self._run.report(**self._metrics)
 
     def on_evaluate(
         self,

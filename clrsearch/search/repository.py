@@ -207,7 +207,7 @@ class Studies:
         return {
             key.removeprefix(DEPARTED): str(reason)
             for key, reason in attributes.items()
-            if key.startswith(DEPARTED)
+            if key.startswith(DEPARTED) and reason
         }
 
     def cancelled(self, record: StudyRecord) -> bool:

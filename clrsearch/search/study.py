@@ -344,9 +344,20 @@ class Study:
         """Stop all workers, with the traceback as the reason; None lets them work again."""
         self._studies.stop(self.record, traceback)
 
+    @property
+    def device(self) -> str | None:
+        """The kind of device that its first trial was trained on, such as cuda; None before."""
+        first = next(iter(self.history.records()), None)
+        return None if first is None else first.device.partition(":")[0]
+
     def note_departure(self, worker: str, reason: str) -> None:
         """Store why a worker leaves though slots are left."""
         self._studies.note_departure(self.record, worker, reason)
+
+    def forget_departures(self) -> None:
+        """Remove what :meth:`note_departure` has stored in this stage."""
+        for worker in self._studies.departures(self.record):
+            self._studies.note_departure(self.record, worker, "")
 
     def departures(self) -> Mapping[str, str]:
         """Why workers left though slots were left, by worker, the confirmation's included."""

@@ -240,7 +240,7 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
         study = Study.open(database, name)
         if not settings.allow_drift:
             refuse_drift(study, sources_of(study.plan, settings.task_dir))
-        device = settings.device or (None if settings.allow_drift else study.facts.device)
+        device = settings.device or (None if settings.allow_drift else study.device)
         with Tryout(
             study.plan,
             device=settings.device,

@@ -52,7 +52,7 @@ from clrsearch.storage import (
     quiet_optuna,
     require_place,
 )
-from clrsearch.tasks import TaskFacts, describe, is_kept_here
+from clrsearch.tasks import describe, is_kept_here
 from clrsearch.worker import WorkerSettings
 
 
@@ -118,9 +118,8 @@ def run(
     url = storage_url(storage)
     settings = resolved(settings, url)
     require_place(url, create=True)
-    known = _resumed(url, name, plan, settings)
-    new = known is None
-    settings = _on_its_device(settings, known)
+    goes_on, kind = _resumed(url, name, plan, settings)
+    new, settings = not goes_on, replace(settings, device=settings.device or kind)
     if new:
         require_name(name)
         require_plan(plan)
@@ -241,32 +240,27 @@ def _begin(
 
 def _resumed(
     url: StorageUrl, name: str, plan: StudyPlan, settings: WorkerSettings
-) -> TaskFacts | None:
-    """The task's facts in the study to resume; None if all its trials failed and the task changed.
+) -> tuple[bool, str | None]:
+    """Whether to resume an existing study, and the kind of device that it is trained on.
+
+    It is not resumed if all its trials failed and the task has changed.
 
     If the plan equals the study's, it may come from the database, so drift is checked before any of
     its code is loaded.
     """
     sources = sources_of(plan, settings.task_dir)
     if not has_studies(url):
-        return None
+        return False, None
     with open_database(url) as database:
         if name not in Studies(database).searches():
-            return None
+            return False, None
         study = Study.open(database, name)
         only_failed = all(record.state == "failed" for record in study.history.records())
         if sources.task != study.facts.source and only_failed and not study.slots.live():
-            return None
+            return False, None
         if not settings.allow_drift and not differences(study.plan, plan):
             refuse_drift(study, sources)
-        return study.facts
-
-
-def _on_its_device(settings: WorkerSettings, known: TaskFacts | None) -> WorkerSettings:
-    """The settings with the kind of device that a resumed study was begun on, unless one is set."""
-    if known is None or settings.allow_drift:
-        return settings
-    return replace(settings, device=settings.device or known.device)
+        return True, None if settings.allow_drift else study.device
 
 
 def _join(study: Study, plan: StudyPlan, tryout: Tryout, *, allow_drift: bool) -> None:

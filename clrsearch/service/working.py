@@ -126,8 +126,11 @@ def work(
                     study, settings.task_dir, settings.data_dir, allow_drift=settings.allow_drift
                 ).task
                 make_run = training.run_maker(task, study.facts, device, study.plan.precision)
-            except TaskError as error:
-                raise workers.device_failure(error) or error from error
+            except (TaskError, RuntimeError, MemoryError) as error:
+                failure = workers.device_failure(error)
+                if failure is None:
+                    raise
+                raise failure from error
             while work_off(study, device, make_run):
                 if not _wait_for_slots(study, settings.idle_wait or 0.0, interruption, patience):
                     return
@@ -141,7 +144,7 @@ def _device(study: Study, settings: WorkerSettings, *, own_process: bool) -> tor
         PlanError: there is no such device here.
         StudyError: it is of another kind, on which results differ.
     """
-    known = None if settings.allow_drift else study.facts.device
+    known = None if settings.allow_drift else study.device
     named = settings.device or known
     found = training.find_device(training.see_only(named) if own_process else named)
     if known not in (None, found.type):
@@ -236,9 +239,10 @@ def work_here(
 
 
 def _allow_work(study: Study) -> None:
-    """Clear an earlier stop, so that workers can start."""
+    """Clear an earlier stop and who left before, so that workers can start."""
     for each in study.stages():
         each.stop(None)
+        each.forget_departures()
 
 
 def _tidy(study: Study, url: StorageUrl, settings: WorkerSettings) -> None:

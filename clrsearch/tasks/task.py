@@ -163,8 +163,7 @@ class TaskFacts(BaseModel):
     ``ratios`` are the learning rates of the optimizer's parameter groups relative to the first
     group's, which is ``base_lr`` (``own_rate`` in studies of earlier versions); ``optimizer``
     describes the optimizer in words. ``source`` is a hash of the file that defines the task.
-    ``batch_size`` is None for a custom training loop. ``device`` is the kind of device that the
-    study trains on, unknown (None) in studies of earlier versions.
+    ``batch_size`` is None for a custom training loop.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -180,7 +179,6 @@ class TaskFacts(BaseModel):
     momentum: Literal["none", "momentum", "betas"]
     optimizer: str
     source: str
-    device: str | None = None
 
     @property
     def horizon(self) -> int:

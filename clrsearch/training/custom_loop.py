@@ -10,6 +10,7 @@ from numbers import Integral
 from typing import Any, NoReturn
 
 import torch
+from torch.nn import Module
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -19,7 +20,7 @@ from clrsearch.tasks import Loop, TaskFacts, as_script, describe, task_code
 from clrsearch.training.contract import numbers_of
 from clrsearch.training.data import moved
 from clrsearch.training.optimizer import has_gradients, require_optimizer, require_same
-from clrsearch.training.playback import TraceScheduler
+from clrsearch.training.playback import TraceScheduler, load_optimizer
 from clrsearch.training.run import (
     Diverged,
     Epoch,
@@ -225,9 +226,12 @@ class OwnRun:
                 if not self._state.kept:
                     raise Unrestorable("run.checkpoint() was called before, but not this time")
                 for name, each in self._state.kept.items():
-                    saved = states[name]
-                    optimizer = isinstance(each, Optimizer)  # knows itself where its state belongs
-                    each.load_state_dict(saved if optimizer else moved(saved, self.device))
+                    if isinstance(each, Optimizer):
+                        load_optimizer(each, states[name])
+                    elif isinstance(each, Module):  # copies it to where its parameters are
+                        each.load_state_dict(states[name])
+                    else:
+                        each.load_state_dict(moved(states[name], self.device))
         except Unrestorable as error:
             self._end(error)
 

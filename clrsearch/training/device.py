@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -12,8 +12,8 @@ from clrsearch.errors import PlanError
 
 DEVICES = ("cuda", "mps", "cpu")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-ROCMS = ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-"""What AMD's runtime reads; torch calls its GPUs cuda, too."""
+ROCM = "HIP_VISIBLE_DEVICES"
+"""What AMD's runtime reads as well; torch calls its GPUs cuda, too."""
 
 
 def find_device(name: str | None) -> torch.device:
@@ -61,12 +61,16 @@ def see_only(name: str | None) -> str | None:
     number = int(index or "0")
     if number >= torch.cuda.device_count():
         return name
-    limits = [each for each in (VISIBLE, *ROCMS) if os.environ.get(each)]
-    for variable in limits:
-        listed = os.environ[variable].split(",")
-        os.environ[variable] = listed[number].strip()
-    if not limits:
-        os.environ[VISIBLE] = str(number)
+    amd = torch.version.hip is not None and bool(os.environ.get(ROCM))
+    variable = ROCM if amd else VISIBLE  # numbers count what the first of them leaves
+    before = os.environ.get(variable)
+    os.environ[variable] = before.split(",")[number].strip() if before else str(number)
+    if torch.cuda.device_count() != 1:  # too late: this process goes on seeing what it saw
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+        return name
     return "cuda"
 
 
@@ -84,13 +88,21 @@ def worker_devices(name: str | None, workers: int | None, *, slots: int) -> list
 
     ``workers`` overrides their number; workers beyond the number of GPUs share them.
     """
+    return spread(devices_for(name), workers, slots=slots)
+
+
+def devices_for(name: str | None) -> list[str]:
+    """The devices that a name stands for: all GPUs, if it numbers none of them."""
     device = find_device(name)
     if device.type == "cuda" and device.index is None:
-        places = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    else:
-        places = [str(device)]
-    count = workers or (usable_cores() if device.type == "cpu" else len(places))
-    return [places[index % len(places)] for index in range(min(count, max(slots, 1)))]
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return [str(device)]
+
+
+def spread(devices: Sequence[str], workers: int | None, *, slots: int) -> list[str]:
+    """A device of those for each worker; see :func:`worker_devices`."""
+    count = workers or (usable_cores() if devices[0] == "cpu" else len(devices))
+    return [devices[index % len(devices)] for index in range(min(count, max(slots, 1)))]
 
 
 def per_gpu_devices(per_gpu: int, workers: int, *, gpus: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -108,7 +109,17 @@ class TraceScheduler(LRScheduler):
         self._last_lr = self.get_lr()
 
 
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Load a saved state; rates that are tensors stay the tensors that they are."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        if isinstance(rate, Tensor):
+            rate.copy_(torch.as_tensor(group["lr"]))
+            group["lr"] = rate
+
+
 def _differs(found: float | Tensor, rate: float | Tensor) -> bool:
     if isinstance(found, Tensor):
-        return found.device.type == "cpu" and bool(found != torch.as_tensor(rate).to(found))
+        return found.device.type == "cpu" and bool(found != torch.tensor(rate, dtype=found.dtype))
     return found != rate

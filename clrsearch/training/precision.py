@@ -18,11 +18,12 @@ def compute_in(precision: Precision, model: torch.nn.Module, device: torch.devic
     """
     if precision == "float32":
         return
+    replaced = vars(model).get("forward")  # by torch.compile, for example
     forward, itself = type(model).forward, weakref.ref(model)  # a model may not refer to itself
 
     def in_bfloat16(*inputs: Any) -> Any:
         with torch.autocast(device.type, torch.bfloat16):
-            output = forward(itself(), *inputs)
+            output = replaced(*inputs) if replaced else forward(itself(), *inputs)
         return output.float() if isinstance(output, torch.Tensor) else output
 
     model.forward = in_bfloat16

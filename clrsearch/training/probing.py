@@ -93,7 +93,6 @@ def probe(
         batch_size=batch_size,
         steps_per_epoch=steps,
         source=source,
-        device=device.type,
         **dataclasses.asdict(found),
     )
 
@@ -150,7 +149,6 @@ def _probe_loop(
         batch_size=None,
         steps_per_epoch=steps,
         source=source,
-        device=device.type,
         **dataclasses.asdict(found),
     )
 

@@ -19,12 +19,13 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
+import torch
 
 from clrsearch import proposals
 from clrsearch.errors import ClrsearchError, TaskRaised
 from clrsearch.schedules import Manual
 from clrsearch.tasks import LoadedRate, LoadedTask, Loop, TaskFacts, load_rate, load_task, task_code
-from clrsearch.training.device import find_device, one_thread, worker_devices
+from clrsearch.training.device import devices_for, find_device, one_thread, see_only, spread
 from clrsearch.training.probing import probe
 from clrsearch.training.rate_ramp import ramp
 from clrsearch.training.sequential import TaskData
@@ -37,6 +38,12 @@ class Requests:
 
     _task: LoadedTask
     _rate: LoadedRate | None
+
+    def __init__(self, *, own_process: bool = False) -> None:
+        """``own_process`` says that nothing else runs in this process."""
+        self._own_process = own_process
+        self._devices: list[str] = []
+        self._chosen: torch.device | None = None
 
     def load(
         self,
@@ -67,7 +74,7 @@ class Requests:
 
     def facts(self, *, device: str | None, **plan: Any) -> dict[str, Any]:
         """The task's facts for a plan's ``epochs``, ``batch_size`` and so on."""
-        chosen = find_device(device)
+        chosen = self._device(device)
         with one_thread(chosen):
             return probe(self._task, device=chosen, **plan).model_dump(mode="json")
 
@@ -87,7 +94,7 @@ class Requests:
         self, *, facts: Mapping[str, Any], device: str | None, seed: int, precision: Any
     ) -> dict[str, Any]:
         """The losses of the task in a learning-rate range test."""
-        task, known, chosen = self._task.task, TaskFacts.model_validate(facts), find_device(device)
+        task, known, chosen = self._task.task, TaskFacts.model_validate(facts), self._device(device)
         assert not isinstance(task, Loop) and known.batch_size is not None
         with one_thread(chosen):
             data = TaskData(task, known.batch_size, chosen)
@@ -95,7 +102,14 @@ class Requests:
 
     def devices(self, *, device: str | None, workers: int | None, slots: int) -> list[str]:
         """A device for each worker."""
-        return worker_devices(device, workers, slots=slots)
+        return spread(self._devices or devices_for(device), workers, slots=slots)
+
+    def _device(self, name: str | None) -> torch.device:
+        """The device to try the task on, all other GPUs being hidden from a process of its own."""
+        if self._chosen is None:
+            self._devices = devices_for(name)
+            self._chosen = find_device(see_only(name) if self._own_process else name)
+        return self._chosen
 
 
 def main() -> None:
@@ -121,7 +135,7 @@ def main() -> None:
         if words is not None:
             takes = lambda _, option: option in options  # noqa: E731
             speaking.enter_context(proposals.command_line(words, takes))
-        requests = Requests()
+        requests = Requests(own_process=True)
         while line := lines.get():
             print(json.dumps(_answer(requests, *json.loads(line))), file=answers, flush=True)
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
@@ -48,7 +50,7 @@ def restoring() -> Iterator[None]:
     """
     try:
         yield
-    except Unrestorable:
+    except (Unrestorable, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
         raise
     except Exception as error:
         said = next(iter(str(error).splitlines()), "")

@@ -25,7 +25,7 @@ from clrsearch.training.contract import (
 )
 from clrsearch.training.data import Batches, batches
 from clrsearch.training.optimizer import require_same
-from clrsearch.training.playback import Player
+from clrsearch.training.playback import Player, load_optimizer
 from clrsearch.training.precision import Precision, compute_in
 from clrsearch.training.run import Diverged, Epoch, Interrupted, counted, restoring
 from clrsearch.training.seeding import (
@@ -177,7 +177,7 @@ class SequentialRun:
         """See :meth:`Run.restore`."""
         with restoring():
             self._model.load_state_dict(state["model"])
-            self._optimizer.load_state_dict(state["optimizer"])
+            load_optimizer(self._optimizer, state["optimizer"])
             self.epoch = counted(state["epoch"], self._epochs)
             self._step = counted(state["step"], self._steps)
             self.seconds = float(state["seconds"])

@@ -15,17 +15,17 @@ from clrsearch.storage import host_of
 OWN_FAILURES = 2  # consecutive failures after which a worker leaves
 FAILURES = 3  # consecutive failures, with no complete trial, that stop the study
 
-_NO_MEMORY = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
 _DEVICE = re.compile(r"\b(?:CUDA|HIP|cuDNN|CUBLAS|NCCL) error", re.IGNORECASE)
 
 
-def device_failure(error: TaskError) -> FailsHere | None:
+def device_failure(error: Exception) -> FailsHere | None:
     """Why the process must leave though its task may be in order: no memory, or a failed device.
 
     None for all other errors. After an error of a CUDA device no call to it works in that process.
     """
     for each in _chain(error):
-        said = f"{cause(told(error))}"
+        said = cause(told(error) if isinstance(error, TaskError) else _said(error))
         if isinstance(each, MemoryError | torch.OutOfMemoryError) or (
             isinstance(each, RuntimeError) and _NO_MEMORY.search(str(each))
         ):
@@ -35,6 +35,11 @@ def device_failure(error: TaskError) -> FailsHere | None:
         ):
             return DeviceFailed(f"the device failed: {said}")
     return None
+
+
+def _said(error: Exception) -> str:
+    """An error's type and message."""
+    return f"{type(error).__name__}: {error}"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

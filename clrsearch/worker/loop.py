@@ -194,15 +194,18 @@ class Worker:
                 self._train(slot, lease, trial)
             except (Interrupted, TrialEnded):
                 self._hand_back(slot, trial)
-            except TaskError as error:
+            except (TaskError, RuntimeError, MemoryError) as error:
                 failure = device_failure(error)
                 if failure is not None:
                     self._release(failure.exit_code)
                     raise failure from error
+                if not isinstance(error, TaskError):
+                    self._hand_back(slot, trial)
+                    raise
                 if trial is not None and lease.settle(self._sleep):
                     self._patience(partial(self._failed, slot, trial.number, error))
                     self._failures.append(without_frames(error))
-            except (StorageError, MemoryError, *DATABASE_ERRORS):
+            except (StorageError, *DATABASE_ERRORS):
                 self._hand_back(slot, trial)
                 raise
         if trial is not None:
@@ -296,7 +299,10 @@ class Worker:
             codes = study.log.loss_codes(running[0].number, slot.checkpoint)
             reason = why_given_up(slot.losses, codes)
             if reason is not None:
-                self._failed(slot, running[0].number, TaskError(reason), retry=False)
+                left = codes and all(code == ExitCode.INTERRUPTED for code in codes)
+                self._failed(
+                    slot, running[0].number, TaskError(reason), retry=False, blame=not left
+                )
                 return None
         family, params = self._schedule(slot, earlier)
         played = study.trace(family, params)
@@ -406,8 +412,12 @@ class Worker:
         traces = study.traces
         return traces.number(family, params) not in traces.seed_points(family)
 
-    def _failed(self, slot: Slot, trial: int, error: TaskError, *, retry: bool = True) -> None:
+    def _failed(
+        self, slot: Slot, trial: int, error: TaskError, *, retry: bool = True, blame: bool = True
+    ) -> None:
         """Fail the trial; reopen its slot for a retry, or use it up.
+
+        With ``blame``, the study is stopped if its task keeps failing.
 
         Can be retried after a database error: the failure counts once, even if it has been stored
         already.
@@ -423,7 +433,7 @@ class Worker:
         else:
             study.slots.hand_back(slot, anew=True)
         live = [claim.worker for claim in study.slots.claims() if not claim.expired]
-        if keeps_failing(study.history.records(), live):
+        if blame and keeps_failing(study.history.records(), live):
             study.stop(traceback)
         self._checkpoints.remove(trial)
 

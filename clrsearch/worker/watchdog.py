@@ -34,7 +34,7 @@ class Watchdog:
         ``stall_seconds`` is the longest silence to bear, also at the start; by default ten times
         the longest one so far, and at least ten minutes, or an hour at the start.
         """
-        self._stall = None if stall_seconds is None else round(stall_seconds / TICK_SECONDS)
+        self._stall = None if stall_seconds is None else max(1, round(stall_seconds / TICK_SECONDS))
         self._asked = asked
         self._on_hang = on_hang
         self._ticks = 0

@@ -44,7 +44,8 @@ def test_the_number_of_threads_is_put_back() -> None:
 
 SEE = (
     "import json, os, sys; from clrsearch.training import place, see_only\n"
-    "import torch; torch.cuda.device_count = lambda: int(sys.argv[2])\n"
+    "import torch; seen = lambda: os.environ.get('CUDA_VISIBLE_DEVICES', '0,1,2,3')\n"
+    "torch.cuda.device_count = lambda: len(seen().split(','))\n"
     "called = see_only(sys.argv[1] or None)\n"
     "print(json.dumps([called, os.environ.get('CUDA_VISIBLE_DEVICES'),"
     " os.environ.get('HIP_VISIBLE_DEVICES'), place(torch.device(called or 'cpu'))]))\n"
@@ -59,7 +60,7 @@ SEE = (
         ("", {}, ["cuda", "0", None, "cuda:0"]),
         ("cuda:2", {"CUDA_VISIBLE_DEVICES": "7,5,3,1"}, ["cuda", "3", None, "cuda:3"]),
         ("cuda:1", {"CUDA_VISIBLE_DEVICES": "GPU-a, GPU-b"}, ["cuda", "GPU-b", None, "cuda:GPU-b"]),
-        ("cuda:1", {"HIP_VISIBLE_DEVICES": "4,6"}, ["cuda", None, "6", "cuda:0"]),
+        ("cuda:1", {"HIP_VISIBLE_DEVICES": "4,6"}, ["cuda", "1", "4,6", "cuda:1"]),  # not AMD's
         ("cuda:4", {}, ["cuda:4", None, None, "cuda:4"]),  # there is none, which is told later
         ("cpu", {"CUDA_VISIBLE_DEVICES": "0,1"}, ["cpu", "", None, "cpu"]),
     ],
@@ -68,9 +69,8 @@ def test_a_worker_process_sees_its_own_gpu_alone(name, there, seen) -> None:
     """On a machine with four GPUs, which is pretended: the environment is what counts."""
     hidden = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
     environment = {key: value for key, value in os.environ.items() if key not in hidden}
-    count = len(there.get("CUDA_VISIBLE_DEVICES", "0,1,2,3").split(","))
     told = subprocess.run(
-        [sys.executable, "-c", SEE, name, str(count)],
+        [sys.executable, "-c", SEE, name],
         env=environment | there,
         capture_output=True,
         text=True,

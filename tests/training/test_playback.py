@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from clrsearch.schedules import Linear, trace
-from clrsearch.training.playback import Player, TraceScheduler
+from clrsearch.training.playback import Player, TraceScheduler, load_optimizer
 
 
 def optimizer(lr: float | torch.Tensor) -> torch.optim.Adam:
@@ -22,8 +23,19 @@ def test_a_rate_that_is_a_tensor_stays_that_tensor() -> None:
         assert rate.item() == expected
 
 
-def test_whoever_changes_such_a_rate_is_noticed() -> None:
+def test_it_is_the_same_tensor_after_a_restore() -> None:
     rate = torch.tensor(0.5)
+    own = optimizer(rate)
+    saved = own.state_dict()
+    saved["param_groups"][0]["lr"] = torch.tensor(0.25)
+    load_optimizer(own, saved)
+    assert own.param_groups[0]["lr"] is rate
+    assert rate.item() == 0.25
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_whoever_changes_such_a_rate_is_noticed(dtype) -> None:
+    rate = torch.tensor(0.5, dtype=dtype)
     scheduler = TraceScheduler(optimizer(rate), trace(Linear(lr=0.3, horizon=4), 4), lambda: None)
     assert not scheduler.disturbed
     scheduler.optimizer.step()

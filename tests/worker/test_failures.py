@@ -65,6 +65,7 @@ def raised(error) -> TaskRaised:
     [
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
     ],
 )
@@ -90,6 +91,7 @@ def test_a_device_that_fails_is_no_fault_of_the_task(error) -> None:
 def test_other_errors_are_the_tasks(error) -> None:
     assert device_failure(raised(error)) is None
     assert device_failure(TaskError("CUDA error")) is None
+    assert type(device_failure(torch.OutOfMemoryError("x"))) is OutOfMemory  # outside a task's code
 
 
 def test_a_process_leaves_after_two_failures_with_the_last_ones_first_line() -> None:
