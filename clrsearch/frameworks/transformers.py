@@ -92,7 +92,7 @@ class Reports(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Start an epoch, with its own random seed."""
-        self._report_rest()
+        self._report()
         next(self._epochs)
         self._reported, self._metrics = False, {}
 
@@ -100,10 +100,10 @@ class Reports(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Tell that the study's metric is missing, if it is."""
-        self._report_rest()
+        self._report()
 
-    def _report_rest(self) -> None:
-        """Report what an epoch's evaluations gave, though it is not the study's metric."""
+    def _report(self) -> None:
+        """Report what an epoch's evaluations have given so far, unless it has been."""
         if not self._reported and self._metrics:
             self._reported = True
             self._run.report(**self._metrics)
@@ -122,6 +122,5 @@ class Reports(TrainerCallback):
         self._metrics |= metrics
         if self._run.metric not in (None, *self._metrics):
             return  # it is of another set, or missing, which the next epoch tells
-        self._reported = True
-        self._run.report(**self._metrics)
+        self._report()
         control.should_training_stop = self._run.done_epochs == self._run.total_epochs

@@ -38,6 +38,7 @@ from clrsearch.service.tryout import Tryout
 from clrsearch.service.working import (
     DEFAULTS,
     require_room,
+    required_device,
     resolved,
     watch_workers,
     work_here,
@@ -260,7 +261,7 @@ def _resumed(
             return False, None
         if not settings.allow_drift and not differences(study.plan, plan):
             refuse_drift(study, sources)
-        return True, None if settings.allow_drift else study.device
+        return True, required_device(study, settings)
 
 
 def _join(study: Study, plan: StudyPlan, tryout: Tryout, *, allow_drift: bool) -> None:

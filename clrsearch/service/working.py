@@ -119,7 +119,8 @@ def work(
         patience(lambda: require_writable(database))
         study = patience(lambda: Study.open(database, name))
         require_room(url, patience(study.slots.live) + 1)
-        device = _device(study, settings, own_process=own_process)
+        kind = patience(lambda: required_device(study, settings))
+        device = _device(study.name, kind, settings.device, own_process=own_process)
         with training.one_thread(device):
             try:
                 task = load_same(
@@ -137,20 +138,24 @@ def work(
                 study = patience(study.reopen)
 
 
-def _device(study: Study, settings: WorkerSettings, *, own_process: bool) -> torch.device:
-    """The device to train on: by default of the kind that the study was begun on.
+def required_device(study: Study, settings: WorkerSettings) -> str | None:
+    """The kind of device that a study's workers need: that of its first trial; None for any."""
+    return None if settings.allow_drift else study.device
+
+
+def _device(name: str, kind: str | None, asked: str | None, *, own_process: bool) -> torch.device:
+    """The device to train the study ``name`` on: the one ``asked`` for, or one of its ``kind``.
 
     Raises:
         PlanError: there is no such device here.
         StudyError: it is of another kind, on which results differ.
     """
-    known = None if settings.allow_drift else study.device
-    named = settings.device or known
+    named = asked or kind
     found = training.find_device(training.see_only(named) if own_process else named)
-    if known not in (None, found.type):
+    if kind not in (None, found.type):
         raise StudyError(
-            f"{study.name} trains on {known}, and this worker on {found.type}: leave out --device "
-            f"or name {known}; --allow-drift mixes their results"
+            f"{name} trains on {kind}, and this worker on {found.type}: leave out --device "
+            f"or name {kind}; --allow-drift mixes their results"
         )
     return found
 
