@@ -29,8 +29,8 @@ from clrsearch.service.tryout import Tryout
 from clrsearch.service.working import (
     DEFAULTS,
     require_room,
-    required_device,
     resolved,
+    wanted_device,
     watch_workers,
     worker_command,
 )
@@ -241,7 +241,7 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
         study = Study.open(database, name)
         if not settings.allow_drift:
             refuse_drift(study, sources_of(study.plan, settings.task_dir))
-        device = settings.device or required_device(study, settings)
+        device = wanted_device(study, settings)
         with Tryout(
             study.plan,
             device=settings.device,

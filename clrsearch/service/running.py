@@ -38,8 +38,8 @@ from clrsearch.service.tryout import Tryout
 from clrsearch.service.working import (
     DEFAULTS,
     require_room,
-    required_device,
     resolved,
+    wanted_device,
     watch_workers,
     work_here,
 )
@@ -119,8 +119,8 @@ def run(
     url = storage_url(storage)
     settings = resolved(settings, url)
     require_place(url, create=True)
-    goes_on, kind = _resumed(url, name, plan, settings)
-    new, settings = not goes_on, replace(settings, device=settings.device or kind)
+    goes_on, device = _resumed(url, name, plan, settings)
+    new, settings = not goes_on, replace(settings, device=device)
     if new:
         require_name(name)
         require_plan(plan)
@@ -242,7 +242,7 @@ def _begin(
 def _resumed(
     url: StorageUrl, name: str, plan: StudyPlan, settings: WorkerSettings
 ) -> tuple[bool, str | None]:
-    """Whether to resume an existing study, and the kind of device that it is trained on.
+    """Whether to resume an existing study, and the device to train on, None for any.
 
     It is not resumed if all its trials failed and the task has changed.
 
@@ -251,17 +251,17 @@ def _resumed(
     """
     sources = sources_of(plan, settings.task_dir)
     if not has_studies(url):
-        return False, None
+        return False, settings.device
     with open_database(url) as database:
         if name not in Studies(database).searches():
-            return False, None
+            return False, settings.device
         study = Study.open(database, name)
         only_failed = all(record.state == "failed" for record in study.history.records())
         if sources.task != study.facts.source and only_failed and not study.slots.live():
-            return False, None
+            return False, settings.device
         if not settings.allow_drift and not differences(study.plan, plan):
             refuse_drift(study, sources)
-        return True, required_device(study, settings)
+        return True, wanted_device(study, settings)
 
 
 def _join(study: Study, plan: StudyPlan, tryout: Tryout, *, allow_drift: bool) -> None:

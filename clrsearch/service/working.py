@@ -119,7 +119,7 @@ def work(
         patience(lambda: require_writable(database))
         study = patience(lambda: Study.open(database, name))
         require_room(url, patience(study.slots.live) + 1)
-        kind = patience(lambda: required_device(study, settings))
+        kind = patience(lambda: _required_device(study, settings))
         device = _device(study.name, kind, settings.device, own_process=own_process)
         with training.one_thread(device):
             try:
@@ -138,9 +138,14 @@ def work(
                 study = patience(study.reopen)
 
 
-def required_device(study: Study, settings: WorkerSettings) -> str | None:
+def _required_device(study: Study, settings: WorkerSettings) -> str | None:
     """The kind of device that a study's workers need: that of its first trial; None for any."""
     return None if settings.allow_drift else study.device
+
+
+def wanted_device(study: Study, settings: WorkerSettings) -> str | None:
+    """The device that was asked for, or else the kind that the study needs; None for any."""
+    return _required_device(study, settings) if settings.device is None else settings.device
 
 
 def _device(name: str, kind: str | None, asked: str | None, *, own_process: bool) -> torch.device:
@@ -150,7 +155,7 @@ def _device(name: str, kind: str | None, asked: str | None, *, own_process: bool
         PlanError: there is no such device here.
         StudyError: it is of another kind, on which results differ.
     """
-    named = asked or kind
+    named = kind if asked is None else asked
     found = training.find_device(training.see_only(named) if own_process else named)
     if kind not in (None, found.type):
         raise StudyError(

@@ -53,7 +53,7 @@ def see_only(name: str | None) -> str | None:
     visible so far. No GPU is visible to a process that trains on the CPU. Call this before anything
     uses a GPU.
     """
-    kind, _, index = (name or "cuda").partition(":")
+    kind, _, index = ("cuda" if name is None else name).partition(":")
     if kind == "cpu":
         os.environ[VISIBLE] = ""
     if kind != "cuda" or not (index or "0").isdecimal():
