@@ -121,7 +121,7 @@ def _print_next_steps(result: Result) -> None:
 
 def print_trial(record: Record, study: Study) -> None:
     """Print a worker's line for a finished trial."""
-    say(trial_line(record, study.facts.metric, study.facts.epochs))
+    say(trial_line(record, study.facts.metric, study.facts.intervals))
 
 
 def print_wait(cause: str) -> None:

@@ -46,6 +46,8 @@ def scheduled(run: OwnRun, optimizer: Optimizer, trainer: Trainer) -> dict[str, 
             f"max_epochs is {trainer.max_epochs}, and the study trains for {run.total_epochs}: "
             "give the Trainer max_epochs=run.total_epochs"
         )
+    if run.total_epochs is None:
+        raise TaskError("the study's length is in steps, which this adapter does not know yet")
     steps = trainer.estimated_stepping_batches / run.total_epochs
     if not steps.is_integer():  # infinite, or limited by max_steps
         raise TaskError(f"the Trainer plans {steps:g} steps per epoch: no schedule fits that")

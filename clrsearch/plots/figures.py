@@ -75,7 +75,7 @@ class FinalistScores:
     chosen: bool
 
 
-def schedules_figure(schedules: Sequence[ScheduleCurve], *, steps_per_epoch: int) -> Figure:
+def schedules_figure(schedules: Sequence[ScheduleCurve], *, steps_per_epoch: float) -> Figure:
     """Plot learning rates over the horizon, and momenta below if any schedule sets them.
 
     The rate axis is logarithmic if the schedules' peaks differ by more than a factor of 8; on a
@@ -107,7 +107,7 @@ def schedules_figure(schedules: Sequence[ScheduleCurve], *, steps_per_epoch: int
         title="Learning-rate schedule" if len(schedules) == 1 else "Learning-rate schedules",
         subtitle=edge,
         x=Axis(
-            label=f"epochs ({steps_per_epoch} steps each)",
+            label=f"epochs ({steps_per_epoch:g} steps each)",
             low=0.0,
             high=max((len(each.rates) / steps_per_epoch for each in schedules), default=1.0),
             whole=True,
@@ -158,7 +158,7 @@ def range_test_figure(test: RangeTestCurves) -> Figure:
 
 
 def learning_curves_figure(
-    schedules: Sequence[LearningCurve], *, metric: str, steps_per_epoch: int
+    schedules: Sequence[LearningCurve], *, metric: str, steps_per_epoch: float
 ) -> Figure:
     """Plot the metric after each epoch, averaged over seeds, and the learning rates below.
 
@@ -271,7 +271,9 @@ def thinned(y: Array, most: int = MOST_POINTS) -> NDArray[np.intp]:
     )
 
 
-def _over_epochs(label: str, values: Array, steps_per_epoch: int, style: int, axis: Axis) -> Curve:
+def _over_epochs(
+    label: str, values: Array, steps_per_epoch: float, style: int, axis: Axis
+) -> Curve:
     shown = inside(axis, values)
     kept = thinned(np.log(shown) if axis.log else shown)
     return Curve(label=label, x=kept / steps_per_epoch, y=shown[kept], style=style)

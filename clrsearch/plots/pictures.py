@@ -79,7 +79,7 @@ def picture_of_trials(study: Study, trials: Sequence[Record]) -> Figure:
             figures.LearningCurve(
                 label=f"{record.family} (trial {record.number})",
                 values=np.array(
-                    [[record.values.get(e, np.nan) for e in range(1, facts.epochs + 1)]]
+                    [[record.values.get(e, np.nan) for e in range(1, facts.intervals + 1)]]
                 ),
                 rates=study.trace(record.family, record.params).rates[0],
             )
@@ -106,7 +106,9 @@ def picture_of_curves(study: Study, runs: Sequence[Record]) -> Figure:
     curves = []
     for finalist, of_it in sorted(by_finalist.items()):
         first = of_it[0]
-        values = [[run.values.get(e, np.nan) for e in range(1, facts.epochs + 1)] for run in of_it]
+        values = [
+            [run.values.get(e, np.nan) for e in range(1, facts.intervals + 1)] for run in of_it
+        ]
         curves.append(
             figures.LearningCurve(
                 label=f"{first.family} (trial {finalist})",

@@ -101,7 +101,7 @@ def trial_table(snapshot: Snapshot, record: Record, rates: Sequence[float]) -> R
     return Group(*(Text(one_line(line)) for line in lines), Text(), table, *error)
 
 
-def preview_table(curves: Sequence[ScheduleCurve], steps_per_epoch: int) -> RenderableType:
+def preview_table(curves: Sequence[ScheduleCurve], steps_per_epoch: float) -> RenderableType:
     """The learning rates and any momenta at the start of up to 40 epochs and at the last step."""
     columns = [(each.label, each.rates) for each in curves]
     columns += [
@@ -109,7 +109,7 @@ def preview_table(curves: Sequence[ScheduleCurve], steps_per_epoch: int) -> Rend
     ]
     table = plain_table("epoch", *(label for label, _ in columns), right=("epoch",))
     horizon = len(curves[0].rates)
-    apart = steps_per_epoch * -(-horizon // (steps_per_epoch * MOST_ROWS))
+    apart = round(steps_per_epoch * -(-horizon // (steps_per_epoch * MOST_ROWS)))
     for step in (*range(0, horizon, apart), horizon - 1):
         values = (formatting.number(float(values[step])) for _, values in columns)
         table.add_row(formatting.number(step / steps_per_epoch), *values)

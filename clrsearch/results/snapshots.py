@@ -42,7 +42,7 @@ class Snapshot:
     metric: str
     direction: Direction
     epochs: int
-    steps_per_epoch: int
+    steps_per_epoch: float
     slots: Mapping[SlotState, int]
     confirmed: Confirmed | None = field(repr=False)
     records: Sequence[Record] = field(repr=False)
@@ -100,7 +100,7 @@ def snapshot(study: Study) -> Snapshot:
         task=study.plan.task,
         metric=study.facts.metric,
         direction=direction,
-        epochs=study.facts.epochs,
+        epochs=study.facts.intervals,
         steps_per_epoch=study.facts.steps_per_epoch,
         slots=slots,
         confirmed=found,

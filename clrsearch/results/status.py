@@ -135,7 +135,7 @@ def read_status(study: Study) -> Status:
     return Status(
         name=study.name,
         metric=study.facts.metric,
-        epochs=study.facts.epochs,
+        epochs=study.facts.intervals,
         slots=study.slots.counts(),
         holders=held,
         pace=pace(records, sum(not holder.silent for holder in held)),

@@ -49,7 +49,7 @@ class SourceFile:
     found: Mapping[str, str]
     optimizer: str
     epochs: int
-    steps_per_epoch: int
+    steps_per_epoch: float
     multipliers: Sequence[float] = (1.0,)
 
     def __post_init__(self) -> None:
@@ -183,7 +183,7 @@ def _importable(own: tuple[str, str, RateFunction | None] | None) -> Iterator[No
 
 def execute(
     source: str, *, own: tuple[str, str, RateFunction | None] | None = None
-) -> Callable[[Optimizer, int], LRScheduler]:
+) -> Callable[[Optimizer, float], LRScheduler]:
     """The function ``make_scheduler(optimizer, steps_per_epoch)`` of a file from :func:`render`.
 
     ``own`` is that of the snippet: the file imports the function that the trace was made with.
@@ -191,7 +191,7 @@ def execute(
     namespace: dict[str, Any] = {"__name__": "schedule"}
     with _importable(own):
         exec(compile(source, "<schedule>", "exec"), namespace)
-    found: Callable[[Optimizer, int], LRScheduler] = namespace["make_scheduler"]
+    found: Callable[[Optimizer, float], LRScheduler] = namespace["make_scheduler"]
     return found
 
 
@@ -199,7 +199,7 @@ def check(
     source: str,
     expected: Trace,
     *,
-    steps_per_epoch: int,
+    steps_per_epoch: float,
     momentum: Momentum,
     ratios: Sequence[float] = (1.0,),
     own: tuple[str, str, RateFunction | None] | None = None,

@@ -55,7 +55,7 @@ class Manual:
 
     rates: HandWritten
     epochs: int
-    steps_per_epoch: int
+    steps_per_epoch: float
     scale: float = 1.0
     function: RateFunction | None = field(default=None, repr=False, compare=False)
 
@@ -97,7 +97,7 @@ class Manual:
 
     @property
     def _horizon(self) -> int:
-        return self.epochs * self.steps_per_epoch
+        return round(self.epochs * self.steps_per_epoch)
 
     def at(self, steps: Array) -> tuple[Array, None]:
         """The rate at each of ``steps``, which must be whole numbers for a function.

@@ -13,7 +13,7 @@ Momentum = Literal["none", "momentum", "betas"]
 HandWritten = str | tuple[tuple[float | tuple[float, float], float], ...]
 """Hand-written rates: pairs of epochs (a number, or the first and the last) and a rate, or the name
 of a function, ``package.module:NAME`` or ``file.py:NAME``."""
-RateFunction = Callable[[int, int], float]
+RateFunction = Callable[[int, float], float]
 """``rate(step, steps_per_epoch)``, for optimizer steps from 0."""
 
 
@@ -104,7 +104,7 @@ class Setting:
     """
 
     epochs: int
-    steps_per_epoch: int
+    steps_per_epoch: float
     base_lr: float
     momentum: Momentum
     stepsize: Literal["whole-cycles", "integers"] = "whole-cycles"
@@ -115,7 +115,7 @@ class Setting:
     @property
     def horizon(self) -> int:
         """The number of optimizer steps in a full run."""
-        return self.epochs * self.steps_per_epoch
+        return round(self.epochs * self.steps_per_epoch)
 
     @property
     def rates(self) -> Range:

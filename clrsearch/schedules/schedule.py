@@ -31,9 +31,9 @@ class Trace:
     rates: Array
     momenta: Array | None
 
-    def at_epoch_ends(self, steps_per_epoch: int) -> Trace:
-        """The rates and momenta at the last step of each epoch: (groups, epochs) arrays."""
-        last = slice(steps_per_epoch - 1, None, steps_per_epoch)
+    def before(self, ends: Sequence[int]) -> Trace:
+        """The rates and momenta at the step before each of these: (groups, ends) arrays."""
+        last = np.asarray(ends) - 1
         return Trace(
             rates=self.rates[:, last],
             momenta=None if self.momenta is None else self.momenta[:, last],

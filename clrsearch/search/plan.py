@@ -61,6 +61,7 @@ Number = StrictInt | StrictFloat
 
 MOST_TRIALS = 100_000
 MOST_EPOCHS = 1_000_000
+MOST_STEPS = 50_000_000
 MOST_FINALISTS = 100
 MOST_SEEDS = 1000
 MOST_RETRIES = 100
@@ -128,6 +129,8 @@ class StudyPlan(BaseModel):
             Defaults to ``equal`` if families are named or with one of Optuna's samplers.
         sampler: the surrogate over all families, or one of Optuna's samplers per family.
         range_test: whether to restrict learning rates to the range found by a range test.
+        steps: length in optimizer steps, in place of ``epochs``; needs ``validate_every``.
+        validate_every: optimizer steps between two validations; without it, one after each epoch.
         seeds: number of seeds that trials cycle through; runs of one seed share initial weights and
             data order.
         precision: number format of the model's computations, see
@@ -143,6 +146,8 @@ class StudyPlan(BaseModel):
 
     task: str = "denoise"
     epochs: Annotated[StrictInt, at_most(MOST_EPOCHS)] | None = Field(default=None, ge=1)
+    steps: Annotated[StrictInt, at_most(MOST_STEPS)] | None = Field(default=None, ge=1)
+    validate_every: Annotated[StrictInt, at_most(MOST_STEPS)] | None = Field(default=None, ge=1)
     batch_size: Annotated[StrictInt, at_most(MOST_SAMPLES)] | None = Field(default=None, ge=1)
     metric: str | None = Field(default=None, min_length=1)
     direction: Literal["minimize", "maximize"] | None = None
@@ -156,7 +161,7 @@ class StudyPlan(BaseModel):
     seeds: Annotated[StrictInt, at_most(MOST_SEARCH_SEEDS)] = Field(default=4, ge=1)
     pruner: Literal["lenient", "none", "median", "halving", "hyperband"] = "lenient"
     stepsize: Literal["whole-cycles", "integers"] = "whole-cycles"
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
     retries: Annotated[StrictInt, at_most(MOST_RETRIES)] = Field(default=1, ge=0)
     args: StrictStr | None = None
     options: Mapping[str, Scalar] = Field(default_factory=dict)

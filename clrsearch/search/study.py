@@ -211,7 +211,7 @@ class Study:
 
     def prunes(self, trial: int) -> bool:
         """Whether the plan's Optuna pruner stops the trial, given its stored values."""
-        pruner = PRUNERS[self.plan.pruner](self.facts.epochs)
+        pruner = PRUNERS[self.plan.pruner](self.facts.intervals)
         study = load_study(study_name=self.name, storage=self._studies.storage, pruner=pruner)
         return pruner.prune(study, self.log.as_optuna(trial))
 

@@ -73,7 +73,7 @@ def _check(study: Study) -> Iterator[Finding]:
     records = study.history.records()
     slots = {**study.slots.states(), **before}  # more may have been added meanwhile
     budget = study.plan.trials if study.stage == "search" else 0
-    wrong = misfits(slots, records, budget=budget, epochs=study.facts.epochs)
+    wrong = misfits(slots, records, budget=budget, epochs=study.facts.intervals)
     counts = ", ".join(
         f"{number} {state}" for state in SlotState if (number := list(slots.values()).count(state))
     )

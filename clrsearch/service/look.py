@@ -257,7 +257,7 @@ def show(
         record = study.trial(trial)
         bind_rate(study, record.family, task_dir)
         played = study.trace(record.family, record.params)
-        rates = played.at_epoch_ends(study.facts.steps_per_epoch).rates[0]
+        rates = played.before(study.facts.ends).rates[0]
         return Shown(
             snapshot=snapshot(study), plan=study.plan, trial=record, rates=tuple(rates.tolist())
         )
@@ -353,7 +353,9 @@ def replay(
                 f"{proposals.command('show', name, trial)} shows why"
             )
         loaded = load_same(study, task_dir, data_dir, allow_drift=False)
-        again = training.run_maker(loaded.task, study.facts, chosen, study.plan.precision)(
+        again = training.run_maker(
+            loaded.task, study.facts, chosen, study.plan.precision, seed=study.plan.seed
+        )(
             study.trace(record.family, record.params),
             seed=study.plan.seed,
             seed_index=record.seed_index,

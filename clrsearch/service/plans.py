@@ -100,7 +100,7 @@ def _misfits(families: Sequence[str], plan: StudyPlan, tryout: Tryout) -> dict[s
     return {each: reason for each in families if (reason := _misfit(each, epochs, steps))}
 
 
-def _misfit(family: str, epochs: int, steps_per_epoch: int) -> str:
+def _misfit(family: str, epochs: int, steps_per_epoch: float) -> str:
     """Why a family does not fit this horizon; empty if it does."""
     setting = Setting(epochs=epochs, steps_per_epoch=steps_per_epoch, base_lr=1.0, momentum="none")
     return misfit_reason(family, setting)

@@ -52,7 +52,7 @@ class Preview:
     """Schedules over the same horizon."""
 
     epochs: int
-    steps_per_epoch: int
+    steps_per_epoch: float
     schedules: tuple[Previewed, ...]
 
     @property
@@ -79,7 +79,7 @@ def preview(
     values: Mapping[str, Any] | None = None,
     *,
     epochs: int | None = None,
-    steps_per_epoch: int | None = None,
+    steps_per_epoch: float | None = None,
     storage: Storage = None,
     task_dir: Path | None = None,
 ) -> Preview:
@@ -235,7 +235,7 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _facts(epochs: int, steps_per_epoch: int) -> TaskFacts:
+def _facts(epochs: int, steps_per_epoch: float) -> TaskFacts:
     """Facts of a generic task whose optimizer has momentum."""
     return TaskFacts(
         metric="loss",

@@ -89,7 +89,8 @@ class Tryout:
         Raises:
             PlanError: the schedules' traces would not fit into memory.
         """
-        keys = {"epochs", "batch_size", "metric", "direction", "precision"}
+        length = {"epochs", "steps", "validate_every"}
+        keys = {*length, "batch_size", "metric", "direction", "precision", "seed"}
         given = self._plan.model_dump(mode="json", include=keys)
         facts = TaskFacts.model_validate(self._ask("facts", device=self._device, **given))
         require_size(facts)

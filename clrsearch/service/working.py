@@ -126,7 +126,9 @@ def work(
                 task = load_same(
                     study, settings.task_dir, settings.data_dir, allow_drift=settings.allow_drift
                 ).task
-                make_run = training.run_maker(task, study.facts, device, study.plan.precision)
+                make_run = training.run_maker(
+                    task, study.facts, device, study.plan.precision, seed=study.plan.seed
+                )
             except (TaskError, RuntimeError, MemoryError) as error:
                 failure = workers.device_failure(error)
                 if failure is None:

@@ -2,6 +2,7 @@
 
 from clrsearch.tasks.description import describe
 from clrsearch.tasks.finding import BUILT_IN, rate_source, task_source
+from clrsearch.tasks.length import Length, Spacing
 from clrsearch.tasks.load import (
     LoadedRate,
     LoadedTask,
@@ -12,14 +13,17 @@ from clrsearch.tasks.load import (
     task_code,
 )
 from clrsearch.tasks.session import importable_name, is_kept_here, keep
-from clrsearch.tasks.task import Direction, Loop, Splits, Task, TaskFacts, sign_of
+from clrsearch.tasks.task import Direction, Loaders, Loop, Splits, Task, TaskFacts, sign_of
 
 __all__ = [
     "BUILT_IN",
     "Direction",
+    "Length",
     "LoadedRate",
     "LoadedTask",
+    "Loaders",
     "Loop",
+    "Spacing",
     "Splits",
     "Task",
     "TaskFacts",

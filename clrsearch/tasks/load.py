@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clrsearch.errors import ClrsearchError, TaskError, TaskRaised
+from clrsearch.tasks.attributes import require_attributes
 from clrsearch.tasks.description import describe
 from clrsearch.tasks.finding import find, make_importable, of_rate, of_task, source
 from clrsearch.tasks.session import is_kept_here, kept, kept_source
-from clrsearch.tasks.task import Direction, Loop, Task
+from clrsearch.tasks.task import Loop, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +42,7 @@ class LoadedTask(NamedTuple):
 class LoadedRate(NamedTuple):
     """A function ``rate(step, steps_per_epoch)`` and a hash of the file that defines it."""
 
-    function: Callable[[int, int], Any]
+    function: Callable[[int, float], Any]
     source: str
 
 
@@ -83,7 +84,7 @@ def load_task(
             f"{name} is {describe(found)}, neither a class derived from clrsearch.Task nor a "
             "function train(run)"
         )
-    _require_attributes(name, found)
+    require_attributes(name, found)
     with as_script(place, arguments), task_code(f"constructing {name}"):
         task = found(options)
     if data_dir is not None:
@@ -124,7 +125,7 @@ def load_rate(name: str, *, arguments: tuple[str, ...] = (), folder: Path) -> Lo
         raise TaskError(f"{place} has no function {attribute}")
     _require_own(name, module, found)
 
-    def rate(step: int, steps_per_epoch: int) -> Any:
+    def rate(step: int, steps_per_epoch: float) -> Any:
         with task_code(f"calling {name} at step {step}"):
             return found(step, steps_per_epoch)
 
@@ -242,23 +243,6 @@ def _require_own(name: str, module: ModuleType, found: object) -> None:
     """Reject a function defined in another module: the hash of this one would not cover it."""
     if isinstance(found, _FUNCTIONS) and found.__module__ != module.__name__:
         raise TaskError(f"{name} is defined in {found.__module__}: name it by that module")
-
-
-def _require_attributes(name: str, task: type[Task]) -> None:
-    names = ("metric", "direction", "epochs", "batch_size")
-    missing = [key for key in names if not hasattr(task, key)]
-    if missing:
-        raise TaskError(f"{name} does not define {', '.join(missing)}")
-    if task.__abstractmethods__:
-        raise TaskError(f"{name} does not define {', '.join(sorted(task.__abstractmethods__))}")
-    if not isinstance(task.metric, str):
-        raise TaskError(f"{name}: metric must be a string, not {task.metric!r}")
-    if task.direction not in get_args(Direction):
-        raise TaskError(f"{name}: direction must be minimize or maximize, not {task.direction!r}")
-    for key in ("epochs", "batch_size"):
-        value = getattr(task, key)
-        if not isinstance(value, int) or value < 1:
-            raise TaskError(f"{name}: {key} must be a positive integer, not {value!r}")
 
 
 def _require_one_argument(name: str, function: FunctionType) -> None:

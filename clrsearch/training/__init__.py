@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from clrsearch.training.rate_ramp import Ramp, ramp
     from clrsearch.training.requests import Requests
     from clrsearch.training.run import Diverged, Epoch, Interrupted, Run, Unrestorable, restoring
-    from clrsearch.training.sequential import SequentialRun, TaskData, warm_up
+    from clrsearch.training.sequential import SequentialRun, warm_up
+    from clrsearch.training.task_data import TaskData
 else:
     __getattr__ = deferred(
         __name__,
@@ -54,7 +55,8 @@ else:
             "clrsearch.training.run": (
                 *("Diverged", "Epoch", "Interrupted", "Run", "Unrestorable", "restoring"),
             ),
-            "clrsearch.training.sequential": ("SequentialRun", "TaskData", "warm_up"),
+            "clrsearch.training.sequential": ("SequentialRun", "warm_up"),
+            "clrsearch.training.task_data": ("TaskData",),
         },
     )
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 import numbers
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from clrsearch.errors import TaskError
-from clrsearch.tasks import Splits, Task, describe
+from clrsearch.tasks import Loaders, Splits, Task, describe
+from clrsearch.training.data import require_batch
 from clrsearch.training.optimizer import require_optimizer
 
 SPLITS = ("training", "validation", "test")
@@ -27,20 +29,38 @@ NUMBER = "a number or a scalar tensor"
 
 def splits_of(task: Task) -> Splits:
     """The three datasets returned by ``data()``, none of them empty."""
-    found = task.data()
+    return Splits(*_three("data()", task.data(), "Splits", _require_dataset))
+
+
+def loaders_of(task: Task) -> Loaders:
+    """The three loaders returned by ``loaders()``."""
+    return Loaders(*_three("loaders()", task.loaders(), "Loaders", _require_loader))
+
+
+def _three(
+    method: str, found: object, kind: str, require: Callable[[str, object], None]
+) -> Sequence[Any]:
     if not isinstance(found, (tuple, list)) or len(found) != len(SPLITS):
-        raise _returned("data()", found, "Splits(train, validation, test)")
-    for name, split in zip(SPLITS, found, strict=True):
-        _require_dataset(f"the {name} split", split)
-    return Splits(*found)
+        raise _returned(method, found, f"{kind}(train, validation, test)")
+    for name, part in zip(SPLITS, found, strict=True):
+        require(name, part)
+    return found
 
 
-def _require_dataset(what: str, split: object) -> None:
-    reason = ""
+def _require_loader(name: str, loader: object) -> None:
+    what = f"loaders(): the {name} loader is {describe(loader)}, but must be"
+    if not isinstance(loader, Iterable) or _is_text_or_dict(loader):
+        raise TaskError(f"{what} an iterable of batches, such as a DataLoader")
+    if iter(loader) is loader:
+        raise TaskError(f"{what} one that can be iterated over again, which an iterator cannot")
+
+
+def _require_dataset(name: str, split: object) -> None:
+    what, reason = f"the {name} split", ""
     if isinstance(split, DataLoader):
-        reason = ": clrsearch makes the batches"
+        reason = ": return DataLoaders from loaders()"
     elif isinstance(split, IterableDataset):
-        reason = ": a schedule needs a known number of steps"
+        reason = ": put a stream into a DataLoader, and return it from loaders()"
     elif isinstance(split, Sized) and hasattr(split, "__getitem__") and not _is_text_or_dict(split):
         if len(split) == 0:
             raise TaskError(f"data(): {what} is empty")
@@ -54,33 +74,62 @@ def _is_text_or_dict(value: object) -> bool:
     return isinstance(value, (str, Mapping))
 
 
-def collate(split: str) -> Callable[[Sequence[Any]], tuple[Tensor, Tensor]]:
-    """A ``collate_fn`` like torch's default one, for samples that are (input, target) pairs."""
+def collate_for(task: Task, split: str) -> Callable[[Sequence[Any]], Any]:
+    """The ``collate_fn`` for a split: the task's own, or torch's default one.
 
-    def collate_pairs(samples: Sequence[Any]) -> tuple[Tensor, Tensor]:
-        first = samples[0]
-        if not (isinstance(first, (tuple, list)) and len(first) == 2):
-            raise TaskError(
-                f"data(): a sample of the {split} split is {describe(first)}, but must be a pair "
-                "(input, target)"
-            )
-        for what, part in zip(("input", "target"), first, strict=True):
-            if not isinstance(part, (Tensor, np.ndarray, np.generic, numbers.Real)):
-                raise TaskError(
-                    f"data(): the {what} of a sample of the {split} split is {describe(part)}, but "
-                    "must be a tensor, an array or a number"
-                )
-        try:
-            inputs, targets = default_collate(list(samples))
-        except (RuntimeError, TypeError) as error:
-            kinds = " and ".join(dict.fromkeys(describe(sample[0]) for sample in samples[:2]))
-            raise TaskError(
-                f"data(): samples of the {split} split cannot be stacked into a batch, for example "
-                f"inputs that are {kinds}: {_first_line(error)}"
-            ) from error
-        return inputs, targets
+    Without a training step of its own, the task takes samples that are (input, target) pairs.
+    """
+    if task.overrides("collate"):
+        return partial(_collate_own, task)
+    pairs = not task.overrides("training_step" if split == SPLITS[0] else "validation_step")
+    return partial(_collate_pairs if pairs else _stack, split)
 
-    return collate_pairs
+
+def _collate_own(task: Task, samples: Sequence[Any]) -> Any:
+    batch = task.collate(samples)
+    require_batch("collate() returned", batch)
+    return batch
+
+
+def _collate_pairs(split: str, samples: Sequence[Any]) -> Any:
+    first = samples[0]
+    if not (isinstance(first, (tuple, list)) and len(first) == 2):
+        raise TaskError(
+            f"data(): a sample of the {split} split is {describe(first)}, but must be a pair "
+            "(input, target), or the task must define training_step() and validation_step()"
+        )
+    for what, part in zip(("input", "target"), first, strict=True):
+        _require_stackable(f"the {what} of a sample of the {split} split", part)
+    return _stack(split, samples)
+
+
+def _require_stackable(what: str, part: object) -> None:
+    """Reject what torch's default collate leaves as it is or refuses, such as strings."""
+    if isinstance(part, Mapping):
+        for name, value in part.items():
+            _require_stackable(f"{name!r} in {what}", value)
+    elif isinstance(part, (tuple, list)):
+        for value in part:
+            _require_stackable(f"a part of {what}", value)
+    elif not isinstance(part, (Tensor, np.ndarray, np.generic, numbers.Real)):
+        raise TaskError(
+            f"data(): {what} is {describe(part)}, but must be a tensor, an array or a number"
+        )
+
+
+def _stack(split: str, samples: Sequence[Any]) -> Any:
+    try:
+        return default_collate(list(samples))
+    except (RuntimeError, TypeError) as error:
+        kinds = " and ".join(dict.fromkeys(describe(_first(sample)) for sample in samples[:2]))
+        raise TaskError(
+            f"data(): samples of the {split} split cannot be stacked into a batch, for example "
+            f"inputs that are {kinds}: {_first_line(error)}; collate() may stack them otherwise"
+        ) from error
+
+
+def _first(sample: Any) -> Any:
+    return sample[0] if isinstance(sample, (tuple, list)) and sample else sample
 
 
 def build(task: Task, device: torch.device) -> tuple[nn.Module, Optimizer]:
@@ -110,28 +159,92 @@ def forward(model: nn.Module, inputs: Any) -> Any:
     return output
 
 
-def augmented(task: Task, inputs: Tensor) -> Tensor:
+def pair_of(batch: Any) -> tuple[Any, Any]:
+    """The inputs and targets of a batch for ``loss()`` or ``measure()``."""
+    if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+        raise TaskError(
+            f"a batch is {describe(batch)}, but loss() and measure() need a pair (inputs, targets):"
+            " define training_step() and validation_step() for any other"
+        )
+    inputs, targets = batch
+    return inputs, targets
+
+
+def augmented(task: Task, inputs: Any) -> Any:
     """A batch of inputs after ``augment()``."""
+    if not task.overrides("augment"):
+        return inputs
     found = task.augment(inputs)
-    if not isinstance(found, Tensor):
+    if isinstance(inputs, Tensor) and not isinstance(found, Tensor):
         raise _returned("augment()", found, "the inputs as a tensor")
     return found
 
 
-def loss_of(task: Task, output: Any, targets: Any) -> Tensor:
-    """The scalar ``loss()`` of a batch, differentiable if gradients are enabled."""
-    loss: Any = task.loss(output, targets)
+def training_loss(task: Task, model: nn.Module, batch: Any) -> Tensor:
+    """The scalar training loss of a batch, differentiable."""
+    if task.overrides("training_step"):
+        return _loss("training_step()", task.training_step(model, batch))
+    inputs, targets = pair_of(batch)
+    return _loss("loss()", task.loss(forward(model, augmented(task, inputs)), targets))
+
+
+def validation_loss(task: Task, model: nn.Module, batch: Any) -> Tensor:
+    """The scalar training loss of a batch, whose inputs are not augmented."""
+    if task.overrides("training_step"):
+        return _loss("training_step()", task.training_step(model, batch))
+    inputs, targets = pair_of(batch)
+    return _loss("loss()", task.loss(forward(model, inputs), targets))
+
+
+def _loss(method: str, loss: Any) -> Tensor:
+    """A scalar loss of a batch, differentiable if gradients are enabled."""
     if not isinstance(loss, Tensor):
         hint = ", without item()" if isinstance(loss, float) else ""
-        raise _returned("loss()", loss, f"a scalar tensor{hint}")
+        raise _returned(method, loss, f"a scalar tensor{hint}")
     if loss.dim() != 0:
-        raise _returned("loss()", loss, "a scalar tensor, the mean over the batch")
+        raise _returned(method, loss, "a scalar tensor, the mean over the batch")
     if not loss.requires_grad and torch.is_grad_enabled():
         raise TaskError(
-            "loss() returned a tensor without a gradient: compute it from the model's output, "
+            f"{method} returned a tensor without a gradient: compute it from the model's output, "
             "without detach() or no_grad(), and do not freeze all parameters"
         )
     return loss
+
+
+def summed(found: Any) -> dict[str, Any]:
+    """What ``validation_step()`` returned for a batch: (sum, weight) pairs or metrics by name."""
+    if hasattr(found, "compute") and not hasattr(found, "items"):
+        raise _returned("validation_step()", found, "a dict with the metric under its name")
+    metrics: dict[str, Any] = {}
+    given = dict(found.items()) if hasattr(found, "items") else found
+    for name, value in _metrics("validation_step()", given).items():
+        if hasattr(value, "compute") and hasattr(value, "reset"):
+            metrics[name] = value
+            continue
+        what = f"validation_step(): {name}"
+        if not (isinstance(value, (tuple, list)) and len(value) == 2):
+            raise TaskError(
+                f"{what} is {describe(value)}, but must be a pair (sum, weight), or a metric that "
+                "was updated"
+            )
+        for part, each in zip(("sum", "weight"), value, strict=True):
+            _require_number(f"{what}: its {part}", each, NUMBER)
+        metrics[name] = tuple(value)
+    return metrics
+
+
+def finished(sums: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of all batches: sums divided by their weights, and computed metrics."""
+    results: dict[str, Any] = {}
+    for name, found in sums.items():
+        if not isinstance(found, tuple):
+            results[name] = found.compute()
+            continue
+        total, weight = map(float, found)
+        if weight == 0:
+            raise TaskError(f"validation_step(): the weights of {name} add up to 0")
+        results[name] = total / weight
+    return numbers_of("validation_step()", results)
 
 
 def measured(task: Task, output: Any, targets: Any) -> Mapping[str, Any]:

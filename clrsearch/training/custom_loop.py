@@ -6,21 +6,20 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, NoReturn
 
 import torch
 from torch.nn import Module
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from clrsearch.errors import TaskError
 from clrsearch.schedules import Trace
-from clrsearch.tasks import Loop, TaskFacts, as_script, describe, task_code
+from clrsearch.tasks import Length, Loop, Spacing, TaskFacts, as_script, describe, task_code
 from clrsearch.training.contract import numbers_of
-from clrsearch.training.data import moved
+from clrsearch.training.data import drawn_apart, moved
 from clrsearch.training.optimizer import has_gradients, require_optimizer, require_same
-from clrsearch.training.playback import TraceScheduler, load_optimizer
+from clrsearch.training.playback import TraceScheduler, load_optimizer, unwrapped
 from clrsearch.training.run import (
     Diverged,
     Epoch,
@@ -35,6 +34,7 @@ _NO_SCHEDULER = (
     "run.scheduler(optimizer, steps_per_epoch) was not called before the epochs: "
     "without it, no schedule is applied"
 )
+_WHOLE = 0.999  # of the progress that a loop tells at its end; sums of batch sizes may be rounded
 
 
 class StopRun(BaseException):
@@ -43,31 +43,40 @@ class StopRun(BaseException):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """The conditions of a loop's run: its epochs, the metric it must report, and its schedule.
+    """The conditions of a loop's run: its length, the metric it must report, and its schedule.
 
     If ``metric`` is None, any metric may be reported. ``schedule`` returns the trace to play for
-    the optimizer and the steps per epoch that the loop passes in, or raises a TaskError to reject
-    them.
+    the optimizer and the spacing that follows from the steps that the loop passes in, or raises a
+    TaskError to reject them. ``intervals`` is the number of validations, 0 if it is not known yet.
     """
 
-    epochs: int
+    length: Length
     metric: str | None
-    schedule: Callable[[Optimizer, int], Trace]
+    schedule: Callable[[Optimizer, Spacing], Trace]
+    intervals: int = 0
 
 
 def studied(facts: TaskFacts, trace: Trace) -> Course:
     """The course of a study's trial: plays ``trace`` if optimizer and steps match ``facts``."""
 
-    def schedule(optimizer: Optimizer, steps: int) -> Trace:
-        if steps != facts.steps_per_epoch:
+    def schedule(optimizer: Optimizer, spacing: Spacing) -> Trace:
+        if spacing.horizon != facts.horizon:
+            epochs, here, then = spacing.epochs, spacing.steps_per_epoch, facts.steps_per_epoch
             raise TaskError(
-                f"steps_per_epoch is {steps} here, but was {facts.steps_per_epoch} when the study "
-                "was created"
+                f"steps_per_epoch is {here:g} here, but was {then:g} when the study was created"
+                if here != then and epochs == facts.epochs
+                else f"a run has {spacing.horizon} steps here, but had {facts.horizon} when the "
+                "study was created"
             )
         require_same(optimizer, facts)
         return trace
 
-    return Course(epochs=facts.epochs, metric=facts.metric, schedule=schedule)
+    length = Length(
+        epochs=facts.epochs if facts.steps is None else None,
+        steps=facts.steps,
+        validate_every=facts.validate_every,
+    )
+    return Course(length=length, metric=facts.metric, schedule=schedule, intervals=facts.intervals)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,8 +85,10 @@ class LoopState:
 
     Attributes:
         scheduler: the scheduler that the loop has asked for.
-        done: number of epochs reported.
-        under_way: whether an epoch has begun and not been reported.
+        ends: the optimizer steps at the ends of the intervals, once they are known.
+        done: number of intervals reported: epochs, unless the study validates more often.
+        step: number of optimizer steps taken by then; None if an earlier version has saved.
+        under_way: whether an interval has begun and not been reported.
         kept: the objects to save, by name.
         saved: their states to restore when the epochs begin.
         tested: the metrics on the test split.
@@ -86,7 +97,9 @@ class LoopState:
     """
 
     scheduler: TraceScheduler | None = None
+    ends: tuple[int, ...] = ()
     done: int = 0
+    step: int | None = 0
     under_way: bool = False
     kept: Mapping[str, Any] = field(default_factory=dict)
     saved: Mapping[str, Any] | None = None
@@ -102,7 +115,9 @@ class OwnRun:
         device: where to train.
         options: the values under ``[options]`` in the study.
         data_dir: the folder given by ``--data-dir``.
-        total_epochs: the number of epochs of a full run.
+        total_epochs: the number of epochs of a full run; None if its length is in steps.
+        total_steps: its length in optimizer steps; None if it is in epochs.
+        validate_every: optimizer steps between two validations; None for one after each epoch.
         seed: a seed for code that seeds itself; specific to this run, and the same each time it is
             run.
     """
@@ -118,11 +133,14 @@ class OwnRun:
         device: torch.device,
         interrupted: Callable[[], bool],
         on_epoch: Callable[[Epoch], bool],
+        prepared: dict[Any, Any],
     ) -> None:
         self.device = device
         self.options = loop.options
         self.data_dir = loop.data_dir
-        self.total_epochs = course.epochs
+        self.total_epochs = course.length.epochs
+        self.total_steps = course.length.steps
+        self.validate_every = course.length.validate_every
         self.seed = derive(*seed, "init") % 2**31  # every library accepts 31 bits
         self._course = course
         self._seed = seed
@@ -130,8 +148,11 @@ class OwnRun:
         self._interrupted = interrupted
         self._on_epoch = on_epoch
         self._state = state
-        self._steps = 0  # per epoch
-        self._optimizer_steps = 0  # in this epoch
+        self._prepared = prepared
+        self._word = "epoch" if self.validate_every is None else "interval"
+        self._counts_total = False  # epochs may differ in length, as long as their sum is kept
+        self._progress: float | None = None  # as the loop tells it, in place of counting steps
+        self._optimizer_steps = 0  # in this interval
         self._trains = False  # a gradient was seen at an optimizer step
         self._begun = False  # run.epochs() has started
 
@@ -142,16 +163,42 @@ class OwnRun:
 
     @property
     def done_epochs(self) -> int:
-        """The number of epochs reported so far, including those of earlier attempts."""
+        """The number of epochs reported so far, including those of earlier attempts.
+
+        Of intervals, if the study validates more often.
+        """
         return self._state.done
 
-    def scheduler(self, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
+    def prepare(self, build: Callable[[], Any]) -> Any:
+        """What ``build()`` returns, called once per process: tokenised data, a downloaded model.
+
+        Later trials of this process get the same object. It is built under a seed that all
+        processes of the study share.
+        """
+        self._require(
+            callable(build),
+            f"run.prepare() was given {describe(build)}, but needs a function without arguments",
+        )
+        key = getattr(build, "__code__", build)  # a nested function is another in each trial
+        if key not in self._prepared:
+            with drawn_apart(derive(self._seed[0], 0, "data"), self.device):
+                self._prepared[key] = build()
+        return self._prepared[key]
+
+    def scheduler(
+        self,
+        optimizer: Optimizer,
+        steps_per_epoch: int | None = None,
+        *,
+        total_steps: int | None = None,
+    ) -> TraceScheduler:
         """The schedule for an optimizer: call its ``step()`` after each ``optimizer.step()``.
 
         It sets the learning rate of each parameter group, preserving the ratios between groups, and
         the momentum if the schedule has one. ``steps_per_epoch`` counts optimizer steps: the number
-        of batches or, with gradient accumulation, correspondingly fewer. The trial fails if the
-        optimizer or the steps differ from those the study was created with.
+        of batches or, with gradient accumulation, correspondingly fewer. If epochs differ in
+        length, give ``total_steps`` instead. The trial fails if the optimizer or the steps differ
+        from those the study was created with.
         """
         self._require(
             self._state.scheduler is None,
@@ -162,20 +209,43 @@ class OwnRun:
             f"run.scheduler() was given {describe(optimizer)}, but needs a torch optimizer: "
             "run.scheduler(optimizer, steps_per_epoch)",
         )
-        self._require(
-            isinstance(steps_per_epoch, Integral) and steps_per_epoch > 0,
-            f"run.scheduler(): steps_per_epoch is {describe(steps_per_epoch)}, but must be a "
-            "positive whole number",
-        )
-        self._steps = int(steps_per_epoch)
+        optimizer = unwrapped(optimizer)
         try:
+            spacing = self._spacing(steps_per_epoch, total_steps)
             require_optimizer("run.scheduler(): the optimizer", optimizer)
-            trace = self._course.schedule(optimizer, self._steps)
+            trace = self._course.schedule(optimizer, spacing)
         except TaskError as error:
             self._end(error)
+        self._state.ends = spacing.ends
+        if self._state.step is None:  # saved by an earlier version
+            self._state.step = (0, *spacing.ends)[self._state.done]
         optimizer.register_step_post_hook(self._count)
         self._state.scheduler = TraceScheduler(optimizer, trace, self._before_step)
         return self._state.scheduler
+
+    def _spacing(self, steps_per_epoch: int | None, total_steps: int | None) -> Spacing:
+        """Where the run validates, by the steps that were passed to :meth:`scheduler`."""
+        length = self._course.length
+        for name, steps in (("steps_per_epoch", steps_per_epoch), ("total_steps", total_steps)):
+            self._require(
+                steps is None or (isinstance(steps, Integral) and steps > 0),
+                f"run.scheduler(): {name} is {describe(steps)}, but must be a positive whole "
+                "number",
+            )
+        given = [steps for steps in (steps_per_epoch, total_steps) if steps is not None]
+        self._require(
+            len(given) == 1,
+            "run.scheduler() needs either steps_per_epoch or total_steps",
+        )
+        if total_steps is not None:
+            self._counts_total = self.validate_every is None
+            return length.over(int(total_steps))
+        self._require(
+            length.steps is None,
+            f"run.scheduler() was given steps_per_epoch, but the study trains for {length.steps} "
+            "steps: pass total_steps=run.total_steps",
+        )
+        return length.with_epochs_of(int(given[0]))
 
     def checkpoint(self, /, *unnamed: object, **objects: Any) -> None:
         """Register the objects to save, before the epochs: the model, the optimizer and the like.
@@ -202,23 +272,43 @@ class OwnRun:
 
     def epochs(self) -> Iterator[int]:
         """The remaining epochs, counted from 0; each starts with its own random seed."""
-        scheduler = self._known_scheduler()
+        self._require(
+            self.validate_every is None,
+            f"the study validates every {self.validate_every} steps: iterate over run.intervals(), "
+            "in place of run.epochs()",
+        )
+        for _ in self._intervals():
+            yield self._state.done
+
+    def intervals(self) -> Iterator[range]:
+        """The optimizer steps of each remaining interval, counted from 0 since the beginning.
+
+        An interval ends with a validation and :meth:`report`: after every ``validate_every`` steps,
+        or else after each epoch. Each starts with its own random seed.
+        """
+        for begin, end in self._intervals():
+            yield range(begin, end)
+
+    def _intervals(self) -> Iterator[tuple[int, int]]:
+        """The first step of each remaining interval, and the first step after it."""
+        scheduler, state = self._known_scheduler(), self._state
         self._begun = True
-        if self._state.saved is not None:
-            self._bring_back(self._state.saved)
-            self._state.saved = None
-        while self._state.done < self.total_epochs:
+        if state.saved is not None:
+            self._bring_back(state.saved)
+            state.saved = None
+        while state.done < len(state.ends):
             self._require(
-                not self._state.under_way,
-                f"epoch {self._state.done + 1} ended without run.report("
+                not state.under_way,
+                f"{self._word} {state.done + 1} ended without run.report("
                 f"{self._course.metric or 'metric'}=...)",
             )
             self._leave_if_asked()
-            scheduler.seek(self._state.done * self._steps)
+            assert state.step is not None
+            scheduler.seek(state.step)
             self._optimizer_steps = 0
-            seed_everything(derive(*self._seed, "epoch", self._state.done + 1))
-            self._state.under_way = True
-            yield self._state.done
+            seed_everything(derive(*self._seed, "epoch", state.done + 1))
+            state.under_way = True
+            yield state.step, state.ends[state.done]
 
     def _bring_back(self, states: Mapping[str, Any]) -> None:
         try:
@@ -238,14 +328,14 @@ class OwnRun:
     def report(self, /, *unnamed: object, **metrics: Any) -> None:
         """Report the validation metrics at the end of an epoch, as numbers or scalar tensors.
 
-        Does not return if the trial ends here: it was pruned or diverged, or the worker has to
-        leave.
+        At the end of an interval, if the study validates more often. Does not return if the trial
+        ends here: it was pruned or diverged, or the worker has to leave.
         """
-        epoch, metric = self._state.done + 1, self._course.metric
-        self._require(self._state.scheduler is not None, _NO_SCHEDULER)
+        number, metric = self._state.done + 1, self._course.metric
+        scheduler = self._known_scheduler()
         self._require(
             self._state.under_way,
-            f"epoch {self._state.done} was reported twice"
+            f"{self._word} {self._state.done} was reported twice"
             if self._state.done
             else "run.report() was called outside the loop over run.epochs()",
         )
@@ -258,16 +348,17 @@ class OwnRun:
             else f"run.report() was given {names}, but not {metric}, the study's metric: report "
             "it, or use --set metric=NAME",
         )
-        self._require_steps(epoch)
+        self._require_steps(number)
         try:
             found = numbers_of("run.report()", metrics)
         except TaskError as error:
             self._end(error)
         if metric is not None and not math.isfinite(found[metric]):
-            self._end(Diverged(epoch, metric))
-        self._state.done, self._state.under_way = epoch, False
+            self._end(Diverged(number, metric, self._word))
+        self._state.done, self._state.under_way = number, False
+        self._state.step = scheduler.last_epoch
         try:
-            goes_on = self._on_epoch(Epoch(number=epoch, loss=None, metrics=found))
+            goes_on = self._on_epoch(Epoch(number=number, loss=None, metrics=found))
         except BaseException as error:
             self._end(error)
         self._state.stopped = not goes_on
@@ -307,34 +398,71 @@ class OwnRun:
             )
             self._trains = True
 
-    def _before_step(self) -> None:
+    def _before_step(self, progress: float | None) -> None:
         self._leave_if_asked()
         self._require_own_rates()
+        if progress is None:
+            self._require(
+                self._progress is None,
+                "scheduler.step() was called without progress, and with it before",
+            )
+            return
+        said = f"scheduler.step(progress={describe(progress)})"
+        self._require(
+            isinstance(progress, Real) and 0 <= progress <= 1,
+            f"{said}: progress is the share of the whole run that is done, from 0 to 1",
+        )
+        before = self._progress or 0.0
+        self._require(progress >= before, f"{said}: it was {before:g} before, and may not fall")
+        self._progress = float(progress)
 
     def _require_own_rates(self) -> None:
         self._require(
             self._state.scheduler is None or not self._state.scheduler.disturbed,
-            f"in epoch {self._state.done + 1} something else set the optimizer's learning rate: "
-            "leave it to run.scheduler()",
+            f"in {self._word} {self._state.done + 1} something else set the optimizer's learning "
+            "rate: leave it to run.scheduler()",
         )
 
     def _leave_if_asked(self) -> None:
         if self._interrupted():
             self._end(Interrupted())
 
-    def _require_steps(self, epoch: int) -> None:
-        """Compare the epoch's steps with the ``steps_per_epoch`` passed to :meth:`scheduler`."""
-        seen, expected = self._known_scheduler().steps, self._steps
-        wrong = misstepped(seen, self._optimizer_steps, expected, first=epoch == 1)
+    def _require_steps(self, number: int) -> None:
+        """Compare the interval's steps with those passed to :meth:`scheduler`."""
+        seen, state = self._known_scheduler().steps, self._state
         times = "once" if seen == 1 else f"{seen} times"
-        calls = f"scheduler.step() was called {times} in epoch {epoch}"
+        calls = f"scheduler.step() was called {times} in {self._word} {number}"
+        wrong = self._misstepped(seen, number)
         self._require(wrong is None, f"{calls}{wrong}")
         self._require(
             self._trains,
-            f"the optimizer of run.scheduler() was never stepped in epoch {epoch}: call "
+            f"the optimizer of run.scheduler() was never stepped in {self._word} {number}: call "
             "optimizer.step() before scheduler.step()",
         )
         self._require_own_rates()
+        last = number == len(state.ends)
+        self._require(
+            self._progress is None or not last or self._progress >= _WHOLE,
+            f"the run is over, but scheduler.step(progress=...) was last told {self._progress}",
+        )
+
+    def _misstepped(self, seen: int, number: int) -> str | None:
+        """What is wrong with an interval's steps, as the end of a message; None if nothing is."""
+        state = self._state
+        assert state.step is not None
+        if self._progress is not None:
+            return None
+        if self._counts_total:
+            total, horizon = state.step + seen, state.ends[-1]
+            if total > horizon or (number == len(state.ends) and total < horizon):
+                return f", which makes {total} in all, but total_steps is {horizon}"
+            return ", but once after each optimizer.step()" if seen == 0 else None
+        expected = state.ends[number - 1] - state.step
+        if self.validate_every is None:
+            return misstepped(seen, self._optimizer_steps, expected, first=number == 1)
+        if seen != expected:
+            return f", which has {expected} steps: call it once for each step of run.intervals()"
+        return None
 
     def _require(self, holds: bool, message: str) -> None:
         if self._state.stopped or self._state.ended is not None:
@@ -350,7 +478,8 @@ class OwnRun:
 class LoopRun:
     """A run of a custom training loop from (``seed``, ``seed_index``); see :class:`Run`.
 
-    ``tests`` says whether to measure the test split, as in a confirmation.
+    ``tests`` says whether to measure the test split, as in a confirmation; ``prepared`` keeps what
+    the loop builds once per process.
     """
 
     def __init__(
@@ -363,12 +492,14 @@ class LoopRun:
         tests: bool = False,
         device: torch.device,
         interrupted: Callable[[], bool] = lambda: False,
+        prepared: dict[Any, Any] | None = None,
     ) -> None:
         self.epoch = 0
         self.seconds = 0.0
         self._loop = loop
         self._on_epoch: Callable[[Epoch], bool] = lambda epoch: True
         self._since = time.perf_counter()
+        self._intervals = course.intervals
         self._state = LoopState()
         self._own = OwnRun(
             loop,
@@ -379,12 +510,13 @@ class LoopRun:
             device=device,
             interrupted=interrupted,
             on_epoch=self._finished,
+            prepared={} if prepared is None else prepared,
         )
         seed_everything(derive(seed, seed_index, "init"))
 
     def train(self, on_epoch: Callable[[Epoch], bool]) -> None:
         """See :meth:`Run.train`."""
-        state, total = self._state, self._own.total_epochs
+        state = self._state
         self._on_epoch = on_epoch
         self._since = time.perf_counter()
         try:
@@ -404,8 +536,10 @@ class LoopRun:
             raise TaskError(
                 f"{self._loop.name} ended without calling run.scheduler(optimizer, steps_per_epoch)"
             )
+        total = len(state.ends)
         if not state.stopped and state.done < total:
-            raise TaskError(f"{self._loop.name} returned after {state.done} of {total} epochs")
+            what = "epochs" if self._own.validate_every is None else "intervals"
+            raise TaskError(f"{self._loop.name} returned after {state.done} of {total} {what}")
 
     def _finished(self, epoch: Epoch) -> bool:
         """Record an epoch; the time spent in ``on_epoch`` does not count."""
@@ -427,13 +561,19 @@ class LoopRun:
             return None
         with task_code(f"saving the checkpoint of {self._loop.name}"):
             states = {name: each.state_dict() for name, each in state.kept.items()}
-        return {"epoch": state.done, "seconds": self.seconds, "objects": states}
+        return {
+            "epoch": state.done,
+            "step": state.step,
+            "seconds": self.seconds,
+            "objects": states,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Run.restore`; the objects are restored in :meth:`OwnRun.epochs`."""
         with restoring():
             self._state.saved = dict(state["objects"])
-            self._state.done = self.epoch = counted(state["epoch"], self._own.total_epochs)
+            self._state.done = self.epoch = counted(state["epoch"], self._intervals)
+            self._state.step = state.get("step")
             self.seconds = float(state["seconds"])
 
 

@@ -1,105 +1,228 @@
-"""Batches of a dataset: tensors stay on the device, anything else goes through a DataLoader."""
+"""Batches of a task's data, on its device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Protocol, cast
 
 import torch
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 
-from clrsearch.training.contract import collate
+from clrsearch.errors import TaskError
+from clrsearch.tasks import describe
+from clrsearch.training.seeding import random_state, restore_random_state, seed_everything
+
+RESIDENT = 0.25
+"""Largest share of a GPU's free memory for a split; a larger one stays in the host's memory."""
+
+Collate = Callable[[Sequence[Any]], Any]
 
 
 class Batches(Protocol):
-    """A dataset cut into batches of inputs and targets on the device."""
+    """One split cut into batches on the device: any structure of tensors.
 
-    samples: int
+    ``samples`` and ``full`` are the numbers of samples and of full batches; None if unknown.
+    """
 
-    def shuffled(self, seed: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+    @property
+    def samples(self) -> int | None: ...
+
+    @property
+    def full(self) -> int | None: ...
+
+    def shuffled(self, seed: int, start: int = 0) -> Iterator[Any]:
         """Full batches in an order determined by ``seed``, starting at batch ``start``.
 
         An incomplete last batch is dropped.
         """
 
-    def in_order(self) -> Iterator[tuple[Any, Any]]:
+    def in_order(self) -> Iterator[Any]:
         """Every sample once; the last batch may be smaller."""
 
 
-def batches(dataset: Dataset[Any], batch_size: int, device: torch.device, split: str) -> Batches:
-    """The fastest way to batch ``dataset``; ``split`` is its name in error messages."""
-    if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
-        return TensorBatches(dataset, batch_size, device)
-    return LoaderBatches(dataset, batch_size, device, split)
-
-
 class TensorBatches:
-    """Batches of two tensors that stay on the device: each batch is a slice."""
+    """Batches of a dataset of tensors in memory: on the device, if they fit there."""
 
     def __init__(self, dataset: TensorDataset, batch_size: int, device: torch.device) -> None:
         self.samples = len(dataset)
+        self.full = self.samples // batch_size
         self._batch_size = batch_size
-        self._inputs, self._targets = (tensor.to(device) for tensor in dataset.tensors)
+        self._device = device
+        self._stays = fits(dataset.tensors, device)
+        self._tensors = [
+            tensor.to(device) if self._stays else tensor.pin_memory() for tensor in dataset.tensors
+        ]
 
-    def shuffled(self, seed: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def shuffled(self, seed: int, start: int = 0) -> Iterator[tuple[torch.Tensor, ...]]:
         """See :class:`Batches`."""
-        order = permutation(self.samples, seed).to(self._inputs.device)
-        inputs, targets = self._inputs[order], self._targets[order]
+        order = permutation(self.samples, seed).to(self._tensors[0].device)
         size = self._batch_size
         for first in range(start * size, self.samples - size + 1, size):
-            batch = slice(first, first + size)
-            yield inputs[batch], targets[batch]
+            indices = order[first : first + size]
+            yield self._moved(tensor[indices] for tensor in self._tensors)
 
-    def in_order(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def in_order(self) -> Iterator[tuple[torch.Tensor, ...]]:
         """See :class:`Batches`."""
-        yield from zip(
-            torch.split(self._inputs, self._batch_size),
-            torch.split(self._targets, self._batch_size),
-            strict=True,
+        for first in range(0, self.samples, self._batch_size):
+            yield self._moved(tensor[first : first + self._batch_size] for tensor in self._tensors)
+
+    def _moved(self, parts: Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        if self._stays:
+            return tuple(parts)
+        return tuple(part.pin_memory().to(self._device, non_blocking=True) for part in parts)
+
+
+class DatasetBatches:
+    """Batches of any map-style dataset, by torch's DataLoader with ``workers`` processes.
+
+    With workers, each sample is drawn under a seed of its own, so that augmentation does not depend
+    on their number and a run resumes within an epoch. Without them, samples draw from the run's
+    generators.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        batch_size: int,
+        device: torch.device,
+        collate: Collate,
+        workers: int = 0,
+    ) -> None:
+        self.samples = len(cast(Sized, dataset))
+        self.full = self.samples // batch_size
+        self._batch_size = batch_size
+        self._device = device
+        self._seeds_samples = workers > 0
+        self._order = _Order()
+        self._loader = DataLoader(
+            _Seeded(dataset) if workers else dataset,
+            batch_size,
+            sampler=self._order,
+            collate_fn=collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # otherwise it draws a seed from the global one
         )
+
+    def shuffled(self, seed: int, start: int = 0) -> Iterator[Any]:
+        """See :class:`Batches`."""
+        size = self._batch_size
+        order: list[int] = permutation(self.samples, seed).tolist()
+        yield from self._load(order[start * size : self.full * size], seed)
+
+    def in_order(self) -> Iterator[Any]:
+        """See :class:`Batches`."""
+        yield from self._load(range(self.samples), seed=0)
+
+    def _load(self, indices: Sequence[int], seed: int) -> Iterator[Any]:
+        if self._seeds_samples:
+            self._order.indices = [(index, (seed + index) % 2**63) for index in indices]
+        else:
+            self._order.indices = indices
+        for batch in self._loader:
+            yield moved(batch, self._device)
 
 
 class LoaderBatches:
-    """Batches of any map-style dataset, collated by torch's DataLoader."""
+    """Batches of a task's own loader: a DataLoader, or anything else that is iterated over.
 
-    def __init__(
-        self, dataset: Dataset[Any], batch_size: int, device: torch.device, split: str
-    ) -> None:
-        assert isinstance(dataset, Sized)
-        self.samples = len(dataset)
-        self._dataset = dataset
-        self._batch_size = batch_size
+    ``full`` is its length, None if it has none.
+    """
+
+    def __init__(self, loader: Iterable[Any], device: torch.device, split: str) -> None:
+        self.samples = None
+        try:
+            self.full: int | None = len(cast(Sized, loader))
+        except TypeError:
+            self.full = None
+        self._loader = loader
         self._device = device
-        self._collate = collate(split)
+        self._split = split
 
-    def shuffled(self, seed: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+    def shuffled(self, seed: int, start: int = 0) -> Iterator[Any]:
+        """See :class:`Batches`; shuffling is up to the loader, which is seeded for it.
+
+        To begin at ``start``, the batches before it are drawn and dropped.
+        """
+        with drawn_apart(seed, self._device):
+            self._reseed(seed)
+            iterator = iter(self._loader)
+            for _ in islice(iterator, start):
+                pass
+            batch = next(iterator, None)
+        while batch is not None:
+            require_batch(f"loaders(): the {self._split} loader yields", batch)
+            yield moved(batch, self._device)
+            batch = next(iterator, None)
+
+    def in_order(self) -> Iterator[Any]:
         """See :class:`Batches`."""
-        order: list[int] = permutation(self.samples, seed).tolist()[start * self._batch_size :]
-        yield from self._load(
-            DataLoader(
-                self._dataset,
-                self._batch_size,
-                sampler=order,
-                drop_last=True,
-                collate_fn=self._collate,
-                generator=torch.Generator(),  # otherwise it draws a seed from the global one
-            )
-        )
+        yield from self.shuffled(0)
 
-    def in_order(self) -> Iterator[tuple[Any, Any]]:
-        """See :class:`Batches`."""
-        yield from self._load(
-            DataLoader(
-                self._dataset,
-                self._batch_size,
-                collate_fn=self._collate,
-                generator=torch.Generator(),
-            )
-        )
+    def _reseed(self, seed: int) -> None:
+        """Seed the loader's own generators, and tell it the pass over the data by this seed."""
+        names = ("sampler", "batch_sampler", "dataset")
+        parts: list[Any] = [self._loader, *(getattr(self._loader, name, None) for name in names)]
+        for part in parts:
+            generator = getattr(part, "generator", None)
+            if isinstance(generator, torch.Generator):
+                generator.manual_seed(seed)
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(seed % 2**31)
 
-    def _load(self, loader: DataLoader[Any]) -> Iterator[tuple[Any, Any]]:
-        for inputs, targets in loader:
-            yield inputs.to(self._device), targets.to(self._device)
+
+class _Order(Sampler[Any]):
+    """The order of an epoch, set before it."""
+
+    def __init__(self) -> None:
+        self.indices: Sequence[Any] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class _Seeded(Dataset[Any]):
+    """A dataset whose sample at (index, seed) is drawn under that seed."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self._dataset = dataset
+        if hasattr(dataset, "__getitems__"):
+            self.__getitems__ = self._several
+
+    def __getitem__(self, place: tuple[int, int]) -> Any:
+        index, seed = place
+        seed_everything(seed)
+        return self._dataset[index]
+
+    def _several(self, places: Sequence[tuple[int, int]]) -> Any:
+        seed_everything(places[0][1])
+        dataset: Any = self._dataset
+        return dataset.__getitems__([index for index, _ in places])
+
+
+@contextmanager
+def drawn_apart(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw random numbers from ``seed`` in the block; the generators are as before afterwards."""
+    before = random_state(device)
+    seed_everything(seed)
+    try:
+        yield
+    finally:
+        restore_random_state(before, device)
+
+
+def fits(tensors: Sequence[torch.Tensor], device: torch.device) -> bool:
+    """Whether tensors may stay on the device for good; they always may where they already are."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return sum(each.nbytes for each in tensors if each.device != device) <= RESIDENT * free
 
 
 def permutation(samples: int, seed: int) -> torch.Tensor:
@@ -108,15 +231,70 @@ def permutation(samples: int, seed: int) -> torch.Tensor:
 
 
 def moved(content: Any, device: torch.device) -> Any:
-    """Tensors in dicts, lists and tuples on ``device``; everything else as it is."""
-    match content:
-        case torch.Tensor():
-            return content.to(device)
-        case dict():
-            return {key: moved(value, device) for key, value in content.items()}
-        case list():
-            return [moved(value, device) for value in content]
-        case tuple() if type(content) is tuple:
-            return tuple(moved(value, device) for value in content)
-        case _:
-            return content
+    """Tensors and other objects with ``to()`` on ``device``, in any containers; see :func:`mapped`.
+
+    Everything else stays as it is.
+    """
+
+    def move(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor):
+            return leaf.to(device, non_blocking=leaf.is_pinned())
+        return leaf.to(device) if hasattr(leaf, "to") else leaf
+
+    return mapped(content, move)
+
+
+def channels_last(batch: Any) -> Any:
+    """The batch with its (N, C, H, W) tensors stored with the channels last."""
+
+    def lay_out(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor) and leaf.dim() == 4:
+            return leaf.to(memory_format=torch.channels_last)
+        return leaf
+
+    return mapped(batch, lay_out)
+
+
+def mapped(content: Any, change: Callable[[Any], Any]) -> Any:
+    """The content with ``change`` applied to what its containers hold.
+
+    Containers are dicts, lists, tuples and named tuples without a ``to()`` of their own.
+    """
+    if hasattr(content, "to"):
+        return change(content)
+    if isinstance(content, dict):
+        return {key: mapped(value, change) for key, value in content.items()}
+    if isinstance(content, tuple) and hasattr(content, "_fields"):
+        return type(content)(*(mapped(value, change) for value in content))
+    if type(content) in (list, tuple):
+        return type(content)(mapped(value, change) for value in content)
+    return change(content)
+
+
+def require_batch(what: str, batch: object) -> None:
+    """Reject a batch without a tensor in it, such as a string.
+
+    Raises:
+        TaskError: beginning with ``what``.
+    """
+    if not _holds_tensors(batch):
+        raise TaskError(
+            f"{what} {describe(batch)}, but a batch must be a tensor, an object with to(), or a "
+            "dict, list or tuple with one in it"
+        )
+
+
+def _holds_tensors(content: object) -> bool:
+    if isinstance(content, Mapping):
+        content = list(content.values())
+    if isinstance(content, (list, tuple)):
+        return any(map(_holds_tensors, content))
+    return hasattr(content, "to")
+
+
+def batch_length(batch: Any) -> int:
+    """The number of samples in a batch: the first dimension of its first tensor with one."""
+    parts = list(batch.values()) if isinstance(batch, Mapping) else batch
+    if isinstance(parts, (list, tuple)):
+        return next((length for part in parts if (length := batch_length(part))), 0)
+    return len(parts) if isinstance(parts, torch.Tensor) and parts.dim() else 0

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from clrsearch.errors import PlanError, TaskError, TaskRaised
 from clrsearch.schedules import Trace, momentum_of
-from clrsearch.tasks import Loop, describe
+from clrsearch.tasks import Length, Loop, Spacing, describe
 from clrsearch.training.custom_loop import Course, LoopRun, OwnRun
 from clrsearch.training.device import find_device
 from clrsearch.training.optimizer import own_trace
@@ -62,12 +62,17 @@ def dry_run(
         arguments=tuple(arguments),
     )
 
-    def schedule(optimizer: Optimizer, steps: int) -> Trace:
+    def schedule(optimizer: Optimizer, spacing: Spacing) -> Trace:
         if scheduler is None:
             return own_trace(optimizer)
-        return recorded(scheduler, optimizer, steps_per_epoch=steps, horizon=epochs * steps)
+        return recorded(
+            scheduler,
+            optimizer,
+            steps_per_epoch=round(spacing.steps_per_epoch),
+            horizon=spacing.horizon,
+        )
 
-    course = Course(epochs=epochs, metric=None, schedule=schedule)
+    course = Course(length=Length(epochs=epochs), metric=None, schedule=schedule)
     run = LoopRun(loop, course, seed=0, tests=True, device=find_device(device))
     try:
         run.train(lambda epoch: _show(epoch, epochs))

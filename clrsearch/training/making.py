@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol, Required, TypedDict, Unpack
+from typing import Any, Protocol, Required, TypedDict, Unpack
 
 import torch
 
@@ -13,7 +13,8 @@ from clrsearch.tasks import Loop, Task, TaskFacts
 from clrsearch.training.custom_loop import LoopRun, studied
 from clrsearch.training.precision import Precision
 from clrsearch.training.run import Run
-from clrsearch.training.sequential import SequentialRun, TaskData, warm_up
+from clrsearch.training.sequential import SequentialRun, warm_up
+from clrsearch.training.task_data import TaskData
 
 
 class RunOptions(TypedDict, total=False):
@@ -39,17 +40,26 @@ class RunMaker(Protocol):
 
 
 def run_maker(
-    task: Task | Loop, facts: TaskFacts, device: torch.device, precision: Precision = "float32"
+    task: Task | Loop,
+    facts: TaskFacts,
+    device: torch.device,
+    precision: Precision = "float32",
+    *,
+    seed: int = 0,
 ) -> RunMaker:
     """A factory for a task's runs in this process, on one device; the data is loaded once.
 
+    It is made under the study's ``seed``.
+
     Raises:
+        TaskError: the splits differ from those that the study was created with.
         TaskRaised: the task's own code raised.
     """
     if isinstance(task, Loop):
-        return partial(_loop_run, task, facts, device)
+        return partial(_loop_run, task, facts, device, {})
     assert facts.batch_size is not None  # always known for a task
-    data = TaskData(task, facts.batch_size, device)
+    data = TaskData(task, facts.batch_size, device, seed=seed)
+    data.require_same(facts)
     warm_up(task)
     make = partial(SequentialRun, task, facts, data, device=device, precision=precision)
     return partial(_task_run, make)
@@ -65,8 +75,9 @@ def _loop_run(
     loop: Loop,
     facts: TaskFacts,
     device: torch.device,
+    prepared: dict[Any, Any],
     trace: Trace,
     **options: Unpack[RunOptions],
 ) -> Run:
-    """A run of a custom training loop."""
-    return LoopRun(loop, studied(facts, trace), device=device, **options)
+    """A run of a custom training loop; what it has ``prepared`` is kept for the next."""
+    return LoopRun(loop, studied(facts, trace), device=device, prepared=prepared, **options)

@@ -55,8 +55,14 @@ class TraceScheduler(LRScheduler):
     ``steps`` counts the calls since :meth:`seek`.
     """
 
-    def __init__(self, optimizer: Optimizer, trace: Trace, on_step: Callable[[], None]) -> None:
-        """``on_step`` is called at each step, before the rates are set."""
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        trace: Trace,
+        on_step: Callable[[float | None], None],
+    ) -> None:
+        """``on_step`` is called at each step with its progress, before the rates are set."""
+        self._horizon = trace.rates.shape[1]
         self._player = Player(trace, optimizer)
         self._on_step = on_step
         self.steps = 0
@@ -69,16 +75,20 @@ class TraceScheduler(LRScheduler):
         self._play()
         self.steps = 0
 
-    def step(self, epoch: int | None = None) -> None:
-        """Advance by one step.
+    def step(self, epoch: int | None = None, *, progress: float | None = None) -> None:
+        """Advance by one step, or to where a share ``progress`` of the whole run is done.
+
+        That is for a run measured in tokens or samples seen: 0 at its beginning, 1 at its end.
 
         Raises:
             ValueError: an epoch is given; the scheduler counts optimizer steps.
         """
         if epoch is not None:
             raise ValueError("this scheduler counts optimizer steps: call step() without an epoch")
-        self._on_step()
+        self._on_step(progress)
         self.steps += 1
+        if progress is not None:
+            self.last_epoch = round(progress * self._horizon) - 1
         super().step()
         self._play()
 
@@ -117,6 +127,12 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
         if isinstance(rate, Tensor):
             rate.copy_(torch.as_tensor(group["lr"]))
             group["lr"] = rate
+
+
+def unwrapped(optimizer: Optimizer) -> Optimizer:
+    """The optimizer itself, if it is wrapped as Accelerate's is, which has no hooks of its own."""
+    inner = getattr(optimizer, "optimizer", None)
+    return unwrapped(inner) if isinstance(inner, Optimizer) else optimizer
 
 
 def _differs(found: float | Tensor, rate: float | Tensor) -> bool:

@@ -6,7 +6,6 @@ L. N. Smith, "Cyclical Learning Rates for Training Neural Networks", arXiv:1506.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +13,18 @@ import numpy as np
 import torch
 
 from clrsearch.tasks import Task, TaskFacts, task_code
-from clrsearch.training.contract import build, forward, loss_of
 from clrsearch.training.data import Batches
+from clrsearch.training.feed import Feed
+from clrsearch.training.learner import Learner
 from clrsearch.training.optimizer import require_same
-from clrsearch.training.precision import Precision, compute_in
+from clrsearch.training.precision import Precision
 from clrsearch.training.seeding import (
     derive,
     random_state,
     restore_random_state,
     seed_everything,
 )
-from clrsearch.training.sequential import TaskData, train_batch
+from clrsearch.training.task_data import TaskData
 
 LOWEST, HIGHEST = 1e-4, 1e3  # times the task's own rate
 POINTS = 100  # rates, 14 per decade
@@ -95,30 +95,24 @@ def _curves(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The training and validation losses of one seed, up to where it diverges."""
     seed_everything(derive(*seed, "init"))
-    model, optimizer = build(task, device)
-    require_same(optimizer, facts)
-    compute_in(precision, model, device)
-    batches = _endless(data.train, seed)
-    inputs, targets = _sample(data.validation)
+    learner = Learner(task, device, precision)
+    require_same(learner.optimizer, facts)
+    feed = Feed(data.train, task.accumulate, seed)
+    sample = _sample(data.validation)
     seed_everything(derive(*seed, "epoch"))
 
     def step(rate: float) -> float:
-        model.train()
-        for group, ratio in zip(optimizer.param_groups, facts.ratios, strict=True):
+        learner.model.train()
+        for group, ratio in zip(learner.optimizer.param_groups, facts.ratios, strict=True):
             group["lr"] = rate * ratio
-        return train_batch(task, model, optimizer, *next(batches)).item()
-
-    def validate() -> float:
-        model.eval()
-        with torch.no_grad():
-            return loss_of(task, forward(model, inputs), targets).item()
+        return learner.step(feed.draw()).item()
 
     start = sum(step(rates[0]) for _ in range(SETTLING)) / SETTLING
     training: list[float] = []
     validation: list[float] = []
     for rate in rates:
         trained = sum(step(rate) for _ in range(STEPS)) / STEPS
-        validated = validate()
+        validated = learner.validation_loss(sample)
         if not (math.isfinite(trained) and math.isfinite(validated)):
             break
         training.append(trained)
@@ -128,15 +122,7 @@ def _curves(
     return tuple(training), tuple(validation)
 
 
-def _endless(train: Batches, seed: tuple[int, int]) -> Iterator[tuple[Any, Any]]:
-    """Training batches without end, reshuffled every epoch."""
-    epoch = 0
-    while True:
-        epoch += 1
-        yield from train.shuffled(derive(*seed, "order", epoch))
-
-
-def _sample(validation: Batches) -> tuple[Any, Any]:
+def _sample(validation: Batches) -> Any:
     """One random batch of the split (its order may be by class), or all of it if it is smaller."""
     drawn = next(validation.shuffled(0), None)
     return next(validation.in_order()) if drawn is None else drawn

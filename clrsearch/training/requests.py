@@ -28,7 +28,7 @@ from clrsearch.tasks import LoadedRate, LoadedTask, Loop, TaskFacts, load_rate, 
 from clrsearch.training.device import devices_for, find_device, one_thread, see_only, spread
 from clrsearch.training.probing import probe
 from clrsearch.training.rate_ramp import ramp
-from clrsearch.training.sequential import TaskData
+from clrsearch.training.task_data import TaskData
 
 GRACE_SECONDS = 5.0  # for a request that is running when the parent ends
 
@@ -78,7 +78,7 @@ class Requests:
         with one_thread(chosen):
             return probe(self._task, device=chosen, **plan).model_dump(mode="json")
 
-    def rates(self, *, name: str, epochs: int, steps_per_epoch: int) -> list[float]:
+    def rates(self, *, name: str, epochs: int, steps_per_epoch: float) -> list[float]:
         """The hand-written rate at each step."""
         assert self._rate is not None
         schedule = Manual(
@@ -97,7 +97,7 @@ class Requests:
         task, known, chosen = self._task.task, TaskFacts.model_validate(facts), self._device(device)
         assert not isinstance(task, Loop) and known.batch_size is not None
         with one_thread(chosen):
-            data = TaskData(task, known.batch_size, chosen)
+            data = TaskData(task, known.batch_size, chosen, seed=seed)
             return asdict(ramp(task, known, data, seed=seed, device=chosen, precision=precision))
 
     def devices(self, *, device: str | None, workers: int | None, slots: int) -> list[str]:

@@ -12,8 +12,9 @@ import torch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
-    """A finished epoch: its number (from 1), mean training loss and validation metrics.
+    """A finished epoch, or other interval between two validations.
 
+    It has its number (from 1), the mean training loss and the validation metrics.
     ``loss`` is None for a custom training loop, which does not report it.
     """
 
@@ -23,10 +24,13 @@ class Epoch:
 
 
 class Diverged(Exception):
-    """The training loss or the metric is not finite; ``epoch`` (from 1) was not completed."""
+    """The training loss or the metric is not finite; ``epoch`` (from 1) was not completed.
 
-    def __init__(self, epoch: int, what: str) -> None:
-        super().__init__(f"{what} was not finite in epoch {epoch}")
+    ``word`` is what such an interval between two validations is called.
+    """
+
+    def __init__(self, epoch: int, what: str, word: str = "epoch") -> None:
+        super().__init__(f"{what} was not finite in {word} {epoch}")
         self.epoch = epoch
 
 

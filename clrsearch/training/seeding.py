@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
 
-Purpose = Literal["init", "order", "epoch"]
+Purpose = Literal["init", "order", "epoch", "data"]
 
 
 def derive(seed: int, seed_index: int, purpose: Purpose, epoch: int = 0) -> int:
@@ -18,7 +18,7 @@ def derive(seed: int, seed_index: int, purpose: Purpose, epoch: int = 0) -> int:
     ``seed_index`` distinguishes runs of a study that should differ in their randomness; all runs of
     a search share index 0 (common random numbers).
     """
-    entropy = (seed, seed_index, ("init", "order", "epoch").index(purpose), epoch)
+    entropy = (seed, seed_index, get_args(Purpose).index(purpose), epoch)
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

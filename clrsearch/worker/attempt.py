@@ -112,7 +112,7 @@ class Attempt:
         with self._watchdog.after_epoch():
             new = self._outbox.put(epoch.number, epoch.metrics[facts.metric])
             if self._post(apart=REPORT_SECONDS):
-                more = epoch.number < facts.epochs
+                more = epoch.number < facts.intervals
                 self._pruned = new and more and self._hopeless()
                 if more and not self._pruned:
                     self._save_in_time()
@@ -121,7 +121,7 @@ class Attempt:
     def leave(self) -> None:
         """Save the progress, without waiting for the database."""
         try:
-            if self._post() and self._run.epoch < self._study.facts.epochs:
+            if self._post() and self._run.epoch < self._study.facts.intervals:
                 self._save()
         except (*DATABASE_ERRORS, StorageError, TaskError, Interrupted, TrialEnded):
             return  # the next attempt starts from the last checkpoint, if any
@@ -185,7 +185,7 @@ class Attempt:
             with self._watchdog.watching():
                 attributes["test"] = self._run.test()
         if end == SlotState.COMPLETE:
-            value = self._outbox.values[study.facts.epochs]
+            value = self._outbox.values[study.facts.intervals]
             self._patience(lambda: study.log.complete(trial, value, attributes))
         else:
             diverged = end == SlotState.DIVERGED

@@ -311,7 +311,7 @@ class Worker:
             number, values = running[0].number, running[0].values
             study.log.resume(number, who)
         else:
-            attributes = who | epoch_ends(played.at_epoch_ends(study.facts.steps_per_epoch))
+            attributes = who | epoch_ends(played.before(study.facts.ends))
             number, values = study.begin(slot, params, attributes, family), {}
         if not study.slots.bind(slot, number):  # the slot was lost before training started
             if not running:
@@ -327,7 +327,7 @@ class Worker:
         return Begun(identity=identity, played=played, values=values, is_new=not running)
 
     def _attempt(self, slot: Slot, lease: Lease, run: Run, trial: Begun) -> Attempt:
-        ends = trial.played.at_epoch_ends(self._study.facts.steps_per_epoch)
+        ends = trial.played.before(self._study.facts.ends)
         family = trial.identity.family
         prunable = self._prunable(family, trial.identity.params)
         return Attempt(

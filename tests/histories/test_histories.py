@@ -85,7 +85,7 @@ def test_every_trial_is_stopped_where_it_was(name, stored) -> None:
                 continue
             rivals = [each for each in records[: record.number] if each.family == record.family]
             played = study.trace(record.family, record.params)
-            rates = played.at_epoch_ends(study.facts.steps_per_epoch).rates[0].tolist()
+            rates = played.before(study.facts.ends).rates[0].tolist()
             judged = [
                 hopeless(
                     {epoch: record.values[epoch] for epoch in range(1, last + 1)},

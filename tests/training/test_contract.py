@@ -22,11 +22,6 @@ CPU = torch.device("cpu")
             "must be a pair (input, target)",
         ),
         (
-            "NestedInputs",
-            "data(): the input of a sample of the validation split is a dict with the keys left, "
-            "right, but must be a tensor, an array or a number",
-        ),
-        (
             "NoTensors",
             "data(): the input of a sample of the validation split is None, but must be a tensor, "
             "an array or a number",
@@ -55,12 +50,12 @@ CPU = torch.device("cpu")
         (
             "Loaders",
             "data(): the training split is a DataLoader, but must be a torch dataset with a "
-            "length: clrsearch makes the batches",
+            "length: return DataLoaders from loaders()",
         ),
         (
             "Streams",
             "data(): the training split is an Endless, but must be a torch dataset with a length: "
-            "a schedule needs a known number of steps",
+            "put a stream into a DataLoader, and return it from loaders()",
         ),
         ("NoModel", "model() returned None, but must return a torch.nn.Module"),
         ("ModelClass", "model() returned the class Linear, but must return a torch.nn.Module"),

@@ -334,7 +334,7 @@ def test_the_scheduler_plays_the_trace(momentum) -> None:
     optimizer = SGD(groups, momentum=0.9) if momentum == "momentum" else AdamW(groups)
     schedule = Cyclic(mode="triangular", base_lr=0.01, max_lr=0.1, step_size_up=5.0, **MOMENTUM)
     played = trace(schedule, 30, (1.0, 10.0))
-    scheduler = TraceScheduler(optimizer, played, lambda: None)
+    scheduler = TraceScheduler(optimizer, played, lambda _: None)
     for step in range(30):
         rates = [group["lr"] for group in optimizer.param_groups]
         key = (lambda g: g["momentum"]) if momentum == "momentum" else (lambda g: g["betas"][0])
@@ -357,7 +357,7 @@ def test_one_that_has_another_scheduler_behind_it_begins_at_its_own_rate() -> No
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=5.0)
     torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)  # leaves an initial_lr
     played = Trace(rates=np.array([[0.1, 0.2]]), momenta=None)
-    TraceScheduler(optimizer, played, lambda: None)
+    TraceScheduler(optimizer, played, lambda _: None)
     assert optimizer.param_groups[0]["lr"] == 0.1
 
 

@@ -36,7 +36,7 @@ def test_it_is_the_same_tensor_after_a_restore() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_whoever_changes_such_a_rate_is_noticed(dtype) -> None:
     rate = torch.tensor(0.5, dtype=dtype)
-    scheduler = TraceScheduler(optimizer(rate), trace(Linear(lr=0.3, horizon=4), 4), lambda: None)
+    scheduler = TraceScheduler(optimizer(rate), trace(Linear(lr=0.3, horizon=4), 4), lambda _: None)
     assert not scheduler.disturbed
     scheduler.optimizer.step()
     scheduler.step()

@@ -133,7 +133,9 @@ def test_who_waits_reads_the_data_once_and_the_study_anew(url, task_dir, monkeyp
     monkeypatch.setattr(service.working, "IDLE_LOOK_SECONDS", 0.05)
     read = []
     data = making.TaskData
-    monkeypatch.setattr(making, "TaskData", lambda *given: read.append(1) or data(*given))
+    monkeypatch.setattr(
+        making, "TaskData", lambda *given, **named: read.append(1) or data(*given, **named)
+    )
     begin(url, task_dir, trials=1)
     budgets = []
 

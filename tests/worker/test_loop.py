@@ -195,7 +195,7 @@ def test_a_trials_model_is_freed_before_the_next_trial(begin, monkeypatch, name)
     def made(*given, **keys):
         assert [model() for model in models] == [None] * len(models)
         run = make(*given, **keys)
-        models.append(weakref.ref(run._model))
+        models.append(weakref.ref(run._learner.model))
         return run
 
     worker._make_run = made

@@ -1,0 +1,135 @@
+"""A task's splits in batches, and how to tell them from other splits."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import TensorDataset
+
+from clrsearch.errors import TaskError
+from clrsearch.tasks import Task, TaskFacts, task_code
+from clrsearch.training.contract import SPLITS, collate_for, loaders_of, splits_of
+from clrsearch.training.data import (
+    Batches,
+    DatasetBatches,
+    LoaderBatches,
+    TensorBatches,
+    drawn_apart,
+)
+from clrsearch.training.seeding import derive
+
+VALIDATION_BATCH = 8  # times the training batch size, as no gradients are kept
+LOOKED_AT = 32  # samples of a split that its fingerprint covers
+CLOSE = 1e-3
+"""Relative difference of fingerprints that decoding on another machine may explain."""
+
+
+class TaskData:
+    """A task's data on a device, shared by the runs of a process.
+
+    It is made under the study's ``seed``. The test split is not touched until it is requested,
+    which only a confirmation does.
+
+    Attributes:
+        train: the training split.
+        validation: the validation split.
+        fingerprints: of the two; None for a task with loaders of its own.
+
+    Raises:
+        TaskError: ``data()`` or ``loaders()`` breaks its contract.
+        TaskRaised: the task's own code raised.
+    """
+
+    def __init__(self, task: Task, batch_size: int, device: torch.device, *, seed: int = 0) -> None:
+        self._task = task
+        self._device = device
+        self._batch_size = batch_size
+        self.fingerprints: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+        with task_code("loading the data"), drawn_apart(derive(seed, 0, "data"), device):
+            if task.overrides("loaders"):
+                self._parts: tuple[Any, ...] = loaders_of(task)
+            else:
+                self._parts = splits_of(task)
+                self.fingerprints = (
+                    fingerprint(self._parts[0], seed),
+                    fingerprint(self._parts[1], seed),
+                )
+        self.train = self._batches(0)
+        self.validation = self._batches(1)
+
+    @cached_property
+    def test(self) -> Batches:
+        """The test split."""
+        return self._batches(2)
+
+    def require_same(self, facts: TaskFacts) -> None:
+        """Reject splits that differ from those that the study was created with.
+
+        Raises:
+            TaskError: naming the split.
+        """
+        if facts.splits is None or self.fingerprints is None:
+            return
+        for name, here, then in zip(SPLITS, self.fingerprints, facts.splits, strict=False):
+            if here[0] != then[0]:
+                difference = f"has {here[0]:,.0f} samples, and had {then[0]:,.0f}"
+            elif not np.allclose(here, then, rtol=CLOSE, atol=CLOSE * max(map(abs, then[1:]))):
+                difference = "holds other samples than it did"
+            else:
+                continue
+            raise TaskError(
+                f"data(): the {name} split here {difference} when the study was created: it must "
+                "be the same in every process, so draw a random split from a generator with a "
+                "fixed seed"
+            )
+
+    def _batches(self, part: int) -> Batches:
+        """One of the three splits in batches."""
+        task, name, found = self._task, SPLITS[part], self._parts[part]
+        if task.overrides("loaders"):
+            return LoaderBatches(found, self._device, name)
+        size = self._batch_size
+        if part > 0:
+            own = task.overrides("validation_step")
+            size = task.validation_batch_size or (size if own else VALIDATION_BATCH * size)
+        pairs = not task.overrides("training_step" if part == 0 else "validation_step")
+        stacked = not task.overrides("collate")
+        if isinstance(found, TensorDataset) and stacked and (len(found.tensors) == 2 or not pairs):
+            return TensorBatches(found, size, self._device)
+        collate = collate_for(task, name)
+        return DatasetBatches(found, size, self._device, collate, task.num_workers)
+
+
+def fingerprint(split: Any, seed: int) -> tuple[float, ...]:
+    """The length of a dataset, and the means of some of its samples, drawn under ``seed``.
+
+    Means, not a hash: an image may be decoded slightly differently on another machine.
+    """
+    size = len(split)
+    places = sorted({round(place) for place in np.linspace(0, size - 1, min(LOOKED_AT, size))})
+    return (float(size), *(_mean(split[place]) for place in places))
+
+
+def _mean(content: Any) -> float:
+    """A number that tells samples apart: the sum of the means of its parts; texts are hashed."""
+    if isinstance(content, Mapping):
+        content = list(content.values())
+    if isinstance(content, (list, tuple)):
+        found = math.fsum((place + 1) * _mean(part) for place, part in enumerate(content))
+    elif isinstance(content, str):
+        found = float(zlib.crc32(content.encode()) % 1000)
+    elif isinstance(content, torch.Tensor):
+        found = content.detach().double().mean().item() if content.numel() else 0.0
+    else:
+        try:
+            numbers = np.asarray(content, dtype=np.float64)
+            found = float(numbers.mean()) if numbers.size else 0.0
+        except (TypeError, ValueError):  # of a kind of its own
+            found = 0.0
+    return found if math.isfinite(found) else 0.0
