@@ -138,7 +138,8 @@ def test_the_command_itself_imports_neither_the_task_nor_torch(url, folder) -> N
         "import json, sys; from clrsearch import service; from clrsearch.search import StudyPlan\n"
         "plan = StudyPlan(task='tiny.py:Tiny', trials=1, confirm={'enabled': False})\n"
         "done = service.run(plan, workers=1).snapshot.done\n"
-        "print(json.dumps([done, 'torch' in sys.modules, 'clrsearch_task_tiny' in sys.modules]))"
+        "loaded = [each in sys.modules for each in ('torch', 'clrsearch.task_files.tiny')]\n"
+        "print(json.dumps([done, *loaded]))"
     )
     found = subprocess.run(
         [sys.executable, "-P", "-c", program],

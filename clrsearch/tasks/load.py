@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from importlib.util import module_from_spec
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from clrsearch import task_files
 from clrsearch.errors import ClrsearchError, TaskError, TaskRaised
 from clrsearch.tasks.attributes import require_attributes
 from clrsearch.tasks.description import describe
@@ -193,17 +194,16 @@ def _source(module: ModuleType) -> str:
 
 def _load_file(folder: Path, place: str, arguments: tuple[str, ...]) -> ModuleType:
     path = find(folder, place)
-    module_name = f"clrsearch_task_{path.stem}"
+    make_importable(path.parent)
+    spec = task_files.spec_of(path)
     content = path.read_bytes()
-    there = sys.modules.get(module_name)
+    there = sys.modules.get(spec.name)
     if there is not None and _contents.get(there) == (path, content, arguments):
         return there  # a task and a rate function may share a file; execute it once
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    make_importable(path.parent)
-    sys.modules[module_name] = module
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
     with _imports(place, arguments), task_code(f"importing {path.name}"):
+        assert spec.loader is not None
         spec.loader.exec_module(module)
     _contents[module] = path, content, arguments
     return module

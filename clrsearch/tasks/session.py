@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from clrsearch import task_files
 from clrsearch.errors import TaskError
 
 PLACE = "__main__"
@@ -33,7 +34,7 @@ def importable_name(found: Callable[..., Any]) -> tuple[str, Path] | None:
         return None
     path = Path(file).resolve()
     spec = getattr(module, "__spec__", None)  # a script has none
-    if spec is None or spec.name.startswith("clrsearch_task_"):
+    if spec is None or spec.name.startswith(task_files.PREFIX):
         return f"{path.name}:{attribute}", path.parent
     depth = spec.name.count(".") + (path.name == "__init__.py")
     return f"{spec.name}:{attribute}", path.parents[depth]
