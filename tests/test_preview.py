@@ -104,7 +104,7 @@ def test_what_is_wrong_is_told_by_name(names, values, message, url) -> None:
 
 def test_too_few_epochs_are_told(url) -> None:
     with pytest.raises(ClrsearchError, match="cyclic does not fit: a cycle takes at least 4"):
-        service.preview(["cyclic"], epochs=3)
+        service.preview(["cyclic"], {"stepsize": "integers"}, epochs=3)
 
 
 def test_a_studys_best_beside_a_family(clrsearch, url, task_dir, tmp_path) -> None:

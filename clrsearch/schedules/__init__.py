@@ -14,7 +14,13 @@ from clrsearch.schedules.code import (
 )
 from clrsearch.schedules.constant import Constant
 from clrsearch.schedules.cosine import Cosine, CosineRestarts
-from clrsearch.schedules.cyclic import SCALE_FUNCTIONS, Cyclic
+from clrsearch.schedules.cyclic import (
+    SCALE_FUNCTIONS,
+    SHORT_CYCLES,
+    SHORTEST,
+    Cyclic,
+    is_short,
+)
 from clrsearch.schedules.fields import LARGEST_RATE
 from clrsearch.schedules.linear import Linear, Polynomial
 from clrsearch.schedules.manual import Manual
@@ -68,6 +74,8 @@ __all__ = [
     "FAMILIES",
     "LARGEST_RATE",
     "SCALE_FUNCTIONS",
+    "SHORTEST",
+    "SHORT_CYCLES",
     "Choice",
     "Constant",
     "Cosine",
@@ -102,6 +110,7 @@ __all__ = [
     "check",
     "execute",
     "factory",
+    "is_short",
     "momentum_of",
     "opening",
     "relative_rates",

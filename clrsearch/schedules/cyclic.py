@@ -47,6 +47,14 @@ ScaleMode = Literal["cycle", "iterations"]
 SHORTEST, LONGEST = 2, 10  # stepsizes that Smith's paper recommends, in epochs (section 3.2)
 
 
+SHORT_CYCLES = 3  # at most, in a run that is shorter than one of Smith's cycles
+
+
+def is_short(epochs: int) -> bool:
+    """Whether a run is too short for a cycle with one of Smith's stepsizes."""
+    return epochs < 2 * SHORTEST
+
+
 def sine(cycle: float) -> float:
     """Amplitudes 1, 1/2, 0, 1/2, 1, ... from cycle to cycle (``scale_mode="cycle"``)."""
     return 0.5 * (1.0 + math.sin(cycle * math.pi / 2.0))
@@ -137,15 +145,20 @@ class Cyclic:
         amplitude left at the horizon, so that a range means the same for every task. Whole
         ``cycles`` fill the horizon, because the score of a run cut off mid-cycle depends on where
         it is cut; with ``stepsize = "integers"``, the stepsize is searched in whole epochs instead.
+        A run too short for Smith's stepsizes, such as a fine-tuning, has 1 to 3 cycles.
         """
-        epochs = setting.epochs
-        if epochs < 2 * SHORTEST:
+        epochs, whole = setting.epochs, setting.stepsize == "whole-cycles"
+        if is_short(epochs) and not whole:
             raise ScheduleError(
                 f"a cycle takes at least {2 * SHORTEST} epochs, "
                 f"since stepsizes are {SHORTEST} to {LONGEST}; the run has {epochs}"
             )
-        if setting.stepsize == "whole-cycles":
+        if setting.horizon < 2:
+            raise ScheduleError("a cycle takes at least 2 steps; the run has 1")
+        if whole:
             fewest, most = math.ceil(epochs / (2 * LONGEST)), epochs // (2 * SHORTEST)
+            if is_short(epochs):
+                most = min(SHORT_CYCLES, setting.horizon // 2)
             length = {"cycles": Parameter(domain=Range(low=fewest, high=most, integer=True))}
         else:
             length = {"stepsize": Parameter(domain=Range(low=SHORTEST, high=LONGEST, integer=True))}

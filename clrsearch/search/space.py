@@ -6,14 +6,17 @@ import itertools
 import json
 import math
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from clrsearch.errors import PlanError, ScheduleError
 from clrsearch.schedules import (
     FAMILIES,
     LARGEST_RATE,
+    SHORT_CYCLES,
+    SHORTEST,
     Choice,
+    Cyclic,
     Manual,
     Parameter,
     Range,
@@ -22,6 +25,7 @@ from clrsearch.schedules import (
     Setting,
     Space,
     Value,
+    is_short,
     settings_near,
 )
 from clrsearch.search.plan import BASELINE, Bound, StudyPlan, nearest
@@ -102,19 +106,31 @@ def require_size(facts: TaskFacts) -> None:
 
 
 def fitting(plan: StudyPlan, facts: TaskFacts) -> tuple[StudyPlan, list[str]]:
-    """Restrict a plan to the families that fit the task, with a message for each one left out.
+    """Restrict a plan to the families that fit the task, with notes on what that means.
 
     Families named by the plan are kept; if they do not fit, they are rejected later.
     """
-    if "families" in plan.model_fields_set:
-        return plan, []
     setting = _setting(plan, facts)
+    if "families" in plan.model_fields_set:
+        return plan, _on_cycles(plan.searched, setting)
     reasons = {each: why for each in plan.families if (why := misfit_reason(each, setting))}
     families = tuple(each for each in plan.families if each not in reasons)
     if not families:  # handled like named families
         return plan, []
     left_out = [f"left out: {each} ({why})" for each, why in reasons.items()]
-    return plan.model_copy(update={"families": families}), left_out
+    notes = [*left_out, *_on_cycles((*families, plan.baseline), setting)]
+    return plan.model_copy(update={"families": families}), notes
+
+
+def _on_cycles(families: Sequence[str], setting: Setting) -> list[str]:
+    """A note if the cycles that are searched are shorter than usual."""
+    short = setting.stepsize == "whole-cycles" and is_short(setting.epochs)
+    if Cyclic.family not in families or not short:
+        return []
+    return [
+        f"cyclic: {setting.epochs} epochs are too few for stepsizes of {SHORTEST} epochs or more, "
+        f"so 1 to {SHORT_CYCLES} whole cycles are searched"
+    ]
 
 
 def build_space(

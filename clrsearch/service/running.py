@@ -139,8 +139,8 @@ def run(
             here=here,
         ) as tryout:
             if new:
-                plan, left_out = fitting(plan, tryout.facts)
-                for note in left_out:
+                plan, notes = fitting(plan, tryout.facts)
+                for note in notes:
                     on_note(note)
                 tryout.require_space(plan, tryout.facts)
             devices = tryout.devices(1 if here else workers, slots=plan.trials)

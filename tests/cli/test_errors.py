@@ -49,7 +49,7 @@ def refused(clrsearch, monkeypatch, url, task_dir):
         (["preview", "cyclic", "--epochs", "100000000000"], "epochs: 100,000,000,000 epochs of"),
         (["run", "--workers", "-2"], "workers must be at least 0, not -2"),
         (
-            ["run", "--epochs", "3", "--set", 'families=["cyclic"]'],
+            [*("run", "--epochs", "3", "--set", 'families=["cyclic"]'), "--set=stepsize=integers"],
             "cyclic does not fit: a cycle takes at least 4 epochs",
         ),
         (
@@ -128,7 +128,7 @@ def refused(clrsearch, monkeypatch, url, task_dir):
         ),
         (["range-test", "-o", "no/such.png"], "no/such.png cannot be written: there is no folder"),
         (["report", "x", "-o", "no/such.html"], "no/such.html cannot be written: there is no fol"),
-        (["preview", "cyclic", "--epochs", "3"], "--epochs 4 or more"),
+        (["preview", "step", "--epochs", "1"], "--epochs 2 or more"),
         (["run", "--set", "trails=3"], "unknown key trails; did you mean trials"),
         (
             ["run", "--set", "bounds.cyclic.max_lr=[1,2"],
@@ -396,7 +396,7 @@ def test_who_is_asked_and_says_no_changes_nothing(clrsearch, monkeypatch) -> Non
     [
         (
             "3",
-            ["--set", 'families=["cyclic"]'],
+            ["--set", 'families=["cyclic"]', "--set", "stepsize=integers"],
             "cyclic does not fit: a cycle takes at least 4 epochs, since stepsizes are 2 to 10; "
             "the run has 3. Train longer, --epochs 4 or more, or search a family that fits, "
             "--set 'families=[\"onecycle\"]'; others that fit: cosine, cosine_restarts, linear, "
@@ -407,12 +407,12 @@ def test_who_is_asked_and_says_no_changes_nothing(clrsearch, monkeypatch) -> Non
             ["--set", 'families=["step"]'],
             "step does not fit: a drop needs an epoch before and after it, so at least 2 "
             "epochs; there is 1. Train longer, --epochs 2 or more, or search a family that fits, "
-            "--set 'families=[\"onecycle\"]'; others that fit: cosine, linear, polynomial, "
+            "--set 'families=[\"cyclic\"]'; others that fit: onecycle, cosine, linear, polynomial, "
             "exponential, wsd",
         ),
         (
             "3",
-            ["--set", 'families=["linear"]', "--set", "baseline=cyclic"],
+            [*("--set", 'families=["linear"]'), "--set=baseline=cyclic", "--set=stepsize=integers"],
             "Train longer, --epochs 4 or more, or compare with --set baseline=constant",
         ),
     ],
@@ -425,7 +425,7 @@ def test_too_few_epochs_come_with_ways_out(epochs, arguments, ways_out, refused)
 def test_a_way_out_of_too_few_epochs_leads_out(task_dir, url, clrsearch, monkeypatch) -> None:
     monkeypatch.chdir(task_dir)
     words = ["run", "--task", "tiny.py:Tiny", "--trials", "1", "--no-confirm", "--epochs", "3"]
-    words += ["--workers", "0"]
+    words += ["--workers", "0", "--set", "stepsize=integers"]
     _, _, errors = clrsearch(*words, "--set", 'families=["cyclic"]')
     option = errors.partition("search a family that fits, ")[2].partition(";")[0]
     code, out, errors = clrsearch(*words, *shlex.split(option))
@@ -437,11 +437,14 @@ def test_families_that_nobody_named_are_left_out_where_they_do_not_fit(
     task_dir, url, clrsearch, monkeypatch
 ) -> None:
     monkeypatch.chdir(task_dir)
-    words = ["run", "--task", "tiny.py:Tiny", "--trials", "2", "--no-confirm", "--epochs", "3"]
+    words = ["run", "--task", "tiny.py:Tiny", "--trials", "2", "--no-confirm", "--epochs", "2"]
     code, _, errors = clrsearch(*words, "--workers", "0")
     assert code == 0
-    (note,) = errors.splitlines()
-    assert "left out: cyclic (a cycle takes at least 4 epochs" in note
+    notes = errors.splitlines()
+    assert "left out: onecycle (the rise takes 0.1 of the horizon" in notes[0]
+    assert "left out: cosine_restarts (two cycles, the second twice as long" in notes[1]
+    assert "cyclic: 2 epochs are too few for stepsizes of 2 epochs or more" in notes[2]
+    assert len(notes) == 3
 
 
 def test_help_costs_neither_torch_nor_optuna() -> None:

@@ -128,9 +128,28 @@ def test_whole_cycles_have_stepsizes_of_2_to_10_epochs(epochs, fewest, most) -> 
         assert 2 <= epochs / (2 * n) <= 10
 
 
-def test_under_four_epochs_no_cycle_fits() -> None:
+def test_under_four_epochs_no_whole_number_of_epochs_is_a_stepsize() -> None:
     with pytest.raises(ScheduleError, match="at least 4 epochs"):
-        Cyclic.space(setting(epochs=3))
+        Cyclic.space(setting(epochs=3, stepsize="integers"))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "most"), [(1, 500, 3), (3, 500, 3), (1, 5, 2), (3, 1, 1), (2, 1, 1)]
+)
+def test_shorter_runs_have_one_to_three_whole_cycles(epochs, steps, most) -> None:
+    short = setting(epochs=epochs, steps_per_epoch=steps)
+    space = Cyclic.space(short)
+    assert space["cycles"].domain == Range(low=1, high=most, integer=True)
+    for n in range(1, most + 1):
+        params = {"mode": "triangular", "max_lr": 1.0, "base_ratio": 0.1, "cycles": n}
+        schedule = Cyclic.build(params, short)
+        assert schedule.step_size_up == epochs * steps / (2 * n)
+        assert schedule.at(np.array([float(epochs * steps)]))[0][0] == pytest.approx(0.1, rel=1e-9)
+
+
+def test_one_step_is_no_cycle() -> None:
+    with pytest.raises(ScheduleError, match="a cycle takes at least 2 steps; the run has 1"):
+        Cyclic.space(setting(epochs=1, steps_per_epoch=1))
 
 
 def test_whole_cycles_end_at_a_trough() -> None:

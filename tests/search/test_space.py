@@ -95,6 +95,6 @@ def test_momentum_bounds_need_a_momentum() -> None:
 
 def test_too_few_epochs_are_refused_with_the_reason() -> None:
     with pytest.raises(PlanError, match="cyclic does not fit: a cycle takes at least 4"):
-        space(facts=FACTS.model_copy(update={"epochs": 3}))
+        space({"stepsize": "integers"}, FACTS.model_copy(update={"epochs": 3}))
     only = load_plan(None, {"families": ["constant"]})
     assert build_space(only, FACTS.model_copy(update={"epochs": 1})).families
