@@ -38,7 +38,7 @@ from clrsearch.storage import Database, SlotState, StorageUrl, open_database
 from clrsearch.storage.slots import _slots as slots
 from clrsearch.tasks import load_task
 from clrsearch.training import Checkpoints, probe, run_maker
-from clrsearch.training.device import one_thread
+from clrsearch.training.device import computing
 from clrsearch.worker.loop import Worker
 
 EPOCHS = 30
@@ -174,7 +174,7 @@ def ours(url: StorageUrl, finished: int, running: int) -> dict[str, float]:
     with (
         tempfile.TemporaryDirectory() as folder,
         open_database(url, create=True) as database,
-        one_thread(CPU),
+        computing(CPU),
     ):
         facts = probe(loaded, epochs=EPOCHS, device=CPU)
         study = Study.create(database, "large", plan, facts, made_with())

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         trace,
     )
     from clrsearch.search import StudyPlan
-    from clrsearch.tasks import Splits, Task
+    from clrsearch.tasks import Loaders, Splits, Task
     from clrsearch.training.dry import dry_run
 
     __version__: str
@@ -59,6 +59,7 @@ __all__ = [
     "Cyclic",
     "Exponential",
     "Linear",
+    "Loaders",
     "Manual",
     "MultiStep",
     "OneCycle",
@@ -99,7 +100,7 @@ _named = deferred(
             *("WarmupStableDecay", "trace"),
         ),
         "clrsearch.search": ("StudyPlan",),
-        "clrsearch.tasks": ("Splits", "Task"),
+        "clrsearch.tasks": ("Loaders", "Splits", "Task"),
         "clrsearch.training.dry": ("dry_run",),
     },
 )

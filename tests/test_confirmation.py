@@ -15,7 +15,7 @@ from clrsearch.service.confirming import begin_confirmation
 from clrsearch.storage import SlotState, open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import SequentialRun, TaskData, probe
-from clrsearch.training.device import one_thread
+from clrsearch.training.device import computing
 from clrsearch.worker import WorkerSettings
 
 CPU = torch.device("cpu")
@@ -57,7 +57,7 @@ def test_the_best_are_run_again_on_fresh_seeds(url, task_dir) -> None:
 def test_a_run_is_that_of_its_seed_index_and_is_tested_once(url, task_dir) -> None:
     now = work_here(task_dir, confirm=ConfirmPlan(top=1, seeds=2))
     loaded = load_task("tiny.py:Noisy", folder=task_dir)
-    with open_database(url) as database, one_thread(CPU):
+    with open_database(url) as database, computing(CPU):
         study = Study.open(database, "mine")
         for run in now.confirmed.runs:
             data = TaskData(loaded.task, study.facts.batch_size, CPU)

@@ -135,6 +135,7 @@ class StudyPlan(BaseModel):
             data order.
         precision: number format of the model's computations, see
             :mod:`clrsearch.training.precision`.
+        deterministic: whether results on a GPU have to repeat exactly, at the price of speed.
         args: command line seen by the task's file, in shell syntax.
         bounds: parameter bounds by family.
         groups: factor on the rates of a parameter group of the task's optimizer, or the range to
@@ -162,6 +163,7 @@ class StudyPlan(BaseModel):
     pruner: Literal["lenient", "none", "median", "halving", "hyperband"] = "lenient"
     stepsize: Literal["whole-cycles", "integers"] = "whole-cycles"
     precision: Literal["float32", "bf16", "fp16"] = "float32"
+    deterministic: StrictBool = False
     retries: Annotated[StrictInt, at_most(MOST_RETRIES)] = Field(default=1, ge=0)
     args: StrictStr | None = None
     options: Mapping[str, Scalar] = Field(default_factory=dict)

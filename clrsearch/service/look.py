@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -342,8 +342,10 @@ def replay(
         StudyError: unknown study or trial, or the trial is still running or has failed.
     """
     chosen = training.find_device(device)
-    with open_database(storage_url(storage)) as database, training.one_thread(chosen):
-        study = Study.open(database, name)
+    with ExitStack() as stack:
+        study = Study.open(stack.enter_context(open_database(storage_url(storage))), name)
+        deterministic = study.plan.deterministic
+        stack.enter_context(training.computing(chosen, deterministic=deterministic))
         record = study.trial(trial)
         if record.state == "running":
             raise StudyError(f"trial {trial} of {name} is still running")

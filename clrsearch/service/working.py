@@ -121,7 +121,7 @@ def work(
         require_room(url, patience(study.slots.live) + 1)
         kind = patience(lambda: _required_device(study, settings))
         device = _device(study.name, kind, settings.device, own_process=own_process)
-        with training.one_thread(device):
+        with training.computing(device, deterministic=study.plan.deterministic):
             try:
                 task = load_same(
                     study, settings.task_dir, settings.data_dir, allow_drift=settings.allow_drift

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     )
     from clrsearch.training.custom_loop import OwnRun
     from clrsearch.training.device import (
+        computing,
         find_device,
-        one_thread,
         per_gpu_devices,
         place,
         see_only,
@@ -44,7 +44,7 @@ else:
             ),
             "clrsearch.training.custom_loop": ("OwnRun",),
             "clrsearch.training.device": (
-                *("find_device", "one_thread", "per_gpu_devices", "usable_cores"),
+                *("find_device", "computing", "per_gpu_devices", "usable_cores"),
                 *("place", "see_only"),
                 "worker_devices",
             ),
@@ -76,9 +76,9 @@ __all__ = [
     "TaskData",
     "Unrestorable",
     "checkpoint_path",
+    "computing",
     "find_device",
     "needless",
-    "one_thread",
     "per_gpu_devices",
     "place",
     "probe",

@@ -14,6 +14,8 @@ DEVICES = ("cuda", "mps", "cpu")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ROCM = "HIP_VISIBLE_DEVICES"
 """What AMD's runtime reads as well; torch calls its GPUs cuda, too."""
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+"""Without it, cuBLAS is not deterministic, and torch refuses to use it if it has to be."""
 
 
 def find_device(name: str | None) -> torch.device:
@@ -128,14 +130,26 @@ def usable_cores() -> int:
 
 
 @contextmanager
-def one_thread(device: torch.device) -> Iterator[None]:
-    """Limit torch to one thread on a CPU: results are bit-identical only at equal thread counts."""
-    if device.type != "cpu":
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def computing(device: torch.device, *, deterministic: bool = False) -> Iterator[None]:
+    """Set how torch computes on a device in the block.
+
+    On a CPU, it does so in one thread: results are bit-identical only at equal thread counts. On a
+    GPU, cuDNN tries out which algorithms are fastest, so that results repeat up to rounding only;
+    with ``deterministic``, torch takes none but algorithms whose results repeat exactly, and raises
+    a RuntimeError where it has none.
+    """
+    threads = torch.get_num_threads()
+    benchmark = torch.backends.cudnn.benchmark
+    strict = torch.are_deterministic_algorithms_enabled()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    torch.backends.cudnn.benchmark = device.type == "cuda" and not deterministic
+    if deterministic:
+        os.environ.setdefault(CUBLAS, ":4096:8")
+        torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.benchmark = benchmark
+        torch.use_deterministic_algorithms(strict)

@@ -25,7 +25,7 @@ from clrsearch import proposals
 from clrsearch.errors import ClrsearchError, TaskRaised
 from clrsearch.schedules import Manual
 from clrsearch.tasks import LoadedRate, LoadedTask, Loop, TaskFacts, load_rate, load_task, task_code
-from clrsearch.training.device import devices_for, find_device, one_thread, see_only, spread
+from clrsearch.training.device import computing, devices_for, find_device, see_only, spread
 from clrsearch.training.probing import probe
 from clrsearch.training.rate_ramp import ramp
 from clrsearch.training.task_data import TaskData
@@ -75,7 +75,7 @@ class Requests:
     def facts(self, *, device: str | None, **plan: Any) -> dict[str, Any]:
         """The task's facts for a plan's ``epochs``, ``batch_size`` and so on."""
         chosen = self._device(device)
-        with one_thread(chosen):
+        with computing(chosen):
             return probe(self._task, device=chosen, **plan).model_dump(mode="json")
 
     def rates(self, *, name: str, epochs: int, steps_per_epoch: float) -> list[float]:
@@ -96,7 +96,7 @@ class Requests:
         """The losses of the task in a learning-rate range test."""
         task, known, chosen = self._task.task, TaskFacts.model_validate(facts), self._device(device)
         assert not isinstance(task, Loop) and known.batch_size is not None
-        with one_thread(chosen):
+        with computing(chosen):
             data = TaskData(task, known.batch_size, chosen, seed=seed)
             return asdict(ramp(task, known, data, seed=seed, device=chosen, precision=precision))
 

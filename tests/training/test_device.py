@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clrsearch.errors import PlanError
-from clrsearch.training.device import find_device, one_thread, usable_cores, worker_devices
+from clrsearch.training.device import computing, find_device, usable_cores, worker_devices
 
 
 def test_workers_are_as_many_as_cores_or_slots_or_asked_for() -> None:
@@ -36,7 +36,7 @@ def test_a_device_that_is_not_here_is_refused() -> None:
 def test_the_number_of_threads_is_put_back() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    with one_thread(torch.device("cpu")):
+    with computing(torch.device("cpu")):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
     torch.set_num_threads(before)

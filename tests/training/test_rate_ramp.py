@@ -12,7 +12,7 @@ import torch
 from clrsearch.schedules import Constant, trace
 from clrsearch.tasks import load_task
 from clrsearch.training import SequentialRun, TaskData, probe, ramp
-from clrsearch.training.device import one_thread
+from clrsearch.training.device import computing
 from clrsearch.training.rate_ramp import FIRST_SEED, POINTS, SETTLING, STEPS
 from clrsearch.training.seeding import derive, seed_everything
 
@@ -97,7 +97,7 @@ def test_everything_is_as_before_bit_for_bit(task_dir) -> None:
         run = SequentialRun(task, facts, data, constant, seed=0, device=CPU)
         return [run.next_epoch().metrics[facts.metric] for _ in range(2)]
 
-    with one_thread(CPU):
+    with computing(CPU):
         undisturbed = curve()
         run = SequentialRun(task, facts, data, constant, seed=0, device=CPU)
         begun = [run.next_epoch().metrics[facts.metric]]
@@ -117,7 +117,7 @@ def test_everything_is_as_before_bit_for_bit(task_dir) -> None:
 
 def test_the_same_seed_gives_the_same_losses(task_dir) -> None:
     task, facts, data = ready(task_dir)
-    with one_thread(CPU):
+    with computing(CPU):
         once, again = (ramp(task, facts, data, seed=5, device=CPU) for _ in range(2))
         other = ramp(task, facts, data, seed=6, device=CPU)
     assert once == again != other
