@@ -11,7 +11,7 @@ import torchmetrics
 from sklearn.metrics import f1_score
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import TensorDataset, default_collate
+from torch.utils.data import TensorDataset
 
 from clrsearch.errors import TaskError
 from clrsearch.schedules import OneCycle, trace
@@ -141,7 +141,6 @@ def by_hand(*, accumulate=1, clip=None, ema=None, precision=None, epochs=3) -> l
         ),
         ({"validation_batch_size": 5}, {}),
     ],
-    ids=str,
 )
 def test_training_is_that_of_a_loop_by_hand(changes, given) -> None:
     found = [(each.loss, each.metrics["loss"]) for each in run_of(Images, **changes)]
@@ -384,7 +383,6 @@ def test_the_hook_after_a_step_sees_every_step() -> None:
             "an epoch has 6 batches, fewer than the 7 that accumulate asks for",
         ),
     ],
-    ids=str,
 )
 def test_what_is_wrong_is_told_in_one_line(kind, changes, message) -> None:
     with pytest.raises(TaskError) as caught:
@@ -432,7 +430,6 @@ def test_a_loss_that_is_not_finite_later_on_is_a_divergence() -> None:
         ({"ema": 1.0}, "ema is a decay from 0 to below 1, not 1.0"),
         ({"total_steps": 0}, "total_steps must be a positive integer, not 0"),
     ],
-    ids=str,
 )
 def test_a_class_that_contradicts_itself_is_refused(changes, message) -> None:
     with pytest.raises(TaskError) as caught:
