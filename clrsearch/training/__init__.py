@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         Needed,
         checkpoint_path,
         needless,
-        read_checkpoint,
+        open_checkpoint,
     )
     from clrsearch.training.custom_loop import OwnRun
     from clrsearch.training.device import (
@@ -39,7 +39,7 @@ else:
         {
             "clrsearch.training.checkpoint": (
                 *("Checkpoints", "Identity", "Needed", "checkpoint_path", "needless"),
-                "read_checkpoint",
+                "open_checkpoint",
             ),
             "clrsearch.training.custom_loop": ("OwnRun",),
             "clrsearch.training.device": (
@@ -77,11 +77,11 @@ __all__ = [
     "find_device",
     "needless",
     "one_thread",
+    "open_checkpoint",
     "per_gpu_devices",
     "place",
     "probe",
     "ramp",
-    "read_checkpoint",
     "restoring",
     "run_maker",
     "see_only",
