@@ -268,7 +268,7 @@ def test_a_server_that_is_read_only_for_a_while_is_waited_out(
         *("--checkpoint-dir", str(tmp_path / "checkpoints")),
         cwd=task_dir,
     )
-    wait_for(lambda: [record.epoch >= 4 for record in records(postgresql)] == [True, True])
+    wait_for(lambda: [record.epoch >= 2 for record in records(postgresql)] == [True, True])
     with sa.create_engine(postgresql.reveal(), poolclass=sa.NullPool).connect() as connection:
         name = connection.engine.url.database
         others = f"datname = '{name}' AND pid <> pg_backend_pid()"
