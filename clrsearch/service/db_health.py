@@ -113,8 +113,7 @@ def _check_checkpoints(study: Study, folder: Path) -> Iterator[Finding]:
             continue
         path = training.checkpoint_path(folder, record.number)
         try:
-            found, _ = training.read_checkpoint(path)
-            with training.restoring():
+            with training.open_checkpoint(path) as (found, _), training.restoring():
                 training.Identity(
                     study=study.uuid,
                     trial=record.number,

@@ -91,7 +91,7 @@ def _misfits(families: Sequence[str], plan: StudyPlan, tryout: Tryout) -> dict[s
     step fits longer epochs too.
     """
     epochs = plan.epochs or tryout.epochs
-    if epochs is None:
+    if epochs is None or plan.steps is not None:
         epochs = tryout.facts.epochs  # raises: the plan of a custom loop must set epochs
     shortest = {each: reason for each in families if (reason := _misfit(each, epochs, 1))}
     if all(_misfit(each, epochs, MANY) for each in shortest):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         Needed,
         checkpoint_path,
         needless,
-        read_checkpoint,
+        open_checkpoint,
     )
     from clrsearch.training.custom_loop import OwnRun
     from clrsearch.training.device import (
@@ -40,7 +40,7 @@ else:
         {
             "clrsearch.training.checkpoint": (
                 *("Checkpoints", "Identity", "Needed", "checkpoint_path", "needless"),
-                "read_checkpoint",
+                "open_checkpoint",
             ),
             "clrsearch.training.custom_loop": ("OwnRun",),
             "clrsearch.training.device": (
@@ -79,11 +79,11 @@ __all__ = [
     "computing",
     "find_device",
     "needless",
+    "open_checkpoint",
     "per_gpu_devices",
     "place",
     "probe",
     "ramp",
-    "read_checkpoint",
     "restoring",
     "run_maker",
     "see_only",

@@ -1,7 +1,8 @@
 """Checkpoints: the state of a trial's run, written atomically and verified on load.
 
 A file starts with three lines: a magic line, the SHA-256 of everything that follows, and the
-identity of the trial as JSON. The rest is written by ``torch.save``.
+identity of the trial as JSON. The rest is written by ``torch.save``. It goes straight to the disk
+and comes straight from it, since there may be no room in memory for a copy of a large state.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import pickle
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote
 
 import torch
@@ -26,8 +27,12 @@ from clrsearch.errors import StorageError, TaskError
 from clrsearch.storage import make_folder
 from clrsearch.training.run import Unrestorable, restoring
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 _SIGN = "worker-"  # prefix of a worker's marker file
 _MAGIC = b"clrsearch checkpoint 1\n"
+_PART = 1 << 18  # bytes written at a time; few enough to be hashed from the processor's cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,20 +94,12 @@ class Checkpoints:
             StorageError: the disk is full, or another file-system error occurred.
             TaskError: the state contains something that cannot be pickled.
         """
-        buffer = io.BytesIO()  # torch.save raises no OSError when the disk is full
-        try:
-            torch.save(dict(state), buffer)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise TaskError(f"the training state cannot be saved: {error}") from error
         path = self.path(identity.trial)
         draft = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
         with _told(path, "written"):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                with draft.open("wb") as file:
-                    file.writelines(_sealed(identity, buffer.getbuffer()))
-                    file.flush()
-                    os.fsync(file.fileno())
+                _write(draft, identity, state)
                 if not confirm():
                     return False
                 if _is_folder(path):  # someone created it by hand
@@ -122,13 +119,11 @@ class Checkpoints:
                 trial.
         """
         try:
-            found, content = read_checkpoint(self.path(identity.trial))
+            with open_checkpoint(self.path(identity.trial)) as (found, content), restoring():
+                identity.require(found)
+                return dict(torch.load(content, map_location="cpu", weights_only=True))
         except FileNotFoundError:
             return None
-        with restoring():
-            identity.require(found)
-            state = torch.load(content, map_location="cpu", weights_only=True)
-            return dict(state)
 
     def remove(self, trial: int) -> None:
         """Delete the trial's checkpoint and any temporary files left behind by killed workers."""
@@ -168,40 +163,105 @@ def checkpoint_path(folder: Path, trial: int) -> Path:
     return folder / f"trial-{trial:d}.pt"
 
 
-def read_checkpoint(path: Path) -> tuple[Identity, io.BytesIO]:
+@contextmanager
+def open_checkpoint(path: Path) -> Iterator[tuple[Identity, BinaryIO]]:
     """The identity in a checkpoint file and its state for ``torch.load``; verifies the checksum.
 
     Raises:
         FileNotFoundError: there is no such file.
         Unrestorable: the file cannot be read, or is damaged.
     """
-    try:
-        with path.open("rb") as file:
-            magic, checksum, whose, state = *(file.readline() for _ in range(3)), file.read()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise Unrestorable(f"it cannot be read: {error.strerror}") from error
-    if magic != _MAGIC:
-        raise Unrestorable("it is damaged or was written by an earlier version of clrsearch")
-    if checksum != _checksum(whose, state):
-        raise Unrestorable("it is damaged (its checksum does not match)")
-    with restoring():
-        return Identity(**json.loads(whose)), io.BytesIO(state)
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(_Opened(path))
+            magic, checksum, whose = (file.readline() for _ in range(3))
+            file.begin_here()
+            digest = hashlib.sha256(whose)
+            hashlib.file_digest(file, lambda: digest)
+            file.seek(0)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise Unrestorable(f"it cannot be read: {error.strerror}") from error
+        if magic != _MAGIC:
+            raise Unrestorable("it is damaged or was written by an earlier version of clrsearch")
+        if magic + checksum != _head(digest.hexdigest()):
+            raise Unrestorable("it is damaged (its checksum does not match)")
+        with restoring():
+            identity = Identity(**json.loads(whose))
+        yield identity, file
 
 
-def _sealed(identity: Identity, state: memoryview) -> tuple[bytes | memoryview, ...]:
-    """The parts of a checkpoint file, in order."""
-    whose = json.dumps(asdict(identity)).encode() + b"\n"
-    return _MAGIC, _checksum(whose, state), whose, state
+class _Opened(io.BufferedReader):
+    """A file whose positions can count from where the state begins.
+
+    Not every version of torch gets the size right of a file that it is to read from the middle.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._start = 0
+        super().__init__(path.open("rb", buffering=0))
+
+    def begin_here(self) -> None:
+        """Count from the current position on."""
+        self._start += self.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        if whence == os.SEEK_SET:
+            offset += self._start
+        return super().seek(offset, whence) - self._start
+
+    def tell(self) -> int:
+        return super().tell() - self._start
 
 
-def _checksum(*parts: bytes | memoryview) -> bytes:
-    """The checksum line for the parts that follow it."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return f"{digest.hexdigest()}\n".encode()
+class _Draft(io.FileIO):
+    """A file that is being written, and the SHA-256 of what has been.
+
+    ``error`` is the first error of the file system; ``torch.save`` may raise another in its place.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w")
+        self.error: OSError | None = None
+        self.digest = hashlib.sha256()
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write the first bytes of ``data``; returns how many, as any unbuffered file does."""
+        part = memoryview(data)[:_PART]
+        try:
+            written = super().write(part)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+        self.digest.update(part[:written])
+        return written
+
+
+def _write(draft: Path, identity: Identity, state: Mapping[str, Any]) -> None:
+    """Write a whole checkpoint to the disk; its first two lines, which need the checksum, last."""
+    with _Draft(draft) as raw, io.BufferedWriter(raw, _PART) as file:
+        file.seek(len(_head(raw.digest.hexdigest())))
+        file.write(json.dumps(asdict(identity)).encode() + b"\n")
+        try:
+            torch.save(dict(state), file)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise TaskError(f"the training state cannot be saved: {error}") from error
+        except RuntimeError:
+            if raw.error is not None:
+                raise raw.error from None
+            raise
+        file.flush()
+        head = _head(raw.digest.hexdigest())
+        file.seek(0)
+        file.write(head)
+        file.flush()
+        os.fsync(raw.fileno())
+
+
+def _head(checksum: str) -> bytes:
+    """The first two lines of a checkpoint, always of the same length."""
+    return _MAGIC + f"{checksum}\n".encode()
 
 
 def needless(folder: Path, needed: Callable[[], Needed]) -> list[Path]:

@@ -24,7 +24,16 @@ import torch
 from clrsearch import proposals
 from clrsearch.errors import ClrsearchError, TaskRaised
 from clrsearch.schedules import Manual
-from clrsearch.tasks import LoadedRate, LoadedTask, Loop, TaskFacts, load_rate, load_task, task_code
+from clrsearch.tasks import (
+    LoadedRate,
+    LoadedTask,
+    Loop,
+    Task,
+    TaskFacts,
+    load_rate,
+    load_task,
+    task_code,
+)
 from clrsearch.training.device import computing, devices_for, find_device, see_only, spread
 from clrsearch.training.probing import probe
 from clrsearch.training.rate_ramp import ramp
@@ -69,7 +78,7 @@ class Requests:
         return {
             "source": self._task.source,
             "rate_source": None if self._rate is None else self._rate.source,
-            "epochs": None if isinstance(loaded, Loop) else loaded.epochs,
+            "epochs": None if isinstance(loaded, Loop) else _epochs(loaded),
         }
 
     def facts(self, *, device: str | None, **plan: Any) -> dict[str, Any]:
@@ -110,6 +119,11 @@ class Requests:
             self._devices = devices_for(name)
             self._chosen = find_device(see_only(name) if self._own_process else name)
         return self._chosen
+
+
+def _epochs(task: Task) -> int | None:
+    """The task's own number of epochs; None if its length is in steps."""
+    return task.epochs if task.total_steps is None else None
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from clrsearch.worker.watchdog import Watchdog
 
 SETTLE_SECONDS = 0.2  # between two checks whether an outage is over
 REPORT_SECONDS = 0.5  # minimum interval between reports; a live view polls as often
+SAVES_APART = 20  # in times of what the last one took: saving costs at most 5 % of the time
 
 
 class TrialEnded(Exception):
@@ -60,7 +61,7 @@ class Attempt:
             stored: values reported by earlier attempts, by epoch.
             rates: learning rates at the ends of the epochs.
             rivals: returns the trials to prune against; None to never prune.
-            checkpoint_seconds: interval between checkpoints.
+            checkpoint_seconds: minimum interval between checkpoints; longer if one takes long.
             patience: retries database calls during an outage.
             sleep: interruptible sleep.
             watchdog: detects hanging task code.
@@ -82,6 +83,7 @@ class Attempt:
         self._on_save = on_save
         self._outbox = Outbox(stored, partial(_report, study, identity.trial))
         self._saved_at = time.monotonic()
+        self._apart = checkpoint_seconds
         self._last: Epoch | None = None
         self._pruned = False
 
@@ -157,16 +159,18 @@ class Attempt:
         )
 
     def _save_in_time(self) -> None:
-        if time.monotonic() - self._saved_at >= self._checkpoint_seconds and self._post():
+        if time.monotonic() - self._saved_at >= self._apart and self._post():
             self._save()
 
     def _save(self) -> None:
+        began = time.monotonic()
         state = self._run.state()
         if state is None:
             return
         if not self._checkpoints.save(self._identity, state, confirm=self._lease.fresh):
             return
         self._saved_at = time.monotonic()
+        self._apart = max(self._checkpoint_seconds, SAVES_APART * (self._saved_at - began))
         try:
             self._study.slots.note_checkpoint(self._slot, self._run.epoch)
         except DATABASE_ERRORS as error:

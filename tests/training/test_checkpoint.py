@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import pickle
 import random
+import resource
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 from identities import reader, writer
 
-from clrsearch.errors import StorageError
+from clrsearch.errors import StorageError, TaskError
 from clrsearch.training import Checkpoints, Unrestorable
 from clrsearch.training.seeding import random_state, restore_random_state
 
@@ -43,6 +47,35 @@ def test_the_newest_is_loaded_and_nothing_else_is_left(tmp_path) -> None:
     checkpoints.remove(3)
     checkpoints.remove(33)
     assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_a_file_is_a_magic_line_a_checksum_the_identity_and_what_torch_saves(tmp_path) -> None:
+    state = {"epoch": 1, "w": torch.ones(50_000)}
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    whose = b'{"study": "s", "trial": 3, "family": "cyclic", "params": {}, "attempt": 1}\n'
+    sealed = whose + buffer.getvalue()
+    checksum = hashlib.sha256(sealed).hexdigest().encode() + b"\n"
+    whole = b"clrsearch checkpoint 1\n" + checksum + sealed
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(writer(3), state, confirm=always)
+    assert (tmp_path / "trial-3.pt").read_bytes() == whole
+    (tmp_path / "trial-3.pt").write_bytes(whole)
+    loaded = checkpoints.load(reader(3))
+    assert torch.equal(loaded.pop("w"), state.pop("w"))
+    assert loaded == state
+
+
+def test_neither_saving_nor_loading_holds_the_file_in_memory(tmp_path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    state = {"w": torch.ones(16_000_000), "v": torch.ones(9_000_000)}  # 100 MB, outside the traced
+    tracemalloc.start()
+    try:
+        checkpoints.save(writer(3), state, confirm=always)
+        assert checkpoints.load(reader(3)).keys() == state.keys()
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_is_not_confirmed_replaces_nothing(tmp_path) -> None:
@@ -186,11 +219,48 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path) -> None:
         Checkpoints(tmp_path / "file" / "x")
 
 
-def test_a_disk_that_is_full_is_told(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("size", [10, 10_000, 1_000_000])  # less than a buffer, and more
+def test_a_disk_that_is_full_is_told(tmp_path, monkeypatch, size) -> None:
     monkeypatch.setattr("secrets.token_hex", lambda size: "draft")
     (tmp_path / "trial-3.draft.tmp").symlink_to("/dev/full")
     with pytest.raises(StorageError, match=r"trial-3.pt cannot be written: No space left on dev"):
-        Checkpoints(tmp_path).save(writer(3), {"w": torch.ones(10)}, confirm=always)
+        Checkpoints(tmp_path).save(writer(3), {"w": torch.ones(size)}, confirm=always)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_at_any_byte_is_told(tmp_path) -> None:
+    """The limit on the size of a file stands in for the disk's."""
+    state = {"epoch": 1, "w": torch.ones(5000)}
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(writer(3), state, confirm=always)
+    size = (tmp_path / "trial-3.pt").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for most in (*range(0, size, 101), size - 1):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+        try:
+            with pytest.raises(StorageError, match=r"trial-3.pt cannot be written: File too large"):
+                checkpoints.save(writer(3), state, confirm=always)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["trial-3.pt"]
+    assert checkpoints.load(reader(3))["epoch"] == 1
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_what_cannot_be_pickled_is_the_tasks_mistake(tmp_path, size) -> None:
+    state = {"w": torch.ones(size), "f": lambda: None}
+    with pytest.raises(TaskError, match=r"the training state cannot be saved: Can't pickle .*lamb"):
+        Checkpoints(tmp_path).save(writer(3), state, confirm=always)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_that_is_not_the_disks_is_left_as_it_is(tmp_path) -> None:
+    class Lost:
+        def __reduce__(self):
+            raise RuntimeError("the device is lost")
+
+    with pytest.raises(RuntimeError, match=r"^the device is lost$"):
+        Checkpoints(tmp_path).save(writer(3), {"w": Lost()}, confirm=always)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -31,7 +31,8 @@ from clrsearch.training import (
     probe,
     run_maker,
 )
-from clrsearch.worker import WorkerSettings, claims
+from clrsearch.worker import WorkerSettings, attempt, claims
+from clrsearch.worker.attempt import Attempt
 from clrsearch.worker.lease import Lease
 from clrsearch.worker.loop import Worker
 
@@ -569,24 +570,57 @@ def test_a_checkpoint_folder_that_is_removed_under_a_worker_is_made_anew(begin, 
     assert worker.notes == []
 
 
-def test_checkpoints_are_written_so_far_apart(begin, tmp_path, monkeypatch) -> None:
-    saved = []
-    save = Checkpoints.save
+class Clock:
+    """A clock that only tests move: the ``time`` of the module that reads it."""
 
-    def note(self, whose, state, *, confirm):
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("apart", "takes", "epochs"),
+    [
+        (0.0, 0.0, [*range(1, 24)]),
+        (2.0, 0.0, [*range(2, 24, 2)]),
+        (0.0, 0.125, [1, 4, 7, 10, 13, 16, 19, 22]),  # 2.5 seconds of training to 0.125 of saving
+        (0.0, 0.25, [1, 6, 11, 16, 21]),
+        (8.0, 0.25, [8, 16]),
+        (8.0, 1.0, [8]),
+        (1000.0, 0.0, []),
+    ],
+)
+def test_checkpoints_are_written_so_far_apart(
+    begin, tmp_path, monkeypatch, apart, takes, epochs
+) -> None:
+    """In seconds, and in times of what the last one took; each epoch takes a second here."""
+    clock, saved = Clock(), []
+    monkeypatch.setattr(attempt, "time", clock)
+    finish, get, save = Attempt._finish, SequentialRun.state, Checkpoints.save
+
+    def trained(self, epoch):
+        clock.now += 1.0
+        return finish(self, epoch)
+
+    def gathered(self):
+        clock.now += takes / 2
+        return get(self)
+
+    def noted(self, whose, state, *, confirm):
+        clock.now += takes / 2
         saved.append((whose.trial, state["epoch"]))
         return save(self, whose, state, confirm=confirm)
 
-    monkeypatch.setattr(Checkpoints, "save", note)
-    _, worker = begin(trials=2, pruner="none")
-    worker._checkpoint_seconds = 0.0
+    monkeypatch.setattr(Attempt, "_finish", trained)
+    monkeypatch.setattr(SequentialRun, "state", gathered)
+    monkeypatch.setattr(Checkpoints, "save", noted)
+    _, worker = begin(trials=2, epochs=24, pruner="none")
+    worker._checkpoint_seconds = apart
     worker.work()
-    assert saved == [(trial, epoch) for trial in (0, 1) for epoch in (1, 2, 3)]
+    assert saved == [(trial, epoch) for trial in (0, 1) for epoch in epochs]
     assert list(tmp_path.glob("*.pt")) == []
-    saved.clear()
-    _, worker = begin(study="seldom", trials=2)
-    worker.work()
-    assert saved == []
 
 
 def test_five_losses_without_a_checkpoint_fail_the_trial(begin) -> None:
@@ -674,6 +708,7 @@ def test_a_trial_told_by_a_sleeper_is_not_told_again(begin, task_dir) -> None:
 def test_a_worker_that_lost_its_slot_writes_nothing_and_takes_another(
     begin, tmp_path, monkeypatch
 ) -> None:
+    monkeypatch.setattr(attempt, "SAVES_APART", 0)  # every epoch is saved
     study, worker = begin("Noisy", trials=2)
     worker._checkpoint_seconds = 0.0
     leases, thief = [], []

@@ -22,7 +22,7 @@ from clrsearch import service
 from clrsearch.errors import ClrsearchError
 from clrsearch.search import Study
 from clrsearch.storage import SlotState, open_database
-from clrsearch.training import read_checkpoint
+from clrsearch.training import open_checkpoint
 from clrsearch.worker import WorkerSettings
 
 
@@ -120,7 +120,8 @@ def test_workers_do_not_survive_the_run_that_started_them(url, task_dir, gate) -
         slots = Study.open(database, "mine").slots
         assert (slots.counts(), slots.claims()) == ({SlotState.OPEN: 1}, [])
     (path,) = url.file.with_name("studies-checkpoints").glob("*/*.pt")
-    assert 2 <= torch.load(read_checkpoint(path)[1], weights_only=True)["epoch"] < 8
+    with open_checkpoint(path) as (_, content):
+        assert 2 <= torch.load(content, weights_only=True)["epoch"] < 8
     (log,) = url.file.with_name("studies-checkpoints").glob("*/logs/*.log")
     assert log.read_text() == ""
 
@@ -149,8 +150,8 @@ def test_who_is_asked_to_leave_saves_and_opens_the_slot_at_once(
     with open_database(url) as database:
         assert Study.open(database, "mine").slots.counts() == {SlotState.OPEN: 1}
     (path,) = url.file.with_name("studies-checkpoints").glob("*/*.pt")
-    identity, content = read_checkpoint(path)
-    assert 2 <= torch.load(content, weights_only=True)["epoch"] < 8
+    with open_checkpoint(path) as (identity, content):
+        assert 2 <= torch.load(content, weights_only=True)["epoch"] < 8
     (before,) = records(url)
     assert before.state == "running"
     assert (identity.params, identity.attempt) == (before.params, 1)
@@ -267,7 +268,7 @@ def test_a_server_that_is_read_only_for_a_while_is_waited_out(
         *("--checkpoint-dir", str(tmp_path / "checkpoints")),
         cwd=task_dir,
     )
-    wait_for(lambda: [record.epoch >= 4 for record in records(postgresql)] == [True, True])
+    wait_for(lambda: [record.epoch >= 2 for record in records(postgresql)] == [True, True])
     with sa.create_engine(postgresql.reveal(), poolclass=sa.NullPool).connect() as connection:
         name = connection.engine.url.database
         others = f"datname = '{name}' AND pid <> pg_backend_pid()"
