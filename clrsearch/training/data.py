@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 
@@ -59,16 +61,16 @@ class TensorBatches:
         """See :class:`Batches`."""
         order = permutation(self.samples, seed).to(self._tensors[0].device)
         size = self._batch_size
-        for first in range(start * size, self.samples - size + 1, size):
-            indices = order[first : first + size]
-            yield self._moved(tensor[indices] for tensor in self._tensors)
+        for indices in order[start * size : self.full * size].view(-1, size):
+            yield self._moved([tensor[indices] for tensor in self._tensors])
 
     def in_order(self) -> Iterator[tuple[torch.Tensor, ...]]:
         """See :class:`Batches`."""
         for first in range(0, self.samples, self._batch_size):
-            yield self._moved(tensor[first : first + self._batch_size] for tensor in self._tensors)
+            batch = slice(first, first + self._batch_size)
+            yield self._moved([tensor[batch] for tensor in self._tensors])
 
-    def _moved(self, parts: Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    def _moved(self, parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         if self._stays:
             return tuple(parts)
         return tuple(part.pin_memory().to(self._device, non_blocking=True) for part in parts)
@@ -77,7 +79,7 @@ class TensorBatches:
 class DatasetBatches:
     """Batches of any map-style dataset, by torch's DataLoader with ``workers`` processes.
 
-    With workers, each sample is drawn under a seed of its own, so that augmentation does not depend
+    With workers, each batch is drawn under a seed of its own, so that augmentation does not depend
     on their number and a run resumes within an epoch. Without them, samples draw from the run's
     generators.
     """
@@ -94,12 +96,11 @@ class DatasetBatches:
         self.full = self.samples // batch_size
         self._batch_size = batch_size
         self._device = device
-        self._seeds_samples = workers > 0
+        self._seeded = workers > 0
         self._order = _Order()
         self._loader = DataLoader(
             _Seeded(dataset) if workers else dataset,
-            batch_size,
-            sampler=self._order,
+            batch_sampler=self._order,
             collate_fn=collate,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -117,11 +118,12 @@ class DatasetBatches:
         """See :class:`Batches`."""
         yield from self._load(range(self.samples), seed=0)
 
-    def _load(self, indices: Sequence[int], seed: int) -> Iterator[Any]:
-        if self._seeds_samples:
-            self._order.indices = [(index, (seed + index) % 2**63) for index in indices]
-        else:
-            self._order.indices = indices
+    def _load(self, order: Sequence[int], seed: int) -> Iterator[Any]:
+        size = self._batch_size
+        batches = [order[first : first + size] for first in range(0, len(order), size)]
+        if self._seeded:
+            batches = [[(seed + batch[0]) % 2**63, *batch] for batch in batches]
+        self._order.batches = batches
         for batch in self._loader:
             yield moved(batch, self._device)
 
@@ -175,35 +177,32 @@ class LoaderBatches:
 
 
 class _Order(Sampler[Any]):
-    """The order of an epoch, set before it."""
+    """The batches of an epoch, set before it."""
 
     def __init__(self) -> None:
-        self.indices: Sequence[Any] = ()
+        self.batches: Sequence[Sequence[int]] = ()
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.indices)
+        return iter(self.batches)
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.batches)
 
 
 class _Seeded(Dataset[Any]):
-    """A dataset whose sample at (index, seed) is drawn under that seed."""
+    """A dataset whose batches are drawn under the seed that comes before their indices."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
-        self._dataset = dataset
-        if hasattr(dataset, "__getitems__"):
-            self.__getitems__ = self._several
+        self._dataset: Any = dataset
 
-    def __getitem__(self, place: tuple[int, int]) -> Any:
-        index, seed = place
-        seed_everything(seed)
-        return self._dataset[index]
-
-    def _several(self, places: Sequence[tuple[int, int]]) -> Any:
-        seed_everything(places[0][1])
-        dataset: Any = self._dataset
-        return dataset.__getitems__([index for index, _ in places])
+    def __getitems__(self, place: Sequence[int]) -> Any:
+        seed, *indices = place
+        torch.default_generator.manual_seed(seed)  # of this process, which has no GPU, alone
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        if hasattr(self._dataset, "__getitems__"):
+            return self._dataset.__getitems__(indices)
+        return [self._dataset[index] for index in indices]
 
 
 @contextmanager

@@ -62,9 +62,11 @@ class Learner:
             loss = training_loss(self._task, self.model, self._laid_out(batch))
             if self._task.accumulate > 1:
                 loss = loss / self._task.accumulate
-            self._backward(loss)
+            scaled = loss if self._scaler is None else self._scaler.scale(loss)
+            scaled.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-        self._clip()
+        if self._task.clip_norm is not None:
+            self._clip(self._task.clip_norm)
         if self._scaler is None:
             self.optimizer.step()
         else:
@@ -113,14 +115,7 @@ class Learner:
         if self._scaler is not None:
             self._scaler.load_state_dict(state["scaler"])
 
-    def _backward(self, loss: torch.Tensor) -> None:
-        scaled = loss if self._scaler is None else self._scaler.scale(loss)
-        scaled.backward()  # type: ignore[no-untyped-call]
-
-    def _clip(self) -> None:
-        limit = self._task.clip_norm
-        if limit is None:
-            return
+    def _clip(self, limit: float) -> None:
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizer)
         groups = self.optimizer.param_groups
