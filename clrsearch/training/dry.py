@@ -20,13 +20,15 @@ from clrsearch.training.device import find_device
 from clrsearch.training.optimizer import own_trace
 from clrsearch.training.run import Epoch
 
-MakeScheduler = Callable[[Optimizer, int], LRScheduler]
+MakeScheduler = Callable[[Optimizer, float], LRScheduler]
 
 
 def dry_run(
     main: Callable[[OwnRun], object],
     *,
-    epochs: int,
+    epochs: int | None = None,
+    steps: int | None = None,
+    validate_every: int | None = None,
     scheduler: MakeScheduler | None = None,
     device: str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -36,17 +38,17 @@ def dry_run(
         if __name__ == "__main__":
             clrsearch.dry_run(main, epochs=12)
 
-    ``scheduler(optimizer, steps_per_epoch)`` returns any torch scheduler that is stepped after each
-    optimizer step, such as the ``make_scheduler`` that ``clrsearch best`` prints; without it, the
-    optimizer keeps its own rates. Nothing is stored, and the script keeps its command line.
-    ``run.test`` is measured at the end.
+    The length is that of a study: ``epochs``, or ``steps`` with ``validate_every``.
+    ``scheduler(optimizer, steps_per_epoch)``, or of all steps if the length is in steps, returns
+    any torch scheduler that is stepped after each optimizer step, such as the ``make_scheduler``
+    that ``clrsearch best`` prints; without it, the optimizer keeps its own rates. Nothing is
+    stored, and the script keeps its command line. ``run.test`` is measured at the end.
 
     Raises:
         PlanError: an argument is invalid, or the device is not available.
         TaskError: the loop breaks the contract in a way that would also fail a study.
     """
-    if not isinstance(epochs, int) or epochs < 1:
-        raise PlanError(f"epochs is {describe(epochs)}, but must be a positive whole number")
+    length = _length(epochs=epochs, steps=steps, validate_every=validate_every)
     if not callable(main):
         raise PlanError(f"dry_run() was given {describe(main)}, but needs a function train(run)")
     if scheduler is not None and not callable(scheduler):
@@ -62,20 +64,23 @@ def dry_run(
         arguments=tuple(arguments),
     )
 
+    spacings: list[Spacing] = []
+
     def schedule(optimizer: Optimizer, spacing: Spacing) -> Trace:
+        spacings.append(spacing)
         if scheduler is None:
             return own_trace(optimizer)
         return recorded(
             scheduler,
             optimizer,
-            steps_per_epoch=round(spacing.steps_per_epoch),
+            steps_per_epoch=spacing.steps or spacing.steps_per_epoch,
             horizon=spacing.horizon,
         )
 
-    course = Course(length=Length(epochs=epochs), metric=None, schedule=schedule)
+    course = Course(length=length, metric=None, schedule=schedule)
     run = LoopRun(loop, course, seed=0, tests=True, device=find_device(device))
     try:
-        run.train(lambda epoch: _show(epoch, epochs))
+        run.train(lambda interval: _show(interval, spacings[0]))
     except TaskError as error:
         own = error.__cause__
         if own is not None and (isinstance(error, TaskRaised) or isinstance(own, SystemExit)):
@@ -85,8 +90,22 @@ def dry_run(
         print(f"test: {_listed(tested)}", flush=True)
 
 
+def _length(**given: int | None) -> Length:
+    """The length of the run.
+
+    Raises:
+        PlanError: it is not given, or not by positive whole numbers.
+    """
+    for name, number in given.items():
+        if number is not None and (not isinstance(number, int) or number < 1):
+            raise PlanError(f"{name} is {describe(number)}, but must be a positive whole number")
+    if given["epochs"] is None and given["steps"] is None:
+        raise PlanError("dry_run() needs epochs, or steps and validate_every")
+    return Length(**given)
+
+
 def recorded(
-    make: MakeScheduler, optimizer: Optimizer, *, steps_per_epoch: int, horizon: int
+    make: MakeScheduler, optimizer: Optimizer, *, steps_per_epoch: float, horizon: int
 ) -> Trace:
     """The rates and momenta that a torch scheduler sets on an optimizer like this one.
 
@@ -120,8 +139,9 @@ def recorded(
     return Trace(rates=rates, momenta=momenta if momenta.any() else None)
 
 
-def _show(epoch: Epoch, epochs: int) -> bool:
-    print(f"epoch {epoch.number}/{epochs}: {_listed(epoch.metrics)}", flush=True)
+def _show(interval: Epoch, spacing: Spacing) -> bool:
+    place = f"{spacing.interval} {interval.number}/{spacing.intervals}"
+    print(f"{place}: {_listed(interval.metrics)}", flush=True)
     return True
 
 

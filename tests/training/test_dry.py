@@ -13,7 +13,7 @@ from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import CyclicLR, LambdaLR, OneCycleLR, ReduceLROnPlateau
 
 from clrsearch import dry_run
-from clrsearch.errors import PlanError, TaskError
+from clrsearch.errors import ClrsearchError, PlanError, TaskError
 from clrsearch.exports import write
 from clrsearch.tasks import load_task
 
@@ -179,3 +179,39 @@ def test_what_is_no_schedule_is_refused(scheduler, says) -> None:
 def test_epochs_are_counted() -> None:
     with pytest.raises(PlanError, match=r"epochs is the float 1.5, but must be a positive whole"):
         dry_run(lambda run: None, epochs=1.5)
+
+
+@pytest.mark.parametrize(
+    ("length", "message"),
+    [
+        ({}, "dry_run() needs epochs, or steps and validate_every"),
+        ({"steps": 0}, "steps is the int 0, but must be a positive whole number"),
+        ({"steps": 9}, "a length of 9 steps needs validate_every"),
+        ({"steps": 9, "epochs": 2}, "epochs and steps are both given: leave one of them out"),
+    ],
+)
+def test_a_length_that_is_wrong_is_told(length, message) -> None:
+    with pytest.raises(ClrsearchError) as caught:
+        dry_run(lambda run: None, **length)
+    assert message in str(caught.value)
+
+
+def test_a_length_in_steps_is_run_and_shown(capsys) -> None:
+    def main(run):
+        weight = torch.nn.Parameter(torch.ones(()))
+        optimizer = SGD([weight], lr=0.1)
+        scheduler = run.scheduler(optimizer, total_steps=run.total_steps)
+        for steps in run.intervals():
+            for _ in steps:
+                optimizer.zero_grad()
+                (weight**2).backward()
+                optimizer.step()
+                scheduler.step()
+            run.report(rate=optimizer.param_groups[0]["lr"])
+
+    def make(optimizer, total_steps):
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / total_steps)
+
+    dry_run(main, steps=10, validate_every=4, scheduler=make, device="cpu")
+    rates = [line.rpartition(" ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert rates == ["0.06", "0.02", "0.01"]  # after the last step, the last rate is held
