@@ -213,7 +213,7 @@ def test_a_task_that_keeps_failing_stops_the_study_and_shows_why(url, task_dir) 
     [
         ({"task": "tiny.py:NanMetric"}, ClrsearchError),
         ({"bounds": {"cyclic": {"max_lr": (1.0, 0.1)}}}, PlanError),
-        ({"epochs": 3}, PlanError),
+        ({"epochs": 3, "stepsize": "integers"}, PlanError),
         (
             {"options": {"optimizer": "plain"}, "bounds": {"cyclic": {"max_momentum": 0.9}}},
             PlanError,

@@ -131,8 +131,8 @@ def _steps_per_epoch(task: Task, data: TaskData, batch_size: int, length: Length
     if full is None:
         if length.steps is None:
             raise TaskError(
-                "loaders(): the training loader has no length: give the study a length in steps, "
-                "--set steps=10000 --set validate_every=500, or the task"
+                "loaders(): the training loader has no length, so the study's is given in steps: "
+                "--set steps=10000 --set validate_every=500"
             )
         return length.steps
     if full == 0 and data.train.samples is not None:

@@ -324,8 +324,8 @@ def test_the_hook_after_a_step_sees_every_step() -> None:
         (
             Streams,
             {"total_steps": None, "epochs": 2},
-            "loaders(): the training loader has no length: give the study a length in steps, "
-            "--set steps=10000 --set validate_every=500, or the task",
+            "loaders(): the training loader has no length, so the study's is given in steps: "
+            "--set steps=10000 --set validate_every=500",
         ),
         (
             Steps,
