@@ -23,10 +23,13 @@ if TYPE_CHECKING:
         one_thread,
         per_gpu_devices,
         place,
+        require_gpus,
         see_only,
         usable_cores,
         worker_devices,
     )
+    from clrsearch.training.group import Group, joined, own_rank
+    from clrsearch.training.leading import follow, lead
     from clrsearch.training.making import RunMaker, run_maker
     from clrsearch.training.probing import probe
     from clrsearch.training.rate_ramp import Ramp, ramp
@@ -45,9 +48,11 @@ else:
             "clrsearch.training.custom_loop": ("OwnRun",),
             "clrsearch.training.device": (
                 *("find_device", "one_thread", "per_gpu_devices", "usable_cores"),
-                *("place", "see_only"),
+                *("place", "require_gpus", "see_only"),
                 "worker_devices",
             ),
+            "clrsearch.training.group": ("Group", "joined", "own_rank"),
+            "clrsearch.training.leading": ("follow", "lead"),
             "clrsearch.training.making": ("RunMaker", "run_maker"),
             "clrsearch.training.probing": ("probe",),
             "clrsearch.training.rate_ramp": ("Ramp", "ramp"),
@@ -64,6 +69,7 @@ __all__ = [
     "Checkpoints",
     "Diverged",
     "Epoch",
+    "Group",
     "Identity",
     "Interrupted",
     "Needed",
@@ -77,13 +83,18 @@ __all__ = [
     "Unrestorable",
     "checkpoint_path",
     "find_device",
+    "follow",
+    "joined",
+    "lead",
     "needless",
     "one_thread",
+    "own_rank",
     "per_gpu_devices",
     "place",
     "probe",
     "ramp",
     "read_checkpoint",
+    "require_gpus",
     "restoring",
     "run_maker",
     "see_only",
