@@ -5,10 +5,12 @@ ClrsearchError
 ├── ScheduleError        a schedule has an invalid value
 ├── TaskError            a task does not load or breaks its contract
 │   └── TaskRaised       the task's own code raised; carries the traceback
+│       └── RanksApart   it raised in one process of a group, and not in the others
 ├── StorageError         the database cannot be reached, read or written
 ├── StudyError           a study or trial is unknown, or not in the state the call needs
 │   └── PlanMismatch     a study of this name exists with another plan, task or version
 ├── StudyStopped         the task failed repeatedly, so every worker exited
+├── RankLost             another process of the group was lost, so this one left
 └── FailsHere            trials kept failing in one process, or on one machine, so it left
     ├── OutOfMemory      its device or machine had no memory left, so it left
     └── DeviceFailed     its device failed, so it left
@@ -37,6 +39,8 @@ class ExitCode(IntEnum):
     """The device or the machine had no memory left; with fewer workers on it, there may be."""
     DEVICE_FAILED = 7
     """The device failed; a fresh process, or another device, may do better."""
+    RANK_LOST = 8
+    """Another process of the same group was lost; a fresh group may do better."""
     INTERRUPTED = 130
 
 
@@ -66,6 +70,10 @@ class TaskRaised(TaskError):
         self.traceback = traceback
 
 
+class RanksApart(TaskRaised):
+    """The task's code raised in one process of a group, which cannot go on after that."""
+
+
 class StorageError(ClrsearchError):
     """The database cannot be reached, read or written; the message names the real cause."""
 
@@ -86,6 +94,12 @@ class StudyStopped(ClrsearchError):
     def __init__(self, message: str, traceback: str) -> None:
         super().__init__(message)
         self.traceback = traceback
+
+
+class RankLost(ClrsearchError):
+    """Another process of the group was lost, and the trial with it, until it is resumed."""
+
+    exit_code = ExitCode.RANK_LOST
 
 
 class FailsHere(ClrsearchError):

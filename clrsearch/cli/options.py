@@ -177,6 +177,14 @@ class WorkerOptions(TaskOptions):
             "its longest step, at least 10.",
         ),
     ] = None
+    gpus_per_trial: Annotated[
+        int,
+        typer.Option(
+            "--gpus-per-trial",
+            min=1,
+            help="Train each trial on so many GPUs, which share every batch.",
+        ),
+    ] = 1
     allow_drift: DriftOption = False
 
     def settings(self) -> WorkerSettings:

@@ -6,6 +6,7 @@ import dataclasses
 import json as json_format
 import math
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -138,6 +139,15 @@ def end_hung(reason: str) -> NoReturn:
     """Print the last line of a worker whose task hangs, and end the process at once."""
     print_note(f"{reason}: its process was ended; another worker will resume the trial")
     os._exit(ExitCode.HUNG)
+
+
+def end_rank(error: ClrsearchError | None, code: int) -> NoReturn:
+    """Print the error of one process of a group, if any, and end the process at once."""
+    if error is not None:
+        print_error(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def print_retried(name: str, opened: int) -> None:
@@ -321,6 +331,12 @@ def print_replayed(again: Replayed) -> None:
     number, epochs = again.trial.number, len(again.trial.values)
     if again.matches:
         say(f"trial {number} matches: all {epochs} epochs are identical to the last bit")
+        return
+    if again.agrees:
+        say(
+            f"trial {number} agrees: {again.trial.ranks} processes trained it, and in one the "
+            f"metric is off by up to {again.largest_difference:.3g}, as sums in another order are"
+        )
         return
     elsewhere = "" if again.device == again.trial.device else f" (it ran on {again.trial.device})"
     say(

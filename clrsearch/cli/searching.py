@@ -157,6 +157,7 @@ def worker(
     storage: StorageOptions,
     worker_name: Annotated[str | None, typer.Option("--worker-name", hidden=True)] = None,
     ends_with_parent: Annotated[bool, typer.Option("--ends-with-parent", hidden=True)] = False,
+    as_rank: Annotated[bool, typer.Option("--as-rank", hidden=True)] = False,
 ) -> None:
     """Join a study and work until no trial is left."""
     from clrsearch import service
@@ -169,10 +170,12 @@ def worker(
         own_process=True,
         worker=worker_name,
         ends_with_parent=ends_with_parent,
+        as_rank=as_rank,
         on_end=output.print_trial,
         on_wait=output.print_wait,
         on_note=output.print_note,
         on_hang=output.end_hung,
+        on_leave=output.end_rank,
     )
 
 

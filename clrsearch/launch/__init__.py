@@ -1,5 +1,6 @@
 """Launches workers, locally or on a cluster, from a command line alone."""
 
+from clrsearch.launch.elastic import end_as, run_ranks
 from clrsearch.launch.launcher import INTERPRETER, Command, Ended, Launcher, Submitter, how_it_ended
 from clrsearch.launch.local import LocalLauncher
 from clrsearch.launch.ray import RayCluster, RaySubmitter
@@ -18,5 +19,7 @@ __all__ = [
     "SlurmJob",
     "SlurmSubmitter",
     "Submitter",
+    "end_as",
     "how_it_ended",
+    "run_ranks",
 ]

@@ -38,6 +38,7 @@ class RayCluster:
     """
 
     address: str | None = None
+    num_cpus: int = 1
     num_gpus: float = 0
     max_retries: int = 3
     allow_unauthenticated: bool = False
@@ -65,8 +66,8 @@ class RaySubmitter:
         cluster = self._cluster
         place = "a new local cluster" if cluster.address is None else cluster.address
         lines = [
-            f"# Ray: {place}; each task: num_cpus=1, num_gpus={cluster.num_gpus:g}, "
-            f"max_retries={cluster.max_retries}",
+            f"# Ray: {place}; each task: num_cpus={cluster.num_cpus}, "
+            f"num_gpus={cluster.num_gpus:g}, max_retries={cluster.max_retries}",
             *(shlex.join(command.arguments) for command in commands),
         ]
         return "\n".join(lines)
@@ -81,10 +82,10 @@ class RaySubmitter:
         from ray.exceptions import RayError
 
         cluster = self._cluster
-        _connect(cluster.address, commands)
+        _connect(cluster, commands)
         try:
             task = ray.remote(
-                num_cpus=1,
+                num_cpus=cluster.num_cpus,
                 num_gpus=cluster.num_gpus,
                 max_retries=cluster.max_retries,
                 retry_exceptions=[WorkerLost],
@@ -128,7 +129,7 @@ def _end_with_parent() -> Callable[[], object] | None:
     return lambda: library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _connect(address: str | None, commands: Sequence[Command]) -> None:
+def _connect(cluster: RayCluster, commands: Sequence[Command]) -> None:
     """Start a cluster whose processes inherit the commands' environment, or join one and pass it.
 
     Raises:
@@ -136,7 +137,7 @@ def _connect(address: str | None, commands: Sequence[Command]) -> None:
     """
     import ray
 
-    environment = dict(commands[0].environment)
+    address, environment = cluster.address, dict(commands[0].environment)
     if address is not None:
         try:
             if address != "auto":
@@ -154,7 +155,9 @@ def _connect(address: str | None, commands: Sequence[Command]) -> None:
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     try:
-        ray.init(address="local", num_cpus=len(commands), include_dashboard=False)
+        ray.init(
+            address="local", num_cpus=len(commands) * cluster.num_cpus, include_dashboard=False
+        )
     finally:
         for name, value in before.items():
             os.environ.pop(name)

@@ -43,6 +43,7 @@ class SlurmJob:
         folder: for scripts and logs; all machines must see it.
         minutes: the time limit.
         workers: the number of workers per job; they share its GPU.
+        gpus: the GPUs of each job's worker, for a trial on several; 0 for none.
         partition: the partition to run in.
         gres: other resources, such as ``gpu:1``.
         options: further sbatch options by their long names.
@@ -52,6 +53,7 @@ class SlurmJob:
     folder: Path
     minutes: int
     workers: int = 1
+    gpus: int = 0
     partition: str | None = None
     gres: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
@@ -61,7 +63,8 @@ class SlurmJob:
         asked = {
             "job_name": self.name,
             "time": self.minutes,
-            "cpus_per_task": self.workers,
+            "cpus_per_task": max(self.workers, self.gpus),
+            "gpus_per_task": self.gpus or None,
             "partition": self.partition,
             "gres": self.gres,
             "signal_delay_s": NOTICE_SECONDS,

@@ -50,6 +50,7 @@ class Record:
         final: whether a failed trial used up its slot.
         finalist: in a confirmation, the number of the search's trial that is run again.
         seed_index: in a confirmation, the seed it is run on.
+        ranks: the number of processes that trained it together, one per GPU.
         test: in a confirmation, the metrics on the test split.
         started: start time in UTC.
         ended: end time in UTC; None while running.
@@ -74,6 +75,7 @@ class Record:
     test: Mapping[str, float] = field(repr=False)
     started: datetime = field(repr=False)
     ended: datetime | None = field(repr=False)
+    ranks: int = field(default=1, repr=False)
 
     @property
     def epoch(self) -> int:
@@ -226,6 +228,7 @@ class _Stored(BaseModel):
     device: str
     finalist: int | None = None
     seed_index: int = 0
+    ranks: int = 1
     end: _End = _End()
 
 
@@ -259,6 +262,7 @@ def to_record(details: Details, values: dict[int, float]) -> Record:
         test=end.test,
         started=details.started,
         ended=details.ended,
+        ranks=stored.ranks,
     )
 
 

@@ -28,7 +28,9 @@ from clrsearch.service.running import Result, result_of
 from clrsearch.service.tryout import Tryout
 from clrsearch.service.working import (
     DEFAULTS,
+    require_gpus,
     require_room,
+    require_shares,
     resolved,
     wanted_device,
     watch_workers,
@@ -90,7 +92,13 @@ def launch_local(
     ready = _prepare(name, workers, storage)
     require_room(ready.url, ready.count)
     if workers.per_gpu is None:
-        devices = training.worker_devices(ready.device, ready.count, slots=ready.count)
+        require_gpus(replace(ready.settings, device=ready.device))
+        devices = training.worker_devices(
+            ready.device,
+            ready.count,
+            slots=ready.count,
+            gpus_per_trial=ready.settings.gpus_per_trial,
+        )
     else:
         gpus = torch.cuda.device_count()
         devices = training.per_gpu_devices(workers.per_gpu, ready.count, gpus=gpus)
@@ -132,7 +140,8 @@ def launch_slurm(
         workers: the workers and their options.
         minutes: time limit of each job, which is requeued when it is reached.
         partition: SLURM partition.
-        gres: generic resources of each job; by default one GPU with ``per_gpu``, else none.
+        gres: generic resources of each job; by default one GPU with ``per_gpu``, or those of a
+            trial on several GPUs; else none.
         options: further sbatch options.
         log_dir: folder for the jobs' files; by default ``clrsearch-jobs``.
         storage: the database.
@@ -151,6 +160,7 @@ def launch_slurm(
         folder=(log_dir or Path("clrsearch-jobs")).absolute(),
         minutes=minutes,
         workers=workers.per_gpu or 1,
+        gpus=0 if gres else _gpus(workers),
         partition=partition,
         gres=gres or ("gpu:1" if workers.per_gpu else None),
         options=options or {},
@@ -170,18 +180,19 @@ def launch_ray(
 ) -> Launch[str]:
     """Prepare workers as Ray tasks, on the cluster at ``address`` or on a new local one.
 
-    ``num_gpus`` is per worker and defaults to ``1 / per_gpu``, or 0 without ``per_gpu``. ``start``
-    blocks until the workers have exited, because the local cluster or the connection ends with this
-    process.
+    ``num_gpus`` is per worker and defaults to ``1 / per_gpu``, or without ``per_gpu`` to the GPUs
+    of a trial if it trains on several, else to 0. ``start`` blocks until the workers have exited,
+    because the local cluster or the connection ends with this process.
 
     Raises:
         ClrsearchError: the study, task or storage is not valid, Ray is not installed, or the
             cluster accepts unauthenticated connections; raised by ``start`` if workers gave up.
     """
     if num_gpus is None:
-        num_gpus = 1 / workers.per_gpu if workers.per_gpu else 0.0
+        num_gpus = 1 / workers.per_gpu if workers.per_gpu else float(_gpus(workers))
     cluster = RayCluster(
         address=address,
+        num_cpus=workers.settings.gpus_per_trial,
         num_gpus=num_gpus,
         max_retries=max_retries,
         allow_unauthenticated=allow_unauthenticated,
@@ -195,6 +206,12 @@ def launch_ray(
             "with --storage-file"
         )
     return _submission(name, workers, submitter, url)
+
+
+def _gpus(workers: Workers) -> int:
+    """The GPUs to ask a scheduler for, per worker; 0 to leave it to the scheduler."""
+    ranks, device = workers.settings.gpus_per_trial, workers.settings.device
+    return ranks if ranks > 1 and device != "cpu" else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +251,8 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
     for option, number in {"workers": workers.count, "per_gpu": workers.per_gpu}.items():
         if number is not None and number < 1:
             raise PlanError(f"{option} must be at least 1, not {number}")
+    if workers.per_gpu and workers.settings.gpus_per_trial > 1:
+        raise PlanError("give either --per-gpu or --gpus-per-trial, not both")
     quiet_optuna()
     url = storage_url(storage)
     settings = resolved(workers.settings, url)
@@ -241,6 +260,7 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
         study = Study.open(database, name)
         if not settings.allow_drift:
             refuse_drift(study, sources_of(study.plan, settings.task_dir))
+        require_shares(study.facts.batch_size, settings)
         device = wanted_device(study, settings)
         with Tryout(
             study.plan,

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
 WATCH_SECONDS = 2.0
+CLOSE = 1e-4
+"""Largest difference, relative to the metric, that is explained by the order of sums."""
 Picture = Literal["schedule", "scores", "curves", "trials", "progress", "time", "range-test"]
 """In order: the recommended schedule; scores and learning curves on fresh seeds; all trials'
 learning curves; the best score so far over trials and over time; the losses of a range test."""
@@ -106,6 +108,19 @@ class Replayed:
     def matches(self) -> bool:
         """Whether the metric is bitwise equal at every epoch."""
         return dict(self.trial.values) == dict(self.values)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it matches, or differs by no more than sums in another order do.
+
+        Only a trial of several processes, which is replayed in one, may differ.
+        """
+        if self.matches or self.trial.ranks == 1:
+            return self.matches
+        if self.trial.values.keys() != self.values.keys():
+            return False
+        most = max(map(abs, self.trial.values.values()), default=0.0)
+        return self.largest_difference <= CLOSE * most
 
     @property
     def largest_difference(self) -> float:

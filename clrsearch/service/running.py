@@ -37,7 +37,9 @@ from clrsearch.service.testing import show_range_test
 from clrsearch.service.tryout import Tryout
 from clrsearch.service.working import (
     DEFAULTS,
+    require_gpus,
     require_room,
+    require_shares,
     resolved,
     wanted_device,
     watch_workers,
@@ -113,9 +115,10 @@ def run(
     """
     began = time.monotonic()
     quiet_optuna()
-    _require_arguments(plan, workers)
+    _require_arguments(plan, workers, settings)
     here = workers == 0 or is_kept_here(plan.task)
     name = default_name(plan) if name is None else name
+    require_gpus(settings)
     url = storage_url(storage)
     settings = resolved(settings, url)
     require_place(url, create=True)
@@ -143,7 +146,12 @@ def run(
                 for note in notes:
                     on_note(note)
                 tryout.require_space(plan, tryout.facts)
-            devices = tryout.devices(1 if here else workers, slots=plan.trials)
+                require_shares(tryout.facts.batch_size, settings)
+            devices = tryout.devices(
+                1 if here else workers,
+                slots=plan.trials,
+                gpus_per_trial=settings.gpus_per_trial,
+            )
             require_room(url, len(devices))
             tested = None
             if new and plan.range_test:
@@ -200,7 +208,7 @@ def result_of(
     )
 
 
-def _require_arguments(plan: StudyPlan, workers: int | None) -> None:
+def _require_arguments(plan: StudyPlan, workers: int | None, settings: WorkerSettings) -> None:
     """Validate the arguments of :func:`run`.
 
     Raises:
@@ -210,6 +218,12 @@ def _require_arguments(plan: StudyPlan, workers: int | None) -> None:
         raise PlanError(
             f"run() needs a StudyPlan, not {describe(plan)}: use StudyPlan(task=...), or "
             "load_plan(PATH) for a study file"
+        )
+    ranks = settings.gpus_per_trial
+    if ranks > 1 and (workers == 0 or is_kept_here(plan.task)):
+        raise PlanError(
+            f"--gpus-per-trial {ranks} needs a process per GPU, but the task is trained in this "
+            "one: move it to a file, and leave out --workers 0"
         )
     if workers is None:
         return

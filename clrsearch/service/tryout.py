@@ -143,9 +143,10 @@ class Tryout:
         )
         return read_range_test(found["rates"], found["training"], found["validation"])
 
-    def devices(self, workers: int | None, slots: int) -> list[str]:
+    def devices(self, workers: int | None, slots: int, *, gpus_per_trial: int = 1) -> list[str]:
         """A device per worker; by default for as many workers as the machine can keep busy."""
-        found: list[str] = self._ask("devices", device=self._device, workers=workers, slots=slots)
+        how = {"workers": workers, "slots": slots, "gpus_per_trial": gpus_per_trial}
+        found: list[str] = self._ask("devices", device=self._device, **how)
         return found
 
     def _ask(self, request: str, **arguments: Any) -> Any:

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
         find_device,
         per_gpu_devices,
         place,
+        require_gpus,
         see_only,
         usable_cores,
         worker_devices,
     )
+    from clrsearch.training.group import Group, joined, own_rank
+    from clrsearch.training.leading import follow, lead
     from clrsearch.training.making import RunMaker, run_maker
     from clrsearch.training.probing import probe
     from clrsearch.training.rate_ramp import Ramp, ramp
@@ -45,9 +48,11 @@ else:
             "clrsearch.training.custom_loop": ("OwnRun",),
             "clrsearch.training.device": (
                 *("find_device", "computing", "per_gpu_devices", "usable_cores"),
-                *("place", "see_only"),
+                *("place", "require_gpus", "see_only"),
                 "worker_devices",
             ),
+            "clrsearch.training.group": ("Group", "joined", "own_rank"),
+            "clrsearch.training.leading": ("follow", "lead"),
             "clrsearch.training.making": ("RunMaker", "run_maker"),
             "clrsearch.training.probing": ("probe",),
             "clrsearch.training.rate_ramp": ("Ramp", "ramp"),
@@ -64,6 +69,7 @@ __all__ = [
     "Checkpoints",
     "Diverged",
     "Epoch",
+    "Group",
     "Identity",
     "Interrupted",
     "Needed",
@@ -78,12 +84,17 @@ __all__ = [
     "checkpoint_path",
     "computing",
     "find_device",
+    "follow",
+    "joined",
+    "lead",
     "needless",
     "open_checkpoint",
+    "own_rank",
     "per_gpu_devices",
     "place",
     "probe",
     "ramp",
+    "require_gpus",
     "restoring",
     "run_maker",
     "see_only",

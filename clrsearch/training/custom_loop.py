@@ -18,6 +18,7 @@ from clrsearch.schedules import Trace
 from clrsearch.tasks import Length, Loop, Spacing, TaskFacts, as_script, describe, task_code
 from clrsearch.training.contract import numbers_of
 from clrsearch.training.data import drawn_apart, moved
+from clrsearch.training.group import Group, Phase
 from clrsearch.training.optimizer import has_gradients, require_optimizer, require_same
 from clrsearch.training.playback import TraceScheduler, load_optimizer, unwrapped
 from clrsearch.training.run import (
@@ -28,7 +29,7 @@ from clrsearch.training.run import (
     counted,
     restoring,
 )
-from clrsearch.training.seeding import derive, seed_everything
+from clrsearch.training.seeding import derive, of_rank, seed_everything
 
 _NO_SCHEDULER = (
     "run.scheduler(optimizer, steps_per_epoch) was not called before the epochs: "
@@ -134,6 +135,7 @@ class OwnRun:
         interrupted: Callable[[], bool],
         on_epoch: Callable[[Epoch], bool],
         prepared: dict[Any, Any],
+        group: Group | None = None,
     ) -> None:
         self.device = device
         self.options = loop.options
@@ -149,6 +151,8 @@ class OwnRun:
         self._on_epoch = on_epoch
         self._state = state
         self._prepared = prepared
+        self._group = group
+        self._rank = 0 if group is None else group.rank
         self._word = "epoch" if self.validate_every is None else "interval"
         self._counts_total = False  # epochs may differ in length, as long as their sum is kept
         self._progress: float | None = None  # as the loop tells it, in place of counting steps
@@ -306,7 +310,7 @@ class OwnRun:
             assert state.step is not None
             scheduler.seek(state.step)
             self._optimizer_steps = 0
-            seed_everything(derive(*self._seed, "epoch", state.done + 1))
+            seed_everything(of_rank(derive(*self._seed, "epoch", state.done + 1), self._rank))
             state.under_way = True
             yield state.step, state.ends[state.done]
 
@@ -329,7 +333,8 @@ class OwnRun:
         """Report the validation metrics at the end of an epoch, as numbers or scalar tensors.
 
         At the end of an interval, if the study validates more often. Does not return if the trial
-        ends here: it was pruned or diverged, or the worker has to leave.
+        ends here: it was pruned or diverged, or the worker has to leave. With several processes per
+        trial, all of them report, and rank 0's metrics count.
         """
         number, metric = self._state.done + 1, self._course.metric
         scheduler = self._known_scheduler()
@@ -353,6 +358,9 @@ class OwnRun:
             found = numbers_of("run.report()", metrics)
         except TaskError as error:
             self._end(error)
+        if self._group is not None:
+            self._group.agree(Phase.REPORT)
+            found = self._group.of_first(found)
         if metric is not None and not math.isfinite(found[metric]):
             self._end(Diverged(number, metric, self._word))
         self._state.done, self._state.under_way = number, False
@@ -493,6 +501,7 @@ class LoopRun:
         device: torch.device,
         interrupted: Callable[[], bool] = lambda: False,
         prepared: dict[Any, Any] | None = None,
+        group: Group | None = None,
     ) -> None:
         self.epoch = 0
         self.seconds = 0.0
@@ -511,6 +520,7 @@ class LoopRun:
             interrupted=interrupted,
             on_epoch=self._finished,
             prepared={} if prepared is None else prepared,
+            group=group,
         )
         seed_everything(derive(seed, seed_index, "init"))
 

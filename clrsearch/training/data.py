@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol, cast
 
@@ -20,6 +21,36 @@ RESIDENT = 0.25
 """Largest share of a GPU's free memory for a split; a larger one stays in the host's memory."""
 
 Collate = Callable[[Sequence[Any]], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """The part of each batch that one process of a group takes: the ``rank``-th of ``ranks``."""
+
+    rank: int = 0
+    ranks: int = 1
+
+    def within(self, length: int) -> slice:
+        """Its samples in a batch of this length; of an uneven batch it may be fewer, or none."""
+        size = -(-length // self.ranks)
+        return slice(self.rank * size, min((self.rank + 1) * size, length))
+
+    def require_equal(self, what: str, length: int) -> None:
+        """Refuse a training batch that is not shared equally.
+
+        Raises:
+            TaskError: naming the batch by ``what``.
+        """
+        if length % self.ranks:
+            fits = length // self.ranks * self.ranks or self.ranks
+            raise TaskError(
+                f"{what} is {length}, which {self.ranks} processes cannot share equally: choose "
+                f"one that {self.ranks} divides, such as {fits}, or another --gpus-per-trial"
+            )
+
+
+WHOLE = Share()
+"""All of each batch, for a process that trains alone."""
 
 
 class Batches(Protocol):
@@ -41,16 +72,26 @@ class Batches(Protocol):
         """
 
     def in_order(self) -> Iterator[Any]:
-        """Every sample once; the last batch may be smaller."""
+        """Every sample once; the last batch may be smaller.
+
+        In a group, None stands for a batch of which this rank's share is empty.
+        """
 
 
 class TensorBatches:
     """Batches of a dataset of tensors in memory: on the device, if they fit there."""
 
-    def __init__(self, dataset: TensorDataset, batch_size: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        dataset: TensorDataset,
+        batch_size: int,
+        device: torch.device,
+        share: Share = WHOLE,
+    ) -> None:
         self.samples = len(dataset)
         self.full = self.samples // batch_size
         self._batch_size = batch_size
+        self._part = share.within(batch_size)
         self._device = device
         self._stays = fits(dataset.tensors, device)
         self._tensors = [
@@ -61,14 +102,17 @@ class TensorBatches:
         """See :class:`Batches`."""
         order = permutation(self.samples, seed).to(self._tensors[0].device)
         size = self._batch_size
-        for indices in order[start * size : self.full * size].view(-1, size):
+        for indices in order[start * size : self.full * size].view(-1, size)[:, self._part]:
             yield self._moved([tensor[indices] for tensor in self._tensors])
 
-    def in_order(self) -> Iterator[tuple[torch.Tensor, ...]]:
+    def in_order(self) -> Iterator[tuple[torch.Tensor, ...] | None]:
         """See :class:`Batches`."""
         for first in range(0, self.samples, self._batch_size):
-            batch = slice(first, first + self._batch_size)
-            yield self._moved([tensor[batch] for tensor in self._tensors])
+            begin, end = first + self._part.start, first + self._part.stop
+            if begin < self.samples:
+                yield self._moved([tensor[begin:end] for tensor in self._tensors])
+            else:
+                yield None
 
     def _moved(self, parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         if self._stays:
@@ -91,10 +135,12 @@ class DatasetBatches:
         device: torch.device,
         collate: Collate,
         workers: int = 0,
+        share: Share = WHOLE,
     ) -> None:
         self.samples = len(cast(Sized, dataset))
         self.full = self.samples // batch_size
         self._batch_size = batch_size
+        self._part = share.within(batch_size)
         self._device = device
         self._seeded = workers > 0
         self._order = _Order()
@@ -116,11 +162,16 @@ class DatasetBatches:
 
     def in_order(self) -> Iterator[Any]:
         """See :class:`Batches`."""
-        yield from self._load(range(self.samples), seed=0)
+        missing = -(-self.samples // self._batch_size)
+        for batch in self._load(range(self.samples), seed=0):
+            missing -= 1
+            yield batch
+        yield from [None] * missing
 
     def _load(self, order: Sequence[int], seed: int) -> Iterator[Any]:
         size = self._batch_size
-        batches = [order[first : first + size] for first in range(0, len(order), size)]
+        parts = [order[first : first + size][self._part] for first in range(0, len(order), size)]
+        batches = [list(part) for part in parts if len(part)]
         if self._seeded:
             batches = [[(seed + batch[0]) % 2**63, *batch] for batch in batches]
         self._order.batches = batches
@@ -134,7 +185,9 @@ class LoaderBatches:
     ``full`` is its length, None if it has none.
     """
 
-    def __init__(self, loader: Iterable[Any], device: torch.device, split: str) -> None:
+    def __init__(
+        self, loader: Iterable[Any], device: torch.device, split: str, share: Share = WHOLE
+    ) -> None:
         self.samples = None
         try:
             self.full: int | None = len(cast(Sized, loader))
@@ -143,12 +196,27 @@ class LoaderBatches:
         self._loader = loader
         self._device = device
         self._split = split
+        self._share = share
 
     def shuffled(self, seed: int, start: int = 0) -> Iterator[Any]:
         """See :class:`Batches`; shuffling is up to the loader, which is seeded for it.
 
-        To begin at ``start``, the batches before it are drawn and dropped.
+        To begin at ``start``, the batches before it are drawn and dropped. A rank of a group draws
+        whole batches, and takes its share of each.
         """
+        what = f"loaders(): the length of a batch of the {self._split} loader"
+        for batch in self._drawn(seed, start):
+            if self._share.ranks > 1:
+                self._share.require_equal(what, batch_length(batch))
+            yield moved(self._part_of(batch), self._device)
+
+    def in_order(self) -> Iterator[Any]:
+        """See :class:`Batches`."""
+        for batch in self._drawn(0, 0):
+            part = self._part_of(batch)
+            yield None if part is None else moved(part, self._device)
+
+    def _drawn(self, seed: int, start: int) -> Iterator[Any]:
         with drawn_apart(seed, self._device):
             self._reseed(seed)
             iterator = iter(self._loader)
@@ -157,12 +225,33 @@ class LoaderBatches:
             batch = next(iterator, None)
         while batch is not None:
             require_batch(f"loaders(): the {self._split} loader yields", batch)
-            yield moved(batch, self._device)
+            yield batch
             batch = next(iterator, None)
 
-    def in_order(self) -> Iterator[Any]:
-        """See :class:`Batches`."""
-        yield from self.shuffled(0)
+    def _part_of(self, batch: Any) -> Any:
+        """This rank's share of a batch; None if it is empty."""
+        if self._share.ranks == 1:
+            return batch
+        length = batch_length(batch)
+        part = self._share.within(length)
+        if part.start >= part.stop:
+            return None
+
+        def cut(leaf: Any) -> Any:
+            if isinstance(leaf, torch.Tensor):
+                return leaf[part] if leaf.dim() and len(leaf) == length else leaf
+            if isinstance(leaf, Mapping):  # with a to() of its own, as a tokenizer's
+                kind: Any = type(leaf)
+                return kind({key: mapped(value, cut) for key, value in leaf.items()})
+            if hasattr(leaf, "to"):
+                raise TaskError(
+                    f"loaders(): the {self._split} loader yields {describe(leaf)}, of which a "
+                    "process of a group cannot take its share: yield tensors, or a dict, list or "
+                    "tuple of them"
+                )
+            return leaf
+
+        return mapped(batch, cut)
 
     def _reseed(self, seed: int) -> None:
         """Seed the loader's own generators, and tell it the pass over the data by this seed."""

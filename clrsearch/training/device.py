@@ -48,12 +48,12 @@ def _require_gpu(device: torch.device) -> None:
         raise RuntimeError(f"there is no GPU {device.index}: the first is 0, the last {count - 1}")
 
 
-def see_only(name: str | None) -> str | None:
+def see_only(name: str | None, count: int = 1) -> str | None:
     """Hide all GPUs but one from this process, by environment; returns what to call that one.
 
     Whatever takes all GPUs that it sees then takes the right one. Numbers count those that were
     visible so far. No GPU is visible to a process that trains on the CPU. Call this before anything
-    uses a GPU.
+    uses a GPU. ``count`` GPUs in a row stay visible, for a group of processes.
     """
     kind, _, index = ("cuda" if name is None else name).partition(":")
     if kind == "cpu":
@@ -61,13 +61,14 @@ def see_only(name: str | None) -> str | None:
     if kind != "cuda" or not (index or "0").isdecimal():
         return name
     number = int(index or "0")
-    if number >= torch.cuda.device_count():
+    if number + count > torch.cuda.device_count():
         return name
     amd = torch.version.hip is not None and bool(os.environ.get(ROCM))
     variable = ROCM if amd else VISIBLE  # numbers count what the first of them leaves
     before = os.environ.get(variable)
-    os.environ[variable] = before.split(",")[number].strip() if before else str(number)
-    if torch.cuda.device_count() != 1:  # too late: this process goes on seeing what it saw
+    listed = before.split(",") if before else list(map(str, range(number + count)))
+    os.environ[variable] = ",".join(each.strip() for each in listed[number : number + count])
+    if torch.cuda.device_count() != count:  # too late: this process goes on seeing what it saw
         if before is None:
             del os.environ[variable]
         else:
@@ -85,12 +86,19 @@ def place(device: torch.device) -> str:
     return f"cuda:{listed[index].strip() if index < len(listed) and listed[index] else index}"
 
 
-def worker_devices(name: str | None, workers: int | None, *, slots: int) -> list[str]:
+def worker_devices(
+    name: str | None, workers: int | None, *, slots: int, gpus_per_trial: int = 1
+) -> list[str]:
     """A device for each worker: one worker per GPU, or per core on a CPU; at most one per slot.
 
-    ``workers`` overrides their number; workers beyond the number of GPUs share them.
+    ``workers`` overrides their number; workers beyond the number of GPUs share them. A worker that
+    trains on several GPUs gets the first of them, and takes those after it.
+
+    Raises:
+        PlanError: there are not so many GPUs.
     """
-    return spread(devices_for(name), workers, slots=slots)
+    require_gpus(name, gpus_per_trial)
+    return spread(devices_for(name), workers, slots=slots, gpus_per_trial=gpus_per_trial)
 
 
 def devices_for(name: str | None) -> list[str]:
@@ -101,9 +109,37 @@ def devices_for(name: str | None) -> list[str]:
     return [str(device)]
 
 
-def spread(devices: Sequence[str], workers: int | None, *, slots: int) -> list[str]:
-    """A device of those for each worker; see :func:`worker_devices`."""
-    count = workers or (usable_cores() if devices[0] == "cpu" else len(devices))
+def require_gpus(name: str | None, per_trial: int) -> None:
+    """Refuse a number of GPUs per trial that there are not from the named one on.
+
+    On a CPU, as many processes train there.
+
+    Raises:
+        PlanError: naming how many there are.
+    """
+    device = find_device(name)
+    if per_trial == 1 or device.type == "cpu":
+        return
+    there = torch.cuda.device_count() - (device.index or 0) if device.type == "cuda" else 1
+    if per_trial > there:
+        found = "is 1 GPU" if there == 1 else f"are {there} GPUs"
+        onward = "" if device.index is None else f" from {device} on"
+        raise PlanError(
+            f"--gpus-per-trial {per_trial}, but there {found}{onward}: give a smaller number"
+        )
+
+
+def spread(
+    devices: Sequence[str], workers: int | None, *, slots: int, gpus_per_trial: int = 1
+) -> list[str]:
+    """A device of those for each worker, with ``gpus_per_trial`` the first of as many in a row.
+
+    See :func:`worker_devices`.
+    """
+    cores = max(usable_cores() // gpus_per_trial, 1)
+    if len(devices) > 1:  # the last ones may be too few
+        devices = devices[: len(devices) // gpus_per_trial * gpus_per_trial : gpus_per_trial]
+    count = workers or (cores if devices[0] == "cpu" else len(devices))
     return [devices[index % len(devices)] for index in range(min(count, max(slots, 1)))]
 
 

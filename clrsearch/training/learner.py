@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from clrsearch.errors import TaskError
 from clrsearch.tasks import Task
 from clrsearch.training.contract import (
     build,
@@ -21,7 +24,8 @@ from clrsearch.training.contract import (
     training_loss,
     validation_loss,
 )
-from clrsearch.training.data import batch_length, channels_last
+from clrsearch.training.data import batch_length, channels_last, moved
+from clrsearch.training.group import Group
 from clrsearch.training.playback import load_optimizer
 from clrsearch.training.precision import Precision, compute_in
 
@@ -29,13 +33,22 @@ from clrsearch.training.precision import Precision, compute_in
 class Learner:
     """A fresh model of a task with its optimizer, drawn from torch's global generator.
 
+    In a ``group``, gradients are averaged over the ranks, which have equal shares of each batch.
+
     Attributes:
         model: the model that is trained.
         optimizer: its optimizer.
     """
 
-    def __init__(self, task: Task, device: torch.device, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        task: Task,
+        device: torch.device,
+        precision: Precision = "float32",
+        group: Group | None = None,
+    ) -> None:
         self._task = task
+        self._group = group
         self.model, self.optimizer = build(task, device)
         self._averaged: AveragedModel | None = None
         if task.channels_last:
@@ -50,6 +63,8 @@ class Learner:
             self.model.compile()
         compute_in(precision, self.model, device)
         self._scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
+        self._trained: torch.nn.Module = self.model if group is None else _Shared(self.model)
+        self._checked = group is None  # that the ranks have the same gradients
 
     def step(self, batches: Iterable[Any]) -> torch.Tensor:
         """Take one optimizer step on the mean loss of the batches, which it returns, a scalar.
@@ -57,14 +72,17 @@ class Learner:
         There are ``accumulate`` of them.
         """
         self.optimizer.zero_grad()
-        losses = []
+        losses: list[torch.Tensor] = []
         for batch in batches:
-            loss = training_loss(self._task, self.model, self._laid_out(batch))
-            if self._task.accumulate > 1:
-                loss = loss / self._task.accumulate
-            scaled = loss if self._scaler is None else self._scaler.scale(loss)
-            scaled.backward()  # type: ignore[no-untyped-call]
+            with self._reducing(last=len(losses) == self._task.accumulate - 1):
+                loss = training_loss(self._task, self._trained, self._laid_out(batch))
+                if self._task.accumulate > 1:
+                    loss = loss / self._task.accumulate
+                scaled = loss if self._scaler is None else self._scaler.scale(loss)
+                scaled.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
+        if not self._checked:
+            self._require_same_gradients()
         if self._task.clip_norm is not None:
             self._clip(self._task.clip_norm)
         if self._scaler is None:
@@ -85,8 +103,10 @@ class Learner:
         """
         model = self.model if self._averaged is None else self._averaged.module
         model.eval()
+        if self._group is not None:  # each rank has seen other batches
+            self._group.copy_from_first(list(model.buffers()))
         with torch.no_grad():
-            laid_out = (self._laid_out(batch) for batch in batches)
+            laid_out = (self._laid_out(batch) for batch in batches if batch is not None)
             if self._task.overrides("validation_step"):
                 return self._by_step(model, laid_out)
             return self._by_measure(model, laid_out)
@@ -115,11 +135,43 @@ class Learner:
         if self._scaler is not None:
             self._scaler.load_state_dict(state["scaler"])
 
+    def _reducing(self, *, last: bool) -> AbstractContextManager[None]:
+        """Average gradients over the ranks in the last backward pass of a step alone."""
+        if last or not isinstance(self._trained, DistributedDataParallel):
+            return nullcontext()
+        return self._trained.no_sync()
+
+    def _require_same_gradients(self) -> None:
+        """Reject a training step that goes past the model's forward(), and so past averaging.
+
+        Raises:
+            TaskError: the gradients differ between the ranks.
+        """
+        assert self._group is not None
+        sums = [
+            weight.grad.double().sum()
+            for weight in self.model.parameters()
+            if weight.grad is not None
+        ]
+        known = torch.stack(sums).nan_to_num().tolist() if sums else []
+        if any(other != known for other in self._group.gathered(known)):
+            raise TaskError(
+                "with --gpus-per-trial, training_step() must compute the loss from what "
+                "model(...) returns: gradients of anything else are not averaged over the GPUs"
+            )
+        self._checked = True
+
     def _clip(self, limit: float) -> None:
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizer)
         groups = self.optimizer.param_groups
         clip_grad_norm_([weight for group in groups for weight in group["params"]], limit)
+
+    def _of_all(self, parts: list[Any]) -> list[Any]:
+        """The outputs or targets of all ranks, in the order of the samples."""
+        assert self._group is not None
+        found = self._group.in_turn(moved(parts, torch.device("cpu")))
+        return [moved(each, self._group.device) for each in found]
 
     def _laid_out(self, batch: Any) -> Any:
         """The batch, with its images in the memory layout of the model."""
@@ -138,7 +190,11 @@ class Learner:
             if task.evaluates():
                 outputs.append(output)
                 targets.append(target)
+        if self._group is not None:
+            samples, sums = _added(self._group, samples, sums)
         metrics = {name: float(value) / samples for name, value in sums.items()}
+        if self._group is not None and task.evaluates():
+            outputs, targets = self._of_all(outputs), self._of_all(targets)
         if outputs:
             metrics |= evaluated(task, outputs, targets)
         return metrics
@@ -153,8 +209,52 @@ class Learner:
                         sums[name] = total + more, weight + its_weight
                     else:
                         sums[name] = found
-            return finished(sums)
+            return finished(sums if self._group is None else _united(self._group, sums))
         finally:  # also if it was interrupted, as the next validation begins anew
             for found in sums.values():
                 if not isinstance(found, tuple):
                     found.reset()
+
+
+class _Shared(DistributedDataParallel):
+    """A model whose gradients are averaged over the ranks, with the attributes of that model."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("module"), name)
+
+
+def _added(group: Group, samples: int, sums: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    """The samples and sums of all ranks together."""
+    parts = group.gathered((samples, {name: float(value) for name, value in sums.items()}))
+    names = dict.fromkeys(name for _, found in parts for name in found)
+    totals = {name: sum(found.get(name, 0.0) for _, found in parts) for name in names}
+    return sum(count for count, _ in parts), totals
+
+
+def _united(group: Group, sums: Mapping[str, Any]) -> dict[str, Any]:
+    """The sums and weights of all ranks together; metrics unite themselves when computed.
+
+    Raises:
+        TaskError: a rank has had no sample for such a metric.
+    """
+    own = {
+        name: tuple(map(float, found)) if isinstance(found, tuple) else None
+        for name, found in sums.items()
+    }
+    parts = group.gathered(own)
+    united: dict[str, Any] = {}
+    for name in dict.fromkeys(name for part in parts for name in part):
+        if all(part.get(name) is not None for part in parts if name in part):
+            pairs = [part[name] for part in parts if name in part]
+            united[name] = sum(total for total, _ in pairs), sum(weight for _, weight in pairs)
+        elif all(name in part for part in parts):
+            united[name] = sums[name]
+        else:
+            raise TaskError(
+                f"validation_step(): {name} is a metric object, for which each of {group.size} "
+                "GPUs needs a sample: validate on more samples, or return a pair (sum, weight)"
+            )
+    return united

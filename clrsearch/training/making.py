@@ -11,6 +11,8 @@ import torch
 from clrsearch.schedules import Trace
 from clrsearch.tasks import Loop, Task, TaskFacts
 from clrsearch.training.custom_loop import LoopRun, studied
+from clrsearch.training.data import WHOLE
+from clrsearch.training.group import Group
 from clrsearch.training.precision import Precision
 from clrsearch.training.run import Run
 from clrsearch.training.sequential import SequentialRun, warm_up
@@ -46,22 +48,26 @@ def run_maker(
     precision: Precision = "float32",
     *,
     seed: int = 0,
+    group: Group | None = None,
 ) -> RunMaker:
     """A factory for a task's runs in this process, on one device; the data is loaded once.
 
-    It is made under the study's ``seed``.
+    It is made under the study's ``seed``. In a ``group``, all ranks make the same runs.
 
     Raises:
         TaskError: the splits differ from those that the study was created with.
         TaskRaised: the task's own code raised.
     """
     if isinstance(task, Loop):
-        return partial(_loop_run, task, facts, device, {})
+        return partial(_loop_run, task, facts, device, group, {})
     assert facts.batch_size is not None  # always known for a task
-    data = TaskData(task, facts.batch_size, device, seed=seed)
+    share = WHOLE if group is None else group.share
+    data = TaskData(task, facts.batch_size, device, seed=seed, share=share)
     data.require_same(facts)
     warm_up(task)
-    make = partial(SequentialRun, task, facts, data, device=device, precision=precision)
+    make = partial(
+        SequentialRun, task, facts, data, device=device, precision=precision, group=group
+    )
     return partial(_task_run, make)
 
 
@@ -75,9 +81,11 @@ def _loop_run(
     loop: Loop,
     facts: TaskFacts,
     device: torch.device,
+    group: Group | None,
     prepared: dict[Any, Any],
     trace: Trace,
     **options: Unpack[RunOptions],
 ) -> Run:
     """A run of a custom training loop; what it has ``prepared`` is kept for the next."""
-    return LoopRun(loop, studied(facts, trace), device=device, prepared=prepared, **options)
+    course = studied(facts, trace)
+    return LoopRun(loop, course, device=device, group=group, prepared=prepared, **options)

@@ -109,9 +109,12 @@ class Requests:
             data = TaskData(task, known.batch_size, chosen, seed=seed)
             return asdict(ramp(task, known, data, seed=seed, device=chosen, precision=precision))
 
-    def devices(self, *, device: str | None, workers: int | None, slots: int) -> list[str]:
-        """A device for each worker."""
-        return spread(self._devices or devices_for(device), workers, slots=slots)
+    def devices(
+        self, *, device: str | None, workers: int | None, slots: int, gpus_per_trial: int
+    ) -> list[str]:
+        """A device for each worker; see :func:`spread`."""
+        found = self._devices or devices_for(device)
+        return spread(found, workers, slots=slots, gpus_per_trial=gpus_per_trial)
 
     def _device(self, name: str | None) -> torch.device:
         """The device to try the task on, all other GPUs being hidden from a process of its own."""

@@ -73,13 +73,15 @@ def counted(number: Any, most: int) -> int:
 
 
 class Run(Protocol):
-    """One training run of a task under one trace from one seed.
+    """One training run of a task under one trace from one seed."""
 
-    ``epoch`` counts the finished epochs, ``seconds`` the time spent on training and validation.
-    """
+    @property
+    def epoch(self) -> int:
+        """The number of finished epochs."""
 
-    epoch: int
-    seconds: float
+    @property
+    def seconds(self) -> float:
+        """The time spent on training and validation."""
 
     def train(self, on_epoch: Callable[[Epoch], bool]) -> None:
         """Train and validate the remaining epochs, calling ``on_epoch`` after each.

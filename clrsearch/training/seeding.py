@@ -22,6 +22,13 @@ def derive(seed: int, seed_index: int, purpose: Purpose, epoch: int = 0) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+def of_rank(seed: int, rank: int) -> int:
+    """The seed of one process of a group for what differs between them; rank 0 keeps it."""
+    if rank == 0:
+        return seed
+    return int(np.random.SeedSequence((seed, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
 def seed_everything(seed: int) -> None:
     """Seed the global generators of torch (all devices), NumPy and Python."""
     torch.manual_seed(seed)

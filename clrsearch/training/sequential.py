@@ -14,6 +14,7 @@ from clrsearch.schedules import Trace
 from clrsearch.tasks import Task, TaskFacts, task_code
 from clrsearch.training.contract import build
 from clrsearch.training.feed import Feed
+from clrsearch.training.group import Group
 from clrsearch.training.learner import Learner
 from clrsearch.training.optimizer import require_same
 from clrsearch.training.playback import Player
@@ -21,12 +22,14 @@ from clrsearch.training.precision import Precision
 from clrsearch.training.run import Diverged, Epoch, Interrupted, counted, restoring
 from clrsearch.training.seeding import (
     derive,
+    of_rank,
     random_state,
     restore_random_state,
     seed_everything,
 )
 from clrsearch.training.task_data import TaskData
 
+_NO_MORE = object()
 LOOKS = 4  # loss checks per interval; each one waits for the device
 
 
@@ -40,7 +43,8 @@ class SequentialRun:
     """A training run of ``task`` under ``trace`` from (``seed``, ``seed_index``); see :class:`Run`.
 
     The trace's arrays are (groups, T), where T is the horizon. ``interrupted`` is polled between
-    optimizer steps and says whether to stop. ``precision`` is that of the forward pass.
+    optimizer steps and says whether to stop. ``precision`` is that of the forward pass. In a
+    ``group``, all ranks make the same run, each with its share of the data.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class SequentialRun:
         device: torch.device,
         precision: Precision = "float32",
         interrupted: Callable[[], bool] = lambda: False,
+        group: Group | None = None,
     ) -> None:
         self.epoch = 0
         self.seconds = 0.0
@@ -65,6 +70,8 @@ class SequentialRun:
         self._seed = (seed, seed_index)
         self._device = device
         self._interrupted = interrupted
+        self._group = group
+        self._rank = 0 if group is None else group.rank
         self._step = 0  # within the current interval
         self._loss = torch.zeros((), device=device)  # summed over its steps
         self._before_validation: dict[str, Any] | None = (
@@ -72,7 +79,7 @@ class SequentialRun:
         )
         seed_everything(derive(seed, seed_index, "init"))
         with task_code("building the model"):
-            self._learner = Learner(task, device, precision)
+            self._learner = Learner(task, device, precision, group)
         require_same(self._learner.optimizer, facts)
         self._player = Player(trace, self._learner.optimizer)
         self._feed = Feed(data.train, task.accumulate, self._seed)
@@ -95,7 +102,7 @@ class SequentialRun:
 
     def _next_epoch(self, number: int) -> Epoch:
         if self._step == 0:
-            seed_everything(derive(*self._seed, "epoch", number))
+            seed_everything(of_rank(derive(*self._seed, "epoch", number), self._rank))
         with task_code(f"training {self._word} {number}"):
             loss = self._train(number)
         if not math.isfinite(loss):
@@ -164,17 +171,22 @@ class SequentialRun:
             self._player.play(begin + self._step)
             self._loss += self._learner.step(batches)
             self._step += 1
-            if self._step % look == 0 and not math.isfinite(self._loss.item()):
+            if self._step % look == 0 and not math.isfinite(self._sum()):
                 break
-        return self._loss.item() / steps
+        return self._sum() / steps
+
+    def _sum(self) -> float:
+        """The loss summed over the interval's steps so far, the same on all ranks of a group."""
+        whole = self._loss if self._group is None else self._group.mean(self._loss)
+        return whole.item()
 
     def _until_interrupted(self, order: Iterator[Any]) -> Iterator[Any]:
         """The batches; checks for a stop before fetching each, as that may draw random numbers."""
         while True:
             if self._interrupted():
                 raise Interrupted
-            batch = next(order, None)
-            if batch is None:
+            batch = next(order, _NO_MORE)
+            if batch is _NO_MORE:
                 return
             yield batch
 

@@ -16,9 +16,11 @@ from clrsearch.errors import TaskError
 from clrsearch.tasks import Task, TaskFacts, task_code
 from clrsearch.training.contract import SPLITS, collate_for, loaders_of, splits_of
 from clrsearch.training.data import (
+    WHOLE,
     Batches,
     DatasetBatches,
     LoaderBatches,
+    Share,
     TensorBatches,
     drawn_apart,
 )
@@ -33,7 +35,8 @@ CLOSE = 1e-3
 class TaskData:
     """A task's data on a device, shared by the runs of a process.
 
-    It is made under the study's ``seed``. The test split is not touched until it is requested,
+    It is made under the study's ``seed``. A process of a group takes its ``share`` of each batch,
+    whose size is for all of them together. The test split is not touched until it is requested,
     which only a confirmation does.
 
     Attributes:
@@ -46,7 +49,17 @@ class TaskData:
         TaskRaised: the task's own code raised.
     """
 
-    def __init__(self, task: Task, batch_size: int, device: torch.device, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        task: Task,
+        batch_size: int,
+        device: torch.device,
+        *,
+        seed: int = 0,
+        share: Share = WHOLE,
+    ) -> None:
+        share.require_equal("batch_size", batch_size)
+        self._share = share
         self._task = task
         self._device = device
         self._batch_size = batch_size
@@ -93,17 +106,18 @@ class TaskData:
         """One of the three splits in batches."""
         task, name, found = self._task, SPLITS[part], self._parts[part]
         if task.overrides("loaders"):
-            return LoaderBatches(found, self._device, name)
+            return LoaderBatches(found, self._device, name, self._share)
         size = self._batch_size
         if part > 0:
             own = task.overrides("validation_step")
             size = task.validation_batch_size or (size if own else VALIDATION_BATCH * size)
+            size += -size % self._share.ranks
         pairs = not task.overrides("training_step" if part == 0 else "validation_step")
         stacked = not task.overrides("collate")
         if isinstance(found, TensorDataset) and stacked and (len(found.tensors) == 2 or not pairs):
-            return TensorBatches(found, size, self._device)
+            return TensorBatches(found, size, self._device, self._share)
         collate = collate_for(task, name)
-        return DatasetBatches(found, size, self._device, collate, task.num_workers)
+        return DatasetBatches(found, size, self._device, collate, task.num_workers, self._share)
 
 
 def fingerprint(split: Any, seed: int) -> tuple[float, ...]:

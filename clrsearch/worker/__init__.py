@@ -13,14 +13,14 @@ from clrsearch.worker.supervise import Post, Supervisor
 if TYPE_CHECKING:
     from clrsearch.worker.failures import device_failure
     from clrsearch.worker.loop import Worker, needed
-    from clrsearch.worker.signals import Interruption
+    from clrsearch.worker.signals import Interruption, ignoring_signals
 else:
     __getattr__ = deferred(
         __name__,
         {
             "clrsearch.worker.failures": ("device_failure",),
             "clrsearch.worker.loop": ("Worker", "needed"),
-            "clrsearch.worker.signals": ("Interruption",),
+            "clrsearch.worker.signals": ("Interruption", "ignoring_signals"),
         },
     )
 
@@ -31,6 +31,7 @@ __all__ = [
     "Worker",
     "WorkerSettings",
     "device_failure",
+    "ignoring_signals",
     "needed",
     "worker_name",
 ]

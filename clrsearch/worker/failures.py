@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from clrsearch.causes import cause
-from clrsearch.errors import DeviceFailed, FailsHere, OutOfMemory, TaskError, TaskRaised
+from clrsearch.errors import DeviceFailed, FailsHere, OutOfMemory, RanksApart, TaskError, TaskRaised
 from clrsearch.search import Record
 from clrsearch.storage import host_of
 
@@ -52,6 +52,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def reason_to_leave(failures: Sequence[TaskError]) -> str | None:
     """Why a process whose latest trials failed with these errors should leave; None if it stays."""
+    if failures and isinstance(failures[-1], RanksApart):
+        last = cause(told(failures[-1]))
+        return f"a trial failed in one process of the group alone, with {last}"
     if len(failures) < OWN_FAILURES:
         return None
     last = cause(told(failures[-1]))

@@ -81,6 +81,7 @@ class Worker:
         on_note: Callable[[str], None] = lambda text: None,
         on_hang: Callable[[str], None] | None = None,
         in_rounds: bool = False,
+        ranks: int = 1,
     ) -> None:
         """Set up a worker; :meth:`work` runs it.
 
@@ -98,6 +99,7 @@ class Worker:
             on_hang: must end the process; called from another thread when the task's code has made
                 no progress for too long and its slot has been reopened. None disables the watchdog.
             in_rounds: whether more slots may follow after all have ended.
+            ranks: the number of processes that make each run together.
         """
         self._study = study
         self._make_run = make_run
@@ -119,6 +121,7 @@ class Worker:
         self._failures: list[TaskError] = []  # of this worker's latest trials
         self._on_hang = on_hang
         self._in_rounds = in_rounds
+        self._ranks = ranks
         self._watchdog = Watchdog(
             self._interruption.noticed, self._hung, stall_seconds=settings.stall_seconds
         )
@@ -306,7 +309,9 @@ class Worker:
                 return None
         family, params = self._schedule(slot, earlier)
         played = study.trace(family, params)
-        who = {"worker": self._name, "device": place(self._device)}
+        who: dict[str, Any] = {"worker": self._name, "device": place(self._device)}
+        if self._ranks > 1:
+            who["ranks"] = self._ranks
         if running:
             number, values = running[0].number, running[0].values
             study.log.resume(number, who)

@@ -27,6 +27,7 @@ class WorkerSettings:
         max_minutes: exit after this time as on SIGTERM: save a checkpoint and release the slot.
         max_trials: exit once this many trials have ended.
         idle_wait: how many seconds to wait for new slots when none is left.
+        gpus_per_trial: number of GPUs that train one trial together, a process on each.
     """
 
     device: str | None = None
@@ -40,6 +41,7 @@ class WorkerSettings:
     max_minutes: float | None = None
     max_trials: int | None = None
     idle_wait: float | None = None
+    gpus_per_trial: int = 1
 
     def __post_init__(self) -> None:
         """Check the limits.
@@ -47,7 +49,7 @@ class WorkerSettings:
         Raises:
             PlanError: one is not positive; the message names it.
         """
-        for name in ("stall_minutes", "max_minutes", "max_trials", "idle_wait"):
+        for name in ("stall_minutes", "max_minutes", "max_trials", "idle_wait", "gpus_per_trial"):
             limit = getattr(self, name)
             if limit is not None and limit <= 0:
                 raise PlanError(f"{name} must be above 0, not {limit:g}")
@@ -70,6 +72,7 @@ class WorkerSettings:
             "--max-minutes": self.max_minutes,
             "--max-trials": self.max_trials,
             "--idle-wait": self.idle_wait,
+            "--gpus-per-trial": None if self.gpus_per_trial == 1 else self.gpus_per_trial,
         }
         options = [text for pair in given.items() if pair[1] is not None for text in pair]
         return [*map(str, options), *(["--allow-drift"] if self.allow_drift else [])]

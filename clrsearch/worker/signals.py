@@ -134,6 +134,20 @@ class Interruption:
         self.ask()
 
 
+@contextmanager
+def ignoring_signals() -> Iterator[None]:
+    """Leave the signals to rank 0 of this process's group, which says when to leave.
+
+    A handler does it, not SIG_IGN, which the processes of a DataLoader would inherit.
+    """
+    before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _stop_writing() -> None:
     """Detach a forked process from the parent's socket, which its own signals must not reach."""
     with suppress(ValueError):  # forked off the main thread

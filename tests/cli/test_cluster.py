@@ -90,6 +90,27 @@ def test_rays_dry_run_is_the_tasks(clrsearch, server, task_dir, tmp_path) -> Non
     assert "canary" not in out
 
 
+def test_a_trial_on_several_gpus_asks_for_as_many(clrsearch, server, task_dir, tmp_path) -> None:
+    begin(server, task_dir)
+    asked = ("mine", "--workers", "2", "--dry-run", "--gpus-per-trial", "4")
+    line = f"{worker(task_dir, tmp_path)} --gpus-per-trial 4"
+    folders = ("--checkpoint-dir", str(tmp_path))
+    code, out, errors = clrsearch("launch", "slurm", *asked, *folders, "--log-dir", str(tmp_path))
+    assert (code, errors) == (0, "")
+    assert "\n#SBATCH --gpus-per-task=4\n" in out
+    assert "\n#SBATCH --cpus-per-task=4\n" in out
+    assert out.endswith(f"\n# job 0\n{line}\n# job 1\n{line}\n")
+    code, out, errors = clrsearch("launch", "slurm", *asked, *folders, "--gres", "gpu:h200:4")
+    assert "\n#SBATCH --gres=gpu:h200:4\n" in out
+    assert "gpus-per-task" not in out
+    code, out, errors = clrsearch("launch", "ray", *asked, *folders)
+    head = "# Ray: a new local cluster; each task: num_cpus=4, num_gpus=4, max_retries=3"
+    assert (code, errors) == (0, "")
+    assert out == f"CLRSEARCH_STORAGE={server}\n{head}\n{line}\n{line}\n"
+    code, _, errors = clrsearch("launch", "ray", *asked, "--per-gpu", "2")
+    assert (code, errors) == (2, "clrsearch: give either --per-gpu or --gpus-per-trial, not both\n")
+
+
 def test_a_storage_file_is_shown_by_its_name(clrsearch, server, task_dir, tmp_path, monkeypatch):
     begin(server, task_dir)
     file = tmp_path / "storage"

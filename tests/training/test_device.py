@@ -46,7 +46,7 @@ SEE = (
     "import json, os, sys; from clrsearch.training import place, see_only\n"
     "import torch; seen = lambda: os.environ.get('CUDA_VISIBLE_DEVICES', '0,1,2,3')\n"
     "torch.cuda.device_count = lambda: len(seen().split(','))\n"
-    "called = see_only(sys.argv[1] or None)\n"
+    "called = see_only(sys.argv[1] or None, int(sys.argv[2]))\n"
     "print(json.dumps([called, os.environ.get('CUDA_VISIBLE_DEVICES'),"
     " os.environ.get('HIP_VISIBLE_DEVICES'), place(torch.device(called or 'cpu'))]))\n"
 )
@@ -67,10 +67,28 @@ SEE = (
 )
 def test_a_worker_process_sees_its_own_gpu_alone(name, there, seen) -> None:
     """On a machine with four GPUs, which is pretended: the environment is what counts."""
+    require_seen(name, 1, there, seen)
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "seen"),
+    [
+        ("cuda", {}, ["cuda", "0,1", None, "cuda:0"]),
+        ("cuda:2", {}, ["cuda", "2,3", None, "cuda:2"]),
+        ("cuda:2", {"CUDA_VISIBLE_DEVICES": "7,5,3,1"}, ["cuda", "3,1", None, "cuda:3"]),
+        ("cuda:3", {}, ["cuda:3", None, None, "cuda:3"]),  # there are too few, which is told
+        ("cpu", {}, ["cpu", "", None, "cpu"]),
+    ],
+)
+def test_the_processes_of_a_group_see_its_gpus_alone(name, there, seen) -> None:
+    require_seen(name, 2, there, seen)
+
+
+def require_seen(name, count, there, seen) -> None:
     hidden = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
     environment = {key: value for key, value in os.environ.items() if key not in hidden}
     told = subprocess.run(
-        [sys.executable, "-c", SEE, name],
+        [sys.executable, "-c", SEE, name, str(count)],
         env=environment | there,
         capture_output=True,
         text=True,
