@@ -15,8 +15,9 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from clrsearch.errors import PlanError, TaskError, TaskRaised
 from clrsearch.schedules import Trace, momentum_of
 from clrsearch.tasks import Length, Loop, Spacing, describe
-from clrsearch.training.custom_loop import Course, LoopRun, OwnRun
+from clrsearch.training.custom_loop import Course, OwnRun
 from clrsearch.training.device import find_device
+from clrsearch.training.loop_run import LoopRun
 from clrsearch.training.optimizer import own_trace
 from clrsearch.training.run import Epoch
 

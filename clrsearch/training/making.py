@@ -10,9 +10,10 @@ import torch
 
 from clrsearch.schedules import Trace
 from clrsearch.tasks import Loop, Task, TaskFacts
-from clrsearch.training.custom_loop import LoopRun, studied
+from clrsearch.training.custom_loop import studied
 from clrsearch.training.data import WHOLE
 from clrsearch.training.group import Group
+from clrsearch.training.loop_run import LoopRun
 from clrsearch.training.precision import Precision
 from clrsearch.training.run import Run
 from clrsearch.training.sequential import SequentialRun, warm_up

@@ -26,9 +26,10 @@ from clrsearch.tasks import (
     TaskFacts,
     task_code,
 )
-from clrsearch.training.custom_loop import Course, LoopRun
+from clrsearch.training.custom_loop import Course
 from clrsearch.training.feed import Feed
 from clrsearch.training.learner import Learner
+from clrsearch.training.loop_run import LoopRun
 from clrsearch.training.optimizer import OptimizerFacts, has_gradients, optimizer_facts, own_trace
 from clrsearch.training.precision import Precision
 from clrsearch.training.run import Diverged, Epoch, Interrupted

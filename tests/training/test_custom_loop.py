@@ -16,7 +16,8 @@ from clrsearch.errors import TaskError
 from clrsearch.schedules import Cyclic, Trace, trace
 from clrsearch.tasks import load_task
 from clrsearch.training import Diverged, Interrupted, Unrestorable, probe
-from clrsearch.training.custom_loop import LoopRun, misstepped, studied
+from clrsearch.training.custom_loop import misstepped, studied
+from clrsearch.training.loop_run import LoopRun
 from clrsearch.training.playback import TraceScheduler
 
 CPU = torch.device("cpu")

@@ -10,7 +10,8 @@ from clrsearch.errors import TaskError
 from clrsearch.schedules import Linear, trace
 from clrsearch.tasks import load_task
 from clrsearch.training import Interrupted, probe, run_maker
-from clrsearch.training.custom_loop import LoopRun, studied
+from clrsearch.training.custom_loop import studied
+from clrsearch.training.loop_run import LoopRun
 
 CPU = torch.device("cpu")
 TOLD = {"metric": "error", "direction": "minimize"}
