@@ -20,7 +20,7 @@ from clrsearch.training import probe, run_maker
 from clrsearch.worker import WorkerSettings
 
 CPU = torch.device("cpu")
-METRIC = {"lightning": "val_error", "transformers": "eval_loss"}
+METRIC = {"lightning": "val_error", "transformers": "eval_loss", "accelerate": "error"}
 CYCLE = Cyclic(
     mode="triangular",
     base_lr=0.0001,
@@ -28,12 +28,12 @@ CYCLE = Cyclic(
     step_size_up=4.0,
     **MOMENTUM,
 )
-pytestmark = [
-    pytest.mark.parametrize("library", METRIC),
+WARNINGS = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
     pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is:FutureWarning"),
     pytest.mark.filterwarnings("ignore:The `srun` command is available:UserWarning"),
 ]
+pytestmark = [pytest.mark.parametrize("library", METRIC), *WARNINGS]
 
 
 def given(library):
@@ -83,7 +83,7 @@ def test_the_trial_is_played_step_by_step(library, run, load, accumulate) -> Non
     rates.clear()  # of the epoch that was tried out
     assert played.rates.shape == (1, 16 // accumulate)
     assert list(curve(one, library)) == [1, 2, 3, 4]
-    assert rates[:: accumulate if library == "lightning" else 1] == played.rates[0].tolist()
+    assert rates[:: 1 if library == "transformers" else accumulate] == played.rates[0].tolist()
 
 
 def test_runs_are_the_same_on_one_seed_and_not_on_another(library, run) -> None:
@@ -118,10 +118,18 @@ def test_a_run_that_goes_on_gives_the_same_values(library, run) -> None:
 @pytest.mark.parametrize(
     ("only", "options", "says"),
     [
-        ("lightning", {"max_epochs": 7}, "max_epochs is 7, and the study trains for 4"),
-        ("lightning", {"max_steps": 7}, "plans 1.75 steps per epoch: no schedule fits"),
-        ("transformers", {"seed": 42}, "seed is 42, and must be run.seed"),
-        ("transformers", {"evaluate": "no"}, 'eval_strategy is .*NO, and must be "epoch"'),
+        (
+            "lightning",
+            {"trainer": {"max_epochs": 7}},
+            "max_epochs is 7, and the study trains for 4",
+        ),
+        ("lightning", {"trainer": {"max_steps": 7}}, "max_steps is 7, .* leave max_steps out"),
+        ("transformers", {"trainer": {"seed": 42}}, "seed is 42, and must be run.seed"),
+        (
+            "transformers",
+            {"trainer": {"eval_strategy": "no"}},
+            'eval_strategy is .*NO, and must be "epoch"',
+        ),
     ],
 )
 def test_what_does_not_fit_the_study_is_refused(library, load, only, options, says) -> None:

@@ -1,0 +1,69 @@
+"""The loops on the page about Accelerate, as they are there."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from frameworks.test_frameworks import CYCLE
+
+from clrsearch.schedules import trace
+from clrsearch.tasks import load_task
+from clrsearch.training import probe, run_maker
+
+CPU = torch.device("cpu")
+PAGE = (Path(__file__).parents[2] / "docs" / "accelerate.md").read_text()
+MINE = """
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+generator = torch.Generator().manual_seed(0)
+inputs = torch.randn(50, 4, generator=generator)
+pairs = TensorDataset(inputs, inputs.sum(1))
+training, validation = TensorDataset(*pairs[:40]), TensorDataset(*pairs[40:])
+
+
+def network():
+    return nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.2), nn.Linear(8, 1), nn.Flatten(0))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "intervals"),
+    [
+        ("train", {"epochs": 4}, 4),  # of 5 batches in 3 steps
+        ("train_in_steps", {"steps": 11, "validate_every": 4}, 3),
+    ],
+)
+def test_the_loops_of_the_page_go_on_as_they_would_have(tmp_path, name, length, intervals) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "loop.py").write_text(
+        "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
+    )
+    loaded = load_task(f"loop.py:{name}", folder=tmp_path)
+    facts = probe(loaded, device=CPU, metric="error", direction="minimize", **length)
+    maker = run_maker(loaded.task, facts, CPU)
+    played = trace(CYCLE, facts.horizon)
+    one = maker(played, seed=0, seed_index=0)
+    values, states = {}, []
+
+    def save(epoch):
+        values[epoch.number] = epoch.metrics["error"]
+        states.append(io.BytesIO())
+        torch.save(one.state(), states[-1])
+        return True
+
+    one.train(save)
+    assert list(values) == list(range(1, intervals + 1))
+    for done in range(1, intervals):
+        states[done - 1].seek(0)
+        again, rest = maker(played, seed=0, seed_index=0), {}
+        again.restore(torch.load(states[done - 1], weights_only=True))
+        again.train(
+            lambda epoch, rest=rest: rest.update({epoch.number: epoch.metrics["error"]}) or 1
+        )
+        assert rest == {number: value for number, value in values.items() if number > done}
