@@ -165,6 +165,9 @@ class Study:
     def best(self) -> Best:
         """The recommended schedule: chosen on fresh seeds, or expected to be the best so far.
 
+        Its ``make_scheduler(optimizer, length)`` takes the steps per epoch or, if the study's
+        length is in steps or its epochs differ in length, the number of all steps.
+
         Raises:
             StudyError: no trial is complete yet.
         """
@@ -188,6 +191,8 @@ class Study:
 
     def trials_dataframe(self) -> DataFrame:
         """The trials as a pandas DataFrame: a row each, and a column per searched value.
+
+        ``epochs`` counts validations if the study has them every so many steps.
 
         Raises:
             PlanError: pandas is not installed.

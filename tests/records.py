@@ -9,6 +9,14 @@ from typing import Any
 from clrsearch.results import Snapshot
 from clrsearch.search import Record
 from clrsearch.storage import SlotState
+from clrsearch.tasks import Spacing
+
+STEPS = Spacing(epochs=3, steps_per_epoch=50 / 3, steps=50, validate_every=20)
+"""Of a study in steps, validated after 20, 40 and 50 of them."""
+WITHIN = Spacing(epochs=3, steps_per_epoch=11, validate_every=5)
+"""Of 3 epochs, validated 7 times."""
+UNEVEN = Spacing(epochs=4, steps_per_epoch=3.5)
+"""Of 4 epochs that differ in length, validated after each."""
 
 
 def make_record(*values: float, number: int = 0, state: str = "complete", **changes: Any) -> Record:
@@ -46,8 +54,7 @@ def make_snapshot(records: Sequence[Record], **changes: Any) -> Snapshot:
         "task": "mine.py:Mine",
         "metric": "error",
         "direction": "minimize",
-        "epochs": 4,
-        "steps_per_epoch": 4,
+        "spacing": Spacing(epochs=4, steps_per_epoch=4),
         "slots": dict.fromkeys(SlotState, 0) | {SlotState.COMPLETE: len(complete)},
         "confirmed": None,
         "records": records,

@@ -10,6 +10,7 @@ import pytest
 from clrsearch import service
 from clrsearch.errors import ClrsearchError, PlanError, ScheduleError
 from clrsearch.search import ConfirmPlan, StudyPlan
+from clrsearch.tasks import Spacing
 from clrsearch.worker import WorkerSettings
 
 CYCLIC = {"mode": "triangular2", "max_lr": 0.1, "cycles": 2}
@@ -51,7 +52,7 @@ def test_several_are_overlaid_and_a_list_gives_one_each() -> None:
     assert labels == ["cyclic, mode triangular", "cyclic, mode triangular2", "cosine"]
     tops = [each.trace.rates.max() for each in shown.schedules]
     assert tops == pytest.approx([0.2, 0.2, 0.5], rel=1e-3)
-    assert (shown.epochs, shown.steps_per_epoch) == (20, 100)
+    assert shown.spacing == Spacing(epochs=20, steps_per_epoch=100)
     assert [curve.label for curve in shown.figure.panels[0].curves] == labels
     assert len(shown.figure.panels[1].curves) == 2
 
@@ -121,7 +122,7 @@ def test_a_studys_best_beside_a_family(clrsearch, url, task_dir, tmp_path) -> No
         plan, name="mine", workers=0, settings=WorkerSettings(device="cpu", task_dir=task_dir)
     )
     shown = service.preview(["mine", "constant"], {"lr": 0.01})
-    assert (shown.epochs, shown.steps_per_epoch) == (4, 4)
+    assert (shown.spacing.epochs, shown.spacing.steps_per_epoch) == (4, 4)
     best, constant = shown.schedules
     falling = 0.01 * (1 - np.arange(16) / 16)
     assert best.trace.rates == pytest.approx(np.outer([1, 20], falling))

@@ -57,6 +57,7 @@ from clrsearch.service import (
     best,
 )
 from clrsearch.storage import MadeRole, Upgraded
+from clrsearch.tasks import Spacing
 
 UNBOUND = 250  # width of tables written to a file or a pipe, in characters
 
@@ -122,7 +123,7 @@ def _print_next_steps(result: Result) -> None:
 
 def print_trial(record: Record, study: Study) -> None:
     """Print a worker's line for a finished trial."""
-    say(trial_line(record, study.facts.metric, study.facts.intervals))
+    say(trial_line(record, study.facts.metric, study.facts))
 
 
 def print_wait(cause: str) -> None:
@@ -240,7 +241,7 @@ def print_preview(preview: Preview, *, to: Path | None, json: bool) -> None:
         for each in preview.schedules:
             say(schedule_line(each.schedule))
         say("")
-        _print_table(preview_table(preview.curves, preview.steps_per_epoch))
+        _print_table(preview_table(preview.curves, preview.spacing))
 
 
 def print_tested(tested: Tested, *, to: Path | None, json: bool) -> None:
@@ -328,9 +329,9 @@ def print_shown(shown: Shown, *, json: bool) -> None:
 
 def print_replayed(again: Replayed) -> None:
     """Print whether a replay matches, and if not, by how much it differs."""
-    number, epochs = again.trial.number, len(again.trial.values)
+    number, done = again.trial.number, f"{len(again.trial.values)} {again.progress}s"
     if again.matches:
-        say(f"trial {number} matches: all {epochs} epochs are identical to the last bit")
+        say(f"trial {number} matches: all {done} are identical to the last bit")
         return
     if again.agrees:
         say(
@@ -340,8 +341,8 @@ def print_replayed(again: Replayed) -> None:
         return
     elsewhere = "" if again.device == again.trial.device else f" (it ran on {again.trial.device})"
     say(
-        f"trial {number} differs on {again.device}{elsewhere}: {len(again.values)} of {epochs} "
-        f"epochs were completed, with the metric off by up to {again.largest_difference:.3g}"
+        f"trial {number} differs on {again.device}{elsewhere}: {len(again.values)} of {done} "
+        f"were completed, with the metric off by up to {again.largest_difference:.3g}"
     )
 
 
@@ -361,8 +362,7 @@ def _best_values(found: Best) -> dict[str, Any]:
     return {
         "family": found.schedule.family,
         "trial": found.trial.number,
-        "epochs": found.facts.epochs,
-        "steps_per_epoch": found.facts.steps_per_epoch,
+        **_length(found.facts),
         "batch_size": found.facts.batch_size,
         "optimizer": found.facts.optimizer,
         "values": dict(found.values),
@@ -371,10 +371,20 @@ def _best_values(found: Best) -> dict[str, Any]:
     }
 
 
+def _length(spacing: Spacing) -> dict[str, Any]:
+    """The keys that say how long a run is."""
+    told = {
+        "epochs": None if spacing.steps is not None else spacing.epochs,
+        "steps_per_epoch": None if spacing.in_steps else spacing.steps_per_epoch,
+        "steps": spacing.horizon if spacing.in_steps else None,
+        "validate_every": spacing.validate_every,
+    }
+    return {key: value for key, value in told.items() if value is not None}
+
+
 def _previewed(preview: Preview) -> dict[str, Any]:
     return {
-        "epochs": preview.epochs,
-        "steps_per_epoch": preview.steps_per_epoch,
+        **_length(preview.spacing),
         "schedules": [
             {
                 "label": curve.label,

@@ -26,7 +26,7 @@ class Found:
     @property
     def horizon(self) -> int:
         """The number of optimizer steps in a full run."""
-        return round(self.file.epochs * self.file.steps_per_epoch)
+        return self.file.horizon
 
     @property
     def ratios(self) -> tuple[float, ...]:

@@ -13,22 +13,22 @@ SCHEDULE = '''
 
 @keras.saving.register_keras_serializable(package="clrsearch")
 class FoundSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """The schedule over EPOCHS epochs, batch by batch.
+    """The schedule over {span}, batch by batch.
 
     Found with {optimizer}.
 
         optimizer = keras.optimizers.{example}
     """
 
-    def __init__(self, steps_per_epoch=STEPS_PER_EPOCH):
-        self.steps_per_epoch = steps_per_epoch
+    def __init__(self, {argument}={constant}):
+        self.{argument} = {argument}
 
     def __call__(self, step):
-        stretch = self.steps_per_epoch / STEPS_PER_EPOCH  # 1.0 with the {steps} of the search
+        stretch = self.{stretch}
         return rate(ops.cast(step, "float32") / stretch)
 
     def get_config(self):
-        return {{"steps_per_epoch": self.steps_per_epoch}}
+        return {{"{argument}": self.{argument}}}
 '''
 
 CALLBACK = '''
@@ -40,9 +40,9 @@ class FoundMomentum(keras.callbacks.Callback):
     must be compiled with run_eagerly=True. steps_per_execution stays 1.
     """
 
-    def __init__(self, steps_per_epoch=STEPS_PER_EPOCH):
+    def __init__(self, {argument}={constant}):
         super().__init__()
-        self.stretch = steps_per_epoch / STEPS_PER_EPOCH
+        self.stretch = {argument} / {constant}
 
     def on_train_begin(self, logs=None):
         if keras.backend.backend() != "torch" and not self.model.run_eagerly:
@@ -75,13 +75,16 @@ def write(found: Found) -> str:
     body = "\n\n\n".join(functions)
     maths = ("import math", "") if uses_math(body) else ()
     adam = found.momentum == "betas"
-    made = "FoundSchedule(batches_per_epoch)"
+    made = f"FoundSchedule({'batches_per_epoch' if file.total_steps is None else 'total_steps'})"
     momentum = ", momentum=0.9" if found.momentum == "momentum" else ""
     example = f"Adam({made})" if adam else f"SGD({made}{momentum})"
     text = "\n".join(
         [*opening(file, [*maths, "import keras", "from keras import ops"]), "", "", body, ""]
     )
-    text += SCHEDULE.format(optimizer=file.optimizer, example=example, steps=file.steps_per_epoch)
+    length = {"argument": file.argument, "constant": file.argument.upper()}
+    text += SCHEDULE.format(
+        optimizer=file.optimizer, example=example, span=file.span, stretch=file.stretch, **length
+    )
     if curves.momentum is not None:
-        text += CALLBACK.format(attribute="beta_1" if adam else "momentum")
+        text += CALLBACK.format(attribute="beta_1" if adam else "momentum", **length)
     return text

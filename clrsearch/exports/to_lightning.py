@@ -5,7 +5,7 @@ from __future__ import annotations
 from clrsearch.exports import to_torch
 from clrsearch.exports.found import Found
 
-METHOD = '''
+BY_EPOCHS = '''
 
 def configure_optimizers(self):
     """A method for your LightningModule, stepped after every optimizer step.
@@ -19,6 +19,20 @@ def configure_optimizers(self):
     scheduler = make_scheduler(optimizer, steps_per_epoch)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 '''
+BY_STEPS = '''
+
+def configure_optimizers(self):
+    """A method for your LightningModule, stepped after every optimizer step.
+
+    Your own, which returns the optimizer, becomes make_optimizer.
+    """
+    total_steps = self.trainer.estimated_stepping_batches
+    if total_steps == float("inf"):
+        raise ValueError(f"the Trainer has no end: give it max_steps={TOTAL_STEPS}")
+    optimizer = self.make_optimizer()
+    scheduler = make_scheduler(optimizer, total_steps)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+'''
 
 
 def write(found: Found) -> str:
@@ -27,4 +41,4 @@ def write(found: Found) -> str:
     Raises:
         ScheduleError: the code does not reproduce the schedule.
     """
-    return to_torch.write(found) + METHOD
+    return to_torch.write(found) + (BY_EPOCHS if found.file.total_steps is None else BY_STEPS)

@@ -35,23 +35,24 @@ def write(found: Found) -> str:
     lines = [*opening(file, imports), *_ratios(found), "", "", body, "", ""]
     ratio = "" if found.one_rate else ", ratio=1.0"
     times = "" if found.one_rate else "ratio * "
-    schedule = f"make_schedule(updates_per_epoch{'' if found.one_rate else ', RATIOS[group]'})"
+    named = f"{file.argument}={file.argument.upper()}"
+    length = "updates_per_epoch" if file.total_steps is None else "total_steps"
+    schedule = f"make_schedule({length}{'' if found.one_rate else ', RATIOS[group]'})"
     adam = found.momentum == "betas"
     momentum = ", momentum=0.9" if found.momentum == "momentum" else ""
     example = f"optax.adam({schedule})" if adam else f"optax.sgd({schedule}{momentum})"
     if curves.momentum is not None:
         group = "" if found.one_rate else ", ratio=RATIOS[group]"
-        example = f"make_optimizer(steps_per_epoch=updates_per_epoch{group})"
+        example = f"make_optimizer({file.argument}={length}{group})"
     lines += [
-        f"def make_schedule(steps_per_epoch=STEPS_PER_EPOCH{ratio}):",
-        '    """The learning rate by the number of the update, from 0, over EPOCHS epochs.',
+        f"def make_schedule({named}{ratio}):",
+        f'    """The learning rate by the number of the update, from 0, over {file.span}.',
         "",
         f"    Found with {file.optimizer}.",
         "",
         f"        optimizer = {example}",
         '    """',
-        "    stretch = steps_per_epoch / STEPS_PER_EPOCH"
-        f"  # 1.0 with the {file.steps_per_epoch} of the search",
+        f"    stretch = {file.stretch}",
         f"    return lambda step: {times}rate(step / stretch)",
         "",
     ]
@@ -60,12 +61,11 @@ def write(found: Found) -> str:
         passed = "" if found.one_rate else ", ratio"
         lines += [
             "",
-            f"def make_optimizer(factory=optax.{factory}, steps_per_epoch=STEPS_PER_EPOCH"
-            f"{ratio}, **others):",
+            f"def make_optimizer(factory=optax.{factory}, {named}{ratio}, **others):",
             '    """An optimizer that follows the rates and the momenta of the schedule."""',
-            "    stretch = steps_per_epoch / STEPS_PER_EPOCH",
+            f"    stretch = {file.argument} / {file.argument.upper()}",
             "    return optax.inject_hyperparams(factory)(",
-            f"        learning_rate=make_schedule(steps_per_epoch{passed}),",
+            f"        learning_rate=make_schedule({file.argument}{passed}),",
             f"        {name}=lambda step: momentum(step / stretch),",
             "        **others,",
             "    )",

@@ -69,8 +69,9 @@ class PerUpdate:
 def write(found: Found) -> str:
     """A file with ``make_scheduler(optimizer, steps_per_epoch)`` for ``scheduler.step_update``.
 
-    It also names the options of timm's train.py, if lengths in epochs can express the schedule.
-    Parameter groups keep the ratios of their rates.
+    For a length in steps it is ``make_scheduler(optimizer, total_steps)``. It also names the
+    options of timm's train.py, if lengths in epochs can express the schedule. Parameter groups keep
+    the ratios of their rates.
 
     Raises:
         PlanError: timm has no such schedule, or only one with another warm-up or floor.
@@ -99,7 +100,8 @@ def write(found: Found) -> str:
         "return scheduler",
     ]
     body = [*assignment(lr, len(file.multipliers)), *call]
-    options = _options(arguments, lr, found) if found.one_rate else None
+    by_epochs = found.one_rate and file.total_steps is None
+    options = _options(arguments, lr, found) if by_epochs else None
     maths = ("import math", "") if any("math." in line for line in call) else ()
     lines = [
         *opening(file, [*maths, "from timm.scheduler import create_scheduler_v2"]),

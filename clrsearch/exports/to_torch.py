@@ -9,6 +9,7 @@ from clrsearch.schedules import check, render
 def write(found: Found) -> str:
     """A file with ``make_scheduler(optimizer, steps_per_epoch)``, executed and compared.
 
+    For a length in steps it is ``make_scheduler(optimizer, total_steps)``.
     Parameter groups keep the ratios of their rates.
 
     Raises:
@@ -18,7 +19,7 @@ def write(found: Found) -> str:
     check(
         code,
         found.trace,
-        steps_per_epoch=found.file.steps_per_epoch,
+        length=found.file.argument_found,
         momentum=found.momentum,
         ratios=found.own_ratios,
         own=found.schedule.code(len(found.own_ratios)).own,

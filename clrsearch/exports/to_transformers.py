@@ -19,7 +19,7 @@ from clrsearch.schedules import (
     opening,
 )
 
-HANDED_OVER = '''
+BY_EPOCHS = '''
 
 def make_optimizers(optimizer, steps_per_epoch):
     """What the Trainer takes as optimizers=, for a run with num_train_epochs=EPOCHS.
@@ -27,6 +27,15 @@ def make_optimizers(optimizer, steps_per_epoch):
     steps_per_epoch counts optimizer steps: batches over gradient_accumulation_steps.
     """
     return optimizer, make_scheduler(optimizer, steps_per_epoch)
+'''
+BY_STEPS = '''
+
+def make_optimizers(optimizer, total_steps=TOTAL_STEPS):
+    """What the Trainer takes as optimizers=, for a run with max_steps=total_steps.
+
+    total_steps counts optimizer steps: batches over gradient_accumulation_steps.
+    """
+    return optimizer, make_scheduler(optimizer, total_steps)
 '''
 
 
@@ -41,10 +50,11 @@ def write(found: Found) -> str:
         ScheduleError: the code does not reproduce the schedule.
     """
     native = own_scheduler(found.schedule) if found.one_rate else None
+    file, by_epochs = found.file, found.file.total_steps is None
     if native is None:
-        return to_torch.write(found) + HANDED_OVER
+        return to_torch.write(found) + (BY_EPOCHS if by_epochs else BY_STEPS)
     name, lr, arguments = native
-    file = found.file
+    per = f"{file.steps_per_epoch} optimizer steps per epoch" if by_epochs else file.span
     lines = [
         *opening(file, ["from transformers import TrainingArguments"]),
         "",
@@ -53,10 +63,10 @@ def write(found: Found) -> str:
         '    """The arguments that say the schedule, beside your own.',
         "",
         f"    Found with {file.optimizer},",
-        f"    over {file.steps_per_epoch} optimizer steps per epoch.",
+        f"    over {per}.",
         '    """',
         "    return TrainingArguments(",
-        "        num_train_epochs=EPOCHS,",
+        f"        {'num_train_epochs=EPOCHS' if by_epochs else 'max_steps=TOTAL_STEPS'},",
         f"        learning_rate={lr!r},",
         f'        lr_scheduler_type="{name}",',
         f"        lr_scheduler_kwargs={json.dumps(arguments)},",

@@ -75,18 +75,23 @@ class FinalistScores:
     chosen: bool
 
 
-def schedules_figure(schedules: Sequence[ScheduleCurve], *, steps_per_epoch: float) -> Figure:
+def schedules_figure(
+    schedules: Sequence[ScheduleCurve], *, steps_per_epoch: float | None
+) -> Figure:
     """Plot learning rates over the horizon, and momenta below if any schedule sets them.
+
+    The horizon is in epochs or, where they are not known to have so many steps, in steps.
 
     The rate axis is logarithmic if the schedules' peaks differ by more than a factor of 8; on a
     linear axis the lower schedules would look like zero.
     """
     axis, edge = _rate_axis([each.rates for each in schedules])
+    per = steps_per_epoch or 1.0
     panels = [
         Panel(
             y=axis,
             curves=tuple(
-                _over_epochs(each.label, each.rates, steps_per_epoch, style, axis)
+                _along(each.label, each.rates, per, style, axis)
                 for style, each in enumerate(schedules)
             ),
         )
@@ -97,7 +102,7 @@ def schedules_figure(schedules: Sequence[ScheduleCurve], *, steps_per_epoch: flo
             Panel(
                 y=below,
                 curves=tuple(
-                    _over_epochs(each.label, each.momenta, steps_per_epoch, style, below)
+                    _along(each.label, each.momenta, per, style, below)
                     for style, each in enumerate(schedules)
                     if each.momenta is not None
                 ),
@@ -107,9 +112,11 @@ def schedules_figure(schedules: Sequence[ScheduleCurve], *, steps_per_epoch: flo
         title="Learning-rate schedule" if len(schedules) == 1 else "Learning-rate schedules",
         subtitle=edge,
         x=Axis(
-            label=f"epochs ({steps_per_epoch:g} steps each)",
+            label="steps"
+            if steps_per_epoch is None
+            else f"epochs ({steps_per_epoch:g} steps each)",
             low=0.0,
-            high=max((len(each.rates) / steps_per_epoch for each in schedules), default=1.0),
+            high=max((len(each.rates) / per for each in schedules), default=1.0),
             whole=True,
         ),
         panels=tuple(panels),
@@ -158,10 +165,15 @@ def range_test_figure(test: RangeTestCurves) -> Figure:
 
 
 def learning_curves_figure(
-    schedules: Sequence[LearningCurve], *, metric: str, steps_per_epoch: float
+    schedules: Sequence[LearningCurve],
+    *,
+    metric: str,
+    steps_per_epoch: float,
+    ends: Sequence[int] | None = None,
 ) -> Figure:
     """Plot the metric after each epoch, averaged over seeds, and the learning rates below.
 
+    If it was measured otherwise, ``ends`` has the steps after which it was, and all is over steps.
     A mean ends where its first seed ends: the mean of the remaining seeds would flatter the
     schedule. Bands over the seeds are drawn for up to four schedules; more would hide the lines.
     """
@@ -171,16 +183,18 @@ def learning_curves_figure(
     drawn = begun if banded else [_mean(each)[np.newaxis] for each in begun if len(each)]
     values_axis = late_axis(f"validation {metric}", drawn)
     rates_axis, edge = _rate_axis([each.rates for each in schedules])
+    measured = max((each.values.shape[1] for each in schedules), default=1)
+    places = np.arange(1.0, measured + 1) if ends is None else np.array(ends, dtype=np.float64)
+    per = steps_per_epoch if ends is None else 1.0
     bands, means, rates = [], [], []
     cut = False
     for style, (each, values) in enumerate(zip(schedules, begun, strict=True)):
         if len(values):
-            means.append(_mean_over_seeds(each.label, values, style, values_axis))
+            means.append(_mean_over_seeds(each.label, places, values, style, values_axis))
             cut = cut or bool(np.isnan(_mean(values)).any() and len(values) > 1)
         if len(values) > 1 and banded:
-            bands.append(_band_over_seeds(each.label, values, style, values_axis))
-        rates.append(_over_epochs(each.label, each.rates, steps_per_epoch, style, rates_axis))
-    epochs = max((each.values.shape[1] for each in schedules), default=1)
+            bands.append(_band_over_seeds(each.label, places, values, style, values_axis))
+        rates.append(_along(each.label, each.rates, per, style, rates_axis))
     return Figure(
         title="Learning curves",
         subtitle=" ".join(
@@ -193,7 +207,9 @@ def learning_curves_figure(
             )
             if needed
         ),
-        x=Axis(label="epochs", low=0.0, high=float(epochs), whole=True),
+        x=Axis(
+            label="epochs" if ends is None else "steps", low=0.0, high=float(places[-1]), whole=True
+        ),
         panels=(
             Panel(y=values_axis, curves=tuple(means), bands=tuple(bands)),
             Panel(y=rates_axis, curves=tuple(rates)),
@@ -271,12 +287,11 @@ def thinned(y: Array, most: int = MOST_POINTS) -> NDArray[np.intp]:
     )
 
 
-def _over_epochs(
-    label: str, values: Array, steps_per_epoch: float, style: int, axis: Axis
-) -> Curve:
+def _along(label: str, values: Array, per: float, style: int, axis: Axis) -> Curve:
+    """A value at every step, ``per`` of them to a unit of the x axis."""
     shown = inside(axis, values)
     kept = thinned(np.log(shown) if axis.log else shown)
-    return Curve(label=label, x=kept / steps_per_epoch, y=shown[kept], style=style)
+    return Curve(label=label, x=kept / per, y=shown[kept], style=style)
 
 
 def _mean(values: Array) -> Array:
@@ -284,22 +299,22 @@ def _mean(values: Array) -> Array:
     return np.asarray(values.mean(axis=0))
 
 
-def _mean_over_seeds(label: str, values: Array, style: int, axis: Axis) -> Curve:
+def _mean_over_seeds(label: str, x: Array, values: Array, style: int, axis: Axis) -> Curve:
     mean = _mean(values)
     all_have = np.flatnonzero(~np.isnan(mean))
     return Curve(
         label=label,
-        x=1.0 + all_have.astype(np.float64),
+        x=x[all_have],
         y=inside(axis, mean[all_have]),
         style=style,
     )
 
 
-def _band_over_seeds(label: str, values: Array, style: int, axis: Axis) -> Band:
+def _band_over_seeds(label: str, x: Array, values: Array, style: int, axis: Axis) -> Band:
     some_have = np.flatnonzero(~np.isnan(values).all(axis=0))
     return Band(
         label=label,
-        x=1.0 + some_have.astype(np.float64),
+        x=x[some_have],
         low=inside(axis, np.nanmin(values[:, some_have], axis=0)),
         high=inside(axis, np.nanmax(values[:, some_have], axis=0)),
         style=style,

@@ -62,8 +62,13 @@ def all_curves_figure(
     direction: Direction,
     epochs: int,
     recommended: int | None,
+    ends: Sequence[int] | None = None,
 ) -> Figure:
-    """Plot the learning curves of all trials by outcome, with the recommended one on top."""
+    """Plot the learning curves of all trials by outcome, with the recommended one on top.
+
+    They are over epochs or, if ``ends`` has the steps after which the metric was measured, steps.
+    """
+    places = range(1, epochs + 1) if ends is None else ends
     begun = [record for record in records if record.values]
     tables = [_row(record, epochs) for record in begun if record.state == "complete"]
     tables = tables or [_row(record, epochs) for record in begun]
@@ -75,20 +80,25 @@ def all_curves_figure(
         curves.append(
             Curve(
                 label=label,
-                x=np.array(list(record.values), dtype=np.float64),
+                x=np.array([places[each - 1] for each in record.values], dtype=np.float64),
                 y=inside(axis, np.array(list(record.values.values()), dtype=np.float64)),
                 style=BEST if stands_out else DRAWN[record.end][0],
                 faint=not stands_out,
                 hint=f"trial {record.number}: {record.family}, {record.end}, "
-                f"{metric} {formatting.number(record.value)} after epoch {record.epoch}",
+                f"{metric} {formatting.number(record.value)} after "
+                + (f"epoch {record.epoch}" if ends is None else f"{ends[record.epoch - 1]} steps"),
             )
         )
     return Figure(
         title="Learning curves of all trials",
         subtitle=_better(direction),
-        x=Axis(label="epoch", low=0.5, high=epochs + 0.5, whole=True),
+        x=Axis(label="epoch", low=0.5, high=epochs + 0.5, whole=True)
+        if ends is None
+        else Axis(label="steps", low=0.0, high=float(ends[-1]), whole=True),
         panels=(
-            Panel(y=axis, curves=tuple(curves), points=_last_points(begun, recommended, axis)),
+            Panel(
+                y=axis, curves=tuple(curves), points=_last_points(begun, recommended, places, axis)
+            ),
         ),
     )
 
@@ -200,7 +210,7 @@ def _row(record: Record, epochs: int) -> np.ndarray:
 
 
 def _last_points(
-    begun: Sequence[Record], recommended: int | None, axis: Axis
+    begun: Sequence[Record], recommended: int | None, places: Sequence[int], axis: Axis
 ) -> tuple[Points, ...]:
     """Markers at the ends of curves that did not complete, by outcome."""
     found = []
@@ -210,7 +220,7 @@ def _last_points(
             found.append(
                 Points(
                     label=end,
-                    x=np.array([record.epoch for record in ended], dtype=np.float64),
+                    x=np.array([places[each.epoch - 1] for each in ended], dtype=np.float64),
                     y=inside(axis, np.array([record.value for record in ended], dtype=np.float64)),
                     style=style,
                     marker=marker,

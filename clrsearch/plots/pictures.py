@@ -11,8 +11,10 @@ from clrsearch.errors import StudyError
 from clrsearch.plots import figures
 from clrsearch.plots.figure import Figure
 from clrsearch.plots.overview import all_curves_figure, best_so_far_figure
+from clrsearch.results.formatting import one
 from clrsearch.results.snapshots import Snapshot
 from clrsearch.search import RangeTest, Record, Study, Verdict, padded, smoothed
+from clrsearch.tasks import Spacing
 
 
 def picture_of_range_test(test: RangeTest) -> Figure:
@@ -68,7 +70,8 @@ def picture_of_schedules(study: Study, trials: Sequence[Record]) -> Figure:
                     momenta=None if played.momenta is None else played.momenta[index],
                 )
             )
-    return figures.schedules_figure(curves, steps_per_epoch=facts.steps_per_epoch)
+    each = None if facts.in_steps else facts.steps_per_epoch
+    return figures.schedules_figure(curves, steps_per_epoch=each)
 
 
 def picture_of_trials(study: Study, trials: Sequence[Record]) -> Figure:
@@ -87,6 +90,7 @@ def picture_of_trials(study: Study, trials: Sequence[Record]) -> Figure:
         ],
         metric=facts.metric,
         steps_per_epoch=facts.steps_per_epoch,
+        ends=_ends(facts),
     )
 
 
@@ -102,7 +106,9 @@ def picture_of_curves(study: Study, runs: Sequence[Record]) -> Figure:
         if run.finalist is not None and run.values:
             by_finalist.setdefault(run.finalist, []).append(run)
     if not by_finalist:
-        raise StudyError(f"no run of {study.name} on a fresh seed has finished an epoch yet")
+        raise StudyError(
+            f"no run of {study.name} on a fresh seed has finished {one(facts.progress)} yet"
+        )
     curves = []
     for finalist, of_it in sorted(by_finalist.items()):
         first = of_it[0]
@@ -117,7 +123,7 @@ def picture_of_curves(study: Study, runs: Sequence[Record]) -> Figure:
             )
         )
     return figures.learning_curves_figure(
-        curves, metric=facts.metric, steps_per_epoch=facts.steps_per_epoch
+        curves, metric=facts.metric, steps_per_epoch=facts.steps_per_epoch, ends=_ends(facts)
     )
 
 
@@ -128,9 +134,15 @@ def picture_of_search(now: Snapshot) -> Figure:
         now.records,
         metric=now.metric,
         direction=now.direction,
-        epochs=now.epochs,
+        epochs=now.spacing.intervals,
+        ends=_ends(now.spacing),
         recommended=None if use is None else use.number,
     )
+
+
+def _ends(spacing: Spacing) -> tuple[int, ...] | None:
+    """The steps at which a run is validated; None if it is so at the epochs' ends."""
+    return None if spacing.validate_every is None else spacing.ends
 
 
 def picture_of_progress(now: Snapshot, *, by: Literal["trials", "time"]) -> Figure:

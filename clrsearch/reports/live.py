@@ -70,7 +70,7 @@ class Lines:
             line = (
                 formatting.trial_json(record, snapshot.metric)
                 if self._json
-                else formatting.trial_line(record, snapshot.metric, snapshot.epochs)
+                else formatting.trial_line(record, snapshot.metric, snapshot.spacing)
             )
             self._console.print(line, soft_wrap=True)
         self._seen |= finished.keys()
@@ -131,19 +131,19 @@ def draw(snapshot: Snapshot, elapsed: float, done: int) -> RenderableType:
             best.add_row(
                 label,
                 f"trial {record.number}",
-                formatting.metrics(record, snapshot.metric),
+                formatting.metrics(record, snapshot.metric, snapshot.spacing),
                 Text(
                     formatting.schedule_line(snapshot.schedules[record.number])
                     + formatting.groups(record),
                     style="dim",
                 ),
             )
-    running = Table.grid(padding=(0, 2))
+    running, spacing = Table.grid(padding=(0, 2)), snapshot.spacing
     for record in snapshot.running:
         running.add_row(
             f"trial {record.number}",
-            ProgressBar(total=snapshot.epochs, completed=record.epoch, width=16),
-            f"epoch {record.epoch}/{snapshot.epochs}",
+            ProgressBar(total=spacing.intervals, completed=record.epoch, width=16),
+            f"{spacing.progress} {record.epoch}/{spacing.intervals}",
             "" if record.value is None else f"{snapshot.metric} {formatting.number(record.value)}",
             Text(formatting.params(record), style="dim", no_wrap=True, overflow="ellipsis"),
         )

@@ -68,8 +68,9 @@ def _holders(status: Status) -> RenderableType:
     """One row per claim, live workers first."""
     table = plain_table()
     table.add_column("host", overflow="ellipsis")  # shortened first if space is tight
-    for column in ("pid", "device", "trial", "epoch", status.metric, "renewed"):
-        right = column in ("pid", "trial", "epoch")
+    progress = status.spacing.progress
+    for column in ("pid", "device", "trial", progress, status.metric, "renewed"):
+        right = column in ("pid", "trial", progress)
         table.add_column(Text(column), justify="right" if right else "left", no_wrap=True)
     for holder in sorted(status.holders, key=lambda holder: holder.silent):
         heard = _time(round(holder.age))
@@ -79,7 +80,7 @@ def _holders(status: Status) -> RenderableType:
             "" if holder.pid is None else str(holder.pid),
             Text(holder.device or ""),
             "" if holder.trial is None else str(holder.trial),
-            f"{holder.epoch}/{status.epochs}",
+            f"{holder.epoch}/{status.spacing.intervals}",
             "" if holder.value is None else formatting.number(holder.value),
             Text(silent, style="yellow") if holder.silent else f"{heard} ago",
         )

@@ -14,7 +14,7 @@ from clrsearch.results import formatting
 from clrsearch.results.confirmation import Confirmed
 from clrsearch.results.snapshots import Snapshot
 from clrsearch.search import Record, Standing
-from clrsearch.tasks import sign_of
+from clrsearch.tasks import Spacing, sign_of
 
 MOST_ROWS = 40
 
@@ -43,7 +43,7 @@ def _recommended(now: Snapshot) -> str:
         return "none yet"
     trial = f"{record.family} (trial {record.number})"
     if verdict is None:
-        return f"{trial}: {formatting.metrics(record, now.metric)}"
+        return f"{trial}: {formatting.metrics(record, now.metric, now.spacing)}"
     standing = verdict.standing(record.number)
     return (
         f"{trial}: {now.metric} {formatting.number(standing.mean)} on "
@@ -53,7 +53,8 @@ def _recommended(now: Snapshot) -> str:
 
 def study_table(snapshot: Snapshot) -> RenderableType:
     """A summary line and a study's trials, best first."""
-    table = plain_table("trial", "end", "epoch", snapshot.metric, "other metrics")
+    progress = snapshot.spacing.progress
+    table = plain_table("trial", "end", progress, snapshot.metric, "other metrics")
     table.add_column("parameters", no_wrap=True, overflow="ellipsis")
     sign = sign_of(snapshot.direction)
     order = ["complete", "running", "pruned", "failed"]
@@ -75,44 +76,56 @@ def study_table(snapshot: Snapshot) -> RenderableType:
             _other_metrics(record, snapshot.metric),
             formatting.params(record),
         )
-    progress = f"{snapshot.done} of {snapshot.total} trials done"
-    head = f"{snapshot.name}: {progress}, {formatting.ends(snapshot)}"
+    done = f"{snapshot.done} of {snapshot.total} trials done"
+    head = f"{snapshot.name}: {done}, {formatting.ends(snapshot)}"
     return Group(Text(one_line(head)), Text(), table)
 
 
 def trial_table(snapshot: Snapshot, record: Record, rates: Sequence[float]) -> RenderableType:
-    """One trial: its parameters, and the metric and learning rate at the end of each epoch."""
+    """One trial: its parameters, and the metric and learning rate at each epoch's end."""
+    spacing = snapshot.spacing
     lines = [
         f"{snapshot.name}, trial {record.number}: {record.end}, "
-        f"{formatting.metrics(record, snapshot.metric)}",
+        f"{formatting.metrics(record, snapshot.metric, spacing)}",
         formatting.params(record),
         f"slot {record.slot}, {formatting.number(record.seconds)} s on {record.device}, "
         f"worker {record.worker}",
     ]
-    table = plain_table("epoch", "learning rate at its end", snapshot.metric, right=("epoch",))
-    for epoch, value in sorted(record.values.items()):
-        table.add_row(str(epoch), formatting.number(rates[epoch - 1]), formatting.number(value))
+    by_epochs = spacing.validate_every is None
+    place = ("epoch",) if by_epochs else ("validation", "step")
+    at = "near" if spacing.in_steps else "at"  # the mean epoch's end, where they differ in length
+    rate = f"learning rate {at} its end" if by_epochs else "learning rate there"
+    table = plain_table(*place, rate, snapshot.metric, right=place)
+    for number, value in sorted(record.values.items()):
+        step = () if by_epochs else (str(spacing.ends[number - 1]),)
+        at_its_end = formatting.number(rates[number - 1])
+        table.add_row(str(number), *step, at_its_end, formatting.number(value))
     if record.drift:
         lines.append(
-            "an epoch repeated after a worker was lost gave a different result, "
-            f"by up to {formatting.number(record.drift)}"
+            f"{formatting.one(spacing.progress)} repeated after a worker was lost gave a different "
+            f"result, by up to {formatting.number(record.drift)}"
         )
     error = [Text(), Text(record.error)] if record.error else []
     return Group(*(Text(one_line(line)) for line in lines), Text(), table, *error)
 
 
-def preview_table(curves: Sequence[ScheduleCurve], steps_per_epoch: float) -> RenderableType:
-    """The learning rates and any momenta at the start of up to 40 epochs and at the last step."""
+def preview_table(curves: Sequence[ScheduleCurve], spacing: Spacing) -> RenderableType:
+    """The learning rates and any momenta at the start of up to 40 epochs and at the last step.
+
+    In a run whose length is told in steps, at up to 40 steps and at the last.
+    """
     columns = [(each.label, each.rates) for each in curves]
     columns += [
         (f"{each.label}, momentum", each.momenta) for each in curves if each.momenta is not None
     ]
-    table = plain_table("epoch", *(label for label, _ in columns), right=("epoch",))
+    unit, per = ("step", 1) if spacing.in_steps else ("epoch", spacing.steps_per_epoch)
+    table = plain_table(unit, *(label for label, _ in columns), right=(unit,))
     horizon = len(curves[0].rates)
-    apart = round(steps_per_epoch * -(-horizon // (steps_per_epoch * MOST_ROWS)))
+    apart = round(per * -(-horizon // (per * MOST_ROWS)))
     for step in (*range(0, horizon, apart), horizon - 1):
         values = (formatting.number(float(values[step])) for _, values in columns)
-        table.add_row(formatting.number(step / steps_per_epoch), *values)
+        place = str(step) if spacing.in_steps else formatting.number(step / per)
+        table.add_row(place, *values)
     return table
 
 

@@ -11,6 +11,7 @@ from clrsearch.results.confirmation import Confirmed
 from clrsearch.results.snapshots import ENDS, Snapshot
 from clrsearch.schedules import Schedule, Value
 from clrsearch.search import GROUPS, Record, Standing
+from clrsearch.tasks import Spacing
 
 
 def number(value: Value | None) -> str:
@@ -24,10 +25,38 @@ def params(record: Record) -> str:
     return f"{record.family}: {', '.join(words)}"
 
 
-def metrics(record: Record, metric: str) -> str:
+def length(spacing: Spacing, batch_size: int | None = None) -> str:
+    """How long a run is, in batches if their size is given, and how often it is validated."""
+    every = (
+        ""
+        if spacing.validate_every is None
+        else f", validated every {spacing.validate_every} steps"
+    )
+    if spacing.steps is not None:
+        batches = "" if batch_size is None else f" in batches of {batch_size}"
+        return f"{spacing.steps} steps{batches}, validated every {spacing.validate_every}"
+    if spacing.in_steps:
+        return f"{spacing.epochs} epochs, {spacing.horizon} steps in all{every}"
+    steps = "steps" if batch_size is None else f"batches of {batch_size}"
+    return f"{spacing.epochs} epochs of {spacing.steps_per_epoch} {steps}{every}"
+
+
+def done_of(spacing: Spacing, done: int) -> str:
+    """How far a run is after so many of its intervals: in epochs, or in steps between them."""
+    if spacing.validate_every is None:
+        return f"{done} of {spacing.epochs} epochs"
+    return f"{spacing.ends[done - 1]} of {spacing.horizon} steps"
+
+
+def one(word: str) -> str:
+    """A noun with its indefinite article."""
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
+def metrics(record: Record, metric: str, spacing: Spacing) -> str:
     """A trial's last metrics, the searched one first."""
     if record.value is None:
-        return "no epoch finished"
+        return f"no {spacing.progress} finished"
     others = {name: value for name, value in record.metrics.items() if name != metric}
     return ", ".join(
         f"{name} {number(value)}" for name, value in {metric: record.value, **others}.items()
@@ -86,7 +115,7 @@ def worth(now: Snapshot) -> str:
         return ""
     p = verdict.standing(found.baseline).p
     baseline = f"{now.baseline_family} (trial {found.baseline}"
-    after = f"after {found.reached} of {now.epochs} epochs"
+    after = f"after {done_of(now.spacing, found.reached)}"
     if p is None or found.baseline in verdict.undecided:
         return f"It reaches the final score of {baseline}) {after}."
     return f"It beats {baseline}; p = {p:.2g}) and reaches its final score {after}."
@@ -98,14 +127,14 @@ def groups(record: Record) -> str:
     return "".join(f", {name} {number(value)}" for name, value in found.items())
 
 
-def trial_line(record: Record, metric: str, epochs: int) -> str:
+def trial_line(record: Record, metric: str, spacing: Spacing) -> str:
     """A finished trial as one line."""
     what = f"trial {record.number:>3}"
     if record.finalist is not None:
         what = f"trial {record.finalist:>3} again, seed {record.seed_index}"
     return (
-        f"{what}  {record.end:<8}  epoch {record.epoch:>2}/{epochs}  "
-        f"{metrics(record, metric)}  {params(record)}"
+        f"{what}  {record.end:<8}  {spacing.progress} {record.epoch:>2}/{spacing.intervals}  "
+        f"{metrics(record, metric, spacing)}  {params(record)}"
     )
 
 

@@ -9,7 +9,7 @@ from clrsearch.results.confirmation import Confirmed, confirmed
 from clrsearch.schedules import Schedule
 from clrsearch.search import Record, Study, Verdict, leader
 from clrsearch.storage import SlotState, budget, unfinished
-from clrsearch.tasks import Direction, sign_of
+from clrsearch.tasks import Direction, Spacing, sign_of
 
 ENDS = (SlotState.COMPLETE, SlotState.PRUNED, SlotState.DIVERGED, SlotState.FAILED)
 
@@ -23,8 +23,7 @@ class Snapshot:
         task: the task's name.
         metric: the metric that is optimized.
         direction: whether it is minimized or maximized.
-        epochs: number of epochs of a complete trial.
-        steps_per_epoch: number of steps per epoch.
+        spacing: the length of a complete trial, and where it is validated.
         slots: number of slots by state.
         confirmed: the confirmation, if it has started.
         records: all trials by number.
@@ -41,8 +40,7 @@ class Snapshot:
     task: str
     metric: str
     direction: Direction
-    epochs: int
-    steps_per_epoch: float
+    spacing: Spacing = field(repr=False)
     slots: Mapping[SlotState, int]
     confirmed: Confirmed | None = field(repr=False)
     records: Sequence[Record] = field(repr=False)
@@ -100,8 +98,7 @@ def snapshot(study: Study) -> Snapshot:
         task=study.plan.task,
         metric=study.facts.metric,
         direction=direction,
-        epochs=study.facts.intervals,
-        steps_per_epoch=study.facts.steps_per_epoch,
+        spacing=study.facts.spacing,
         slots=slots,
         confirmed=found,
         records=tuple(records),

@@ -46,8 +46,7 @@ def source_code(
         found={
             "study": f"{study.name}, trial {record.number} of {plan.trials}, {proof}",
             "task": " ".join([plan.task, *options]),
-            "trained": f"{facts.epochs} epochs of {facts.steps_per_epoch} "
-            + ("steps" if facts.batch_size is None else f"batches of {facts.batch_size}"),
+            "trained": formatting.length(facts, facts.batch_size),
             "validation": ", ".join(f"{name} {number(value)}" for name, value in scores.items()),
             **({"fresh seeds": f"{facts.metric} {number(standing.mean)}"} if standing else {}),
             "versions": ", ".join(
@@ -57,6 +56,7 @@ def source_code(
         optimizer=facts.optimizer,
         epochs=facts.epochs,
         steps_per_epoch=facts.steps_per_epoch,
+        total_steps=facts.horizon if facts.in_steps else None,
         multipliers=[multipliers.get(name, 1.0) for name in facts.groups],
     )
     found = Found(

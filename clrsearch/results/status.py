@@ -14,6 +14,7 @@ from typing import Any
 from clrsearch.causes import cause
 from clrsearch.search import Record, Study
 from clrsearch.storage import Claim, SlotState, budget, host_of, unfinished
+from clrsearch.tasks import Spacing
 
 RECENT = 20  # trials that the pace is averaged over
 FEWEST = 3  # trials needed to know the pace
@@ -81,7 +82,7 @@ class Status:
     Attributes:
         name: the study's name.
         metric: the metric that is optimized.
-        epochs: number of epochs of a complete trial.
+        spacing: the length of a complete trial, and where it is validated.
         slots: number of slots by state.
         holders: the workers that hold slots, by slot.
         pace: the throughput, if known.
@@ -93,7 +94,7 @@ class Status:
 
     name: str
     metric: str
-    epochs: int
+    spacing: Spacing
     slots: Mapping[SlotState, int]
     holders: tuple[Holder, ...]
     pace: Pace | None
@@ -122,7 +123,7 @@ class Status:
         """Estimated seconds until all slots have ended; finished epochs of running trials count."""
         if self.pace is None:
             return None
-        begun = sum(holder.epoch for holder in self.holders) / self.epochs
+        begun = sum(holder.epoch for holder in self.holders) / self.spacing.intervals
         return max(self.left - begun, 0.0) * self.pace.seconds / self.pace.workers
 
 
@@ -135,7 +136,7 @@ def read_status(study: Study) -> Status:
     return Status(
         name=study.name,
         metric=study.facts.metric,
-        epochs=study.facts.intervals,
+        spacing=study.facts.spacing,
         slots=study.slots.counts(),
         holders=held,
         pace=pace(records, sum(not holder.silent for holder in held)),
@@ -201,13 +202,15 @@ def failures(records: Iterable[Record]) -> tuple[Failure, ...]:
 
 
 def status_json(status: Status) -> str:
-    """The status as one line of JSON."""
+    """The status as one line of JSON; epochs are validations if it has ``validate_every``."""
+    every = status.spacing.validate_every
     content: dict[str, Any] = {
         "study": status.name,
         "trials": status.done + status.left,
         "done": status.done,
         "slots": {str(state): status.slots.get(state, 0) for state in SlotState},
-        "epochs": status.epochs,
+        "epochs": status.spacing.intervals,
+        **({} if every is None else {"validate_every": every}),
         "metric": status.metric,
         "workers": [
             {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,18 +16,23 @@ from clrsearch.schedules.parameters import Momentum, RateFunction
 from clrsearch.schedules.schedule import Schedule, Trace
 
 if TYPE_CHECKING:
-    from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
 TOLERANCE = 1e-12  # relative to the peak rate: float64 rounding over a few operations
 GATHERED = 10_000  # steps over which torch's recursive schedulers stay within the tolerance
 
-USAGE = (
+BY_EPOCHS = (
     "for epoch in range(EPOCHS):",
     "    for inputs, targets in loader:",
     "        ...",
     "        optimizer.step()",
     "        scheduler.step()  # after every batch, not once per epoch",
+)
+BY_STEPS = (
+    "for step in range(TOTAL_STEPS):",
+    "    ...",
+    "    optimizer.step()",
+    "    scheduler.step()  # after every step of the optimizer",
 )
 
 
@@ -41,6 +46,8 @@ class SourceFile:
         optimizer: describes the optimizer the schedule was found with.
         epochs: the length of the run.
         steps_per_epoch: the optimizer steps per epoch it was found with.
+        total_steps: the length of the run in optimizer steps, to be stated in place of both: where
+            there are no epochs, or they differ in length.
         multipliers: the factors found for the rates of the parameter groups, on top of the
             optimizer's own ratios; the first group's is 1.
     """
@@ -50,6 +57,7 @@ class SourceFile:
     optimizer: str
     epochs: int
     steps_per_epoch: float
+    total_steps: int | None = None
     multipliers: Sequence[float] = (1.0,)
 
     def __post_init__(self) -> None:
@@ -58,6 +66,40 @@ class SourceFile:
         object.__setattr__(self, "found", found)
         object.__setattr__(self, "title", inert(self.title))
         object.__setattr__(self, "optimizer", inert(self.optimizer))
+
+    @property
+    def horizon(self) -> int:
+        """The number of optimizer steps in the run."""
+        return self.total_steps or round(self.epochs * self.steps_per_epoch)
+
+    @property
+    def argument(self) -> Literal["steps_per_epoch", "total_steps"]:
+        """What the length of another run is given as."""
+        return "steps_per_epoch" if self.total_steps is None else "total_steps"
+
+    @property
+    def argument_found(self) -> float:
+        """The value of :attr:`argument` in the run it was found with."""
+        return self.steps_per_epoch if self.total_steps is None else self.total_steps
+
+    @property
+    def constants(self) -> Mapping[str, float]:
+        """The lengths that the file states, by name."""
+        epochs = {"EPOCHS": self.epochs} if self.total_steps is None else {}
+        return {**epochs, self.argument.upper(): self.argument_found}
+
+    @property
+    def span(self) -> str:
+        """How long the schedule is, in terms of :attr:`constants`."""
+        return "EPOCHS epochs" if self.total_steps is None else "TOTAL_STEPS steps"
+
+    @property
+    def stretch(self) -> str:
+        """The source of the ratio of another run's length to the one it was found with."""
+        return (
+            f"{self.argument} / {self.argument.upper()}"
+            f"  # 1.0 with the {self.argument_found} of the search"
+        )
 
 
 def inert(text: str) -> str:
@@ -70,6 +112,7 @@ def render(schedule: Schedule, file: SourceFile) -> str:
     """The text of a Python file with a function ``make_scheduler(optimizer, steps_per_epoch)``.
 
     The function stretches the schedule if the steps per epoch differ from those it was found with.
+    Its second argument is the file's own: ``total_steps`` for a length in steps.
     """
     snippet = schedule.code(len(file.multipliers))
     lines = [
@@ -77,7 +120,7 @@ def render(schedule: Schedule, file: SourceFile) -> str:
         "",
         *(("", *snippet.definitions, "") if snippet.definitions else ()),
         "",
-        *factory(file, USAGE, snippet.body),
+        *factory(file, BY_EPOCHS if file.total_steps is None else BY_STEPS, snippet.body),
         "",
     ]
     return "\n".join(lines)
@@ -87,13 +130,14 @@ def factory(
     file: SourceFile, usage: Sequence[str], body: Sequence[str], *, note: Sequence[str] = ()
 ) -> list[str]:
     """The definition of ``make_scheduler``, whose docstring shows the ``usage`` and a ``note``."""
+    length = "len(loader)" if file.total_steps is None else "TOTAL_STEPS"
     return [
-        "def make_scheduler(optimizer, steps_per_epoch):",
-        '    """The schedule for a fresh optimizer, over EPOCHS epochs.',
+        f"def make_scheduler(optimizer, {file.argument}):",
+        f'    """The schedule for a fresh optimizer, over {file.span}.',
         "",
         f"    Found with {file.optimizer}.",
         "",
-        "        scheduler = make_scheduler(optimizer, len(loader))",
+        f"        scheduler = make_scheduler(optimizer, {length})",
         *(f"        {line}" for line in usage),
         *(f"    {line}".rstrip() for line in note),
         '    """',
@@ -112,8 +156,7 @@ def opening(file: SourceFile, imports: Sequence[str]) -> list[str]:
         "",
         *imports,
         "",
-        f"EPOCHS = {file.epochs}",
-        f"STEPS_PER_EPOCH = {file.steps_per_epoch}",
+        *(f"{name} = {value}" for name, value in file.constants.items()),
     ]
 
 
@@ -121,10 +164,7 @@ def _preamble(file: SourceFile, body: Sequence[str]) -> list[str]:
     """The definitions that the ``body`` of a ``make_scheduler`` uses: ``stretch``, ``ratios``."""
     lines = []
     if any("stretch" in line for line in body):
-        lines.append(
-            "stretch = steps_per_epoch / STEPS_PER_EPOCH"
-            f"  # 1.0 with the {file.steps_per_epoch} of the search"
-        )
+        lines.append(f"stretch = {file.stretch}")
     if len(file.multipliers) > 1:
         lines += [
             'own = optimizer.param_groups[0]["lr"]',
@@ -183,15 +223,15 @@ def _importable(own: tuple[str, str, RateFunction | None] | None) -> Iterator[No
 
 def execute(
     source: str, *, own: tuple[str, str, RateFunction | None] | None = None
-) -> Callable[[Optimizer, float], LRScheduler]:
-    """The function ``make_scheduler(optimizer, steps_per_epoch)`` of a file from :func:`render`.
+) -> Callable[..., LRScheduler]:
+    """The function ``make_scheduler`` of a file from :func:`render`.
 
     ``own`` is that of the snippet: the file imports the function that the trace was made with.
     """
     namespace: dict[str, Any] = {"__name__": "schedule"}
     with _importable(own):
         exec(compile(source, "<schedule>", "exec"), namespace)
-    found: Callable[[Optimizer, float], LRScheduler] = namespace["make_scheduler"]
+    found: Callable[..., LRScheduler] = namespace["make_scheduler"]
     return found
 
 
@@ -199,14 +239,15 @@ def check(
     source: str,
     expected: Trace,
     *,
-    steps_per_epoch: float,
+    length: float,
     momentum: Momentum,
     ratios: Sequence[float] = (1.0,),
     own: tuple[str, str, RateFunction | None] | None = None,
 ) -> None:
     """Execute a file from :func:`render` and step its scheduler along the ``expected`` trace.
 
-    ``own`` is as for :func:`execute`.
+    ``length`` is what ``make_scheduler`` takes beside the optimizer: the steps per epoch, or all
+    steps. ``own`` is as for :func:`execute`.
 
     Raises:
         ScheduleError: a rate or a momentum differs by more than 1e-12 of the peak rate
@@ -222,7 +263,7 @@ def check(
         optimizer = torch.optim.Adam(groups)
     else:
         optimizer = torch.optim.SGD(groups, momentum=0.9 if momentum == "momentum" else 0.0)
-    scheduler = make_scheduler(optimizer, steps_per_epoch)
+    scheduler = make_scheduler(optimizer, length)
     horizon = expected.rates.shape[1]
     tolerance = TOLERANCE * float(np.max(expected.rates)) * max(1.0, horizon / GATHERED)
     for step in range(horizon):

@@ -129,8 +129,8 @@ class CosineRestarts(Decay):
         most = min(MOST_CYCLES, (setting.epochs + 1).bit_length() - 1)
         if most < 2:
             raise ScheduleError(
-                "two cycles, the second twice as long as the first, need at least 3 epochs; "
-                f"there are {setting.epochs}"
+                "two cycles, the second twice as long as the first, need at least 3 "
+                f"{setting.unit}s; there are {setting.epochs}"
             )
         return {
             "lr": Parameter(domain=setting.rates),

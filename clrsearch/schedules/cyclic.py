@@ -150,7 +150,7 @@ class Cyclic:
         epochs, whole = setting.epochs, setting.stepsize == "whole-cycles"
         if is_short(epochs) and not whole:
             raise ScheduleError(
-                f"a cycle takes at least {2 * SHORTEST} epochs, "
+                f"a cycle takes at least {2 * SHORTEST} {setting.unit}s, "
                 f"since stepsizes are {SHORTEST} to {LONGEST}; the run has {epochs}"
             )
         if setting.horizon < 2:

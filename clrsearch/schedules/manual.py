@@ -61,6 +61,11 @@ class Manual:
 
     def __post_init__(self) -> None:
         require_rate("scale", self.scale)
+        if 0 < self.steps_per_epoch % 1 < 1:
+            raise ScheduleError(
+                "hand-written rates are for epochs of equal length, but these differ: "
+                f"{self._horizon} steps in {self.epochs} epochs; leave manual out of the families"
+            )
         for name in ("epochs", "steps_per_epoch"):
             require_count(name, getattr(self, name))
         if not isinstance(self.rates, str):
@@ -74,6 +79,11 @@ class Manual:
         if setting.manual is None:
             raise ScheduleError(
                 'no rates are given: set manual = [[EPOCHS, RATE], ...] or manual = "file.py:NAME"'
+            )
+        if setting.unit != "epoch":
+            raise ScheduleError(
+                f"hand-written rates are for epochs, but the length is {setting.horizon} steps; "
+                "leave manual out of the families, or set epochs in place of steps"
             )
         cls.build({"scale": 1.0}, setting)
         return {"scale": Parameter(domain=Range(low=1 / 30, high=30.0, log=True))}

@@ -97,6 +97,7 @@ class Setting:
     """What a family needs to know about a task to be searched for it.
 
     Attributes:
+        unit: what ``epochs`` counts, to a reader: validations in a run whose length is in steps.
         base_lr: the learning rate of the first parameter group in the task's own optimizer.
         tested: the rates found by a range test.
         manual: the hand-written rates of the plan.
@@ -107,6 +108,7 @@ class Setting:
     steps_per_epoch: float
     base_lr: float
     momentum: Momentum
+    unit: Literal["epoch", "validation"] = "epoch"
     stepsize: Literal["whole-cycles", "integers"] = "whole-cycles"
     tested: Range | None = None
     manual: HandWritten | None = None

@@ -44,7 +44,7 @@ class Trace:
 class Snippet:
     """A schedule as Python source: import lines, definitions, and the body of ``make_scheduler``.
 
-    The body may use ``optimizer``; ``stretch``, the ratio of the actual steps per epoch to those
+    The body may use ``optimizer``; ``stretch``, the ratio of the actual length to the one that
     the schedule was found with; and, if it was requested for several groups, ``ratios``, the
     groups' learning rates relative to the first. It returns the scheduler. ``own`` is what it
     imports from the user's code: the module, the name in it, and the function if it is loaded.

@@ -256,8 +256,9 @@ class Exponential(Decay):
 def _drops(setting: Setting, most: int) -> Range:
     """The range for the number of drops, which fall between epochs: at most ``most``."""
     if setting.epochs < 2:
+        one = "an epoch" if setting.unit == "epoch" else "a validation"
         raise ScheduleError(
-            "a drop needs an epoch before and after it, so at least 2 epochs; "
+            f"a drop needs {one} before and after it, so at least 2 {setting.unit}s; "
             f"there is {setting.epochs}"
         )
     return Range(low=1, high=min(most, setting.epochs - 1), integer=True)

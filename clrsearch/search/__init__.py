@@ -32,6 +32,7 @@ from clrsearch.search.space import (
     fitting,
     misfit_reason,
     require_size,
+    setting_of,
 )
 from clrsearch.search.study import CURVES, Study
 from clrsearch.search.study_names import require_name
@@ -91,6 +92,7 @@ __all__ = [
     "require_name",
     "require_plan",
     "require_size",
+    "setting_of",
     "settings",
     "smoothed",
     "suggest",

@@ -29,11 +29,17 @@ class Misfit:
 
 
 def misfits(
-    slots: Mapping[int, SlotState], records: Sequence[Record], *, budget: int, epochs: int
+    slots: Mapping[int, SlotState],
+    records: Sequence[Record],
+    *,
+    budget: int,
+    epochs: int,
+    unit: str = "epoch",
 ) -> list[Misfit]:
     """Find contradictions between a study's slots (state by number) and its trials.
 
-    A consistent study has ``budget`` slots, and ``epochs`` values in every complete trial.
+    A consistent study has ``budget`` slots, and ``epochs`` values in every complete trial, which it
+    counts in so many of a ``unit``.
     """
     told: dict[int, list[Record]] = {}
     for record in records:
@@ -67,7 +73,7 @@ def misfits(
         _trials(early, "ended, but their slots are not used up", mended_by="worker"),
         _trials(orphans, "running, but their slots are used up", mended_by="worker"),
         _trials([each for each in records if each.slot not in slots], "not in any slot"),
-        _trials(partial, f"complete, but their values are not those of epochs 1 to {epochs}"),
+        _trials(partial, f"complete, but their values are not those of {unit}s 1 to {epochs}"),
     ]
     return [misfit for misfit in found if misfit is not None]
 

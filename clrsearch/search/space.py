@@ -30,7 +30,7 @@ from clrsearch.schedules import (
 )
 from clrsearch.search.plan import BASELINE, Bound, StudyPlan, nearest
 from clrsearch.search.rangetest import RangeTest
-from clrsearch.tasks import TaskFacts
+from clrsearch.tasks import Spacing, TaskFacts
 
 GROUPS = "groups."
 """Prefix of a group's name in the name of its rate factor."""
@@ -99,8 +99,11 @@ def require_size(facts: TaskFacts) -> None:
     groups = len(facts.ratios)
     if facts.horizon * groups > MOST_RATES:
         of = "" if groups == 1 else f" for {groups} parameter groups"
+        length = f"epochs: {facts.epochs:,} epochs of {facts.steps_per_epoch:,} steps"
+        if facts.in_steps:
+            length = f"{'epochs' if facts.steps is None else 'steps'}: {facts.horizon:,} steps"
         raise PlanError(
-            f"epochs: {facts.epochs:,} epochs of {facts.steps_per_epoch:,} steps{of} give "
+            f"{length}{of} give "
             f"{facts.horizon * groups:,} learning rates; the limit is {MOST_RATES:,}"
         )
 
@@ -110,7 +113,7 @@ def fitting(plan: StudyPlan, facts: TaskFacts) -> tuple[StudyPlan, list[str]]:
 
     Families named by the plan are kept; if they do not fit, they are rejected later.
     """
-    setting = _setting(plan, facts)
+    setting = setting_of(plan, facts)
     if "families" in plan.model_fields_set:
         return plan, _on_cycles(plan.searched, setting)
     reasons = {each: why for each in plan.families if (why := misfit_reason(each, setting))}
@@ -128,8 +131,8 @@ def _on_cycles(families: Sequence[str], setting: Setting) -> list[str]:
     if Cyclic.family not in families or not short:
         return []
     return [
-        f"cyclic: {setting.epochs} epochs are too few for stepsizes of {SHORTEST} epochs or more, "
-        f"so 1 to {SHORT_CYCLES} whole cycles are searched"
+        f"cyclic: {setting.epochs} {setting.unit}s are too few for stepsizes of {SHORTEST} "
+        f"{setting.unit}s or more, so 1 to {SHORT_CYCLES} whole cycles are searched"
     ]
 
 
@@ -154,14 +157,14 @@ def build_space(
     if plan.manual is not None and Manual.family not in plan.searched:
         raise PlanError("manual: rates are given, but manual is not one of the families")
     bounds = tested.bounds(facts.base_lr) if tested is not None and plan.range_test else None
-    setting = replace(_setting(plan, facts), tested=bounds, rate_function=rate_function)
+    setting = replace(setting_of(plan, facts), tested=bounds, rate_function=rate_function)
     multipliers = _multipliers(plan, facts)
     families = {}
     for family in plan.searched:
         try:
             own = FAMILIES[family].space(setting)
         except ScheduleError as error:
-            ways_out = _ways_out(family, plan, setting)
+            ways_out = _ways_out(family, plan, setting, facts)
             raise PlanError(f"{family} does not fit: {error}{ways_out}") from error
         space = _narrow_all(family, own, plan.bounds.get(family, {}), facts)
         for params in _corners(space):
@@ -175,18 +178,20 @@ def build_space(
     return StudySpace(setting=setting, families=families, multipliers=multipliers)
 
 
-def _setting(plan: StudyPlan, facts: TaskFacts) -> Setting:
+def setting_of(plan: StudyPlan, facts: TaskFacts) -> Setting:
+    """What the families need to know of a plan and its task."""
     return Setting(
         epochs=facts.epochs,
         steps_per_epoch=facts.steps_per_epoch,
         base_lr=facts.base_lr,
         momentum=facts.momentum,
+        unit=facts.unit,
         stepsize=plan.stepsize,
         manual=plan.manual,
     )
 
 
-def _ways_out(family: str, plan: StudyPlan, setting: Setting) -> str:
+def _ways_out(family: str, plan: StudyPlan, setting: Setting, spacing: Spacing) -> str:
     """Advice, as further sentences, if a family only needs more epochs; otherwise empty."""
     more = range(setting.epochs + 1, setting.epochs + MORE_EPOCHS)
     enough = next((each for each in more if _fits(family, replace(setting, epochs=each))), None)
@@ -198,7 +203,10 @@ def _ways_out(family: str, plan: StudyPlan, setting: Setting) -> str:
         instead += f"; others that fit: {', '.join(others)}"
     else:
         instead = f"compare with --set baseline={BASELINE}"
-    return f". Train longer, --epochs {enough} or more, or {instead}"
+    longer = f"--epochs {enough}"
+    if spacing.steps is not None and spacing.validate_every is not None:
+        longer = f"--set steps={enough * spacing.validate_every}"
+    return f". Train longer, {longer} or more, or {instead}"
 
 
 def _fits(family: str, setting: Setting) -> bool:
@@ -245,14 +253,14 @@ def _narrow_all(
             raise PlanError(f"{key}: the task's optimizer, {facts.optimizer}, has no momentum")
         raise PlanError(f"{key}: {family} has no such parameter{nearest(name, space)}")
     return {
-        name: _narrow(f"bounds.{family}.{name}", parameter, bounds[name])
+        name: _narrow(f"bounds.{family}.{name}", parameter, bounds[name], facts.unit)
         if name in bounds
         else parameter
         for name, parameter in space.items()
     }
 
 
-def _narrow(key: str, parameter: Parameter, bound: Bound) -> Parameter:
+def _narrow(key: str, parameter: Parameter, bound: Bound, unit: str) -> Parameter:
     values = bound if isinstance(bound, tuple) else (bound,)
     domain = parameter.domain
     if isinstance(domain, Choice):
@@ -262,10 +270,12 @@ def _narrow(key: str, parameter: Parameter, bound: Bound) -> Parameter:
                 raise PlanError(f"{key}: {value!r} is not one of {listed}")
         options = tuple(value for value in domain.options if value in values)
         return replace(parameter, domain=Choice(options=options))
-    return replace(parameter, domain=_narrow_range(key, domain, values))
+    return replace(parameter, domain=_narrow_range(key, domain, values, unit))
 
 
-def _narrow_range(key: str, domain: Range, values: tuple[object, ...]) -> Range:
+def _narrow_range(
+    key: str, domain: Range, values: tuple[object, ...], unit: str = "epoch"
+) -> Range:
     numbers = [
         value
         for value in values
@@ -283,7 +293,7 @@ def _narrow_range(key: str, domain: Range, values: tuple[object, ...]) -> Range:
     if domain.integer and (low < domain.low or high > domain.high):
         raise PlanError(
             f"{key}: {_listed(values)} is outside {domain.low:g} to {domain.high:g}, "
-            "the range that the number of epochs allows"
+            f"the range that the number of {unit}s allows"
         )
     if domain.log and not low > 0:
         raise PlanError(f"{key}: must be positive, not {low}: it is searched on a log scale")

@@ -73,7 +73,9 @@ def _check(study: Study) -> Iterator[Finding]:
     records = study.history.records()
     slots = {**study.slots.states(), **before}  # more may have been added meanwhile
     budget = study.plan.trials if study.stage == "search" else 0
-    wrong = misfits(slots, records, budget=budget, epochs=study.facts.intervals)
+    wrong = misfits(
+        slots, records, budget=budget, epochs=study.facts.intervals, unit=study.facts.progress
+    )
     counts = ", ".join(
         f"{number} {state}" for state in SlotState if (number := list(slots.values()).count(state))
     )
@@ -97,11 +99,12 @@ def _check(study: Study) -> Iterator[Finding]:
         )
     drifted = [str(record.number) for record in records if record.drift]
     if drifted:
+        repeated = f"a repeated {study.facts.progress} gave a different result"
         replay = proposals.command("replay", study.name, drifted[0])
         yield Finding(
             what=study.name,
             state="note",
-            says=f"trials {', '.join(drifted)}: a repeated epoch gave a different result",
+            says=f"trials {', '.join(drifted)}: {repeated}",
             remedy=f"results differ between machines or packages; {replay} shows by how much",
         )
 

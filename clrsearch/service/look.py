@@ -60,7 +60,9 @@ class Best:
         code: source code of the schedule, in the requested format.
         make_scheduler: the function from the torch code. ``make_scheduler(optimizer,
             steps_per_epoch)`` returns a scheduler for a new optimizer, over the same number of
-            epochs as in the search, to be stepped after every batch.
+            epochs as in the search, to be stepped after every batch. If the search was for a number
+            of steps, or for epochs that differ in length, it is ``make_scheduler(optimizer,
+            total_steps)``.
         facts: the facts of the task.
         verdict: the verdict on fresh seeds; None without one.
     """
@@ -71,7 +73,7 @@ class Best:
     multipliers: Mapping[str, float]
     ratios: tuple[float, ...]
     code: str = field(repr=False)
-    make_scheduler: Callable[[Optimizer, int], LRScheduler] = field(repr=False)
+    make_scheduler: Callable[..., LRScheduler] = field(repr=False)
     facts: TaskFacts = field(repr=False)
     verdict: Verdict | None = field(repr=False)
 
@@ -98,11 +100,14 @@ class Replayed:
         trial: the stored trial.
         values: the replayed metric by epoch.
         device: the device of the replay.
+        progress: what is counted in them: epochs or, if the study says when to validate,
+            validations.
     """
 
     trial: Record
     values: Mapping[int, float]
     device: str
+    progress: Literal["epoch", "validation"]
 
     @property
     def matches(self) -> bool:
@@ -171,10 +176,10 @@ def best(
         ratios = study.space.ratios(trial.params, study.facts)
         code = source_code(study, trial, verdict, format)
 
-        def make_scheduler(optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
+        def make_scheduler(optimizer: Optimizer, *length: int, **named: int) -> LRScheduler:
             torch = code if format == "torch" else source_code(study, trial, verdict)
             own = schedule.code(len(ratios)).own
-            return execute(torch, own=own)(optimizer, steps_per_epoch)
+            return execute(torch, own=own)(optimizer, *length, **named)
 
         return Best(
             trial=trial,
@@ -385,4 +390,6 @@ def replay(
 
         with suppress(training.Diverged):
             again.train(note)
-        return Replayed(trial=record, values=values, device=str(chosen))
+        return Replayed(
+            trial=record, values=values, device=str(chosen), progress=study.facts.progress
+        )

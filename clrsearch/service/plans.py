@@ -13,6 +13,7 @@ from clrsearch.search import Studies, Study, StudyPlan, load_plan, misfit_reason
 from clrsearch.service.paths import Storage, storage_url
 from clrsearch.service.tryout import Tryout
 from clrsearch.storage import has_studies, open_database
+from clrsearch.tasks import Spacing
 
 MANY = 1000  # steps per epoch
 FEW = 5  # with fewer trials, a family's best score says little about the family
@@ -92,18 +93,26 @@ def _misfits(families: Sequence[str], plan: StudyPlan, tryout: Tryout) -> dict[s
     """
     epochs = plan.epochs or tryout.epochs
     if epochs is None or plan.steps is not None:
-        epochs = tryout.facts.epochs  # raises: the plan of a custom loop must set epochs
-    shortest = {each: reason for each in families if (reason := _misfit(each, epochs, 1))}
-    if all(_misfit(each, epochs, MANY) for each in shortest):
+        return _reasons(families, tryout.facts)  # raises: the plan of a custom loop must set epochs
+    shortest = _reasons(families, Spacing(epochs=epochs, steps_per_epoch=1))
+    if (
+        shortest.keys()
+        == _reasons([*shortest], Spacing(epochs=epochs, steps_per_epoch=MANY)).keys()
+    ):
         return shortest
-    steps = tryout.facts.steps_per_epoch
-    return {each: reason for each in families if (reason := _misfit(each, epochs, steps))}
+    return _reasons(families, tryout.facts)
 
 
-def _misfit(family: str, epochs: int, steps_per_epoch: float) -> str:
-    """Why a family does not fit this horizon; empty if it does."""
-    setting = Setting(epochs=epochs, steps_per_epoch=steps_per_epoch, base_lr=1.0, momentum="none")
-    return misfit_reason(family, setting)
+def _reasons(families: Sequence[str], spacing: Spacing) -> dict[str, str]:
+    """Map each family that does not fit a run of this length to the reason."""
+    setting = Setting(
+        epochs=spacing.epochs,
+        steps_per_epoch=spacing.steps_per_epoch,
+        base_lr=1.0,
+        momentum="none",
+        unit=spacing.unit,
+    )
+    return {each: reason for each in families if (reason := misfit_reason(each, setting))}
 
 
 def run_command(study: Study, trials: int) -> str:

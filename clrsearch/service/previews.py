@@ -26,7 +26,7 @@ from clrsearch.service.look import chosen
 from clrsearch.service.paths import Storage, storage_url
 from clrsearch.service.provenance import bind_rate, load_rate_of
 from clrsearch.storage import has_studies, open_database
-from clrsearch.tasks import TaskFacts
+from clrsearch.tasks import Spacing, TaskFacts
 
 EPOCHS, STEPS_PER_EPOCH = 20, 100
 BASE_LR = 0.1
@@ -49,10 +49,9 @@ class Previewed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """Schedules over the same horizon."""
+    """Schedules over the same length."""
 
-    epochs: int
-    steps_per_epoch: float
+    spacing: Spacing
     schedules: tuple[Previewed, ...]
 
     @property
@@ -71,7 +70,9 @@ class Preview:
     @property
     def figure(self) -> Figure:
         """A figure with all schedules overlaid."""
-        return schedules_figure(self.curves, steps_per_epoch=self.steps_per_epoch)
+        spacing = self.spacing
+        each = None if spacing.in_steps else spacing.steps_per_epoch
+        return schedules_figure(self.curves, steps_per_epoch=each)
 
 
 def preview(
@@ -103,19 +104,21 @@ def preview(
         ScheduleError: values contradict each other.
     """
     found = {name: _of_study(name, storage, task_dir) for name in names if name not in FAMILIES}
-    lengths = {(study.epochs, study.steps_per_epoch) for study in found.values()}
+    spacings = [study.spacing for study in found.values()]
+    lengths = {(each.horizon, not each.in_steps and each.epochs) for each in spacings}
     if len(lengths) > 1 or (lengths and (epochs or steps_per_epoch)):
+        own = "length" if any(each.in_steps for each in spacings) else "epochs and steps per epoch"
         raise PlanError(
-            f"{', '.join(found)}: a study is shown over its own epochs and steps per epoch, "
+            f"{', '.join(found)}: a study is shown over its own {own}, "
             "and all overlaid schedules must have the same"
         )
-    for length in lengths:
-        epochs, steps_per_epoch = length
     epochs = EPOCHS if epochs is None else epochs
     steps_per_epoch = STEPS_PER_EPOCH if steps_per_epoch is None else steps_per_epoch
     if epochs < 1 or steps_per_epoch < 1:
         raise PlanError("epochs and steps_per_epoch must be at least 1")
-    facts = _facts(epochs, steps_per_epoch)
+    asked = Spacing(epochs=epochs, steps_per_epoch=steps_per_epoch)
+    spacing = spacings[0] if spacings else asked
+    facts = _facts(spacing)
     require_size(facts)
     given = dict(values or {})
     plan = load_plan(None, {key: given.pop(key) for key in PLAN_KEYS if key in given})
@@ -131,7 +134,7 @@ def preview(
             shown.extend(found[name].schedules)
         else:
             shown.extend(sources[name].schedules(given))
-    return Preview(epochs=epochs, steps_per_epoch=steps_per_epoch, schedules=tuple(shown))
+    return Preview(spacing=spacing, schedules=tuple(shown))
 
 
 def _of_study(name: str, storage: Storage, task_dir: Path | None) -> Preview:
@@ -158,11 +161,7 @@ def _best_of(study: Study, task_dir: Path | None) -> Preview:
         schedule=study.space.build(trial.family, trial.params),
         trace=study.trace(trial.family, trial.params),
     )
-    return Preview(
-        epochs=study.facts.epochs,
-        steps_per_epoch=study.facts.steps_per_epoch,
-        schedules=(best,),
-    )
+    return Preview(spacing=study.facts.spacing, schedules=(best,))
 
 
 class _Family:
@@ -235,14 +234,13 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _facts(epochs: int, steps_per_epoch: float) -> TaskFacts:
+def _facts(spacing: Spacing) -> TaskFacts:
     """Facts of a generic task whose optimizer has momentum."""
     return TaskFacts(
+        **spacing.model_dump(),
         metric="loss",
         direction="minimize",
-        epochs=epochs,
         batch_size=1,
-        steps_per_epoch=steps_per_epoch,
         ratios=(1.0,),
         groups=("all",),
         base_lr=BASE_LR,

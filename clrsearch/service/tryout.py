@@ -15,7 +15,15 @@ from clrsearch import errors, proposals, training
 from clrsearch.errors import ClrsearchError, PlanError, ScheduleError, TaskError
 from clrsearch.launch import INTERPRETER, how_it_ended
 from clrsearch.schedules import Manual, RateFunction
-from clrsearch.search import RangeTest, StudyPlan, build_space, read_range_test, require_size
+from clrsearch.search import (
+    RangeTest,
+    StudyPlan,
+    build_space,
+    misfit_reason,
+    read_range_test,
+    require_size,
+    setting_of,
+)
 from clrsearch.service.paths import data_folder, task_folder
 from clrsearch.service.provenance import Sources
 from clrsearch.tasks import TaskFacts, is_kept_here
@@ -114,6 +122,8 @@ class Tryout:
         """
         if not isinstance(self._plan.manual, str):
             return None
+        if reason := misfit_reason(Manual.family, setting_of(self._plan, facts)):
+            raise PlanError(f"{Manual.family} does not fit: {reason}")
         length = {"epochs": facts.epochs, "steps_per_epoch": facts.steps_per_epoch}
         try:
             rates = self._ask("rates", name=self._plan.manual, **length)

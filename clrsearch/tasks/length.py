@@ -45,6 +45,21 @@ class Spacing(BaseModel):
         return "epoch" if self.validate_every is None else "interval"
 
     @property
+    def progress(self) -> Literal["epoch", "validation"]:
+        """What a reader is told that a run has done so many of, and its intervals by number."""
+        return "epoch" if self.validate_every is None else "validation"
+
+    @property
+    def unit(self) -> Literal["epoch", "validation"]:
+        """What ``epochs`` counts, to a reader."""
+        return "epoch" if self.steps is None else "validation"
+
+    @property
+    def in_steps(self) -> bool:
+        """Whether the length is told in steps: it was given so, or the epochs differ in length."""
+        return self.steps is not None or self.steps_per_epoch != int(self.steps_per_epoch)
+
+    @property
     def ends(self) -> tuple[int, ...]:
         """The optimizer steps taken when each interval ends: every so many, and at the horizon."""
         if self.validate_every is None:

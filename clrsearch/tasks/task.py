@@ -258,3 +258,8 @@ class TaskFacts(Spacing):
     optimizer: str
     source: str
     splits: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+    @property
+    def spacing(self) -> Spacing:
+        """The length of a run and its intervals, alone."""
+        return Spacing(**{name: getattr(self, name) for name in Spacing.model_fields})

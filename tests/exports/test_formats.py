@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import typing
 
 import pytest
-from exported import CYCLIC, FORMULAS, HORIZON, SCHEDULES, found
+import torch
+from exported import (
+    BY_STEPS,
+    CYCLIC,
+    FORMULAS,
+    HORIZON,
+    SCHEDULES,
+    agree,
+    executed,
+    found,
+    in_steps,
+)
 
 from clrsearch.cli.inspecting import best
 from clrsearch.errors import PlanError
@@ -41,3 +53,46 @@ def test_a_function_of_the_users_is_refused(format) -> None:
 def test_a_function_of_the_users_is_written(format) -> None:
     own = next(each for each in SCHEDULES if isinstance(each, Manual) and each not in FORMULAS)
     assert write(format, found(own))
+
+
+@pytest.mark.parametrize("schedule", BY_STEPS, ids=repr)
+@pytest.mark.parametrize("format", FORMATS)
+def test_nothing_speaks_of_epochs_in_a_study_in_steps(format, schedule) -> None:
+    try:
+        text = write(format, in_steps(schedule))
+    except PlanError:
+        with pytest.raises(PlanError):
+            write(format, found(schedule))
+        return
+    assert ("\nTOTAL_STEPS = 84\n" in text) == (format != "table")
+    said = re.sub(r"\w+_epochs?=", "", text) if format == "timm" else text  # but for its arguments
+    assert "epoch" not in said.lower()
+    assert "train.py" not in text
+
+
+@pytest.mark.parametrize("ratios", [(1.0,), (1.0, 10.0, 0.3)], ids=["1 group", "3 groups"])
+@pytest.mark.parametrize("schedule", BY_STEPS, ids=repr)
+def test_torchs_schedulers_are_made_for_a_number_of_steps(schedule, ratios) -> None:
+    exported = in_steps(schedule, ratios)
+    make_scheduler = executed(write("torch", exported))["make_scheduler"]
+    groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": 0.02 * r} for r in ratios]
+    optimizer = torch.optim.SGD(groups, momentum=0.9)
+    scheduler = make_scheduler(optimizer, HORIZON)
+    rates, momenta = [], []
+    for _ in range(HORIZON):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        momenta.append([group["momentum"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    agree(exported, list(zip(*rates, strict=True)), list(zip(*momenta, strict=True)))
+
+
+def test_it_stretches_with_the_number_of_steps() -> None:
+    schedule = Cosine(lr=0.3, horizon=HORIZON)
+    make_scheduler = executed(write("torch", in_steps(schedule)))["make_scheduler"]
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = make_scheduler(optimizer, 2 * HORIZON)
+    for _ in range(HORIZON):
+        optimizer.step()
+        scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.15)

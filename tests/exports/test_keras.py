@@ -8,13 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exported import CYCLIC, FORMULAS, HORIZON, ONE_CYCLE, STEPS_PER_EPOCH, agree, executed, found
+from exported import (
+    CYCLIC,
+    FORMULAS,
+    HORIZON,
+    ONE_CYCLE,
+    STEPS_PER_EPOCH,
+    agree,
+    executed,
+    found,
+    in_steps,
+)
 
 from clrsearch.errors import PlanError
 from clrsearch.exports import write
 from clrsearch.schedules import Cosine
 
 IN_SINGLE_PRECISION = 1e-6
+COSINE = Cosine(lr=0.3, horizon=HORIZON, warmup=12)
 # what Keras does to a torch tensor, with NumPy 2
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
@@ -32,9 +43,10 @@ def keras(tmp_path_factory):
     return keras
 
 
+@pytest.mark.parametrize("exported", [found, in_steps])
 @pytest.mark.parametrize("schedule", FORMULAS, ids=repr)
-def test_it_is_the_schedule_at_every_batch(schedule, keras) -> None:
-    exported = found(schedule)
+def test_it_is_the_schedule_at_every_batch(schedule, exported, keras) -> None:
+    exported = exported(schedule)
     names = executed(write("keras", exported))
     rate = names["FoundSchedule"]()
     steps = np.arange(HORIZON)
@@ -47,12 +59,12 @@ def test_it_is_the_schedule_at_every_batch(schedule, keras) -> None:
 
 
 @pytest.mark.parametrize("schedule", FORMULAS, ids=repr)
-def test_it_stretches_with_the_batches_per_epoch(schedule, keras) -> None:
-    exported = found(schedule)
-    rate = executed(write("keras", exported))["FoundSchedule"](2 * STEPS_PER_EPOCH)
-    value = keras.ops.convert_to_numpy(rate(keras.ops.convert_to_tensor(2 * np.arange(HORIZON))))
-    rates = np.broadcast_to(value, HORIZON)
-    agree(exported, rates, exported.trace.momenta, tolerance=IN_SINGLE_PRECISION)
+def test_it_stretches_with_the_batches(schedule, keras) -> None:
+    for exported, length in ((found(schedule), STEPS_PER_EPOCH), (in_steps(schedule), HORIZON)):
+        rate = executed(write("keras", exported))["FoundSchedule"](2 * length)
+        steps = keras.ops.convert_to_tensor(2 * np.arange(HORIZON))
+        rates = np.broadcast_to(keras.ops.convert_to_numpy(rate(steps)), HORIZON)
+        agree(exported, rates, exported.trace.momenta, tolerance=IN_SINGLE_PRECISION)
 
 
 FIT = """
@@ -102,16 +114,17 @@ def fit(text: str, folder: Path, *, backend: str, kind: str, momentum: str):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "backend", "momentum"),
+    ("exported", "backend"),
     [
-        (ONE_CYCLE, "torch", "betas"),
-        (CYCLIC, "jax", "momentum"),
-        (Cosine(lr=0.3, horizon=HORIZON, warmup=12), "jax", "momentum"),
+        (found(ONE_CYCLE, momentum="betas"), "torch"),
+        (found(CYCLIC), "jax"),
+        (in_steps(CYCLIC), "jax"),
+        (found(COSINE), "jax"),
     ],
-    ids=["onecycle, torch, Adam", "cyclic, jax", "cosine, jax"],
+    ids=["onecycle, torch, Adam", "cyclic, jax", "cyclic in steps, jax", "cosine, jax"],
 )
-def test_fit_plays_the_schedule(schedule, backend, momentum, tmp_path) -> None:
-    exported = found(schedule, momentum=momentum)
+def test_fit_plays_the_schedule(exported, backend, tmp_path) -> None:
+    momentum = exported.momentum
     kind = "eager" if exported.trace.momenta is not None and backend == "jax" else "compiled"
     text = write("keras", exported)
     done, seen = fit(text, tmp_path, backend=backend, kind=kind, momentum=momentum)
@@ -126,7 +139,7 @@ def test_a_momentum_that_a_compiled_step_would_not_see_is_refused(tmp_path) -> N
 
 
 def test_the_weights_move_by_the_schedule(keras) -> None:
-    exported = found(Cosine(lr=0.3, horizon=HORIZON, warmup=12))
+    exported = found(COSINE)
     optimizer = keras.optimizers.SGD(executed(write("keras", exported))["FoundSchedule"]())
     weight = keras.Variable([0.0])
     optimizer.build([weight])
@@ -145,6 +158,8 @@ def test_it_is_saved_and_loaded_with_the_optimizer(keras) -> None:
     assert type(loaded) is type(rate)
     assert loaded.get_config() == {"steps_per_epoch": 9}
     assert float(loaded(10)) == float(rate(10))
+    in_all = executed(write("keras", in_steps(CYCLIC)))["FoundSchedule"](90)
+    assert in_all.get_config() == {"total_steps": 90}
 
 
 def test_groups_with_rates_of_their_own_are_refused() -> None:

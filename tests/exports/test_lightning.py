@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from contracts.test_families import EPOCHS, HORIZON, SCHEDULES, STEPS_PER_EPOCH
-from exported import CYCLIC, ONE_CYCLE, agree, executed, found
+from exported import BY_STEPS, CYCLIC, ONE_CYCLE, agree, executed, found, in_steps
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -22,13 +22,10 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("ratios", [(1.0,), GROUPS], ids=["1 group", "3 groups"])
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
-def test_the_method_gives_the_schedule_step_by_step(schedule, ratios) -> None:
-    exported = found(schedule, ratios)
+def play(exported, trainer, ratios) -> None:
+    """Compare what the method gives with the trial, step by step."""
     groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": 0.02 * r} for r in ratios]
     optimizer = torch.optim.SGD(groups, momentum=0.9)
-    trainer = SimpleNamespace(max_epochs=EPOCHS, estimated_stepping_batches=HORIZON)
     module = SimpleNamespace(trainer=trainer, make_optimizer=lambda: optimizer)
     made = executed(write("lightning", exported))["configure_optimizers"](module)
     assert made["optimizer"] is optimizer
@@ -40,6 +37,20 @@ def test_the_method_gives_the_schedule_step_by_step(schedule, ratios) -> None:
         optimizer.step()
         made["lr_scheduler"]["scheduler"].step()
     agree(exported, list(zip(*rates, strict=True)), list(zip(*momenta, strict=True)))
+
+
+@pytest.mark.parametrize("ratios", [(1.0,), GROUPS], ids=["1 group", "3 groups"])
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+def test_the_method_gives_the_schedule_step_by_step(schedule, ratios) -> None:
+    trainer = SimpleNamespace(max_epochs=EPOCHS, estimated_stepping_batches=HORIZON)
+    play(found(schedule, ratios), trainer, ratios)
+
+
+@pytest.mark.parametrize("ratios", [(1.0,), GROUPS], ids=["1 group", "3 groups"])
+@pytest.mark.parametrize("schedule", BY_STEPS, ids=repr)
+def test_the_method_of_a_study_in_steps_takes_the_trainers_steps(schedule, ratios) -> None:
+    trainer = SimpleNamespace(estimated_stepping_batches=HORIZON)
+    play(in_steps(schedule, ratios), trainer, ratios)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +74,7 @@ def lightning():
     return SimpleNamespace(Trainer=lightning.Trainer, Noting=Noting)
 
 
-def train(lightning, text: str, optimizer, epochs: int = EPOCHS):
+def train(lightning, text: str, optimizer, **length):
     class Mine(lightning.Noting):
         configure_optimizers = executed(text)["configure_optimizers"]
 
@@ -73,7 +84,7 @@ def train(lightning, text: str, optimizer, epochs: int = EPOCHS):
     batches = DataLoader(TensorDataset(torch.ones(STEPS_PER_EPOCH * 2, 2)), batch_size=2)
     module = Mine()
     lightning.Trainer(
-        max_epochs=epochs,
+        **(length or {"max_epochs": EPOCHS}),
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
@@ -109,4 +120,18 @@ def test_the_real_trainer_plays_the_schedule(schedule, momentum, lightning) -> N
 def test_another_number_of_epochs_is_refused(lightning) -> None:
     text = write("lightning", found(CYCLIC))
     with pytest.raises(ValueError, match="for 12 epochs, not 3"):
-        train(lightning, text, lambda parameters: torch.optim.SGD(parameters, lr=1.0), epochs=3)
+        train(lightning, text, lambda parameters: torch.optim.SGD(parameters, lr=1.0), max_epochs=3)
+
+
+def test_the_real_trainer_plays_it_for_a_number_of_steps(lightning) -> None:
+    exported = in_steps(CYCLIC)
+    made = lambda parameters: torch.optim.SGD(parameters, lr=1.0, momentum=0.9)  # noqa: E731
+    module = train(lightning, write("lightning", exported), made, max_steps=HORIZON, max_epochs=-1)
+    assert len(module.rates) == HORIZON
+    agree(exported, module.rates, module.momenta)
+
+
+def test_a_trainer_without_an_end_is_refused() -> None:
+    trainer = SimpleNamespace(estimated_stepping_batches=float("inf"))
+    with pytest.raises(ValueError, match="the Trainer has no end: give it max_steps=84"):
+        play(in_steps(CYCLIC), trainer, (1.0,))

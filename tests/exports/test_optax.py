@@ -6,7 +6,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from exported import CYCLIC, FORMULAS, HORIZON, ONE_CYCLE, STEPS_PER_EPOCH, agree, executed, found
+from exported import (
+    CYCLIC,
+    FORMULAS,
+    HORIZON,
+    ONE_CYCLE,
+    STEPS_PER_EPOCH,
+    agree,
+    executed,
+    found,
+    in_steps,
+)
 
 from clrsearch.exports import write
 from clrsearch.schedules import (
@@ -37,13 +47,13 @@ def jax():
 @pytest.mark.parametrize(("double", "tolerance"), [(True, 1e-12), (False, 1e-6)])
 @pytest.mark.parametrize("schedule", FORMULAS, ids=repr)
 def test_it_is_the_schedule_at_every_update(schedule, double, tolerance, jax) -> None:
-    exported = found(schedule)
-    names = executed(write("optax", exported))
-    with jax.enable_x64(double):
-        updates = jax.numpy.arange(HORIZON)
-        rates = np.broadcast_to(names["make_schedule"]()(updates), HORIZON)
-        momenta = names["momentum"](updates) if "momentum" in names else None
-    agree(exported, rates, momenta, tolerance=tolerance)
+    for exported in (found(schedule), in_steps(schedule)):
+        names = executed(write("optax", exported))
+        with jax.enable_x64(double):
+            updates = jax.numpy.arange(HORIZON)
+            rates = np.broadcast_to(names["make_schedule"]()(updates), HORIZON)
+            momenta = names["momentum"](updates) if "momentum" in names else None
+        agree(exported, rates, momenta, tolerance=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -112,12 +122,16 @@ def test_what_it_has_not_is_a_closed_form(schedule) -> None:
 @pytest.mark.parametrize(
     ("momentum", "factory", "name"), [("momentum", "sgd", "momentum"), ("betas", "adam", "b1")]
 )
+@pytest.mark.parametrize("exported", [found, in_steps])
 @pytest.mark.parametrize("schedule", [CYCLIC, ONE_CYCLE], ids=["cyclic", "onecycle"])
-def test_an_optimizer_follows_rates_and_momenta(schedule, momentum, factory, name, jax) -> None:
-    exported = found(schedule, momentum=momentum)
+def test_an_optimizer_follows_rates_and_momenta(
+    schedule, exported, momentum, factory, name, jax
+) -> None:
+    length = STEPS_PER_EPOCH if exported is found else HORIZON
+    exported = exported(schedule, momentum=momentum)
     names = executed(write("optax", exported))
     others = {"nesterov": True} if factory == "sgd" else {}
-    optimizer = names["make_optimizer"](getattr(jax.optax, factory), STEPS_PER_EPOCH, **others)
+    optimizer = names["make_optimizer"](getattr(jax.optax, factory), length, **others)
     weights = jax.numpy.ones(2)
     state = optimizer.init(weights)
     update = jax.jit(optimizer.update)
@@ -172,9 +186,9 @@ def test_groups_are_trained_with_a_rate_each(jax) -> None:
 
 
 @pytest.mark.parametrize("schedule", FORMULAS, ids=repr)
-def test_it_stretches_with_the_updates_per_epoch(schedule, jax) -> None:
-    exported = found(schedule)
-    stretched = executed(write("optax", exported))["make_schedule"](2 * STEPS_PER_EPOCH)
-    with jax.enable_x64(True):
-        rates = np.broadcast_to(stretched(2 * jax.numpy.arange(HORIZON)), HORIZON)
-    agree(exported, rates, exported.trace.momenta)
+def test_it_stretches_with_the_updates(schedule, jax) -> None:
+    for exported, length in ((found(schedule), STEPS_PER_EPOCH), (in_steps(schedule), HORIZON)):
+        stretched = executed(write("optax", exported))["make_schedule"](2 * length)
+        with jax.enable_x64(True):
+            rates = np.broadcast_to(stretched(2 * jax.numpy.arange(HORIZON)), HORIZON)
+        agree(exported, rates, exported.trace.momenta)

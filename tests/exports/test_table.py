@@ -6,7 +6,7 @@ import csv
 
 import numpy as np
 import pytest
-from exported import CYCLIC, HORIZON, SCHEDULES, agree, found
+from exported import BY_STEPS, CYCLIC, HORIZON, SCHEDULES, agree, found, in_steps
 
 from clrsearch.exports import write
 from clrsearch.schedules import Constant
@@ -30,3 +30,8 @@ def test_its_columns_are_named() -> None:
     two = write("table", found(CYCLIC, (1.0, 2.0)))
     head = "step,rate.group0,rate.group1,momentum.group0,momentum.group1\n"
     assert two.startswith(f"{head}0,0.01,0.02,0.95,0.95\n")
+
+
+@pytest.mark.parametrize("schedule", BY_STEPS, ids=repr)
+def test_a_study_in_steps_has_the_same_table(schedule) -> None:
+    assert write("table", in_steps(schedule)) == write("table", found(schedule))

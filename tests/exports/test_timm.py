@@ -8,7 +8,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from exported import CYCLIC, HORIZON, ONE_CYCLE, SCHEDULES, STEPS_PER_EPOCH, agree, executed, found
+from exported import (
+    CYCLIC,
+    HORIZON,
+    ONE_CYCLE,
+    SCHEDULES,
+    STEPS_PER_EPOCH,
+    agree,
+    executed,
+    found,
+    in_steps,
+)
 
 from clrsearch.errors import PlanError
 from clrsearch.exports import to_timm, write
@@ -52,6 +62,8 @@ def test_timm_plays_what_it_can_say(schedule, ratios) -> None:
     trained = optimizer(ratios)
     scheduler = executed(write("timm", exported))["make_scheduler"](trained, STEPS_PER_EPOCH)
     agree(exported, played(trained, scheduler))
+    trained, names = optimizer(ratios), executed(write("timm", in_steps(schedule, ratios)))
+    agree(exported, played(trained, names["make_scheduler"](trained, HORIZON)))
 
 
 def schedule_floor(schedule) -> float:

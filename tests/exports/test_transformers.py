@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from contracts.test_families import EPOCHS, HORIZON, SCHEDULES, STEPS_PER_EPOCH
-from exported import CYCLIC, ONE_CYCLE, agree, executed, found
+from exported import CYCLIC, ONE_CYCLE, agree, executed, found, in_steps
 from torch import nn
 
 from clrsearch.exports import write
@@ -34,6 +34,11 @@ def transformers():
     return transformers
 
 
+def fresh(ratios) -> torch.optim.Optimizer:
+    groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": 0.02 * r} for r in ratios]
+    return torch.optim.SGD(groups, momentum=0.9)
+
+
 def played(optimizer, scheduler) -> tuple[list, list]:
     """The rates and the momenta of each parameter group."""
     rates, momenta = [], []
@@ -45,12 +50,16 @@ def played(optimizer, scheduler) -> tuple[list, list]:
     return list(zip(*rates, strict=True)), list(zip(*momenta, strict=True))
 
 
+@pytest.mark.parametrize("exported", [found, in_steps])
 @pytest.mark.parametrize("schedule", NATIVE, ids=repr)
-def test_its_own_schedulers_say_the_same(schedule, transformers, tmp_path) -> None:
-    exported = found(schedule)
+def test_its_own_schedulers_say_the_same(schedule, exported, transformers, tmp_path) -> None:
+    by_epochs, exported = exported is found, exported(schedule)
     names = executed(write("transformers", exported))
     arguments = names["make_arguments"](output_dir=tmp_path, use_cpu=True)
-    assert arguments.num_train_epochs == EPOCHS
+    if by_epochs:
+        assert arguments.num_train_epochs == EPOCHS
+    else:
+        assert arguments.max_steps == HORIZON
     weight = torch.zeros(1, requires_grad=True)
     optimizer = torch.optim.SGD([weight], lr=arguments.learning_rate, momentum=0.9)
     scheduler = transformers.get_scheduler(  # as Trainer.create_scheduler does
@@ -69,12 +78,14 @@ def test_the_others_are_handed_over(schedule, ratios) -> None:
     if len(ratios) == 1 and schedule in NATIVE:
         return
     exported = found(schedule, ratios)
-    groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": 0.02 * r} for r in ratios]
-    given = torch.optim.SGD(groups, momentum=0.9)
     names = executed(write("transformers", exported))
+    given = fresh(ratios)
     optimizer, scheduler = names["make_optimizers"](given, STEPS_PER_EPOCH)
     assert optimizer is given
     agree(exported, *played(optimizer, scheduler))
+    if schedule.family != "manual":
+        names = executed(write("transformers", in_steps(schedule, ratios)))
+        agree(exported, *played(*names["make_optimizers"](fresh(ratios))))
 
 
 def test_a_scheduler_of_its_own_is_used_where_there_is_no_warm_up() -> None:
@@ -124,19 +135,24 @@ class Samples(torch.utils.data.Dataset):
 
 
 @pytest.mark.parametrize(
-    "schedule",
+    ("schedule", "length"),
     [
-        CYCLIC,
-        ONE_CYCLE,
-        Linear(lr=0.3, horizon=HORIZON, warmup=12),
-        Linear(lr=0.3, horizon=HORIZON),
-        WarmupStableDecay(lr=0.3, horizon=HORIZON, decay=20, shape="1-sqrt", min_lr=0.02),
-        Cosine(lr=0.3, horizon=HORIZON, eta_min=0.02),
+        (CYCLIC, "epochs"),
+        (CYCLIC, "steps"),
+        (ONE_CYCLE, "epochs"),
+        (Linear(lr=0.3, horizon=HORIZON, warmup=12), "epochs"),
+        (Linear(lr=0.3, horizon=HORIZON), "epochs"),
+        (
+            WarmupStableDecay(lr=0.3, horizon=HORIZON, decay=20, shape="1-sqrt", min_lr=0.02),
+            "epochs",
+        ),
+        (Cosine(lr=0.3, horizon=HORIZON, eta_min=0.02), "epochs"),
+        (Cosine(lr=0.3, horizon=HORIZON, eta_min=0.02), "steps"),
     ],
     ids=repr,
 )
-def test_the_real_trainer_plays_the_schedule(schedule, transformers, tmp_path) -> None:
-    exported = found(schedule)
+def test_the_real_trainer_plays_the_schedule(schedule, length, transformers, tmp_path) -> None:
+    exported = found(schedule) if length == "epochs" else in_steps(schedule)
     names = executed(write("transformers", exported))
     rates, momenta = [], []
 
@@ -159,9 +175,12 @@ def test_the_real_trainer_plays_the_schedule(schedule, transformers, tmp_path) -
     if "make_arguments" in names:
         arguments, optimizers = names["make_arguments"](**own), (None, None)
     else:
-        arguments = transformers.TrainingArguments(num_train_epochs=EPOCHS, **own)
-        fresh = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
-        optimizers = names["make_optimizers"](fresh, STEPS_PER_EPOCH)
+        by_epochs, steps = {"num_train_epochs": EPOCHS}, {"max_steps": HORIZON}
+        long = by_epochs if length == "epochs" else steps
+        arguments = transformers.TrainingArguments(**long, **own)
+        own_optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
+        given = STEPS_PER_EPOCH if length == "epochs" else HORIZON
+        optimizers = names["make_optimizers"](own_optimizer, given)
     transformers.Trainer(
         model=model,
         args=arguments,

@@ -98,6 +98,12 @@ def test_schedules_over_epochs() -> None:
     assert "2 steps" in figure.x.label
 
 
+def test_a_schedule_over_steps() -> None:
+    figure = schedules_figure([scheduled("a", 0.1, 0.2, 0.3)], steps_per_epoch=None)
+    assert figure.panels[0].curves[0].x.tolist() == [0, 1, 2]
+    assert (figure.x.label, figure.x.high) == ("steps", 3)
+
+
 def test_no_schedule_sets_a_momentum() -> None:
     figure = schedules_figure([scheduled("a", 0.1, 0.2)], steps_per_epoch=1)
     assert len(figure.panels) == 1
@@ -199,6 +205,21 @@ def test_a_peak_within_an_epoch_is_drawn_below_the_learning_curves(epochs) -> No
     assert (rates.x[0], rates.y[0]) == (0.0, 0.01)
     assert (figure.x.low, figure.x.high) == (0, epochs)
     assert above.curves[0].x[-1] == epochs
+
+
+def test_validations_between_epochs_lie_at_their_steps() -> None:
+    values = np.array([[0.5, 0.4, 0.3], [0.7, 0.6, math.nan]])
+    figure = learning_curves_figure(
+        [LearningCurve(label="a", values=values, rates=np.full(50, 0.1))],
+        metric="loss",
+        steps_per_epoch=50 / 3,
+        ends=(20, 40, 50),
+    )
+    above, below = figure.panels
+    assert above.curves[0].x.tolist() == [20, 40]
+    assert above.bands[0].x.tolist() == [20, 40, 50]
+    assert below.curves[0].x.tolist() == list(range(50))
+    assert (figure.x.label, figure.x.high) == ("steps", 50)
 
 
 def test_one_seed_has_no_band_and_gaps_between_validations_are_bridged() -> None:

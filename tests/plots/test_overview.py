@@ -73,10 +73,13 @@ def test_nothing_has_ended(by) -> None:
     assert figure.x.high == 1.0
 
 
+def figure_of(records, recommended=None, ends=None):
+    told = {"metric": "loss", "direction": "minimize", "epochs": 3}
+    return all_curves_figure(records, **told, recommended=recommended, ends=ends)
+
+
 def curves_of(records, recommended=None):
-    return all_curves_figure(
-        records, metric="loss", direction="minimize", epochs=3, recommended=recommended
-    ).panels[0]
+    return figure_of(records, recommended).panels[0]
 
 
 def test_curves_differ_by_how_their_trials_ended_and_the_winner_is_on_top() -> None:
@@ -98,6 +101,19 @@ def test_curves_differ_by_how_their_trials_ended_and_the_winner_is_on_top() -> N
     marks = {points.label: points.x.tolist() for points in panel.points}
     assert marks == {"pruned": [2], "diverged": [1], "running": [1]}
     assert panel.curves[0].hint.startswith("trial 1: cyclic, complete, loss 0.5 after epoch 3")
+
+
+def test_validations_between_epochs_lie_at_their_steps() -> None:
+    records = [
+        make_record(0.9, 0.5, 0.4, number=0),
+        make_record(0.9, 0.8, number=1, state="pruned"),
+    ]
+    figure = figure_of(records, ends=(20, 40, 50))
+    assert (figure.x.label, figure.x.low, figure.x.high) == ("steps", 0, 50)
+    complete, pruned = figure.panels[0].curves
+    assert (complete.x.tolist(), pruned.x.tolist()) == ([20, 40, 50], [20, 40])
+    assert [points.x.tolist() for points in figure.panels[0].points] == [[40]]
+    assert pruned.hint.endswith("loss 0.8 after 40 steps")
 
 
 def test_no_curve_at_all() -> None:

@@ -6,7 +6,7 @@ import io
 import json
 
 import pytest
-from records import make_record, make_snapshot
+from records import WITHIN, make_record, make_snapshot
 from rich.console import Console
 
 from clrsearch.reports import Lines, LiveView
@@ -29,13 +29,12 @@ def record(number: int, state: str, *values: float) -> Record:
     )
 
 
-def snapshot(*records: Record, total: int = 10) -> Snapshot:
+def snapshot(*records: Record, total: int = 10, **changes) -> Snapshot:
     complete = [each for each in records if each.state == "complete"]
     ended = sum(each.state != "running" for each in records)
     return make_snapshot(
         records,
         metric="loss",
-        steps_per_epoch=2,
         slots={
             SlotState.COMPLETE: len(complete),
             SlotState.PRUNED: ended - len(complete),
@@ -45,6 +44,7 @@ def snapshot(*records: Record, total: int = 10) -> Snapshot:
         },
         search_best=complete[0] if complete else None,
         schedules={each.number: Constant(lr=0.1) for each in complete},
+        **changes,
     )
 
 
@@ -64,6 +64,18 @@ def test_lines_name_each_trial_once_when_it_ends(console) -> None:
     assert lines[0].split()[:5] == ["trial", "1", "pruned", "epoch", "2/4"]
     assert "loss 0.3, accuracy 0.5" in lines[0]
     assert "constant: lr 0.1" in lines[0]
+
+
+def test_a_run_that_is_validated_between_epochs_counts_validations(console) -> None:
+    with Lines(console) as watch:
+        watch.show(snapshot(spacing=WITHIN))
+        watch.show(snapshot(record(0, "complete", *[0.5] * 7), spacing=WITHIN))
+        watch.show(snapshot(make_record(number=1, state="failed"), spacing=WITHIN))
+    console.print(draw(snapshot(record(2, "running", 0.4, 0.3), spacing=WITHIN), 60.0, done=0))
+    ended, failed, *live = console.file.getvalue().splitlines()
+    assert ended.split()[:5] == ["trial", "0", "complete", "validation", "7/7"]
+    assert "validation  0/7  no validation finished" in failed
+    assert "validation 2/7" in live[-1]
 
 
 def test_json_lines_can_be_read(console) -> None:

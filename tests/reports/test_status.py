@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from records import make_record
+from records import STEPS, make_record
 from rich.console import Console
 
 from clrsearch.causes import cause
@@ -16,6 +16,7 @@ from clrsearch.results import Status, status_json
 from clrsearch.results.status import Failure, Holder, Pace, failures, holders, pace
 from clrsearch.search import Record
 from clrsearch.storage import Claim, SlotState
+from clrsearch.tasks import Spacing
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -72,7 +73,7 @@ def status(*found: Holder, slots: dict[str, int], **changes) -> Status:
     given = {
         "name": "mine",
         "metric": "accuracy",
-        "epochs": 20,
+        "spacing": Spacing(epochs=20, steps_per_epoch=4),
         "slots": {SlotState(state): count for state, count in slots.items()},
         "holders": found,
         "pace": None,
@@ -217,6 +218,17 @@ def test_a_running_study_reads_well_on_80_columns() -> None:
     assert lines[10].split()[0] == "6"
     assert "3, 5, 7, 9, 11, ...  KeyError: [/red] 'a'" in lines[10]
     assert len(lines) <= 16  # a cause of 500 characters is cut
+
+
+def test_validations_are_counted_where_there_are_more_or_fewer_than_epochs() -> None:
+    now = status(holder(epoch=2), slots={"claimed": 1}, spacing=STEPS)
+    lines = drawn(now)
+    assert max(len(line) for line in lines) <= 80
+    header, found = (line.split() for line in lines[-2:])
+    assert header == ["host", "pid", "device", "trial", "validation", "accuracy", "renewed"]
+    assert "2/3" in found
+    read = json.loads(status_json(now))
+    assert (read["epochs"], read["validate_every"], read["workers"][0]["epoch"]) == (3, 20, 2)
 
 
 @pytest.mark.parametrize(

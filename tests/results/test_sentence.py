@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from records import make_record, make_snapshot
+from records import STEPS, UNEVEN, WITHIN, make_record, make_snapshot
 
 from clrsearch.results import Snapshot, settling, verdict_sentence
 from clrsearch.results.confirmation import Confirmed
@@ -20,6 +22,7 @@ def snapshot(
     families: tuple[str, ...] = ("cyclic", "step"),
     baseline: int | None = None,
     reached: int | None = None,
+    **changes: Any,
 ) -> Snapshot:
     """A study of which some trials have been confirmed, with these scores on the fresh seeds."""
     records = [make_record(1.0, number=n, family=each) for n, each in enumerate(families)]
@@ -37,6 +40,7 @@ def snapshot(
             test={},
             absent=(),
         ),
+        **changes,
     )
 
 
@@ -84,3 +88,18 @@ def test_what_it_is_worth_is_said_in_epochs_of_the_baseline() -> None:
     )
     alone = snapshot(FIRST, LAST, families=("cyclic", "constant"), baseline=1)
     assert verdict_sentence(alone) == alone.verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("spacing", "reached", "said"),
+    [
+        (STEPS, 2, "after 40 of 50 steps."),
+        (STEPS, 3, "after 50 of 50 steps."),
+        (WITHIN, 2, "after 10 of 33 steps."),
+        (UNEVEN, 2, "after 2 of 4 epochs."),
+    ],
+)
+def test_between_epochs_it_is_said_in_steps(spacing, reached, said) -> None:
+    families = ("cyclic", "constant")
+    now = snapshot(FIRST, LAST, families=families, baseline=1, reached=reached, spacing=spacing)
+    assert verdict_sentence(now).endswith(f" and reaches its final score {said}")

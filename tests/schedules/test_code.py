@@ -58,17 +58,17 @@ def test_the_file_runs_alone(tmp_path) -> None:
 
 def test_code_of_another_schedule_is_noticed() -> None:
     code = render(Constant(lr=0.2), FILE)
-    check(code, trace(Constant(lr=0.2), 620), steps_per_epoch=31, momentum="none")
+    check(code, trace(Constant(lr=0.2), 620), length=31, momentum="none")
     with pytest.raises(ScheduleError, match="at step 0"):
-        check(code, trace(Constant(lr=0.2 + 1e-10), 620), steps_per_epoch=31, momentum="none")
+        check(code, trace(Constant(lr=0.2 + 1e-10), 620), length=31, momentum="none")
 
 
 def test_another_momentum_is_noticed() -> None:
     other = dataclasses.replace(SCHEDULE, max_momentum=0.94)
     code = render(SCHEDULE, FILE)
-    check(code, trace(SCHEDULE, 620), steps_per_epoch=31, momentum="betas")
+    check(code, trace(SCHEDULE, 620), length=31, momentum="betas")
     with pytest.raises(ScheduleError, match="deviates from the schedule"):
-        check(code, trace(other, 620), steps_per_epoch=31, momentum="betas")
+        check(code, trace(other, 620), length=31, momentum="betas")
 
 
 def test_the_rounding_that_torch_gathers_over_a_long_run_is_no_error() -> None:
@@ -79,7 +79,7 @@ def test_the_rounding_that_torch_gathers_over_a_long_run_is_no_error() -> None:
     file = dataclasses.replace(FILE, epochs=10, steps_per_epoch=horizon // 10)
     code = render(schedule, file)
     assert "CosineAnnealingLR" in code
-    check(code, trace(schedule, horizon), steps_per_epoch=horizon // 10, momentum="none")
+    check(code, trace(schedule, horizon), length=horizon // 10, momentum="none")
     other = trace(dataclasses.replace(schedule, lr=0.3 + 1e-10), horizon)
     with pytest.raises(ScheduleError, match="at step 0"):
-        check(code, other, steps_per_epoch=horizon // 10, momentum="none")
+        check(code, other, length=horizon // 10, momentum="none")

@@ -80,6 +80,12 @@ def test_missing_slots_are_counted_against_the_budget() -> None:
     assert missing.passing
 
 
+def test_what_a_trial_counts_in_is_said() -> None:
+    trials = [trial(0, 0, "complete", 2)]
+    (partial,) = misfits({0: COMPLETE}, trials, budget=1, epochs=3, unit="validation")
+    assert partial.says.endswith("their values are not those of validations 1 to 3")
+
+
 def test_of_a_cancelled_slot_a_trial_may_have_ended() -> None:
     assert found([SlotState.CANCELLED], [trial(0, 0, "complete")]) == {}
     assert list(found([SlotState.CANCELLED], [trial(0, 0, "running")]).values()) == [True]

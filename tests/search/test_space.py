@@ -7,7 +7,7 @@ from facts import make_facts
 
 from clrsearch.errors import PlanError
 from clrsearch.schedules import FAMILIES, Choice, Cyclic, Range
-from clrsearch.search import build_space, load_plan
+from clrsearch.search import build_space, load_plan, require_size
 
 FACTS = make_facts(steps_per_epoch=31)
 PLAIN = FACTS.model_copy(update={"momentum": "none", "optimizer": "SGD()"})
@@ -98,3 +98,67 @@ def test_too_few_epochs_are_refused_with_the_reason() -> None:
         space({"stepsize": "integers"}, FACTS.model_copy(update={"epochs": 3}))
     only = load_plan(None, {"families": ["constant"]})
     assert build_space(only, FACTS.model_copy(update={"epochs": 1})).families
+
+
+SHORT = make_facts(epochs=2, steps_per_epoch=25, steps=50, validate_every=25)
+FRACTIONS = make_facts(epochs=3, steps_per_epoch=50 / 3, steps=50, validate_every=20)
+UNEVEN = make_facts(epochs=4, steps_per_epoch=3.5)
+
+
+@pytest.mark.parametrize(
+    ("facts", "changes", "message"),
+    [
+        (
+            SHORT,
+            {"families": ["cosine_restarts"]},
+            "need at least 3 validations; there are 2. Train longer, --set steps=75 or more, or",
+        ),
+        (
+            make_facts(epochs=1, steps_per_epoch=50, steps=50, validate_every=50),
+            {"families": ["step"]},
+            "a drop needs a validation before and after it, so at least 2 validations; there is 1",
+        ),
+        (
+            FRACTIONS,
+            {"families": ["cyclic"], "stepsize": "integers"},
+            "a cycle takes at least 4 validations, since stepsizes are 2 to 10; the run has 3",
+        ),
+        (
+            FRACTIONS,
+            {"bounds.cyclic.cycles": [1, 9], "families": ["cyclic"]},
+            "outside 1 to 3, the range that the number of validations allows",
+        ),
+        *(
+            (
+                facts,
+                {"families": ["manual"], "manual": manual},
+                "manual does not fit: hand-written rates are for epochs, but the length is 50 "
+                "steps; leave manual out of the families, or set epochs in place of steps",
+            )
+            for facts in (SHORT, FRACTIONS)
+            for manual in ([[2, 0.1]], "mine.py:rate")
+        ),
+        *(
+            (
+                UNEVEN,
+                {"families": ["manual"], "manual": manual},
+                "manual does not fit: hand-written rates are for epochs of equal length, but these "
+                "differ: 14 steps in 4 epochs; leave manual out of the families",
+            )
+            for manual in ([[4, 0.1]], "mine.py:rate")
+        ),
+    ],
+)
+def test_a_length_in_steps_is_refused_in_steps(facts, changes, message) -> None:
+    with pytest.raises(PlanError) as caught:
+        space(changes, facts)
+    assert message in str(caught.value)
+
+
+def test_too_many_steps_are_refused_as_what_they_were_given_as() -> None:
+    long = make_facts(epochs=2, steps_per_epoch=3e7, steps=60_000_000, validate_every=30_000_000)
+    with pytest.raises(PlanError, match=r"^steps: 60,000,000 steps give 60,000,000 learning rates"):
+        require_size(long)
+    uneven = make_facts(epochs=3, steps_per_epoch=100_000_000 / 3)
+    with pytest.raises(PlanError, match=r"^epochs: 100,000,000 steps give"):
+        require_size(uneven)
