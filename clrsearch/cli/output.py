@@ -340,9 +340,11 @@ def print_replayed(again: Replayed) -> None:
         )
         return
     elsewhere = "" if again.device == again.trial.device else f" (it ran on {again.trial.device})"
+    ranks = again.trial.ranks
+    apart = "" if ranks == 1 else f"; {ranks} processes trained it, which draw other random numbers"
     say(
         f"trial {number} differs on {again.device}{elsewhere}: {len(again.values)} of {done} "
-        f"were completed, with the metric off by up to {again.largest_difference:.3g}"
+        f"were completed, with the metric off by up to {again.largest_difference:.3g}{apart}"
     )
 
 

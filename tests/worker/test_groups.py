@@ -55,7 +55,7 @@ def test_the_trial_of_killed_processes_is_resumed(url, task_dir, tmp_path, monke
 
 
 def test_whoever_is_asked_to_leave_saves_and_hands_back(
-    url, task_dir, tmp_path, monkeypatch
+    clrsearch, url, task_dir, tmp_path, monkeypatch
 ) -> None:
     gate = tmp_path / "gate"
     monkeypatch.setenv("CLRSEARCH_TEST_GATE", str(gate))
@@ -77,6 +77,9 @@ def test_whoever_is_asked_to_leave_saves_and_hands_back(
     assert (again.returncode, errors) == (0, "")
     assert out.startswith("trial   0  complete  epoch  6/6")
     require_resumed(task_dir)
+    code, out, _ = clrsearch("replay", "mine", "0", "--device", "cpu", "--task-dir", str(task_dir))
+    assert code == 0
+    assert out.startswith("trial 0 agrees: 2 processes trained it, and in one the metric is off by")
 
 
 def test_a_batch_size_that_the_gpus_cannot_share_is_refused(clrsearch, url, task_dir) -> None:
