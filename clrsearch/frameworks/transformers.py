@@ -74,7 +74,8 @@ def scheduled(
             "length in steps"
         )
     round_batches = math.floor if arguments.dataloader_drop_last else math.ceil
-    batches = round_batches(samples / arguments.train_batch_size)
+    size = arguments.train_batch_size * max(arguments.world_size, 1)
+    batches = round_batches(samples / size)
     steps = steps_in(batches, arguments.gradient_accumulation_steps)
     return optimizer, run.scheduler(optimizer, int(steps))
 
