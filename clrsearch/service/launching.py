@@ -21,21 +21,21 @@ from clrsearch.launch import (
 )
 from clrsearch.results import Snapshot
 from clrsearch.search import Study
-from clrsearch.service.paths import Storage, storage_url
-from clrsearch.service.plans import run_command
-from clrsearch.service.provenance import refuse_drift, sources_of
-from clrsearch.service.running import Result, result_of
-from clrsearch.service.tryout import Tryout
-from clrsearch.service.working import (
+from clrsearch.service.equipment import (
     DEFAULTS,
     require_gpus,
     require_room,
     require_shares,
     resolved,
     wanted_device,
-    watch_workers,
     worker_command,
 )
+from clrsearch.service.paths import Storage, storage_url
+from clrsearch.service.plans import run_command
+from clrsearch.service.provenance import refuse_drift, sources_of
+from clrsearch.service.running import Result, result_of
+from clrsearch.service.tryout import Tryout
+from clrsearch.service.working import watch_workers
 from clrsearch.storage import StorageUrl, open_database, quiet_optuna
 from clrsearch.worker import WorkerSettings
 

@@ -25,6 +25,14 @@ from clrsearch.search import (
     require_plan,
 )
 from clrsearch.service.confirming import left
+from clrsearch.service.equipment import (
+    DEFAULTS,
+    require_gpus,
+    require_room,
+    require_shares,
+    resolved,
+    wanted_device,
+)
 from clrsearch.service.paths import (
     Storage,
     checkpoint_root,
@@ -35,16 +43,7 @@ from clrsearch.service.paths import (
 from clrsearch.service.provenance import refuse_drift, sources_of, versions
 from clrsearch.service.testing import show_range_test
 from clrsearch.service.tryout import Tryout
-from clrsearch.service.working import (
-    DEFAULTS,
-    require_gpus,
-    require_room,
-    require_shares,
-    resolved,
-    wanted_device,
-    watch_workers,
-    work_here,
-)
+from clrsearch.service.working import watch_workers, work_here
 from clrsearch.storage import (
     Database,
     Patience,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from clrsearch.errors import StudyError
 from clrsearch.search import Study
+from clrsearch.service.equipment import LOGS
 from clrsearch.service.paths import Storage, checkpoint_folder, storage_url
-from clrsearch.service.working import LOGS
 from clrsearch.storage import open_database, quiet_optuna
 
 

@@ -14,26 +14,29 @@ from clrsearch import worker as workers
 from clrsearch.errors import (
     ClrsearchError,
     ExitCode,
-    FailsHere,
     PlanError,
-    RanksApart,
     StorageError,
-    StudyError,
-    TaskError,
 )
-from clrsearch.launch import INTERPRETER, Command, LocalLauncher, end_as, run_ranks
+from clrsearch.launch import LocalLauncher
 from clrsearch.results import Snapshot, snapshot
 from clrsearch.search import Record, Study
 from clrsearch.service.confirming import rounds
+from clrsearch.service.equipment import (
+    DEFAULTS,
+    LOGS,
+    found_device,
+    maker_of,
+    require_room,
+    require_shares,
+    required_device,
+    worker_command,
+)
+from clrsearch.service.grouped import follow, rank_device, work_in_group
 from clrsearch.service.paths import (
     Storage,
     checkpoint_folder,
-    checkpoint_root,
-    named_data_folder,
     storage_url,
-    task_folder,
 )
-from clrsearch.service.provenance import load_same
 from clrsearch.storage import (
     Patience,
     StorageUrl,
@@ -48,11 +51,6 @@ from clrsearch.worker import Post, Supervisor, WorkerSettings, worker_name
 if TYPE_CHECKING:
     import torch
 
-DEFAULTS = WorkerSettings()
-LOGS = "logs"
-"""The folder for the output of local workers, in a study's checkpoint folder."""
-SQLITE_WORKERS = 32
-"""Maximum number of workers per SQLite file: with 64, some timed out on its lock; with 32, none."""
 IDLE_LOOK_SECONDS = 3.0  # polling interval of a worker without a slot
 
 
@@ -101,9 +99,9 @@ def work(
     if settings.gpus_per_trial > 1 and not as_rank:
         if not own_process:
             raise PlanError("gpus_per_trial needs processes of its own, which run starts")
-        _work_in_group(name, worker or worker_name(), ends_with_parent=ends_with_parent, **how)
+        work_in_group(name, worker or worker_name(), ends_with_parent=ends_with_parent, **how)
     elif as_rank and training.own_rank() > 0:
-        on_leave(*_outcome(lambda: _follow(name, storage, settings)))
+        on_leave(*_outcome(lambda: follow(name, storage, settings)))
     else:
         work_alone = partial(
             _work,
@@ -189,166 +187,23 @@ def _work(
         patience(lambda: require_writable(database))
         study = patience(lambda: Study.open(database, name))
         require_room(url, patience(study.slots.live) + 1)
-        kind = patience(lambda: _required_device(study, settings))
+        kind = patience(lambda: required_device(study, settings))
         device = (
-            _rank_device(study.name, kind, settings)
+            rank_device(study.name, kind, settings)
             if as_rank
-            else _device(study.name, kind, settings.device, own_process=own_process)
+            else found_device(study.name, kind, settings.device, own_process=own_process)
         )
         deterministic = study.plan.deterministic
         computing = training.computing(device, deterministic=deterministic)
         with computing, ExitStack() as opened:
             group = opened.enter_context(training.joined(device)) if as_rank else None
-            make_run = _run_maker(study, device, settings, group)
+            make_run = maker_of(study, device, settings, group)
             if group is not None:
                 make_run = opened.enter_context(training.lead(make_run, group))
             while work_off(study, device, make_run):
                 if not _wait_for_slots(study, settings.idle_wait or 0.0, interruption, patience):
                     return
                 study = patience(study.reopen)
-
-
-def _run_maker(
-    study: Study, device: torch.device, settings: WorkerSettings, group: training.Group | None
-) -> training.RunMaker:
-    """A maker of runs of the study's task.
-
-    Raises:
-        FailsHere: there is no memory for it, or the device failed.
-    """
-    try:
-        task = load_same(
-            study, settings.task_dir, settings.data_dir, allow_drift=settings.allow_drift
-        ).task
-        return training.run_maker(
-            task, study.facts, device, study.plan.precision, seed=study.plan.seed, group=group
-        )
-    except (TaskError, RuntimeError, MemoryError) as error:
-        failure = workers.device_failure(error)
-        if failure is None:
-            raise
-        raise failure from error
-
-
-def _work_in_group(
-    name: str,
-    worker: str,
-    *,
-    storage: Storage,
-    settings: WorkerSettings,
-    ends_with_parent: bool,
-    on_wait: Callable[[str], None],
-) -> None:
-    """Start a process for each GPU of a trial, and leave as they do.
-
-    Raises:
-        PlanError: the machine has too few GPUs, or they cannot share the study's batches.
-        SystemExit: the first process has told an error.
-    """
-    quiet_optuna()
-    url = storage_url(storage)
-    patience = Patience(settings.storage_patience, on_wait=lambda error: on_wait(cause(error)))
-    with open_database(url, patience=patience) as database:
-        study = patience(lambda: Study.open(database, name))
-        kind = patience(lambda: _required_device(study, settings))
-    require_shares(study.facts.batch_size, settings)
-    named = kind if settings.device is None else settings.device
-    training.require_gpus(named, settings.gpus_per_trial)
-    seen = training.see_only(named, settings.gpus_per_trial)
-    command = worker_command(name, url, replace(settings, device=seen), worker)
-    command = replace(command, arguments=(*command.arguments, "--as-rank"))
-    code = run_ranks(command, settings.gpus_per_trial, ends_with_parent=ends_with_parent)
-    end_as(code)
-    if code:
-        raise SystemExit(code)
-
-
-def _follow(name: str, storage: Storage, settings: WorkerSettings) -> None:
-    """Make the same runs as rank 0, which decides and writes, until it has no more.
-
-    Raises:
-        FailsHere: a trial failed in one process of the group alone.
-        SystemExit: in place of errors that rank 0 meets as well, and tells.
-    """
-    quiet_optuna()
-    patience = Patience(settings.storage_patience)
-    try:
-        with open_database(storage_url(storage), patience=patience) as database:
-            study = patience(lambda: Study.open(database, name))
-            device = _rank_device(
-                name, patience(lambda: _required_device(study, settings)), settings
-            )
-        with (
-            training.computing(device, deterministic=study.plan.deterministic),
-            training.joined(device) as group,
-            workers.ignoring_signals(),
-        ):
-            training.follow(_run_maker(study, device, settings, group), group)
-    except RanksApart as error:
-        alone = f"a trial failed in one process of the group alone: {error}"
-        raise workers.device_failure(error) or FailsHere(alone) from error
-    except ClrsearchError as error:
-        raise SystemExit(error.exit_code) from error
-
-
-def _rank_device(name: str, kind: str | None, settings: WorkerSettings) -> torch.device:
-    """The device of one process of a group: of the GPUs that it sees, that of its own number."""
-    named = kind if settings.device is None else settings.device
-    if training.find_device(named).type == "cuda":
-        named = f"cuda:{training.own_rank()}"
-    return _device(name, kind, named, own_process=False)
-
-
-def require_gpus(settings: WorkerSettings) -> None:
-    """Refuse more GPUs per trial than there are on this machine.
-
-    Raises:
-        PlanError: naming how many there are.
-    """
-    if settings.gpus_per_trial > 1:
-        training.require_gpus(settings.device, settings.gpus_per_trial)
-
-
-def require_shares(batch_size: int | None, settings: WorkerSettings) -> None:
-    """Refuse a batch size that the GPUs of a trial cannot share.
-
-    Raises:
-        PlanError: naming sizes that they can.
-    """
-    ranks = settings.gpus_per_trial
-    if batch_size is not None and batch_size % ranks:
-        fits = batch_size // ranks * ranks or ranks
-        raise PlanError(
-            f"--gpus-per-trial {ranks} does not divide batch_size, which is {batch_size} for all "
-            f"GPUs together: set batch_size to {fits}, or give another number of GPUs"
-        )
-
-
-def _required_device(study: Study, settings: WorkerSettings) -> str | None:
-    """The kind of device that a study's workers need: that of its first trial; None for any."""
-    return None if settings.allow_drift else study.device
-
-
-def wanted_device(study: Study, settings: WorkerSettings) -> str | None:
-    """The device that was asked for, or else the kind that the study needs; None for any."""
-    return _required_device(study, settings) if settings.device is None else settings.device
-
-
-def _device(name: str, kind: str | None, asked: str | None, *, own_process: bool) -> torch.device:
-    """The device to train the study ``name`` on: the one ``asked`` for, or one of its ``kind``.
-
-    Raises:
-        PlanError: there is no such device here.
-        StudyError: it is of another kind, on which results differ.
-    """
-    named = kind if asked is None else asked
-    found = training.find_device(training.see_only(named) if own_process else named)
-    if kind not in (None, found.type):
-        raise StudyError(
-            f"{name} trains on {kind}, and this worker on {found.type}: leave out --device "
-            f"or name {kind}; --allow-drift mixes their results"
-        )
-    return found
 
 
 def _wait_for_slots(
@@ -362,16 +217,6 @@ def _wait_for_slots(
             if patience(study.progress).free:
                 return True
     return False
-
-
-def resolved(settings: WorkerSettings, url: StorageUrl) -> WorkerSettings:
-    """The settings with every folder as a worker in another process needs it."""
-    return replace(
-        settings,
-        task_dir=task_folder(settings.task_dir),
-        data_dir=named_data_folder(settings.data_dir),
-        checkpoint_dir=checkpoint_root(url, settings.checkpoint_dir),
-    )
 
 
 def watch_workers(
@@ -447,31 +292,3 @@ def _tidy(study: Study, url: StorageUrl, settings: WorkerSettings) -> None:
     for each in Patience(settings.storage_patience)(study.stages)[1:]:
         with suppress(OSError, StorageError):  # not empty: trials will resume from it
             checkpoint_folder(url, each, settings.checkpoint_dir).rmdir()
-
-
-def worker_command(
-    name: str, url: StorageUrl, settings: WorkerSettings, worker: str | None
-) -> Command:
-    """The command line of a worker; the database is passed only as an environment variable.
-
-    Without a name, the worker chooses its own. A worker with a name is a child of this process and
-    ends with it.
-    """
-    return Command(
-        arguments=(
-            *(*INTERPRETER, "-u", "-m", "clrsearch", "worker", name),
-            *(["--worker-name", worker, "--ends-with-parent"] if worker else []),
-            *settings.to_arguments(),
-        ),
-        environment=url.environment(),
-        name=worker or "",
-    )
-
-
-def require_room(url: StorageUrl, workers: int) -> None:
-    """Raise a StorageError if there are more workers than SQLite can serve."""
-    if url.file is not None and workers > SQLITE_WORKERS:
-        raise StorageError(
-            f"SQLite supports up to {SQLITE_WORKERS} workers, not {workers}: for more, keep the "
-            "study in PostgreSQL (--storage postgresql://USER@HOST/DATABASE)"
-        )

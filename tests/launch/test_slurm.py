@@ -23,7 +23,7 @@ from clrsearch import service
 from clrsearch.errors import PlanError
 from clrsearch.launch import Command, SlurmJob, SlurmSubmitter, Submitter
 from clrsearch.launch.slurm import grouped, hand_over
-from clrsearch.service.working import worker_command
+from clrsearch.service.equipment import worker_command
 from clrsearch.storage import SlotState, StorageUrl, open_database
 from clrsearch.worker import WorkerSettings
 

@@ -1,0 +1,148 @@
+"""What a worker needs: its command line, its folders, its device, and a maker of runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from clrsearch import training
+from clrsearch import worker as workers
+from clrsearch.errors import (
+    PlanError,
+    StorageError,
+    StudyError,
+    TaskError,
+)
+from clrsearch.launch import INTERPRETER, Command
+from clrsearch.search import Study
+from clrsearch.service.paths import (
+    checkpoint_root,
+    named_data_folder,
+    task_folder,
+)
+from clrsearch.service.provenance import load_same
+from clrsearch.storage import StorageUrl
+from clrsearch.worker import WorkerSettings
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULTS = WorkerSettings()
+LOGS = "logs"
+"""The folder for the output of local workers, in a study's checkpoint folder."""
+SQLITE_WORKERS = 32
+"""Maximum number of workers per SQLite file: with 64, some timed out on its lock; with 32, none."""
+
+
+def resolved(settings: WorkerSettings, url: StorageUrl) -> WorkerSettings:
+    """The settings with every folder as a worker in another process needs it."""
+    return replace(
+        settings,
+        task_dir=task_folder(settings.task_dir),
+        data_dir=named_data_folder(settings.data_dir),
+        checkpoint_dir=checkpoint_root(url, settings.checkpoint_dir),
+    )
+
+
+def worker_command(
+    name: str, url: StorageUrl, settings: WorkerSettings, worker: str | None
+) -> Command:
+    """The command line of a worker; the database is passed only as an environment variable.
+
+    Without a name, the worker chooses its own. A worker with a name is a child of this process and
+    ends with it.
+    """
+    return Command(
+        arguments=(
+            *(*INTERPRETER, "-u", "-m", "clrsearch", "worker", name),
+            *(["--worker-name", worker, "--ends-with-parent"] if worker else []),
+            *settings.to_arguments(),
+        ),
+        environment=url.environment(),
+        name=worker or "",
+    )
+
+
+def wanted_device(study: Study, settings: WorkerSettings) -> str | None:
+    """The device that was asked for, or else the kind that the study needs; None for any."""
+    return required_device(study, settings) if settings.device is None else settings.device
+
+
+def required_device(study: Study, settings: WorkerSettings) -> str | None:
+    """The kind of device that a study's workers need: that of its first trial; None for any."""
+    return None if settings.allow_drift else study.device
+
+
+def found_device(
+    name: str, kind: str | None, asked: str | None, *, own_process: bool
+) -> torch.device:
+    """The device to train the study ``name`` on: the one ``asked`` for, or one of its ``kind``.
+
+    Raises:
+        PlanError: there is no such device here.
+        StudyError: it is of another kind, on which results differ.
+    """
+    named = kind if asked is None else asked
+    found = training.find_device(training.see_only(named) if own_process else named)
+    if kind not in (None, found.type):
+        raise StudyError(
+            f"{name} trains on {kind}, and this worker on {found.type}: leave out --device "
+            f"or name {kind}; --allow-drift mixes their results"
+        )
+    return found
+
+
+def maker_of(
+    study: Study, device: torch.device, settings: WorkerSettings, group: training.Group | None
+) -> training.RunMaker:
+    """A maker of runs of the study's task.
+
+    Raises:
+        FailsHere: there is no memory for it, or the device failed.
+    """
+    try:
+        task = load_same(
+            study, settings.task_dir, settings.data_dir, allow_drift=settings.allow_drift
+        ).task
+        return training.run_maker(
+            task, study.facts, device, study.plan.precision, seed=study.plan.seed, group=group
+        )
+    except (TaskError, RuntimeError, MemoryError) as error:
+        failure = workers.device_failure(error)
+        if failure is None:
+            raise
+        raise failure from error
+
+
+def require_gpus(settings: WorkerSettings) -> None:
+    """Refuse more GPUs per trial than there are on this machine.
+
+    Raises:
+        PlanError: naming how many there are.
+    """
+    if settings.gpus_per_trial > 1:
+        training.require_gpus(settings.device, settings.gpus_per_trial)
+
+
+def require_shares(batch_size: int | None, settings: WorkerSettings) -> None:
+    """Refuse a batch size that the GPUs of a trial cannot share.
+
+    Raises:
+        PlanError: naming sizes that they can.
+    """
+    ranks = settings.gpus_per_trial
+    if batch_size is not None and batch_size % ranks:
+        fits = batch_size // ranks * ranks or ranks
+        raise PlanError(
+            f"--gpus-per-trial {ranks} does not divide batch_size, which is {batch_size} for all "
+            f"GPUs together: set batch_size to {fits}, or give another number of GPUs"
+        )
+
+
+def require_room(url: StorageUrl, workers: int) -> None:
+    """Raise a StorageError if there are more workers than SQLite can serve."""
+    if url.file is not None and workers > SQLITE_WORKERS:
+        raise StorageError(
+            f"SQLite supports up to {SQLITE_WORKERS} workers, not {workers}: for more, keep the "
+            "study in PostgreSQL (--storage postgresql://USER@HOST/DATABASE)"
+        )
