@@ -104,8 +104,11 @@ def maker_of(
         task = load_same(
             study, settings.task_dir, settings.data_dir, allow_drift=settings.allow_drift
         ).task
+        facts = study.facts
+        if settings.allow_drift:  # of the splits as well
+            facts = facts.model_copy(update={"splits": None})
         return training.run_maker(
-            task, study.facts, device, study.plan.precision, seed=study.plan.seed, group=group
+            task, facts, device, study.plan.precision, seed=study.plan.seed, group=group
         )
     except (TaskError, RuntimeError, MemoryError) as error:
         failure = workers.device_failure(error)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from clrsearch import training
 from clrsearch import worker as workers
 from clrsearch.errors import (
-    ClrsearchError,
     FailsHere,
     RanksApart,
 )
@@ -71,7 +70,6 @@ def follow(name: str, storage: Storage, settings: WorkerSettings) -> None:
 
     Raises:
         FailsHere: a trial failed in one process of the group alone.
-        SystemExit: in place of errors that rank 0 meets as well, and tells.
     """
     quiet_optuna()
     patience = Patience(settings.storage_patience)
@@ -88,8 +86,6 @@ def follow(name: str, storage: Storage, settings: WorkerSettings) -> None:
     except RanksApart as error:
         alone = f"a trial failed in one process of the group alone: {error}"
         raise workers.device_failure(error) or FailsHere(alone) from error
-    except ClrsearchError as error:
-        raise SystemExit(error.exit_code) from error
 
 
 def rank_device(name: str, kind: str | None, settings: WorkerSettings) -> torch.device:

@@ -54,6 +54,9 @@ def _require_methods(name: str, task: type[Task]) -> None:
     for unused, instead in REPLACED:
         if task.overrides(unused) and task.overrides(instead):
             raise TaskError(f"{name}: {unused}() is not called if there is {instead}()")
+    for key in ("num_workers", "validation_batch_size"):
+        if task.overrides("loaders") and getattr(task, key):
+            raise TaskError(f"{name}: {key} is for data(); in loaders() it is the loader's own")
 
 
 def _counts(value: object, least: int) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
 from typing import Any
 
@@ -51,7 +51,7 @@ def _require_loader(name: str, loader: object) -> None:
     what = f"loaders(): the {name} loader is {describe(loader)}, but must be"
     if not isinstance(loader, Iterable) or _is_text_or_dict(loader):
         raise TaskError(f"{what} an iterable of batches, such as a DataLoader")
-    if iter(loader) is loader:
+    if isinstance(loader, Iterator):
         raise TaskError(f"{what} one that can be iterated over again, which an iterator cannot")
 
 

@@ -16,7 +16,7 @@ from clrsearch.errors import TaskError
 from clrsearch.schedules import Trace
 from clrsearch.tasks import Length, Loop, Spacing, TaskFacts, describe
 from clrsearch.training.contract import numbers_of
-from clrsearch.training.data import drawn_apart, moved
+from clrsearch.training.data import drawn_apart, mapped
 from clrsearch.training.group import Group, Phase
 from clrsearch.training.optimizer import has_gradients, require_optimizer, require_same
 from clrsearch.training.playback import TraceScheduler, load_optimizer, unwrapped
@@ -149,6 +149,7 @@ class OwnRun:
         self._on_epoch = on_epoch
         self._state = state
         self._prepared = prepared
+        self._asked = 0  # calls of prepare()
         self._group = group
         self._rank = 0 if group is None else group.rank
         self._word = "epoch" if self.validate_every is None else "interval"
@@ -174,14 +175,15 @@ class OwnRun:
     def prepare(self, build: Callable[[], Any]) -> Any:
         """What ``build()`` returns, called once per process: tokenised data, a downloaded model.
 
-        Later trials of this process get the same object. It is built under a seed that all
-        processes of the study share.
+        Later trials of this process get the same object: the first call in a trial what the first
+        call has built, and so on. It is built under a seed that all processes of the study share.
         """
         self._require(
             callable(build),
             f"run.prepare() was given {describe(build)}, but needs a function without arguments",
         )
-        key = getattr(build, "__code__", build)  # a nested function is another in each trial
+        key = self._asked  # by the order of the calls: a nested function is another in each trial
+        self._asked += 1
         if key not in self._prepared:
             with drawn_apart(derive(self._seed[0], 0, "data"), self.device):
                 self._prepared[key] = build()
@@ -323,9 +325,14 @@ class OwnRun:
                     elif isinstance(each, Module):  # copies it to where its parameters are
                         each.load_state_dict(states[name])
                     else:
-                        each.load_state_dict(moved(states[name], self.device))
+                        each.load_state_dict(mapped(states[name], self._put_back))
         except Unrestorable as error:
             self._end(error)
+
+    def _put_back(self, leaf: Any) -> Any:
+        """A saved tensor where it is trained, but for integers, such as a generator's state."""
+        numbers = isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+        return leaf.to(self.device) if numbers else leaf
 
     def report(self, /, *unnamed: object, **metrics: Any) -> None:
         """Report the validation metrics at the end of an epoch, as numbers or scalar tensors.

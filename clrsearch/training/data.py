@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import count
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -19,6 +20,7 @@ from clrsearch.training.seeding import random_state, restore_random_state, seed_
 
 RESIDENT = 0.25
 """Largest share of a GPU's free memory for a split; a larger one stays in the host's memory."""
+_END = object()
 
 Collate = Callable[[Sequence[Any]], Any]
 
@@ -94,16 +96,22 @@ class TensorBatches:
         self._part = share.within(batch_size)
         self._device = device
         self._stays = fits(dataset.tensors, device)
-        self._tensors = [
-            tensor.to(device) if self._stays else tensor.pin_memory() for tensor in dataset.tensors
-        ]
+        tensors = dataset.tensors
+        self._tensors = [tensor.to(device) for tensor in tensors] if self._stays else [*tensors]
 
     def shuffled(self, seed: int, start: int = 0) -> Iterator[tuple[torch.Tensor, ...]]:
         """See :class:`Batches`."""
         order = permutation(self.samples, seed).to(self._tensors[0].device)
         size = self._batch_size
-        for indices in order[start * size : self.full * size].view(-1, size)[:, self._part]:
-            yield self._moved([tensor[indices] for tensor in self._tensors])
+        if self._device.type != "cpu":
+            for indices in order[start * size : self.full * size].view(-1, size)[:, self._part]:
+                yield self._moved([tensor[indices] for tensor in self._tensors])
+            return
+        # Slices of one copy, as ever: sums on a CPU depend on where in memory a batch begins.
+        copies = [tensor[order] for tensor in self._tensors]
+        for first in range(start * size, self.full * size, size):
+            batch = slice(first + self._part.start, first + self._part.stop)
+            yield tuple([copy[batch] for copy in copies])
 
     def in_order(self) -> Iterator[tuple[torch.Tensor, ...] | None]:
         """See :class:`Batches`."""
@@ -117,7 +125,12 @@ class TensorBatches:
     def _moved(self, parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         if self._stays:
             return tuple(parts)
-        return tuple(part.pin_memory().to(self._device, non_blocking=True) for part in parts)
+        return tuple(
+            part.to(self._device)
+            if part.device.type != "cpu"
+            else part.pin_memory().to(self._device, non_blocking=True)
+            for part in parts
+        )
 
 
 class DatasetBatches:
@@ -144,7 +157,9 @@ class DatasetBatches:
         self._device = device
         self._seeded = workers > 0
         self._order = _Order()
-        self._loader = DataLoader(
+        self._loader: DataLoader[Any] | None = None
+        self._make_loader = partial(
+            DataLoader[Any],
             _Seeded(dataset) if workers else dataset,
             batch_sampler=self._order,
             collate_fn=collate,
@@ -175,8 +190,14 @@ class DatasetBatches:
         if self._seeded:
             batches = [[(seed + batch[0]) % 2**63, *batch] for batch in batches]
         self._order.batches = batches
-        for batch in self._loader:
-            yield moved(batch, self._device)
+        if self._loader is None:
+            self._loader = self._make_loader()
+        try:
+            for batch in self._loader:
+                yield moved(batch, self._device)
+        except Exception:
+            self._loader = None  # it goes on failing, once one of its processes has died
+            raise
 
 
 class LoaderBatches:
@@ -217,22 +238,25 @@ class LoaderBatches:
             yield None if part is None else moved(part, self._device)
 
     def _drawn(self, seed: int, start: int) -> Iterator[Any]:
-        with drawn_apart(seed, self._device):
-            self._reseed(seed)
+        with _drawn_under(seed):
+            reseed(self._loader, seed)
             iterator = iter(self._loader)
-            for _ in islice(iterator, start):
-                pass
-            batch = next(iterator, None)
-        while batch is not None:
+        for number in count():
+            with _drawn_under((seed + number) % 2**63):  # whatever the run draws in between
+                batch = next(iterator, _END)
+            if batch is _END:
+                return
             require_batch(f"loaders(): the {self._split} loader yields", batch)
-            yield batch
-            batch = next(iterator, None)
+            if number >= start:
+                yield batch
 
     def _part_of(self, batch: Any) -> Any:
         """This rank's share of a batch; None if it is empty."""
         if self._share.ranks == 1:
             return batch
         length = batch_length(batch)
+        if not length:
+            raise self._uncut(batch)
         part = self._share.within(length)
         if part.start >= part.stop:
             return None
@@ -243,26 +267,33 @@ class LoaderBatches:
             if isinstance(leaf, Mapping):  # with a to() of its own, as a tokenizer's
                 kind: Any = type(leaf)
                 return kind({key: mapped(value, cut) for key, value in leaf.items()})
-            if hasattr(leaf, "to"):
-                raise TaskError(
-                    f"loaders(): the {self._split} loader yields {describe(leaf)}, of which a "
-                    "process of a group cannot take its share: yield tensors, or a dict, list or "
-                    "tuple of them"
-                )
+            if hasattr(leaf, "to") or isinstance(leaf, str):
+                raise self._uncut(leaf)
             return leaf
 
         return mapped(batch, cut)
 
-    def _reseed(self, seed: int) -> None:
-        """Seed the loader's own generators, and tell it the pass over the data by this seed."""
-        names = ("sampler", "batch_sampler", "dataset")
-        parts: list[Any] = [self._loader, *(getattr(self._loader, name, None) for name in names)]
-        for part in parts:
-            generator = getattr(part, "generator", None)
-            if isinstance(generator, torch.Generator):
-                generator.manual_seed(seed)
-            if hasattr(part, "set_epoch"):
-                part.set_epoch(seed % 2**31)
+    def _uncut(self, content: object) -> TaskError:
+        return TaskError(
+            f"loaders(): the {self._split} loader yields {describe(content)}, of which a process "
+            "of a group cannot take its share: yield tensors, or a dict, list or tuple of them"
+        )
+
+
+def reseed(loader: Any, seed: int) -> None:
+    """Seed the generators of a loader, of its samplers and of its dataset.
+
+    Those with ``set_epoch`` are told the pass over the data by this seed.
+    """
+    generator = getattr(loader, "generator", None)
+    if isinstance(generator, torch.Generator):
+        generator.manual_seed(seed)
+    if hasattr(loader, "set_epoch"):
+        loader.set_epoch(seed % 2**31)
+    for name in ("sampler", "batch_sampler", "dataset"):
+        part = getattr(loader, name, None)
+        if part is not None:
+            reseed(part, seed)
 
 
 class _Order(Sampler[Any]):
@@ -286,12 +317,30 @@ class _Seeded(Dataset[Any]):
 
     def __getitems__(self, place: Sequence[int]) -> Any:
         seed, *indices = place
-        torch.default_generator.manual_seed(seed)  # of this process, which has no GPU, alone
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
+        _seed_host(seed)
         if hasattr(self._dataset, "__getitems__"):
             return self._dataset.__getitems__(indices)
         return [self._dataset[index] for index in indices]
+
+
+def _seed_host(seed: int) -> None:
+    """Seed the generators that loading draws from: not a GPU's, which takes far longer."""
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+@contextmanager
+def _drawn_under(seed: int) -> Iterator[None]:
+    """As :func:`drawn_apart`, for the generators that loading draws from."""
+    before = torch.default_generator.get_state(), np.random.get_state(), random.getstate()
+    _seed_host(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])
 
 
 @contextmanager
@@ -309,8 +358,9 @@ def fits(tensors: Sequence[torch.Tensor], device: torch.device) -> bool:
     """Whether tensors may stay on the device for good; they always may where they already are."""
     if device.type != "cuda":
         return True
+    elsewhere = [each for each in tensors if each.device.type != device.type]
     free, _ = torch.cuda.mem_get_info(device)
-    return sum(each.nbytes for each in tensors if each.device != device) <= RESIDENT * free
+    return sum(each.nbytes for each in elsewhere) <= RESIDENT * free
 
 
 def permutation(samples: int, seed: int) -> torch.Tensor:

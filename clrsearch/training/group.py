@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, ProcessGroup, Store
 from torch.distributed.rendezvous import rendezvous
 
-from clrsearch.errors import ExitCode, RankLost, RanksApart, TaskError, TaskRaised
+from clrsearch.errors import RankLost, RanksApart, TaskError, TaskRaised
 from clrsearch.training.data import Share
 
 FOREVER = timedelta(days=365)
@@ -69,6 +69,7 @@ class Group:
         rank: this process's number in it; rank 0 leads.
         size: the number of processes.
         device: where this one trains.
+        torn: whether a rank failed alone or is gone, after which the group is of no use.
     """
 
     def __init__(self, rank: int, size: int, device: torch.device, store: Store) -> None:
@@ -76,6 +77,7 @@ class Group:
         self.rank = rank
         self.size = size
         self.device = device
+        self.torn = False
         self._store = store
         self._trial = 0
         dist.init_process_group(
@@ -214,8 +216,6 @@ _KINDS: dict[str, type[Exception]] = {
 }
 """How an error is told: by the task, for want of memory, or by the device; or a lost connection."""
 
-EXIT_CODES = {"memory": ExitCode.OUT_OF_MEMORY, "device": ExitCode.DEVICE_FAILED}
-
 
 def _kind(error: BaseException) -> str:
     found: BaseException | None = error
@@ -235,11 +235,6 @@ def is_lost_connection(error: BaseException) -> bool:
     if isinstance(error, RankLost | dist.DistError):
         return True
     return isinstance(error, RuntimeError) and _LOST.search(str(error)) is not None
-
-
-def exit_code(error: RanksApart) -> ExitCode:
-    """The code of a process that has failed alone."""
-    return EXIT_CODES.get(_kind(error), ExitCode.FAILS_HERE)
 
 
 @contextmanager

@@ -64,8 +64,9 @@ def lead(make_run: RunMaker, group: Group) -> Iterator[RunMaker]:
     try:
         yield make
     finally:
-        with suppress(RankLost):
-            group.of_first(END)
+        if not group.torn:  # or this would wait for ranks that no longer listen
+            with suppress(RankLost):
+                group.of_first(END)
 
 
 class LedRun:
@@ -81,6 +82,8 @@ class LedRun:
             key: value for key, value in options.items() if key != "interrupted"
         }
         self._group = group
+        if group.torn:
+            raise RankLost("the group was torn apart in the trial before")
         group.of_first(_Begin(trace, told))
         group.begin()
 
@@ -119,8 +122,9 @@ class LedRun:
         try:
             _together(self._group, lambda: self._run.train(ended))
         except Left as left:
-            assert left.__cause__ is not None
-            raise left.__cause__ from None
+            cause = left.__cause__
+            assert cause is not None
+            raise cause from cause.__cause__
 
     def test(self) -> dict[str, float]:
         """See :meth:`Run.test`."""
@@ -225,7 +229,9 @@ def _together(group: Group, act: Callable[[], Result]) -> Result:
 
 
 def _blame(group: Group) -> NoReturn:
-    raise group.blame() from None
+    group.torn = True
+    error = group.blame()
+    raise error from error.__cause__
 
 
 @contextmanager

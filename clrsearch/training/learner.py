@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -26,6 +26,7 @@ from clrsearch.training.contract import (
 )
 from clrsearch.training.data import batch_length, channels_last, moved
 from clrsearch.training.group import Group
+from clrsearch.training.optimizer import has_gradients
 from clrsearch.training.playback import load_optimizer
 from clrsearch.training.precision import Precision, compute_in
 
@@ -54,9 +55,8 @@ class Learner:
         if task.channels_last:
             self.model.to(memory_format=torch.channels_last)
         if task.ema is not None:
-            average: Any = get_ema_multi_avg_fn
             self._averaged = AveragedModel(
-                self.model, multi_avg_fn=average(task.ema), use_buffers=True
+                self.model, multi_avg_fn=_averaging(task.ema), use_buffers=True
             )
             compute_in(precision, self._averaged.module, device)
         if task.compile:
@@ -85,18 +85,20 @@ class Learner:
             self._require_same_gradients()
         if self._task.clip_norm is not None:
             self._clip(self._task.clip_norm)
-        if self._scaler is None:
+        if self._scaler is None or not has_gradients(self.optimizer):
             self.optimizer.step()
         else:
             self._scaler.step(self.optimizer)
             self._scaler.update()
+        self._task.after_step(self.model)
         if self._averaged is not None:
             self._averaged.update_parameters(self.model)
-        self._task.after_step(self.model)
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
-    def validate(self, batches: Iterable[Any]) -> dict[str, float]:
+    def validate(self, batches: Iterable[Any], samples: int | None = None) -> dict[str, float]:
         """The task's metrics over all the batches, of the averaged weights if there are any.
+
+        The batches hold so many ``samples``; they are counted if that is not known.
 
         Raises:
             TaskError: a metric is not what it has to be, or its weights add up to 0.
@@ -109,7 +111,7 @@ class Learner:
             laid_out = (self._laid_out(batch) for batch in batches if batch is not None)
             if self._task.overrides("validation_step"):
                 return self._by_step(model, laid_out)
-            return self._by_measure(model, laid_out)
+            return self._by_measure(model, laid_out, samples)
 
     def validation_loss(self, batch: Any) -> float:
         """The training loss of the trained model on a batch, without training on it."""
@@ -148,6 +150,13 @@ class Learner:
             TaskError: the gradients differ between the ranks.
         """
         assert self._group is not None
+        parameters = self.model.named_parameters()
+        unused = [name for name, each in parameters if each.requires_grad and each.grad is None]
+        if unused:
+            raise TaskError(
+                "with --gpus-per-trial, each parameter needs a gradient in every step, and "
+                f"{', '.join(unused[:3])} had none: use it, or set its requires_grad to False"
+            )
         sums = [
             weight.grad.double().sum()
             for weight in self.model.parameters()
@@ -177,22 +186,24 @@ class Learner:
         """The batch, with its images in the memory layout of the model."""
         return channels_last(batch) if self._task.channels_last else batch
 
-    def _by_measure(self, model: torch.nn.Module, batches: Iterable[Any]) -> dict[str, float]:
+    def _by_measure(
+        self, model: torch.nn.Module, batches: Iterable[Any], samples: int | None
+    ) -> dict[str, float]:
         task = self._task
-        samples, sums = 0, dict[str, Any]()
+        seen, sums = 0, dict[str, Any]()
         outputs, targets = [], []
         for batch in batches:
             inputs, target = pair_of(batch)
             output = forward(model, inputs)
             for name, value in measured(task, output, target).items():
                 sums[name] = sums[name] + value if name in sums else value
-            samples += batch_length(target) or batch_length(inputs)
+            seen += batch_length(target) or batch_length(inputs)
             if task.evaluates():
                 outputs.append(output)
                 targets.append(target)
         if self._group is not None:
-            samples, sums = _added(self._group, samples, sums)
-        metrics = {name: float(value) / samples for name, value in sums.items()}
+            seen, sums = _added(self._group, seen, sums)
+        metrics = {name: float(value) / (samples or seen) for name, value in sums.items()}
         if self._group is not None and task.evaluates():
             outputs, targets = self._of_all(outputs), self._of_all(targets)
         if outputs:
@@ -214,6 +225,20 @@ class Learner:
             for found in sums.values():
                 if not isinstance(found, tuple):
                     found.reset()
+
+
+def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
+    """torch's exponential moving average, which copies what is not a floating-point number."""
+    make: Any = get_ema_multi_avg_fn
+    average = make(decay)
+
+    def update(averaged: Any, current: Any, count: Any) -> None:
+        if averaged[0].is_floating_point() or averaged[0].is_complex():
+            average(averaged, current, count)
+        else:  # such as an index in a buffer; all have one type
+            torch._foreach_copy_(averaged, current)
+
+    return update
 
 
 class _Shared(DistributedDataParallel):

@@ -109,8 +109,9 @@ class SequentialRun:
             raise Diverged(number, "the training loss", self._word)
         self._before_validation = random_state(self._device)
         with task_code(f"validating {self._word} {number}"):
-            batches = self._data.validation.in_order()
-            metrics = self._learner.validate(self._until_interrupted(batches))
+            data = self._data.validation
+            order = self._until_interrupted(data.in_order())
+            metrics = self._learner.validate(order, data.samples)
         require_metric(self._metric, metrics, f" in {self._word} {number}")
         value = metrics[self._metric]
         if not math.isfinite(value):
@@ -122,7 +123,8 @@ class SequentialRun:
     def test(self) -> dict[str, float]:
         """See :meth:`Run.test`."""
         with task_code("testing"):
-            return self._learner.validate(self._data.test.in_order())
+            data = self._data.test
+            return self._learner.validate(data.in_order(), data.samples)
 
     def state(self) -> dict[str, Any]:
         """See :meth:`Run.state`.

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from clrsearch.errors import TaskError
-from clrsearch.tasks import Task, TaskFacts, task_code
+from clrsearch.tasks import Loaders, Splits, Task, TaskFacts, task_code
 from clrsearch.training.contract import SPLITS, collate_for, loaders_of, splits_of
 from clrsearch.training.data import (
     WHOLE,
@@ -24,10 +24,10 @@ from clrsearch.training.data import (
     TensorBatches,
     drawn_apart,
 )
-from clrsearch.training.seeding import derive
+from clrsearch.training.seeding import derive, seed_everything
 
 VALIDATION_BATCH = 8  # times the training batch size, as no gradients are kept
-LOOKED_AT = 32  # samples of a split that its fingerprint covers
+LOOKED_AT = 16  # samples of a split that its fingerprint covers
 CLOSE = 1e-3
 """Relative difference of fingerprints that decoding on another machine may explain."""
 
@@ -58,28 +58,28 @@ class TaskData:
         seed: int = 0,
         share: Share = WHOLE,
     ) -> None:
-        share.require_equal("batch_size", batch_size)
+        if not task.overrides("loaders"):  # whose batches are looked at one by one
+            share.require_equal("batch_size", batch_size)
         self._share = share
         self._task = task
         self._device = device
         self._batch_size = batch_size
         self.fingerprints: tuple[tuple[float, ...], tuple[float, ...]] | None = None
         with task_code("loading the data"), drawn_apart(derive(seed, 0, "data"), device):
+            found: Splits | Loaders
             if task.overrides("loaders"):
-                self._parts: tuple[Any, ...] = loaders_of(task)
+                found = loaders_of(task)
             else:
-                self._parts = splits_of(task)
-                self.fingerprints = (
-                    fingerprint(self._parts[0], seed),
-                    fingerprint(self._parts[1], seed),
-                )
-        self.train = self._batches(0)
-        self.validation = self._batches(1)
+                found = splits_of(task)
+                self.fingerprints = fingerprint(found[0], seed), fingerprint(found[1], seed)
+        self.train = self._batches(0, found.train)
+        self.validation = self._batches(1, found.validation)
+        self._test = found.test
 
     @cached_property
     def test(self) -> Batches:
         """The test split."""
-        return self._batches(2)
+        return self._batches(2, self._test)
 
     def require_same(self, facts: TaskFacts) -> None:
         """Reject splits that differ from those that the study was created with.
@@ -90,9 +90,13 @@ class TaskData:
         if facts.splits is None or self.fingerprints is None:
             return
         for name, here, then in zip(SPLITS, self.fingerprints, facts.splits, strict=False):
+            if len(here) == 1 or len(then) == 1:
+                here, then = here[:1], then[:1]
             if here[0] != then[0]:
                 difference = f"has {here[0]:,.0f} samples, and had {then[0]:,.0f}"
-            elif not np.allclose(here, then, rtol=CLOSE, atol=CLOSE * max(map(abs, then[1:]))):
+            elif not np.allclose(
+                here, then, rtol=CLOSE, atol=CLOSE * max(map(abs, then[1:]), default=0)
+            ):
                 difference = "holds other samples than it did"
             else:
                 continue
@@ -102,9 +106,9 @@ class TaskData:
                 "fixed seed"
             )
 
-    def _batches(self, part: int) -> Batches:
+    def _batches(self, part: int, found: Any) -> Batches:
         """One of the three splits in batches."""
-        task, name, found = self._task, SPLITS[part], self._parts[part]
+        task, name = self._task, SPLITS[part]
         if task.overrides("loaders"):
             return LoaderBatches(found, self._device, name, self._share)
         size = self._batch_size
@@ -121,13 +125,22 @@ class TaskData:
 
 
 def fingerprint(split: Any, seed: int) -> tuple[float, ...]:
-    """The length of a dataset, and the means of some of its samples, drawn under ``seed``.
+    """The length of a dataset, and the means of some of its samples, each drawn under ``seed``.
 
-    Means, not a hash: an image may be decoded slightly differently on another machine.
+    Means, not a hash: an image may be decoded slightly differently on another machine. A dataset
+    with generators of its own, whose samples differ each time, has its length alone.
     """
     size = len(split)
     places = sorted({round(place) for place in np.linspace(0, size - 1, min(LOOKED_AT, size))})
-    return (float(size), *(_mean(split[place]) for place in places))
+    looks = []
+    for _ in range(2):
+        means = []
+        for place in places:
+            seed_everything(seed)
+            means.append(_mean(split[place]))
+        looks.append(means)
+    first, again = looks
+    return (float(size), *(first if first == again else ()))
 
 
 def _mean(content: Any) -> float:

@@ -19,10 +19,11 @@ HOW = {
     ExitCode.OUT_OF_MEMORY: "ran out of memory",
     ExitCode.DEVICE_FAILED: "met a failure of the device",
     ExitCode.INTERRUPTED: "had to leave before the next checkpoint",
+    ExitCode.RANK_LOST: "lost one of their processes",
 }
 FROM_OUTSIDE = (
     *(KILLED, -signal.SIGTERM, -signal.SIGINT, -1),  # -1: SIGHUP
-    *(ExitCode.HUNG, ExitCode.OUT_OF_MEMORY, ExitCode.INTERRUPTED),
+    *(ExitCode.HUNG, ExitCode.OUT_OF_MEMORY, ExitCode.INTERRUPTED, ExitCode.RANK_LOST),
 )
 
 

@@ -65,6 +65,7 @@ class Stepped(Line):
     """The same with steps of its own, gradients accumulated, and loaders of its own."""
 
     accumulate = 2
+    validation_batch_size = None
 
     def loaders(self):
         train, validation, test = points()

@@ -144,5 +144,13 @@ def prepares(run):
         run.report(error=error(model, validation), built=before)
 
 
+def prepares_two(run):
+    """Each call has an object of its own, though the code is the same."""
+    splits = iter(("train", "validation"))
+    found = [run.prepare(lambda: {"is": next(splits)}) for _ in range(2)]
+    assert [each["is"] for each in found] == ["train", "validation"]
+    prepares(run)
+
+
 def prepares_nothing(run):
     run.prepare(None)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import NamedTuple
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
 
 from clrsearch.errors import TaskError
 from clrsearch.training.data import (
@@ -89,6 +98,54 @@ def test_a_loader_of_ones_own_is_seeded_and_resumed_anywhere(generator) -> None:
     assert targets(batches.shuffled(2)) != whole
     for start in range(7):
         assert targets(batches.shuffled(1, start)) == whole[start:]
+
+
+def test_a_loader_that_augments_is_resumed_anywhere_whatever_the_run_draws() -> None:
+    def drawn(start):
+        found = []
+        for _, noise in LoaderBatches(DataLoader(Jittered(), 2), CPU, "training").shuffled(
+            1, start
+        ):
+            torch.rand(3 + start)  # as dropout does
+            random.random()
+            found.append(noise.tolist())
+        return found
+
+    whole = drawn(0)
+    assert [drawn(start) for start in range(5)] == [whole[start:] for start in range(5)]
+
+
+def test_samplers_within_samplers_are_seeded() -> None:
+    nested = RandomSampler(PAIRS, generator=torch.Generator())
+    loader = DataLoader(PAIRS, batch_sampler=BatchSampler(nested, 2, drop_last=False))
+    batches = LoaderBatches(loader, CPU, "training")
+    assert targets(batches.shuffled(1)) == targets(batches.shuffled(1))
+    assert targets(batches.shuffled(1)) != targets(batches.shuffled(2))
+
+
+def test_a_batch_that_is_none_is_told_and_ends_nothing() -> None:
+    with pytest.raises(TaskError, match="the training loader yields None, but a batch must be"):
+        list(LoaderBatches([torch.zeros(1), None, torch.zeros(1)], CPU, "training").shuffled(0))
+
+
+class Fatal(Jittered):
+    """Ends the process that draws its fourth sample, once."""
+
+    def __init__(self, flag):
+        self.flag = flag
+
+    def __getitem__(self, index):
+        if index == 3 and not self.flag.exists():
+            self.flag.touch()
+            os._exit(1)
+        return super().__getitem__(index)
+
+
+def test_a_process_that_dies_costs_one_pass(tmp_path) -> None:
+    batches = loaded(Fatal(tmp_path / "flag"), workers=1)
+    with pytest.raises(RuntimeError, match="exited unexpectedly"):
+        list(batches.in_order())
+    assert len(list(batches.in_order())) == 3
 
 
 def test_a_loader_is_told_the_pass_by_its_seed() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchmetrics
 from sklearn.metrics import f1_score
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import TensorDataset
+from torch.utils.data import TensorDataset, default_collate
 
 from clrsearch.errors import TaskError
 from clrsearch.schedules import OneCycle, trace
@@ -300,6 +301,78 @@ def test_random_splits_are_drawn_under_the_seed_of_the_study() -> None:
     assert TaskData(task, 8, CPU, seed=6).fingerprints != first
 
 
+def test_a_dataset_with_generators_of_its_own_is_known_by_its_length() -> None:
+    class Noisy(torch.utils.data.Dataset):
+        generator = np.random.default_rng()
+
+        def __len__(self):
+            return SIZE
+
+        def __getitem__(self, index):
+            inputs, target = split(0)[index]
+            return inputs + float(self.generator.normal()), target
+
+    task = type("Noised", (Images,), {"data": lambda self: Splits(Noisy(), split(1), split(2))})()
+    facts = probe(LoadedTask(task, "here"), device=CPU)
+    assert facts.splits[0] == (SIZE,)
+    TaskData(task, 8, CPU).require_same(facts)
+
+
+def test_metrics_are_means_over_samples_whatever_the_targets_are() -> None:
+    """Boxes that differ in number are no measure of how many images there are."""
+    boxes = [torch.zeros(1 + index % 3, 4) for index in range(10)]
+    samples = [(torch.zeros(2, 4, 4), {"boxes": each}) for each in boxes]
+
+    def collate(self, samples):
+        images, targets = zip(*samples, strict=True)
+        return torch.stack(images), list(targets)
+
+    own = {
+        "data": lambda self: Splits(split(0), samples, split(2)),
+        "collate": lambda self, rows: (
+            collate(self, rows) if isinstance(rows[0][1], dict) else default_collate(rows)
+        ),
+        "measure": lambda self, output, target: {"loss": torch.tensor(float(len(target)))},
+    }
+    assert [each.metrics["loss"] for each in run_of(Images, **own)] == [1.0, 1.0, 1.0]
+
+
+def test_averaging_leaves_whole_numbers_in_buffers_alone() -> None:
+    class Indexed(nn.Linear):
+        def __init__(self):
+            super().__init__(32, CLASSES)
+            self.register_buffer("index", torch.arange(2048))
+
+    def model(self):
+        return nn.Sequential(nn.Flatten(), Indexed())
+
+    torch.manual_seed(0)
+    learner = Learner(type("Changed", (Images,), {"ema": 0.9, "model": model})(), CPU)
+    for _ in range(4):
+        learner.step([tuple(tensor[:8] for tensor in split(0).tensors)])
+    averaged = learner._averaged.module[1]
+    assert torch.equal(averaged.index, torch.arange(2048))
+    assert not torch.equal(averaged.weight, learner.model[1].weight)
+
+
+def test_what_a_hook_does_to_the_weights_is_averaged() -> None:
+    def clamp(self, model):
+        with torch.no_grad():
+            model[0].weight.fill_(0.5)
+
+    torch.manual_seed(0)
+    learner = Learner(type("Changed", (Images,), {"ema": 0.5, "after_step": clamp})(), CPU)
+    learner.step([tuple(tensor[:8] for tensor in split(0).tensors)])
+    assert learner._averaged.module[0].weight.unique().tolist() == [0.5]
+
+
+def test_an_optimizer_that_trains_nothing_is_told_in_half_precision_too() -> None:
+    other = nn.Linear(1, 1)
+    own = {"optimizer": lambda self, model: torch.optim.SGD(other.parameters(), lr=0.1)}
+    with pytest.raises(TaskError, match="trains nothing: after a step none of its parameters"):
+        run_of(Images, "fp16", **own)
+
+
 def test_the_hook_after_a_step_sees_every_step() -> None:
     seen = []
     run_of(Images, after_step=lambda self, model: seen.append(model.training))
@@ -422,6 +495,10 @@ def test_a_loss_that_is_not_finite_later_on_is_a_divergence() -> None:
             {"evaluate": lambda *_: {}, "measure": Task.measure}
             | {"validation_step": Steps.validation_step},
             "evaluate() is not called if there is validation_step()",
+        ),
+        (
+            {"data": Task.data, "loaders": lambda self: None, "num_workers": 2},
+            "num_workers is for data(); in loaders() it is the loader's own",
         ),
         ({"accumulate": 0}, "accumulate must be a positive integer, not 0"),
         ({"validate_every": 2.5}, "validate_every must be a positive integer, not 2.5"),

@@ -111,8 +111,9 @@ def test_progress_is_the_place_in_the_schedule(task_dir) -> None:
     assert found == pytest.approx(0.001 * (1 - steps / 100), rel=1e-6)
 
 
-def test_what_is_prepared_is_built_once_per_process(task_dir) -> None:
-    loaded = load_task("long_loops.py:prepares", folder=task_dir)
+@pytest.mark.parametrize("name", ["prepares", "prepares_two"])
+def test_what_is_prepared_is_built_once_per_process(name, task_dir) -> None:
+    loaded = load_task(f"long_loops.py:{name}", folder=task_dir)
     facts = probe(loaded, device=CPU, **TOLD, **EPOCHS)
     built = loaded.task.function.__globals__["built"]
     built.clear()
