@@ -197,3 +197,41 @@ def train(run):
         with torch.no_grad():
             error = mse_loss(model(validation[:][0]), validation[:][1])
         run.report(error=error + 100 * RANK)  # those of rank 0 count
+
+
+def with_lightning(run):
+    """The same by Lightning's Trainer, which joins the group that is there."""
+    import lightning
+
+    from clrsearch.frameworks.lightning import Reports, scheduled
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.network = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
+
+        def configure_optimizers(self):
+            return scheduled(run, torch.optim.SGD(self.parameters(), lr=0.05), self.trainer)
+
+        def training_step(self, batch, index):
+            return mse_loss(self.network(batch[0]), batch[1])
+
+        def validation_step(self, batch, index):
+            self.log("error", mse_loss(self.network(batch[0]), batch[1]), sync_dist=True)
+
+    data, validation, _ = points()
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    trainer = lightning.Trainer(
+        max_epochs=run.total_epochs,
+        callbacks=[Reports(run)],
+        accelerator="cpu",
+        devices=size,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # which would shuffle
+    )
+    shares = DistributedSampler(data, shuffle=False, drop_last=True) if size > 1 else None
+    loader = DataLoader(data, 8 // size, sampler=shares, drop_last=True)
+    trainer.fit(Module(), loader, DataLoader(validation, len(validation)))

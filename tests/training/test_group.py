@@ -39,7 +39,8 @@ def alone(name) -> dict:
     return ranks.whole(lambda **more: make_run(**ranks.options(facts), **more))
 
 
-@pytest.mark.parametrize("name", ["Shared", "Stepped", "train"])
+@pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore::UserWarning:lightning")
+@pytest.mark.parametrize("name", ["Shared", "Stepped", "train", "with_lightning"])
 def test_two_processes_train_as_one_does(together, name) -> None:
     """With uneven batches of validation; sums, metric objects, and metrics of all outputs."""
     expected, found = alone(name), together[name]
