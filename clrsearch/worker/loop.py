@@ -380,7 +380,8 @@ class Worker:
         if state is not None:
             run.restore(state)
         elif slot.checkpoint is not None:
-            raise Unrestorable(f"it is missing (it was saved at epoch {slot.checkpoint})")
+            where = f"{self._study.facts.progress} {slot.checkpoint}"
+            raise Unrestorable(f"it is missing (it was saved at {where})")
         if any(epoch not in trial.values for epoch in range(1, run.epoch + 1)):
             raise Unrestorable("it is ahead of the values in the database")
         return run
