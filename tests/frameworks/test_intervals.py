@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from clrsearch import service
 from clrsearch.errors import TaskError
 from clrsearch.schedules import Trace, trace
+from clrsearch.storage import open_database
 from clrsearch.tasks import load_task
 from clrsearch.training import probe, run_maker
 
@@ -433,15 +434,23 @@ def test_accelerates_scheduler_has_to_be_prepared_where_gradients_are_accumulate
 
 
 @LIBRARIES
-def test_from_the_command_line_to_the_end(library, clrsearch, url, task_dir, monkeypatch) -> None:
+def test_from_the_command_line_to_the_end_over_a_killed_worker(
+    library, clrsearch, url, task_dir, tmp_path, monkeypatch
+) -> None:
     monkeypatch.chdir(task_dir)
+    monkeypatch.setenv("CLRSEARCH_TEST_FATAL_STEP", "15")  # of 18
+    monkeypatch.setenv("CLRSEARCH_TEST_FATAL_FLAG", str(tmp_path / "killed"))
     told = ("steps=18", "validate_every=4", f"metric={METRIC[library]}", "direction=minimize")
     search = ("confirm.enabled=false", 'families=["cyclic"]')
     keys = [word for key in (*told, *search) for word in ("--set", key)]
     task = f"framed.py:with_{library}"
     run = ("run", "--task", task, *keys, "--name", "mine", "--trials", "2", "--workers", "1")
-    code, _, errors = clrsearch(*run)
+    code, _, errors = clrsearch(*run, "--checkpoint-seconds", "0")
     assert code == 0, errors
+    assert (tmp_path / "killed").exists() and "SIGKILL" in errors
+    with open_database(url) as database, database.engine.connect() as connection:
+        query = "SELECT attempt, checkpoint IS NOT NULL FROM clrsearch_slots ORDER BY attempt"
+        assert [tuple(row) for row in connection.exec_driver_sql(query)] == [(1, 1), (2, 1)]
     now = service.show("mine").snapshot
     assert now.done == 2
     assert all(service.replay("mine", trial, device="cpu").matches for trial in (0, 1))

@@ -6,7 +6,10 @@ nothing but the model's weights and the order of the data.
 """
 
 import math
+import os
+import signal
 import tempfile
+from pathlib import Path
 
 import torch
 from tiny import Tiny
@@ -15,6 +18,7 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 RATES = []  # played at each step, and before it
+STEPS = []  # taken by this process
 SEEN = []  # what the libraries tell at each batch or step about where they are
 
 
@@ -23,6 +27,24 @@ def small(options):
         torch.manual_seed(7)
     share = 0.0 if options.get("plain") or options.get("still") else 0.2
     return nn.Sequential(nn.Linear(4, 8), nn.Dropout(share), nn.Linear(8, 1), nn.Flatten(0))
+
+
+def fatal(optimizer):
+    """The optimizer, which kills its process once at the step in CLRSEARCH_TEST_FATAL_STEP.
+
+    It leaves the file in CLRSEARCH_TEST_FATAL_FLAG.
+    """
+    flag = Path(os.environ.get("CLRSEARCH_TEST_FATAL_FLAG", "/"))
+    step = os.environ.get("CLRSEARCH_TEST_FATAL_STEP")
+
+    def count(*_):
+        STEPS.append(1)
+        if str(len(STEPS)) == step and not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    optimizer.register_step_post_hook(count)
+    return optimizer
 
 
 def noisy(samples):
@@ -69,7 +91,7 @@ def with_lightning(run):
             self.network = small(run.options)
 
         def configure_optimizers(self):
-            optimizer = torch.optim.SGD(self.parameters(), lr=0.0005, momentum=0.9)
+            optimizer = fatal(torch.optim.SGD(self.parameters(), lr=0.0005, momentum=0.9))
             return scheduled(run, optimizer, self.trainer)
 
         def training_step(self, batch, index):
@@ -176,7 +198,7 @@ def with_transformers(run):
     else:
         length["max_steps"] = run.total_steps
     model = Network(options)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0005, momentum=0.9)
+    optimizer = fatal(torch.optim.SGD(model.parameters(), lr=0.0005, momentum=0.9))
     with tempfile.TemporaryDirectory() as folder:
         arguments = arguments_of(
             folder,
@@ -214,7 +236,7 @@ def with_accelerate(run):
     train, validation, _ = Tiny().data()
     model = small(options)
     loader = loader_of(train, options, torch.Generator())  # each pass draws from it, if it has one
-    raw = torch.optim.SGD(model.parameters(), lr=0.0005, momentum=0.9)
+    raw = fatal(torch.optim.SGD(model.parameters(), lr=0.0005, momentum=0.9))
     model, optimizer, loader = accelerator.prepare(model, raw, loader)
     steps = math.ceil(len(loader) / accumulate)
     length = {"steps_per_epoch": steps} if run.total_epochs else {"total_steps": run.total_steps}
