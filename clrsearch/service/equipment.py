@@ -7,19 +7,10 @@ from typing import TYPE_CHECKING
 
 from clrsearch import training
 from clrsearch import worker as workers
-from clrsearch.errors import (
-    PlanError,
-    StorageError,
-    StudyError,
-    TaskError,
-)
+from clrsearch.errors import PlanError, StorageError, StudyError, TaskError
 from clrsearch.launch import INTERPRETER, Command
 from clrsearch.search import Study
-from clrsearch.service.paths import (
-    checkpoint_root,
-    named_data_folder,
-    task_folder,
-)
+from clrsearch.service.paths import checkpoint_root, named_data_folder, task_folder
 from clrsearch.service.provenance import load_same
 from clrsearch.storage import StorageUrl
 from clrsearch.worker import WorkerSettings

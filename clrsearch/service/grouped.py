@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING
 
 from clrsearch import training
 from clrsearch import worker as workers
-from clrsearch.errors import (
-    FailsHere,
-    RanksApart,
-)
+from clrsearch.errors import FailsHere, RanksApart
 from clrsearch.launch import end_as, run_ranks
 from clrsearch.search import Study
 from clrsearch.service.equipment import (
@@ -19,12 +16,10 @@ from clrsearch.service.equipment import (
     maker_of,
     require_shares,
     required_device,
+    wanted_device,
     worker_command,
 )
-from clrsearch.service.paths import (
-    Storage,
-    storage_url,
-)
+from clrsearch.service.paths import Storage, storage_url
 from clrsearch.storage import Patience, cause, open_database, quiet_optuna
 from clrsearch.worker import WorkerSettings
 
@@ -52,9 +47,8 @@ def work_in_group(
     patience = Patience(settings.storage_patience, on_wait=lambda error: on_wait(cause(error)))
     with open_database(url, patience=patience) as database:
         study = patience(lambda: Study.open(database, name))
-        kind = patience(lambda: required_device(study, settings))
+        named = patience(lambda: wanted_device(study, settings))
     require_shares(study.facts.batch_size, settings)
-    named = kind if settings.device is None else settings.device
     training.require_gpus(named, settings.gpus_per_trial)
     seen = training.see_only(named, settings.gpus_per_trial)
     command = worker_command(name, url, replace(settings, device=seen), worker)

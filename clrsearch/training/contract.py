@@ -180,19 +180,13 @@ def augmented(task: Task, inputs: Any) -> Any:
     return found
 
 
-def training_loss(task: Task, model: nn.Module, batch: Any) -> Tensor:
-    """The scalar training loss of a batch, differentiable."""
+def batch_loss(task: Task, model: nn.Module, batch: Any, *, augment: bool) -> Tensor:
+    """The scalar training loss of a batch, of augmented inputs if the task augments them itself."""
     if task.overrides("training_step"):
         return _loss("training_step()", task.training_step(model, batch))
     inputs, targets = pair_of(batch)
-    return _loss("loss()", task.loss(forward(model, augmented(task, inputs)), targets))
-
-
-def validation_loss(task: Task, model: nn.Module, batch: Any) -> Tensor:
-    """The scalar training loss of a batch, whose inputs are not augmented."""
-    if task.overrides("training_step"):
-        return _loss("training_step()", task.training_step(model, batch))
-    inputs, targets = pair_of(batch)
+    if augment:
+        inputs = augmented(task, inputs)
     return _loss("loss()", task.loss(forward(model, inputs), targets))
 
 

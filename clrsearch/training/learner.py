@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from clrsearch.errors import TaskError
 from clrsearch.tasks import Task
 from clrsearch.training.contract import (
+    batch_loss,
     build,
     evaluated,
     finished,
@@ -21,8 +22,6 @@ from clrsearch.training.contract import (
     measured,
     pair_of,
     summed,
-    training_loss,
-    validation_loss,
 )
 from clrsearch.training.data import batch_length, channels_last, moved
 from clrsearch.training.group import Group
@@ -75,7 +74,7 @@ class Learner:
         losses: list[torch.Tensor] = []
         for batch in batches:
             with self._reducing(last=len(losses) == self._task.accumulate - 1):
-                loss = training_loss(self._task, self._trained, self._laid_out(batch))
+                loss = batch_loss(self._task, self._trained, self._laid_out(batch), augment=True)
                 if self._task.accumulate > 1:
                     loss = loss / self._task.accumulate
                 scaled = loss if self._scaler is None else self._scaler.scale(loss)
@@ -117,7 +116,7 @@ class Learner:
         """The training loss of the trained model on a batch, without training on it."""
         self.model.eval()
         with torch.no_grad():
-            return validation_loss(self._task, self.model, self._laid_out(batch)).item()
+            return batch_loss(self._task, self.model, self._laid_out(batch), augment=False).item()
 
     def state(self) -> dict[str, Any]:
         """All that changes while training."""
