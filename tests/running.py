@@ -30,7 +30,13 @@ def begin(url: StorageUrl, task_dir: Path, **changes: Any) -> None:
         "confirm": ALONE,
     }
     plan = StudyPlan(**(given | changes))
-    facts = probe(load_task(plan.task, folder=task_dir), device=torch.device("cpu"))
+    facts = probe(
+        load_task(plan.task, folder=task_dir),
+        epochs=plan.epochs,
+        metric=plan.metric,
+        direction=plan.direction,
+        device=torch.device("cpu"),
+    )
     with open_database(url, create=True) as database:
         Study.create(database, "mine", plan, facts, service.versions(task_dir))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from textwrap import shorten
@@ -144,6 +144,33 @@ DriftOption = Annotated[
 ]
 
 
+def number_or(*words: str) -> Callable[[str], str | int]:
+    """A parser of an option that is a number or one of these words."""
+
+    def parse(text: str) -> str | int:
+        if text in words:
+            return text
+        try:
+            return int(text)
+        except ValueError:
+            known = ", ".join(words)
+            raise typer.BadParameter(f"choose {known} or a number, not {text!r}") from None
+
+    return parse
+
+
+LanesOption = Annotated[
+    Any,
+    typer.Option(
+        "--lanes",
+        parser=number_or("auto", "off"),
+        metavar="auto|off|K",
+        help="Train K trials together in each worker, as one vectorized step; auto tries out how "
+        "many pay. Default: auto on a GPU, otherwise off.",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
     """Where a task trains, and where its files are."""
@@ -185,6 +212,7 @@ class WorkerOptions(TaskOptions):
             help="Train each trial on so many GPUs, which share every batch.",
         ),
     ] = 1
+    lanes: LanesOption = None
     allow_drift: DriftOption = False
 
     def settings(self) -> WorkerSettings:

@@ -333,15 +333,20 @@ def print_replayed(again: Replayed) -> None:
     if again.matches:
         say(f"trial {number} matches: all {done} are identical to the last bit")
         return
+    trained, apart = "", ""
+    if again.trial.ranks > 1:
+        trained = f"{again.trial.ranks} processes trained it, and in one the"
+        apart = f"; {again.trial.ranks} processes trained it, which draw other random numbers"
+    elif again.trial.lanes > 1:
+        trained = f"it was trained in one of {again.trial.lanes} lanes, and alone the"
+        apart = f"; it was trained in one of {again.trial.lanes} lanes, whose dropout is another"
     if again.agrees:
         say(
-            f"trial {number} agrees: {again.trial.ranks} processes trained it, and in one the "
-            f"metric is off by up to {again.largest_difference:.3g}, as sums in another order are"
+            f"trial {number} agrees: {trained} metric is off by up to "
+            f"{again.largest_difference:.3g}, as sums in another order are"
         )
         return
     elsewhere = "" if again.device == again.trial.device else f" (it ran on {again.trial.device})"
-    ranks = again.trial.ranks
-    apart = "" if ranks == 1 else f"; {ranks} processes trained it, which draw other random numbers"
     say(
         f"trial {number} differs on {again.device}{elsewhere}: {len(again.values)} of {done} "
         f"were completed, with the metric off by up to {again.largest_difference:.3g}{apart}"

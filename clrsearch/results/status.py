@@ -88,6 +88,7 @@ class Status:
         pace: the throughput, if known.
         failures: causes of failures, most frequent first.
         departures: why workers left though trials were left, by worker.
+        packing: how trials are trained, alone or in lanes, and why; empty if nobody asked.
         stopped: whether the study was stopped.
         stopped_by: the latest failed trial, if any.
     """
@@ -100,6 +101,7 @@ class Status:
     pace: Pace | None
     failures: tuple[Failure, ...]
     departures: Mapping[str, str]
+    packing: str
     stopped: bool
     stopped_by: int | None
 
@@ -139,9 +141,10 @@ def read_status(study: Study) -> Status:
         spacing=study.facts.spacing,
         slots=study.slots.counts(),
         holders=held,
-        pace=pace(records, sum(not holder.silent for holder in held)),
+        pace=pace(records, len({holder.worker for holder in held if not holder.silent})),
         failures=failures(records),
         departures=study.departures(),
+        packing=study.packing,
         stopped=study.stopped is not None,
         stopped_by=max(failed, default=None),
     )
@@ -236,6 +239,7 @@ def status_json(status: Status) -> str:
             {"cause": failure.cause, "trials": failure.trials} for failure in status.failures
         ],
         "departures": status.departures,
+        "packing": status.packing,
         "stopped": status.stopped,
     }
     return json.dumps(content)

@@ -51,6 +51,7 @@ class Record:
         finalist: in a confirmation, the number of the search's trial that is run again.
         seed_index: in a confirmation, the seed it is run on.
         ranks: the number of processes that trained it together, one per GPU.
+        lanes: the number of lanes of which it was trained in one; 1 if it was trained alone.
         test: in a confirmation, the metrics on the test split.
         started: start time in UTC.
         ended: end time in UTC; None while running.
@@ -76,6 +77,7 @@ class Record:
     started: datetime = field(repr=False)
     ended: datetime | None = field(repr=False)
     ranks: int = field(default=1, repr=False)
+    lanes: int = field(default=1, repr=False)
 
     @property
     def epoch(self) -> int:
@@ -229,6 +231,7 @@ class _Stored(BaseModel):
     finalist: int | None = None
     seed_index: int = 0
     ranks: int = 1
+    lanes: int = 1
     end: _End = _End()
 
 
@@ -263,6 +266,7 @@ def to_record(details: Details, values: dict[int, float]) -> Record:
         started=details.started,
         ended=details.ended,
         ranks=stored.ranks,
+        lanes=stored.lanes,
     )
 
 

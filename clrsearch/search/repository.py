@@ -35,6 +35,7 @@ FINALIST = "finalist:"  # prefix of the trial number in the attribute's key
 STOPPED = "clrsearch:stopped"
 CANCELLED = "clrsearch:cancelled"
 DEPARTED = "clrsearch:departed:"
+PACKING = "clrsearch:packing"
 """Prefix of the keys under which workers say why they left, each with its name."""
 PATIENCE_SECONDS = 5.0  # wait for another process that is creating the same study
 
@@ -209,6 +210,14 @@ class Studies:
             for key, reason in attributes.items()
             if key.startswith(DEPARTED) and reason
         }
+
+    def note_packing(self, record: StudyRecord, text: str) -> None:
+        """Store how the latest worker trains its trials, alone or in lanes, and why."""
+        self.storage.set_study_user_attr(record.id, PACKING, text)
+
+    def packing(self, record: StudyRecord) -> str:
+        """What :meth:`note_packing` has stored; empty if nothing."""
+        return str(self.storage.get_study_user_attrs(record.id).get(PACKING, ""))
 
     def cancelled(self, record: StudyRecord) -> bool:
         """Whether a study is marked as cancelled."""

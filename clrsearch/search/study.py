@@ -367,6 +367,15 @@ class Study:
             for worker, reason in self._studies.departures(each.record).items()
         }
 
+    def note_packing(self, text: str) -> None:
+        """Store how the latest worker trains its trials, alone or in lanes, and why."""
+        self._studies.note_packing(self.record, text)
+
+    @property
+    def packing(self) -> str:
+        """What :meth:`note_packing` has stored; empty if nothing; re-read."""
+        return self._studies.packing(self.record)
+
     @property
     def cancelled(self) -> bool:
         """Whether the study was cancelled, so that no confirmation starts by itself; re-read."""

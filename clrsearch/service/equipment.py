@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from clrsearch import training
 from clrsearch import worker as workers
@@ -13,6 +13,7 @@ from clrsearch.search import Study
 from clrsearch.service.paths import checkpoint_root, named_data_folder, task_folder
 from clrsearch.service.provenance import load_same
 from clrsearch.storage import StorageUrl
+from clrsearch.tasks import Loop
 from clrsearch.worker import WorkerSettings
 
 if TYPE_CHECKING:
@@ -83,12 +84,25 @@ def found_device(
     return found
 
 
-def maker_of(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainer:
+    """What trains a study's trials: a maker of runs, and lanes if there are any.
+
+    ``packing`` says in one line why there are lanes or none; empty if nobody asked.
+    """
+
+    make_run: training.RunMaker
+    lanes: training.Lanes | None = None
+    packing: str = ""
+
+
+def trainer_of(
     study: Study, device: torch.device, settings: WorkerSettings, group: training.Group | None
-) -> training.RunMaker:
-    """A maker of runs of the study's task.
+) -> Trainer:
+    """What trains the study's task on a device, as one process of a ``group`` if there is one.
 
     Raises:
+        PlanError: lanes are asked for, and the task is not fit for them.
         FailsHere: there is no memory for it, or the device failed.
     """
     try:
@@ -98,14 +112,37 @@ def maker_of(
         facts = study.facts
         if settings.allow_drift:  # of the splits as well
             facts = facts.model_copy(update={"splits": None})
-        return training.run_maker(
-            task, facts, device, study.plan.precision, seed=study.plan.seed, group=group
+        how: dict[str, Any] = {"device": device, "precision": study.plan.precision}
+        data = None
+        if not isinstance(task, Loop):
+            data = training.load_data(task, facts, device, seed=study.plan.seed, group=group)
+        make_run = training.run_maker(task, facts, group=group, data=data, **how)
+        wanted = wanted_lanes(settings, device)
+        if wanted == 1 or group is not None:
+            return Trainer(make_run=make_run)
+        chosen = training.choose_lanes(
+            task,
+            facts,
+            data,
+            wanted,
+            trials=study.progress().busy,
+            deterministic=study.plan.deterministic,
+            seed=study.plan.seed,
+            **how,
         )
+        return Trainer(make_run=make_run, lanes=chosen.lanes, packing=chosen.reason)
     except (TaskError, RuntimeError, MemoryError) as error:
         failure = workers.device_failure(error)
         if failure is None:
             raise
         raise failure from error
+
+
+def wanted_lanes(settings: WorkerSettings, device: torch.device) -> Literal["auto"] | int:
+    """The number of lanes asked for on a device, or ``"auto"``."""
+    if settings.lanes is None:
+        return "auto" if device.type == "cuda" else 1
+    return 1 if settings.lanes == "off" else settings.lanes
 
 
 def require_gpus(settings: WorkerSettings) -> None:

@@ -13,9 +13,9 @@ from clrsearch.launch import end_as, run_ranks
 from clrsearch.search import Study
 from clrsearch.service.equipment import (
     found_device,
-    maker_of,
     require_shares,
     required_device,
+    trainer_of,
     wanted_device,
     worker_command,
 )
@@ -76,7 +76,7 @@ def follow(name: str, storage: Storage, settings: WorkerSettings) -> None:
             training.joined(device) as group,
             workers.ignoring_signals(),
         ):
-            training.follow(maker_of(study, device, settings, group), group)
+            training.follow(trainer_of(study, device, settings, group).make_run, group)
     except RanksApart as error:
         alone = f"a trial failed in one process of the group alone: {error}"
         raise workers.device_failure(error) or FailsHere(alone) from error

@@ -118,9 +118,9 @@ class Replayed:
     def agrees(self) -> bool:
         """Whether it matches, or differs by no more than sums in another order do.
 
-        Only a trial of several processes, which is replayed in one, may differ.
+        Only a trial that was not trained alone in one process, as it is here, may differ.
         """
-        if self.matches or self.trial.ranks == 1:
+        if self.matches or self.trial.ranks == self.trial.lanes == 1:
             return self.matches
         if self.trial.values.keys() != self.values.keys():
             return False

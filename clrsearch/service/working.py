@@ -24,11 +24,12 @@ from clrsearch.service.confirming import rounds
 from clrsearch.service.equipment import (
     DEFAULTS,
     LOGS,
+    Trainer,
     found_device,
-    maker_of,
     require_room,
     require_shares,
     required_device,
+    trainer_of,
     worker_command,
 )
 from clrsearch.service.grouped import follow, rank_device, work_in_group
@@ -161,13 +162,13 @@ def _work(
 
     patience = Patience(settings.storage_patience, on_wait=waits)
 
-    def work_off(study: Study, device: torch.device, make_run: training.RunMaker) -> bool:
+    def work_off(study: Study, device: torch.device, trainer: Trainer) -> bool:
         """Work on the search, then on its confirmation; False if interrupted."""
 
         def work_on(each: Study) -> bool:
             return workers.Worker(
                 each,
-                make_run,
+                trainer.make_run,
                 device,
                 training.Checkpoints(checkpoint_folder(url, each, settings.checkpoint_dir)),
                 name=worker or worker_name(),
@@ -179,6 +180,7 @@ def _work(
                 on_hang=on_hang,
                 in_rounds=each is not study and study.plan.confirm.seeds is None,
                 ranks=settings.gpus_per_trial,
+                lanes=trainer.lanes,
             ).work()
 
         return work_on(study) and all(map(work_on, rounds(study, patience)))
@@ -197,10 +199,14 @@ def _work(
         computing = training.computing(device, deterministic=deterministic)
         with computing, ExitStack() as opened:
             group = opened.enter_context(training.joined(device)) if as_rank else None
-            make_run = maker_of(study, device, settings, group)
+            trainer = trainer_of(study, device, settings, group)
+            if trainer.packing:
+                patience(partial(study.note_packing, trainer.packing))
+                on_note(trainer.packing)
             if group is not None:
-                make_run = opened.enter_context(training.lead(make_run, group))
-            while work_off(study, device, make_run):
+                led = opened.enter_context(training.lead(trainer.make_run, group))
+                trainer = replace(trainer, make_run=led)
+            while work_off(study, device, trainer):
                 if not _wait_for_slots(study, settings.idle_wait or 0.0, interruption, patience):
                     return
                 study = patience(study.reopen)
@@ -236,6 +242,14 @@ def watch_workers(
     _allow_work(study)
     logs = checkpoint_folder(url, study, settings.checkpoint_dir) / LOGS
     make_folder(logs)
+    told: set[str] = set()
+
+    def changed() -> None:
+        on_change(snapshot(study))
+        if settings.lanes != "off" and (packing := study.packing) and packing not in told:
+            told.add(packing)
+            on_note(packing)
+
     interrupted = Supervisor(
         study,
         LocalLauncher(logs),
@@ -247,7 +261,7 @@ def watch_workers(
             for device in devices
         ],
         patience=settings.storage_patience,
-        on_change=lambda: on_change(snapshot(study)),
+        on_change=changed,
         on_note=on_note,
     ).watch()
     _tidy(study, url, settings)
@@ -282,6 +296,8 @@ def work_here(
 
 def _allow_work(study: Study) -> None:
     """Clear an earlier stop and who left before, so that workers can start."""
+    if study.packing:
+        study.note_packing("")
     for each in study.stages():
         each.stop(None)
         each.forget_departures()

@@ -8,7 +8,7 @@ number of rows changed. Times come from the database's clock, not from the worke
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import zip_longest
@@ -257,17 +257,17 @@ class Slots:
             return False
         return True
 
-    def claim(self, worker: str, *, again: bool = True) -> Slot | None:
-        """Claim the first open slot for ``worker``, which must hold no other; None without any.
+    def claim(self, worker: str, *, again: bool = True, held: Collection[int] = ()) -> Slot | None:
+        """Claim the first open slot for ``worker``, beside those ``held``; None without any.
 
-        A slot already held in the worker's name comes first: its claim succeeded, but the
-        connection broke before the worker learned of it. Next are slots with an interrupted trial,
+        Any other slot in the worker's name comes first: its claim succeeded, but the connection
+        broke before the worker learned of it. Next are slots with an interrupted trial,
         then those that have not started, then slots that last failed on the worker's machine, and
         those that last failed in this worker. The latter are left to others unless ``again``.
         """
         reluctance = _reluctance(worker)
         claimed, opened = (_slots.c.state == state for state in (SlotState.CLAIMED, SlotState.OPEN))
-        mine = sa.and_(claimed, _slots.c.worker == worker)
+        mine = sa.and_(claimed, _slots.c.worker == worker, _slots.c.number.not_in(held))
         others = sa.and_(opened, reluctance < 2)
         first = (
             sa.select(_slots)

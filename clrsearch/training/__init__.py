@@ -29,8 +29,10 @@ if TYPE_CHECKING:
         worker_devices,
     )
     from clrsearch.training.group import Group, joined, own_rank
+    from clrsearch.training.lane_choice import Choice, choose_lanes
+    from clrsearch.training.lanes import LaneRun, Lanes
     from clrsearch.training.leading import follow, lead
-    from clrsearch.training.making import RunMaker, run_maker
+    from clrsearch.training.making import RunMaker, load_data, run_maker
     from clrsearch.training.probing import probe
     from clrsearch.training.rate_ramp import Ramp, ramp
     from clrsearch.training.requests import Requests
@@ -52,8 +54,10 @@ else:
                 "worker_devices",
             ),
             "clrsearch.training.group": ("Group", "joined", "own_rank"),
+            "clrsearch.training.lane_choice": ("Choice", "choose_lanes"),
+            "clrsearch.training.lanes": ("LaneRun", "Lanes"),
             "clrsearch.training.leading": ("follow", "lead"),
-            "clrsearch.training.making": ("RunMaker", "run_maker"),
+            "clrsearch.training.making": ("RunMaker", "load_data", "run_maker"),
             "clrsearch.training.probing": ("probe",),
             "clrsearch.training.rate_ramp": ("Ramp", "ramp"),
             "clrsearch.training.requests": ("Requests",),
@@ -67,11 +71,14 @@ else:
 
 __all__ = [
     "Checkpoints",
+    "Choice",
     "Diverged",
     "Epoch",
     "Group",
     "Identity",
     "Interrupted",
+    "LaneRun",
+    "Lanes",
     "Needed",
     "OwnRun",
     "Ramp",
@@ -82,11 +89,13 @@ __all__ = [
     "TaskData",
     "Unrestorable",
     "checkpoint_path",
+    "choose_lanes",
     "computing",
     "find_device",
     "follow",
     "joined",
     "lead",
+    "load_data",
     "needless",
     "open_checkpoint",
     "own_rank",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -79,6 +80,12 @@ class Batches(Protocol):
         In a group, None stands for a batch of which this rank's share is empty.
         """
 
+    def apart(self, readers: int) -> Batches | None:
+        """A reader of the same data for one of so many runs that draw from it in turn.
+
+        None if the data can be read in one order at a time only.
+        """
+
 
 class TensorBatches:
     """Batches of a dataset of tensors in memory: on the device, if they fit there."""
@@ -96,6 +103,7 @@ class TensorBatches:
         self._part = share.within(batch_size)
         self._device = device
         self._stays = fits(dataset.tensors, device)
+        self._copies = device.type == "cpu"
         tensors = dataset.tensors
         self._tensors = [tensor.to(device) for tensor in tensors] if self._stays else [*tensors]
 
@@ -103,15 +111,15 @@ class TensorBatches:
         """See :class:`Batches`."""
         order = permutation(self.samples, seed).to(self._tensors[0].device)
         size = self._batch_size
-        if self._device.type != "cpu":
+        if not self._copies:
             for indices in order[start * size : self.full * size].view(-1, size)[:, self._part]:
                 yield self._moved([tensor[indices] for tensor in self._tensors])
             return
         # Slices of one copy, as ever: sums on a CPU depend on where in memory a batch begins.
-        copies = [tensor[order] for tensor in self._tensors]
+        whole = [tensor[order] for tensor in self._tensors]
         for first in range(start * size, self.full * size, size):
             batch = slice(first + self._part.start, first + self._part.stop)
-            yield tuple([copy[batch] for copy in copies])
+            yield tuple([each[batch] for each in whole])
 
     def in_order(self) -> Iterator[tuple[torch.Tensor, ...] | None]:
         """See :class:`Batches`."""
@@ -121,6 +129,12 @@ class TensorBatches:
                 yield self._moved([tensor[begin:end] for tensor in self._tensors])
             else:
                 yield None
+
+    def apart(self, readers: int) -> Batches:
+        """See :class:`Batches`; it does not copy the data for each pass."""
+        other = copy(self)
+        other._copies = False
+        return other
 
     def _moved(self, parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         if self._stays:
@@ -158,6 +172,8 @@ class DatasetBatches:
         self._seeded = workers > 0
         self._order = _Order()
         self._loader: DataLoader[Any] | None = None
+        self._make = partial(DatasetBatches, dataset, batch_size, device, collate, share=share)
+        self._workers = workers
         self._make_loader = partial(
             DataLoader[Any],
             _Seeded(dataset) if workers else dataset,
@@ -182,6 +198,10 @@ class DatasetBatches:
             missing -= 1
             yield batch
         yield from [None] * missing
+
+    def apart(self, readers: int) -> Batches:
+        """See :class:`Batches`; the readers share the number of loading processes."""
+        return self._make(workers=-(-self._workers // readers))
 
     def _load(self, order: Sequence[int], seed: int) -> Iterator[Any]:
         size = self._batch_size
@@ -236,6 +256,10 @@ class LoaderBatches:
         for batch in self._drawn(0, 0):
             part = self._part_of(batch)
             yield None if part is None else moved(part, self._device)
+
+    def apart(self, readers: int) -> None:
+        """See :class:`Batches`."""
+        return
 
     def _drawn(self, seed: int, start: int) -> Iterator[Any]:
         with _drawn_under(seed):

@@ -50,14 +50,14 @@ class Learner:
         self._task = task
         self._group = group
         self.model, self.optimizer = build(task, device)
-        self._averaged: AveragedModel | None = None
+        self.averaged: AveragedModel | None = None
         if task.channels_last:
             self.model.to(memory_format=torch.channels_last)
         if task.ema is not None:
-            self._averaged = AveragedModel(
+            self.averaged = AveragedModel(
                 self.model, multi_avg_fn=_averaging(task.ema), use_buffers=True
             )
-            compute_in(precision, self._averaged.module, device)
+            compute_in(precision, self.averaged.module, device)
         if task.compile:
             self.model.compile()
         compute_in(precision, self.model, device)
@@ -90,8 +90,8 @@ class Learner:
             self._scaler.step(self.optimizer)
             self._scaler.update()
         self._task.after_step(self.model)
-        if self._averaged is not None:
-            self._averaged.update_parameters(self.model)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def validate(self, batches: Iterable[Any], samples: int | None = None) -> dict[str, float]:
@@ -102,7 +102,7 @@ class Learner:
         Raises:
             TaskError: a metric is not what it has to be, or its weights add up to 0.
         """
-        model = self.model if self._averaged is None else self._averaged.module
+        model = self.model if self.averaged is None else self.averaged.module
         model.eval()
         if self._group is not None:  # each rank has seen other batches
             self._group.copy_from_first(list(model.buffers()))
@@ -121,8 +121,8 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """All that changes while training."""
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        if self._averaged is not None:
-            state["averaged"] = self._averaged.state_dict()
+        if self.averaged is not None:
+            state["averaged"] = self.averaged.state_dict()
         if self._scaler is not None:
             state["scaler"] = self._scaler.state_dict()
         return state
@@ -131,8 +131,8 @@ class Learner:
         """Go back to a state from :meth:`state`; any exception may be raised for another's."""
         self.model.load_state_dict(state["model"])
         load_optimizer(self.optimizer, state["optimizer"])
-        if self._averaged is not None:
-            self._averaged.load_state_dict(state["averaged"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
         if self._scaler is not None:
             self._scaler.load_state_dict(state["scaler"])
 

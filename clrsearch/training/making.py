@@ -50,10 +50,12 @@ def run_maker(
     *,
     seed: int = 0,
     group: Group | None = None,
+    data: TaskData | None = None,
 ) -> RunMaker:
-    """A factory for a task's runs in this process, on one device; the data is loaded once.
+    """A factory for a task's runs in this process, on one device.
 
-    It is made under the study's ``seed``. In a ``group``, all ranks make the same runs.
+    In a ``group``, all ranks make the same runs. The ``data`` is loaded once, as by
+    :func:`load_data`, unless it is there already.
 
     Raises:
         TaskError: the splits differ from those that the study was created with.
@@ -61,15 +63,29 @@ def run_maker(
     """
     if isinstance(task, Loop):
         return partial(_loop_run, task, facts, device, group, {})
-    assert facts.batch_size is not None  # always known for a task
-    share = WHOLE if group is None else group.share
-    data = TaskData(task, facts.batch_size, device, seed=seed, share=share)
-    data.require_same(facts)
+    if data is None:
+        data = load_data(task, facts, device, seed=seed, group=group)
     warm_up(task)
     make = partial(
         SequentialRun, task, facts, data, device=device, precision=precision, group=group
     )
     return partial(_task_run, make)
+
+
+def load_data(
+    task: Task, facts: TaskFacts, device: torch.device, *, seed: int, group: Group | None = None
+) -> TaskData:
+    """The data of a study's task, made under the study's ``seed``.
+
+    Raises:
+        TaskError: the splits differ from those that the study was created with.
+        TaskRaised: the task's own code raised.
+    """
+    assert facts.batch_size is not None  # always known for a task
+    share = WHOLE if group is None else group.share
+    data = TaskData(task, facts.batch_size, device, seed=seed, share=share)
+    data.require_same(facts)
+    return data
 
 
 def _task_run(make: Callable[..., Run], trace: Trace, **options: Unpack[RunOptions]) -> Run:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from clrsearch.errors import StorageError, TaskError
 from clrsearch.search import PRUNERS, Record, Study, hopeless
 from clrsearch.storage import DATABASE_ERRORS, Patience, Slot, SlotState
-from clrsearch.training import Checkpoints, Diverged, Epoch, Identity, Interrupted, Run
+from clrsearch.training import (
+    Checkpoints,
+    Diverged,
+    Epoch,
+    Identity,
+    Interrupted,
+    LaneRun,
+    Run,
+)
 from clrsearch.worker.lease import Lease
 from clrsearch.worker.outbox import Outbox
 from clrsearch.worker.watchdog import Watchdog
@@ -36,7 +44,7 @@ class Attempt:
         study: Study,
         slot: Slot,
         lease: Lease,
-        run: Run,
+        run: Run | LaneRun,
         checkpoints: Checkpoints,
         *,
         identity: Identity,
@@ -87,8 +95,10 @@ class Attempt:
         self._last: Epoch | None = None
         self._pruned = False
 
-    def train(self) -> None:
+    def train(self) -> Generator[None]:
         """Train to the end and record the result.
+
+        Yields when the run is in a lane, each time that the lanes are to advance by an interval.
 
         Raises:
             Interrupted: the run was interrupted, or the slot was lost; call :meth:`leave` next.
@@ -99,8 +109,14 @@ class Attempt:
                 than the patience.
         """
         try:
-            with self._watchdog.watching():
-                self._run.train(self._finish)
+            if isinstance(self._run, LaneRun):
+                more = True
+                while more and self._run.epoch < self._study.facts.intervals:
+                    yield
+                    more = self._finish(self._run.outcome())
+            else:
+                with self._watchdog.watching():
+                    self._run.train(self._finish)
         except Diverged as diverged:
             self._tell(SlotState.DIVERGED, {}, diverged=str(diverged))
             return

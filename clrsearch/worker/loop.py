@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,8 @@ from clrsearch.training import (
     Checkpoints,
     Identity,
     Interrupted,
+    LaneRun,
+    Lanes,
     Needed,
     Run,
     RunMaker,
@@ -46,6 +48,7 @@ from clrsearch.worker.watchdog import Watchdog
 LONGEST_CURVES = 3000  # numbers of up to 20 characters
 LONGEST_TRACEBACK = 10_000  # characters; MySQL stores 64 kB
 FRESH_SECONDS = 2.0  # maximum age of the history used for pruning
+_ENDED = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,7 @@ class Worker:
         on_hang: Callable[[str], None] | None = None,
         in_rounds: bool = False,
         ranks: int = 1,
+        lanes: Lanes | None = None,
     ) -> None:
         """Set up a worker; :meth:`work` runs it.
 
@@ -100,6 +104,7 @@ class Worker:
                 no progress for too long and its slot has been reopened. None disables the watchdog.
             in_rounds: whether more slots may follow after all have ended.
             ranks: the number of processes that make each run together.
+            lanes: where to make several runs at a time, in place of one by ``make_run``.
         """
         self._study = study
         self._make_run = make_run
@@ -122,10 +127,11 @@ class Worker:
         self._on_hang = on_hang
         self._in_rounds = in_rounds
         self._ranks = ranks
+        self._lanes = lanes
         self._watchdog = Watchdog(
             self._interruption.noticed, self._hung, stall_seconds=settings.stall_seconds
         )
-        self._lease: Lease | None = None  # of the slot it holds
+        self._leases: dict[int, Lease] = {}  # of the slots it holds, by number
 
     def work(self) -> bool:
         """Work until no slot is left to claim, or until a signal or a process limit.
@@ -155,22 +161,71 @@ class Worker:
         return False
 
     def _work(self) -> bool:
-        while not self._interruption.asked:
-            stopped = self._patience(lambda: self._study.stopped)
-            if stopped is not None:
-                raise StudyStopped(
-                    f"{self._study.name} was stopped: its task failed repeatedly", stopped
-                )
-            reason = reason_to_leave(self._failures)
-            if reason is not None and self._patience(self._study.slots.unfinished):
-                raise FailsHere(reason)
-            slot = self._claims.next(stay=self._in_rounds or self._patience(self._confirms))
-            if slot is None:
-                self._patience(self._clean_up)
-                return True
-            self._folder.look()
-            self._fill(slot)
-        return False
+        trials: list[Generator[None]] = []  # in training, more than one only in lanes
+        try:
+            while not self._interruption.asked:
+                self._may_go_on()
+                slot = self._next_slot()
+                if slot is not None:
+                    self._folder.look()
+                    trials += _advanced([self._fill(slot)])
+                elif trials:
+                    trials = self._advance(trials)
+                else:
+                    self._patience(self._clean_up)
+                    return True
+            return False
+        finally:
+            _interrupt(trials)
+
+    def _next_slot(self) -> Slot | None:
+        """A slot to fill beside those it holds, unless all lanes are taken or none is to be had."""
+        if self._lanes is not None and not self._lanes.free:
+            return None
+        stay = self._in_rounds or self._patience(self._confirms)
+        return self._claims.next(held=self._leases, stay=stay)
+
+    def _advance(self, trials: list[Generator[None]]) -> list[Generator[None]]:
+        """Train the trials in lanes to the end of their next intervals; returns those that go on.
+
+        If the task fails in them, it may be due to the lanes: each goes on by itself from there.
+        """
+        assert self._lanes is not None
+
+        def interrupted() -> bool:
+            self._watchdog.progress()
+            return self._interruption.asked
+
+        try:
+            with self._watchdog.watching():
+                self._lanes.advance(interrupted)
+        except (TaskError, RuntimeError, MemoryError) as error:
+            failure = device_failure(error)
+            if failure is not None:
+                self._release(failure.exit_code)
+                raise failure from error
+            self._on_note(
+                f"training in lanes failed, so one trial is trained at a time from here on: {error}"
+            )
+            _interrupt(trials)
+            self._lanes = None
+            return []
+        return _advanced(trials)
+
+    def _may_go_on(self) -> None:
+        """Raise the reason to leave, if there is one.
+
+        Raises:
+            StudyStopped, FailsHere: see :meth:`work`.
+        """
+        stopped = self._patience(lambda: self._study.stopped)
+        if stopped is not None:
+            raise StudyStopped(
+                f"{self._study.name} was stopped: its task failed repeatedly", stopped
+            )
+        reason = reason_to_leave(self._failures)
+        if reason is not None and self._patience(self._study.slots.unfinished):
+            raise FailsHere(reason)
 
     def _confirms(self) -> bool:
         study = self._study
@@ -181,20 +236,20 @@ class Worker:
         self._claims.forget()
         self._on_wait(error)
 
-    def _fill(self, slot: Slot) -> None:
-        """Finish a claimed slot, or hand it back."""
+    def _fill(self, slot: Slot) -> Generator[None]:
+        """Finish a claimed slot, or hand it back; yields as :meth:`Attempt.train` does."""
         trial: Begun | None = None
         lease = Lease(
             self._study.slots, slot, patience=self._patience.seconds, on_trouble=self._trouble
         )
-        self._lease = lease
+        self._leases[slot.number] = lease
         self._watchdog.begin()
         with lease:
             try:
                 trial = self._patience(partial(self._take_up, slot))
                 if trial is None:
                     return
-                self._train(slot, lease, trial)
+                yield from self._train(slot, lease, trial)
             except (Interrupted, TrialEnded):
                 self._hand_back(slot, trial)
             except (TaskError, RuntimeError, MemoryError) as error:
@@ -211,9 +266,11 @@ class Worker:
             except (StorageError, *DATABASE_ERRORS):
                 self._hand_back(slot, trial)
                 raise
+            finally:
+                del self._leases[slot.number]
         if trial is not None:
             self._note_end(trial.number)
-        if self._device.type == "cuda":  # for the next trial, and for those who share the GPU
+        if self._device.type == "cuda" and self._lanes is None:  # for the next, and for others
             gc.collect()
             torch.cuda.empty_cache()
 
@@ -227,18 +284,21 @@ class Worker:
         self._interruption.count()
         self._on_end(ended)
 
-    def _train(self, slot: Slot, lease: Lease, trial: Begun) -> None:
+    def _train(self, slot: Slot, lease: Lease, trial: Begun) -> Generator[None]:
         """Train the trial and record its result; restart it if its checkpoint is unusable.
 
         If it is interrupted, its progress is saved.
         """
-        for make in (self._resumed, self._run):
+        for resumes in (not trial.is_new, False):
+            run: Run | LaneRun | None = None
             try:
                 with self._watchdog.watching():
-                    run = make(slot, lease, trial)
+                    run = self._run(slot, lease, trial)
+                    if resumes:
+                        self._resume(run, slot, trial)
                 attempt = self._attempt(slot, lease, run, trial)
                 try:
-                    attempt.train()
+                    yield from attempt.train()
                 except Interrupted:
                     attempt.leave()
                     raise
@@ -249,6 +309,9 @@ class Worker:
                     f"trial {trial.number} starts over: its checkpoint {path} cannot be used: "
                     f"{error}"
                 )
+            finally:
+                if isinstance(run, LaneRun):
+                    run.leave()
 
     def _clean_up(self) -> None:
         """Remove leftovers of workers that were killed between two writes."""
@@ -272,8 +335,9 @@ class Worker:
 
     def _hung(self, reason: str) -> None:
         """Give up the slot like a lost worker; runs in the watchdog's thread."""
-        assert self._lease is not None and self._on_hang is not None
-        self._lease.abandon()
+        assert self._on_hang is not None
+        for lease in self._leases.values():
+            lease.abandon()
         self._release(ExitCode.HUNG)
         self._note_departure(reason)
         self._on_hang(reason)
@@ -309,9 +373,7 @@ class Worker:
                 return None
         family, params = self._schedule(slot, earlier)
         played = study.trace(family, params)
-        who: dict[str, Any] = {"worker": self._name, "device": place(self._device)}
-        if self._ranks > 1:
-            who["ranks"] = self._ranks
+        who = self._who()
         if running:
             number, values = running[0].number, running[0].values
             study.log.resume(number, who)
@@ -331,7 +393,16 @@ class Worker:
         )
         return Begun(identity=identity, played=played, values=values, is_new=not running)
 
-    def _attempt(self, slot: Slot, lease: Lease, run: Run, trial: Begun) -> Attempt:
+    def _who(self) -> dict[str, Any]:
+        """The worker and its equipment, to store with a trial."""
+        who: dict[str, Any] = {"worker": self._name, "device": place(self._device)}
+        if self._ranks > 1:
+            who["ranks"] = self._ranks
+        if self._lanes is not None:
+            who["lanes"] = self._lanes.size
+        return who
+
+    def _attempt(self, slot: Slot, lease: Lease, run: Run | LaneRun, trial: Begun) -> Attempt:
         ends = trial.played.before(self._study.facts.ends)
         family = trial.identity.family
         prunable = self._prunable(family, trial.identity.params)
@@ -352,14 +423,15 @@ class Worker:
             on_save=self._folder.look,
         )
 
-    def _run(self, slot: Slot, lease: Lease, trial: Begun) -> Run:
+    def _run(self, slot: Slot, lease: Lease, trial: Begun) -> Run | LaneRun:
         """Create a run of the trial from scratch."""
 
         def interrupted() -> bool:
             self._watchdog.progress()
             return self._interruption.asked or lease.lost
 
-        return self._make_run(
+        make = self._make_run if self._lanes is None else self._lanes.run
+        return make(
             trial.played,
             seed=self._study.plan.seed,
             seed_index=slot.seed_index,
@@ -367,15 +439,12 @@ class Worker:
             interrupted=interrupted,
         )
 
-    def _resumed(self, slot: Slot, lease: Lease, trial: Begun) -> Run:
-        """Create a run of the trial from its checkpoint, or from scratch if none was written.
+    def _resume(self, run: Run | LaneRun, slot: Slot, trial: Begun) -> None:
+        """Restore a new run of the trial from its checkpoint, unless none was written.
 
         Raises:
             Unrestorable: the checkpoint is missing or cannot be resumed from.
         """
-        run = self._run(slot, lease, trial)
-        if trial.is_new:
-            return run
         state = self._checkpoints.load(trial.identity)
         if state is not None:
             run.restore(state)
@@ -384,7 +453,6 @@ class Worker:
             raise Unrestorable(f"it is missing (it was saved at {where})")
         if any(epoch not in trial.values for epoch in range(1, run.epoch + 1)):
             raise Unrestorable("it is ahead of the values in the database")
-        return run
 
     def _schedule(self, slot: Slot, earlier: Sequence[Record]) -> tuple[str, Mapping[str, Value]]:
         """Family and values for a slot's trial: those of its ``earlier`` trials, if any."""
@@ -442,6 +510,18 @@ class Worker:
         if blame and keeps_failing(study.history.records(), live):
             study.stop(traceback)
         self._checkpoints.remove(trial)
+
+
+def _advanced(trials: Iterable[Generator[None]]) -> list[Generator[None]]:
+    """Let each trial go on until it waits for the lanes again; returns those that do."""
+    return [trial for trial in trials if next(trial, _ENDED) is not _ENDED]
+
+
+def _interrupt(trials: Sequence[Generator[None]]) -> None:
+    """Have trials that wait for the lanes save their progress, and hand back their slots."""
+    for trial in trials:
+        with suppress(StopIteration, Interrupted):  # the latter if it is over
+            trial.throw(Interrupted())
 
 
 def needed(study: Study) -> Needed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from clrsearch.errors import PlanError
 from clrsearch.storage import PATIENCE_SECONDS
@@ -28,6 +29,8 @@ class WorkerSettings:
         max_trials: exit once this many trials have ended.
         idle_wait: how many seconds to wait for new slots when none is left.
         gpus_per_trial: number of GPUs that train one trial together, a process on each.
+        lanes: number of trials that are trained together in one process; ``"auto"`` finds it out,
+            and ``"off"`` is one. By default ``"auto"`` on a GPU, and otherwise ``"off"``.
     """
 
     device: str | None = None
@@ -42,13 +45,18 @@ class WorkerSettings:
     max_trials: int | None = None
     idle_wait: float | None = None
     gpus_per_trial: int = 1
+    lanes: Literal["auto", "off"] | int | None = None
 
     def __post_init__(self) -> None:
         """Check the limits.
 
         Raises:
-            PlanError: one is not positive; the message names it.
+            PlanError: one is not positive, or they exclude each other; the message names them.
         """
+        if isinstance(self.lanes, int) and self.lanes < 1:
+            raise PlanError(f"lanes must be auto, off or at least 1, not {self.lanes}")
+        if self.gpus_per_trial > 1 and self.lanes not in (None, "off"):
+            raise PlanError("give either --gpus-per-trial or --lanes, not both")
         for name in ("stall_minutes", "max_minutes", "max_trials", "idle_wait", "gpus_per_trial"):
             limit = getattr(self, name)
             if limit is not None and limit <= 0:
@@ -73,6 +81,7 @@ class WorkerSettings:
             "--max-trials": self.max_trials,
             "--idle-wait": self.idle_wait,
             "--gpus-per-trial": None if self.gpus_per_trial == 1 else self.gpus_per_trial,
+            "--lanes": self.lanes,
         }
         options = [text for pair in given.items() if pair[1] is not None for text in pair]
         return [*map(str, options), *(["--allow-drift"] if self.allow_drift else [])]

@@ -79,6 +79,7 @@ def status(*found: Holder, slots: dict[str, int], **changes) -> Status:
         "pace": None,
         "failures": (),
         "departures": {},
+        "packing": "",
         "stopped": False,
         "stopped_by": None,
     }
@@ -305,6 +306,7 @@ def test_json_for_other_programs() -> None:
         "seconds_left": 54.0,
         "failures": [{"cause": "KeyError: 'x'", "trials": [2, 4]}],
         "departures": {},
+        "packing": "",
         "stopped": False,
     }
 

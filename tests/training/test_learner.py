@@ -350,7 +350,7 @@ def test_averaging_leaves_whole_numbers_in_buffers_alone() -> None:
     learner = Learner(type("Changed", (Images,), {"ema": 0.9, "model": model})(), CPU)
     for _ in range(4):
         learner.step([tuple(tensor[:8] for tensor in split(0).tensors)])
-    averaged = learner._averaged.module[1]
+    averaged = learner.averaged.module[1]
     assert torch.equal(averaged.index, torch.arange(2048))
     assert not torch.equal(averaged.weight, learner.model[1].weight)
 
@@ -363,7 +363,7 @@ def test_what_a_hook_does_to_the_weights_is_averaged() -> None:
     torch.manual_seed(0)
     learner = Learner(type("Changed", (Images,), {"ema": 0.5, "after_step": clamp})(), CPU)
     learner.step([tuple(tensor[:8] for tensor in split(0).tensors)])
-    assert learner._averaged.module[0].weight.unique().tolist() == [0.5]
+    assert learner.averaged.module[0].weight.unique().tolist() == [0.5]
 
 
 def test_an_optimizer_that_trains_nothing_is_told_in_half_precision_too() -> None:

@@ -348,7 +348,7 @@ def test_the_curves_of_a_very_long_trial_are_not_stored(begin, url) -> None:
     study, worker = begin("Grouped", trials=1, epochs=2000)
     worker._study.log.report = lambda *_: False  # enough: it has been born
     slots = iter([study.slots.claim("w"), None])
-    worker._claims.next = lambda stay: next(slots)
+    worker._claims.next = lambda **_: next(slots)
     worker.work()
     stored = optuna.load_study(study_name="mine", storage=url.reveal()).trials[0].user_attrs
     assert stored.keys() - {"lost"} == {"slot", "family", "seed_index", "worker", "device"}

@@ -1,0 +1,372 @@
+"""Whether a task can be trained in lanes, and in how many: both are tried out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from clrsearch.errors import PlanError
+from clrsearch.tasks import Loop, Task, TaskFacts
+from clrsearch.training.contract import batch_loss
+from clrsearch.training.lane_learner import LaneLearner
+from clrsearch.training.lane_optimizers import RULES
+from clrsearch.training.lanes import Lanes
+from clrsearch.training.learner import Learner
+from clrsearch.training.precision import Precision
+from clrsearch.training.seeding import derive, seed_everything
+from clrsearch.training.stream import Stream, stacked
+from clrsearch.training.task_data import TaskData
+
+Wanted = Literal["auto"] | int
+
+MOST: Mapping[str, int] = {"cpu": 16, "cuda": 64}
+"""The most lanes that are chosen, and the kinds of devices that have any."""
+ROUNDS = 6  # at least so many rounds of trials, as those of a round cannot learn from each other
+MEMORY = 0.6  # share of the free memory
+GAIN = 1.2  # times as fast as one trial at a time, at least
+SIMILAR = 0.9  # times as fast as more lanes, to be preferred to them
+HOPE = 3.0  # times as fast as without, at best, if compiled
+LONG = 30.0  # seconds of training, from which on compiling is tried
+TIMED = 0.2  # seconds of training that are measured
+VALUES = "data-dependent control flow"  # in torch's words
+TOLERANCE: Mapping[Precision, float] = {"float32": 1e-3, "bf16": 0.1}
+"""Relative difference between gradients in a lane and alone that rounding may explain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Lanes to train in, None to train one run at a time, and why, in one line."""
+
+    lanes: Lanes | None
+    reason: str
+
+
+def choose_lanes(
+    task: Task | Loop,
+    facts: TaskFacts,
+    data: TaskData | None,
+    wanted: Wanted,
+    *,
+    device: torch.device,
+    precision: Precision = "float32",
+    seed: int = 0,
+    trials: int,
+    deterministic: bool = False,
+) -> Choice:
+    """Lanes for a task, of whose study so many ``trials`` are left.
+
+    ``auto`` chooses as many as pay, given their speed, the free memory, and that trials learn from
+    earlier ones; None if one trial at a time is as fast, or if the task is not fit for lanes, as
+    none is whose results must be ``deterministic``.
+
+    Raises:
+        PlanError: a number is wanted, and the task is not fit for lanes.
+    """
+    try:
+        if isinstance(task, Loop) or data is None:
+            raise _Unfit("it has a training loop of its own")
+        if deterministic:
+            raise _Unfit("the study is deterministic, and rounding in a lane depends on the others")
+        with _unfit_if_it_fails():
+            probe = _Probe(task, facts, data, device, precision, seed)
+            return probe.fixed(wanted, trials) if wanted != "auto" else probe.best(trials)
+    except _Unfit as reason:
+        if wanted != "auto":
+            raise PlanError(
+                f"--lanes {wanted}: this task cannot be trained in lanes, as {reason}; leave "
+                "--lanes out to train one trial at a time"
+            ) from reason
+        return Choice(lanes=None, reason=f"one trial at a time, as {reason}")
+
+
+class _Unfit(Exception):
+    """The task is not fit for lanes; the message completes "as ..."."""
+
+
+@contextmanager
+def _unfit_if_it_fails() -> Iterator[None]:
+    """Take any error of the block for a reason to do without lanes."""
+    try:
+        yield
+    except (_Unfit, torch.AcceleratorError):
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _Unfit("there is no memory for two of them") from error
+    except Exception as error:
+        said = str(error.__cause__ or error).partition("\n")[0].partition(". ")[0]
+        if VALUES in said:
+            raise _Unfit("its code looks at values of tensors, as by item() or if") from error
+        raise _Unfit(f"torch cannot vectorize it ({said})") from error
+
+
+def _require_fit(task: Task, data: TaskData, device: torch.device, precision: Precision) -> None:
+    """Name what keeps a task from being trained in lanes, as far as it can be seen beforehand."""
+    if device.type not in MOST:
+        raise _Unfit(f"{device.type} devices have none")
+    if precision not in TOLERANCE:
+        raise _Unfit(f"{precision} scales the loss of each; bf16 does not")
+    if data.train.apart(1) is None:
+        raise _Unfit("loaders() gives its batches in one order at a time; data() does not")
+    if task.overrides("after_step"):
+        raise _Unfit("after_step() works on one model at a time")
+
+
+class _Probe:
+    """A task that is tried out in lanes.
+
+    Raises:
+        _Unfit: it is not fit for them.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        facts: TaskFacts,
+        data: TaskData,
+        device: torch.device,
+        precision: Precision,
+        seed: int,
+    ) -> None:
+        _require_fit(task, data, device, precision)
+        self._task, self._facts, self._data = task, facts, data
+        self._device, self._precision = device, precision
+        reader = data.train.apart(1)
+        assert reader is not None
+        self._stream = Stream(task, reader, (seed, 0), device)
+        self._stream.begin(1)
+        seed_everything(derive(seed, 0, "init"))
+        self._alone = Learner(task, device, precision)
+        self._require_optimizer()
+        self._compare()
+
+    def fixed(self, size: int, trials: int) -> Choice:
+        """So many lanes."""
+        alone, learner = self._time_alone(), self._learner(size)
+        return self._chosen(learner, size * alone / self._time(learner), alone * trials)
+
+    def best(self, trials: int) -> Choice:
+        """As many lanes as pay."""
+        most = min(MOST[self._device.type], trials // ROUNDS)
+        if most < 2:
+            raise _Unfit("too few trials are left for two at a time to learn from earlier ones")
+        size = 1 << (min(most, self._room()).bit_length() - 1)
+        if size < 2:
+            raise _Unfit("there is no memory for two of them")
+        alone, gains = self._time_alone(), dict[int, float]()
+        while size > 1 and (not gains or min(gains.values()) >= SIMILAR * max(gains.values())):
+            gains[size] = size * alone / self._time(self._learner(size))
+            size //= 2
+        size = min(each for each in gains if gains[each] >= SIMILAR * max(gains.values()))
+        if gains[size] * HOPE < GAIN:
+            return _declined(size, gains[size])
+        return self._chosen(self._learner(size), gains[size], alone * trials, least=GAIN)
+
+    def _chosen(
+        self, learner: LaneLearner, gain: float, step: float, *, least: float = 0
+    ) -> Choice:
+        """The lanes of a learner, compiled if that helps, if their gain is then large enough.
+
+        ``step`` is the time for a step of all trials, one by one.
+        """
+        compiled = step * self._facts.horizon > LONG and self._compile(learner)
+        if compiled:
+            gain = learner.size * self._time_alone() / self._time(learner)
+        if gain < least:
+            return _declined(learner.size, gain)
+        lanes = Lanes(
+            self._task,
+            self._facts,
+            self._data,
+            learner,
+            device=self._device,
+            precision=self._precision,
+        )
+        how = ", compiled" if compiled else ""
+        return Choice(
+            lanes=lanes,
+            reason=f"{learner.size} trials train together{how}, {gain:.1f} times as fast as one "
+            "at a time",
+        )
+
+    def _compile(self, learner: LaneLearner) -> bool:
+        """Compile a learner if that makes it faster; returns whether it does."""
+        before = self._time(learner)
+        try:
+            learner.compile()
+            faster = self._time(learner) < SIMILAR * before
+        except Exception:  # of a compiler that is not there, or that fails at this model
+            faster = False
+        if not faster:
+            learner.compile(on=False)
+        return faster
+
+    def _require_optimizer(self) -> None:
+        optimizer, model = self._alone.optimizer, self._alone.model
+        if type(optimizer) not in RULES:
+            known = ", ".join(rule.__name__ for rule in RULES)
+            raise _Unfit(f"its optimizer is {type(optimizer).__name__}, and lanes have {known}")
+        hooks = (
+            *(optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks),
+            *(each._backward_hooks for each in model.parameters()),
+            *(each._post_accumulate_grad_hooks for each in model.parameters()),
+        )
+        if any(hooks):
+            raise _Unfit("its optimizer or parameters have hooks, which see one model at a time")
+        if any(each.is_complex() for each in model.parameters()):
+            raise _Unfit("it has complex weights")
+
+    def _compare(self) -> None:
+        """Compare gradients, buffers and metrics in lanes with those of a model alone.
+
+        The model alone is a call ahead, so that one which counts its calls is found out.
+        """
+        alone = self._alone
+        batch = self._stream.draw()[0]
+        alone.model.train()
+        _, random = self._loss(batch)
+        if random:  # such as dropout: compare without it
+            alone.model.eval()
+        named = dict(alone.model.named_parameters())
+        self._unused = {name for name, each in named.items() if each.grad is None}
+        learner = self._learner(2)
+        loss, _ = self._loss(batch)
+        losses, found = learner.gradients(batch, training=alone.model.training)
+        wanted = {name: each.grad for name, each in named.items() if each.grad is not None}
+        for lane in range(learner.size):
+            if not self._same(losses[lane], loss) or not self._same(
+                torch.cat([found[name][lane].flatten() for name in wanted]),
+                torch.cat([each.flatten() for each in wanted.values()]),
+            ):
+                raise _Unfit("its gradients in lanes are not those of a model alone")
+            for name, each in alone.model.named_buffers():
+                if not self._same(found[name][lane].double(), each.double()):
+                    raise _Unfit(f"its buffer {name} in lanes is not that of a model alone")
+        alone.optimizer.zero_grad()
+        self._together = not self._task.evaluates() and self._measures_alike(learner)
+
+    def _same(self, found: torch.Tensor, wanted: torch.Tensor) -> bool:
+        """Whether tensors are equal up to rounding."""
+        return bool((found - wanted).norm() <= TOLERANCE[self._precision] * wanted.norm())
+
+    def _loss(self, batch: Any) -> tuple[torch.Tensor, bool]:
+        """The loss of a batch, differentiated, and whether random numbers were drawn for it."""
+        self._alone.optimizer.zero_grad()
+        before = _generators(self._device)
+        loss = batch_loss(self._task, self._alone.model, batch, augment=False)
+        loss.backward()  # type: ignore[no-untyped-call]
+        after = _generators(self._device)
+        return loss.detach(), any(
+            not torch.equal(*pair) for pair in zip(before, after, strict=True)
+        )
+
+    def _measures_alike(self, learner: LaneLearner) -> bool:
+        """Whether a validation batch can be measured in all lanes at once."""
+        batch = next(iter(self._data.validation.in_order()))
+        before = _generators(self._device)
+        wanted = self._alone.validate([batch])
+        drawn = zip(before, _generators(self._device), strict=True)
+        if any(not torch.equal(*pair) for pair in drawn):
+            return False
+        try:
+            found = learner.validate([batch])[0]
+        except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
+        except Exception:  # as of a metric that is computed by another library
+            return False
+        most = TOLERANCE[self._precision]
+        return all(abs(found[name] - value) <= most * abs(value) for name, value in wanted.items())
+
+    def _learner(self, size: int) -> LaneLearner:
+        """A learner with the same model in all lanes."""
+        learner = LaneLearner(
+            self._task,
+            size,
+            self._device,
+            self._precision,
+            plays_momentum=self._facts.momentum != "none",
+            unused=self._unused,
+        )
+        for lane in range(size):
+            learner.put(lane, self._alone)
+        learner.validates_together = self._together if hasattr(self, "_together") else True
+        return learner
+
+    def _room(self) -> int:
+        """The number of lanes that there is memory for."""
+        learner = self._learner(2)
+        if self._device.type == "cpu":
+            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            return int(MEMORY * free / learner.bytes_per_lane)
+        before = torch.cuda.memory_allocated(self._device)
+        torch.cuda.reset_peak_memory_stats(self._device)
+        self._stepper(learner)()
+        if learner.validates_together:
+            learner.validate([next(iter(self._data.validation.in_order()))])
+        peak = torch.cuda.max_memory_allocated(self._device)
+        per_lane = max((peak - before) / learner.size, learner.bytes_per_lane)
+        free, _ = torch.cuda.mem_get_info(self._device)
+        cached = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(
+            self._device
+        )
+        return int(MEMORY * (free + cached) / per_lane)
+
+    def _time_alone(self) -> float:
+        """The seconds that a step of one run takes."""
+        alone = self._alone
+        alone.model.train()
+        for group in alone.optimizer.param_groups:
+            group["lr"] = 0.0
+        return self._timed(lambda: alone.step(self._stream.draw()))
+
+    def _time(self, learner: LaneLearner) -> float:
+        """The seconds that a step of all lanes takes."""
+        return self._timed(self._stepper(learner))
+
+    def _stepper(self, learner: LaneLearner) -> Callable[[], object]:
+        """Takes a step that changes no weights, on a batch per lane, as if they had other seeds."""
+        rates = torch.zeros(
+            (learner.size, len(self._facts.ratios)), dtype=torch.float64, device=self._device
+        )
+
+        def step() -> None:
+            batches = [stacked([each] * learner.size) for each in self._stream.draw()]
+            learner.step(batches, rates, None, shared=False)
+
+        return step
+
+    def _timed(self, act: Callable[[], object]) -> float:
+        """The mean duration of an action, in seconds, once it has been warmed up."""
+        for _ in range(3):
+            act()
+        self._wait()
+        began, times = time.perf_counter(), 0
+        while times < 3 or time.perf_counter() - began < TIMED:
+            act()
+            self._wait()
+            times += 1
+        return (time.perf_counter() - began) / times
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def _declined(size: int, gain: float) -> Choice:
+    return Choice(
+        lanes=None,
+        reason=f"one trial at a time, as {size} together would train {gain:.1f} times as fast",
+    )
+
+
+def _generators(device: torch.device) -> list[torch.Tensor]:
+    """The states of the generators that torch draws from."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states
