@@ -14,6 +14,7 @@ from clrsearch.cli.options import (
     LimitedWorkerOptions,
     NameArgument,
     StorageOptions,
+    number_or,
 )
 from clrsearch.cli.searching import chosen_watch, print_ended
 
@@ -31,7 +32,15 @@ class LaunchOptions(LimitedWorkerOptions):
     """How many workers to start, and how they work."""
 
     workers: Annotated[int, typer.Option("--workers", min=1, help="Number of workers.")]
-    per_gpu: Annotated[int | None, typer.Option("--per-gpu", min=1, help="Workers per GPU.")] = None
+    per_gpu: Annotated[
+        Any,
+        typer.Option(
+            "--per-gpu",
+            parser=number_or("auto"),
+            metavar="auto|N",
+            help="Workers per GPU; auto tries out how many pay, on this machine.",
+        ),
+    ] = None
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would run, and start nothing.")
     ] = False

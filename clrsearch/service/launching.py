@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from clrsearch import training
 from clrsearch.errors import PlanError, StorageError, StudyError
@@ -21,6 +21,7 @@ from clrsearch.launch import (
 )
 from clrsearch.results import Snapshot
 from clrsearch.search import Study
+from clrsearch.service.crowding import crowd
 from clrsearch.service.equipment import (
     DEFAULTS,
     require_gpus,
@@ -49,12 +50,12 @@ class Workers:
     Attributes:
         count: number of workers.
         per_gpu: number of workers that share a GPU; None for one per GPU, or to leave it to the
-            scheduler.
+            scheduler; ``"auto"`` finds out how many pay, on this machine.
         settings: how they work.
     """
 
     count: int
-    per_gpu: int | None = None
+    per_gpu: Literal["auto"] | int | None = None
     settings: WorkerSettings = DEFAULTS
 
 
@@ -101,7 +102,12 @@ def launch_local(
         )
     else:
         gpus = torch.cuda.device_count()
-        devices = training.per_gpu_devices(workers.per_gpu, ready.count, gpus=gpus)
+        per_gpu, count = workers.per_gpu, ready.count
+        if per_gpu == "auto":
+            per_gpu, reason = _crowd(ready, name, gpus)
+            on_note(reason)
+            count = min(count, per_gpu * gpus)
+        devices = training.per_gpu_devices(per_gpu, count, gpus=gpus)
 
     def start() -> Result:
         began = time.monotonic()
@@ -118,6 +124,16 @@ def launch_local(
     ]
     lines = [shlex.join(each.arguments) for each in commands]
     return Launch(text="\n".join([*_shown(ready.url), *lines]), notes=ready.notes, start=start)
+
+
+def _crowd(ready: _Ready, name: str, gpus: int) -> tuple[int, str]:
+    """The number of workers per GPU that pay, and why."""
+    if not gpus:
+        raise PlanError("--per-gpu auto tries out how many workers pay, but there is no GPU here")
+    most = min(-(-ready.count // gpus), training.usable_cores() // gpus)
+    with open_database(ready.url) as database:
+        study = Study.open(database, name)
+        return crowd(study, ready.settings, "cuda:0", most=max(most, 1))
 
 
 def launch_slurm(
@@ -155,14 +171,15 @@ def launch_slurm(
             f"a time limit of {minutes} minutes is too short: a job's workers exit "
             f"{NOTICE_SECONDS} seconds before the limit"
         )
+    per_gpu = _sharing(workers)
     job = SlurmJob(
         name=name,
         folder=(log_dir or Path("clrsearch-jobs")).absolute(),
         minutes=minutes,
-        workers=workers.per_gpu or 1,
+        workers=per_gpu or 1,
         gpus=0 if gres else _gpus(workers),
         partition=partition,
-        gres=gres or ("gpu:1" if workers.per_gpu else None),
+        gres=gres or ("gpu:1" if per_gpu else None),
         options=options or {},
     )
     return _submission(name, workers, SlurmSubmitter(job), storage)
@@ -188,8 +205,9 @@ def launch_ray(
         ClrsearchError: the study, task or storage is not valid, Ray is not installed, or the
             cluster accepts unauthenticated connections; raised by ``start`` if workers gave up.
     """
+    per_gpu = _sharing(workers)
     if num_gpus is None:
-        num_gpus = 1 / workers.per_gpu if workers.per_gpu else float(_gpus(workers))
+        num_gpus = 1 / per_gpu if per_gpu else float(_gpus(workers))
     cluster = RayCluster(
         address=address,
         num_cpus=workers.settings.gpus_per_trial,
@@ -206,6 +224,16 @@ def launch_ray(
             "with --storage-file"
         )
     return _submission(name, workers, submitter, url)
+
+
+def _sharing(workers: Workers) -> int | None:
+    """The number of workers per GPU, where it has to be known beforehand."""
+    if workers.per_gpu == "auto":
+        raise PlanError(
+            "--per-gpu auto tries out how many workers pay on this machine, and these run on "
+            "others: try it with launch local on one of them, and give the number here"
+        )
+    return workers.per_gpu
 
 
 def _gpus(workers: Workers) -> int:
@@ -249,13 +277,15 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
         ClrsearchError: the study, task or storage is not valid.
     """
     for option, number in {"workers": workers.count, "per_gpu": workers.per_gpu}.items():
-        if number is not None and number < 1:
+        if isinstance(number, int) and number < 1:
             raise PlanError(f"{option} must be at least 1, not {number}")
     if workers.per_gpu and workers.settings.gpus_per_trial > 1:
         raise PlanError("give either --per-gpu or --gpus-per-trial, not both")
     quiet_optuna()
     url = storage_url(storage)
     settings = resolved(workers.settings, url)
+    if workers.per_gpu and settings.lanes is None:  # either packs the trials
+        settings = replace(settings, lanes="off")
     with open_database(url) as database:
         study = Study.open(database, name)
         if not settings.allow_drift:

@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,15 @@ from clrsearch.service.provenance import Sources
 from clrsearch.tasks import TaskFacts, is_kept_here
 
 EXIT_SECONDS = 10.0  # for the process to exit once it has answered everything
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Training steps per second of a process, and GPU memory ``taken`` and ``free``, in bytes."""
+
+    pace: float
+    taken: float
+    free: float
 
 
 class Tryout:
@@ -152,6 +162,18 @@ class Tryout:
             precision=self._plan.precision,
         )
         return read_range_test(found["rates"], found["training"], found["validation"])
+
+    def pace(self, facts: TaskFacts, seconds: float) -> Pace:
+        """How fast the task trains in the process, timed for so many seconds."""
+        found = self._ask(
+            "pace",
+            facts=facts.model_dump(mode="json"),
+            device=self._device,
+            seed=self._plan.seed,
+            precision=self._plan.precision,
+            seconds=seconds,
+        )
+        return Pace(**found)
 
     def devices(self, workers: int | None, slots: int, *, gpus_per_trial: int = 1) -> list[str]:
         """A device per worker; by default for as many workers as the machine can keep busy."""

@@ -14,6 +14,8 @@ DEVICES = ("cuda", "mps", "cpu")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ROCM = "HIP_VISIBLE_DEVICES"
 """What AMD's runtime reads as well; torch calls its GPUs cuda, too."""
+CONTEXT = 600 << 20
+"""What CUDA and its libraries take of a GPU's memory in each process, in bytes, roughly."""
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 """Without it, cuBLAS is not deterministic, and torch refuses to use it if it has to be."""
 
@@ -156,6 +158,17 @@ def per_gpu_devices(per_gpu: int, workers: int, *, gpus: int) -> list[str]:
             f"{workers} workers with {per_gpu} per GPU need {needed} of them, but there {there}"
         )
     return [f"cuda:{index // per_gpu}" for index in range(workers)]
+
+
+def memory(device: torch.device) -> tuple[float, float]:
+    """What this process has taken at most of a GPU's memory, and what is free, in bytes.
+
+    Both are 0 for other devices.
+    """
+    if device.type != "cuda":
+        return 0.0, 0.0
+    free, _ = torch.cuda.mem_get_info(device)
+    return float(torch.cuda.max_memory_reserved(device) + CONTEXT), float(free)
 
 
 def usable_cores() -> int:

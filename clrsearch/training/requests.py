@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,7 +23,7 @@ import torch
 
 from clrsearch import proposals
 from clrsearch.errors import ClrsearchError, TaskRaised
-from clrsearch.schedules import Manual
+from clrsearch.schedules import Manual, Trace
 from clrsearch.tasks import (
     LoadedRate,
     LoadedTask,
@@ -34,11 +34,21 @@ from clrsearch.tasks import (
     load_task,
     task_code,
 )
-from clrsearch.training.device import computing, devices_for, find_device, see_only, spread
+from clrsearch.training.device import (
+    computing,
+    devices_for,
+    find_device,
+    memory,
+    see_only,
+    spread,
+)
+from clrsearch.training.making import RunMaker, run_maker
 from clrsearch.training.probing import probe
 from clrsearch.training.rate_ramp import ramp
+from clrsearch.training.run import Interrupted
 from clrsearch.training.task_data import TaskData
 
+UNTIMED, LEAST_LOOKS = 3, 6  # looks for an interruption, before a pace is and can be known
 GRACE_SECONDS = 5.0  # for a request that is running when the parent ends
 
 
@@ -51,6 +61,7 @@ class Requests:
     def __init__(self, *, own_process: bool = False) -> None:
         """``own_process`` says that nothing else runs in this process."""
         self._own_process = own_process
+        self._make_run: RunMaker | None = None
         self._devices: list[str] = []
         self._chosen: torch.device | None = None
 
@@ -108,6 +119,40 @@ class Requests:
         with computing(chosen):
             data = TaskData(task, known.batch_size, chosen, seed=seed)
             return asdict(ramp(task, known, data, seed=seed, device=chosen, precision=precision))
+
+    def pace(
+        self,
+        *,
+        facts: Mapping[str, Any],
+        device: str | None,
+        seed: int,
+        precision: Any,
+        seconds: float,
+    ) -> dict[str, float]:
+        """How fast the task trains: looks for an interruption per second, which is once per step.
+
+        Also the memory that it takes and that is free on a GPU, in bytes; 0 elsewhere.
+        """
+        known, chosen = TaskFacts.model_validate(facts), self._device(device)
+        with computing(chosen):
+            if self._make_run is None:
+                self._make_run = run_maker(self._task.task, known, chosen, precision, seed=seed)
+            rates = np.full((len(known.ratios), known.horizon), known.base_lr)
+            trace = Trace(rates=rates * np.array(known.ratios)[:, None], momenta=None)
+            looks: list[float] = []
+
+            def interrupted() -> bool:
+                looks.append(time.perf_counter())
+                return len(looks) > LEAST_LOOKS and looks[-1] - looks[UNTIMED] >= seconds
+
+            with suppress(Interrupted):
+                while True:
+                    run = self._make_run(trace, seed=seed, seed_index=0, interrupted=interrupted)
+                    run.train(lambda epoch: True)
+        taken, free = memory(chosen)
+        timed = looks[UNTIMED:]
+        pace = (len(timed) - 1) / (timed[-1] - timed[0])
+        return {"pace": pace, "taken": taken, "free": free}
 
     def devices(
         self, *, device: str | None, workers: int | None, slots: int, gpus_per_trial: int
