@@ -39,6 +39,25 @@ TOLERANCE: Mapping[Precision, float] = {"float32": 1e-3, "bf16": 0.1}
 """Relative difference between gradients in a lane and alone that rounding may explain."""
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to take steps."""
+
+    name: str
+    compiled: bool = False
+    captured: bool = False
+
+
+PLAIN = Way("")
+WAYS = (
+    PLAIN,
+    Way(" in a CUDA graph", captured=True),
+    Way(", compiled", compiled=True),
+    Way(", compiled, in a CUDA graph", compiled=True, captured=True),
+)
+STEPS = 5  # for which they are compared; a graph is captured at the fourth
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """Lanes to train in, None to train one run at a time, and why, in one line."""
@@ -174,9 +193,8 @@ class _Probe:
 
         ``step`` is the time for a step of all trials, one by one.
         """
-        compiled = step * self._facts.horizon > LONG and self._compile(learner)
-        if compiled:
-            gain = learner.size * self._time_alone() / self._time(learner)
+        faster, how = self._sped_up(learner, compiles=step * self._facts.horizon > LONG)
+        gain *= faster
         if gain < least:
             return _declined(learner.size, gain)
         lanes = Lanes(
@@ -187,24 +205,52 @@ class _Probe:
             device=self._device,
             precision=self._precision,
         )
-        how = ", compiled" if compiled else ""
         return Choice(
             lanes=lanes,
             reason=f"{learner.size} trials train together{how}, {gain:.1f} times as fast as one "
             "at a time",
         )
 
-    def _compile(self, learner: LaneLearner) -> bool:
-        """Compile a learner if that makes it faster; returns whether it does."""
-        before = self._time(learner)
-        try:
-            learner.compile()
-            faster = self._time(learner) < SIMILAR * before
-        except Exception:  # of a compiler that is not there, or that fails at this model
-            faster = False
-        if not faster:
-            learner.compile(on=False)
-        return faster
+    def _sped_up(self, learner: LaneLearner, *, compiles: bool) -> tuple[float, str]:
+        """Choose the fastest way to take a step; returns how much faster it is, and what it is."""
+        captures = self._device.type == "cuda"
+        ways = [
+            way for way in WAYS if (compiles or not way.compiled) and (captures or not way.captured)
+        ]
+        if ways == [PLAIN]:
+            return 1.0, ""
+        times = {PLAIN: self._time(learner)}
+        for way in ways[1:]:
+            try:
+                if self._steps_alike(learner, way):
+                    times[way] = self._time(learner)
+            except (torch.AcceleratorError, MemoryError):
+                raise
+            except Exception:  # of a compiler that is not there, or that fails at this model
+                continue
+        best = min(times, key=lambda way: times[way] * (SIMILAR if way == PLAIN else 1))
+        learner.speed_up(compiled=best.compiled, captured=best.captured)
+        return times[PLAIN] / times[best], best.name
+
+    def _steps_alike(self, learner: LaneLearner, way: Way) -> bool:
+        """Whether steps that are taken in this way come to what plain ones do."""
+        before, found = learner.copy(0), []
+        batch = self._stream.draw()
+        rates = torch.tensor(
+            [[self._facts.base_lr * ratio for ratio in self._facts.ratios]] * learner.size,
+            dtype=torch.float64,
+            device=self._device,
+        )
+        for each in (PLAIN, way):
+            learner.speed_up(compiled=each.compiled, captured=each.captured)
+            for lane in range(learner.size):
+                learner.restore(lane, before)
+            for _ in range(STEPS):
+                losses = learner.step(batch, rates, None, shared=True)
+            found.append(losses)
+        for lane in range(learner.size):
+            learner.restore(lane, before)
+        return self._random or self._same(*found)
 
     def _require_optimizer(self) -> None:
         optimizer, model = self._alone.optimizer, self._alone.model
@@ -229,8 +275,8 @@ class _Probe:
         alone = self._alone
         batch = self._stream.draw()[0]
         alone.model.train()
-        _, random = self._loss(batch)
-        if random:  # such as dropout: compare without it
+        _, self._random = self._loss(batch)
+        if self._random:  # such as dropout: compare without it
             alone.model.eval()
         named = dict(alone.model.named_parameters())
         self._unused = {name for name, each in named.items() if each.grad is None}

@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
 from clrsearch.tasks import Task
+from clrsearch.training.captured import Captured
 from clrsearch.training.contract import (
     batch_loss,
     build,
@@ -133,9 +134,13 @@ class LaneLearner:
         states = sum(each[0].nbytes for state in self._states for each in state.values())
         return (3 if self._averaged else 2) * held + states
 
-    def compile(self, *, on: bool = True) -> None:
-        """Compile the training step with torch when it is first taken, or do not."""
-        self._advance = torch.compile(self._step, dynamic=False) if on else self._step
+    def speed_up(self, *, compiled: bool = False, captured: bool = False) -> None:
+        """Take steps that are compiled by torch, captured as a CUDA graph, both, or neither.
+
+        Either is done when the next steps are taken.
+        """
+        step = torch.compile(self._step, dynamic=False) if compiled else self._step
+        self._advance = Captured(step) if captured else step
 
     def step(
         self, batches: Sequence[Any], rates: Tensor, momenta: Tensor | None, *, shared: bool

@@ -292,7 +292,7 @@ def test_compiled_lanes_compute_the_same(double) -> None:
     results = []
     for compiled in (False, True):
         lanes = workshop.lanes(2)
-        lanes.learner.compile(on=compiled)
+        lanes.learner.speed_up(compiled=compiled)
         runs = [lanes.run(trace, seed=SEED, seed_index=n) for n, trace in enumerate(traces)]
         results.append((advanced(lanes, runs), [content(run) for run in runs]))
     require_equal(*results)
