@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -56,14 +55,8 @@ WHOLE = Share()
 """All of each batch, for a process that trains alone."""
 
 
-class Batches(Protocol):
-    """One split cut into batches on the device: any structure of tensors.
-
-    ``samples`` and ``full`` are the numbers of samples and of full batches; None if unknown.
-    """
-
-    @property
-    def samples(self) -> int | None: ...
+class Shuffled(Protocol):
+    """Batches in random orders; ``full`` is the number of full ones, None if unknown."""
 
     @property
     def full(self) -> int | None: ...
@@ -73,6 +66,16 @@ class Batches(Protocol):
 
         An incomplete last batch is dropped.
         """
+
+
+class Batches(Shuffled, Protocol):
+    """One split cut into batches on the device: any structure of tensors.
+
+    ``samples`` is their number; None if unknown.
+    """
+
+    @property
+    def samples(self) -> int | None: ...
 
     def in_order(self) -> Iterator[Any]:
         """Every sample once; the last batch may be smaller.
@@ -103,7 +106,6 @@ class TensorBatches:
         self._part = share.within(batch_size)
         self._device = device
         self._stays = fits(dataset.tensors, device)
-        self._copies = device.type == "cpu"
         tensors = dataset.tensors
         self._tensors = [tensor.to(device) for tensor in tensors] if self._stays else [*tensors]
 
@@ -111,7 +113,7 @@ class TensorBatches:
         """See :class:`Batches`."""
         order = permutation(self.samples, seed).to(self._tensors[0].device)
         size = self._batch_size
-        if not self._copies:
+        if self._device.type != "cpu":
             for indices in order[start * size : self.full * size].view(-1, size)[:, self._part]:
                 yield self._moved([tensor[indices] for tensor in self._tensors])
             return
@@ -131,10 +133,17 @@ class TensorBatches:
                 yield None
 
     def apart(self, readers: int) -> Batches:
-        """See :class:`Batches`; it does not copy the data for each pass."""
-        other = copy(self)
-        other._copies = False
-        return other
+        """See :class:`Batches`; nothing is changed by reading."""
+        return self
+
+    def rows(self) -> Shuffled:
+        """The same batches as the numbers of their samples, on the CPU; see :meth:`at`."""
+        return _Rows(self.samples, self._batch_size)
+
+    def at(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The samples of these numbers, in the shape of ``rows``."""
+        rows = rows.to(self._tensors[0].device)
+        return self._moved([tensor[rows] for tensor in self._tensors])
 
     def _moved(self, parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         if self._stays:
@@ -145,6 +154,20 @@ class TensorBatches:
             else part.pin_memory().to(self._device, non_blocking=True)
             for part in parts
         )
+
+
+class _Rows:
+    """Batches of sample numbers; see :class:`Shuffled`."""
+
+    def __init__(self, samples: int, batch_size: int) -> None:
+        self.full = samples // batch_size
+        self._samples = samples
+        self._batch_size = batch_size
+
+    def shuffled(self, seed: int, start: int = 0) -> Iterator[torch.Tensor]:
+        size = self._batch_size
+        order = permutation(self._samples, seed)
+        yield from order[start * size : self.full * size].view(-1, size)
 
 
 class DatasetBatches:

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from clrsearch.errors import TaskError
-from clrsearch.training.data import Batches
+from clrsearch.training.data import Shuffled
 from clrsearch.training.seeding import derive
 
 
@@ -19,7 +19,7 @@ class Feed:
     derived from (``seed``, ``seed_index``).
     """
 
-    def __init__(self, train: Batches, accumulate: int, seed: tuple[int, int]) -> None:
+    def __init__(self, train: Shuffled, accumulate: int, seed: tuple[int, int]) -> None:
         self._train = train
         self._accumulate = accumulate
         self._seed = seed

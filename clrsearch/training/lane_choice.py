@@ -20,7 +20,7 @@ from clrsearch.training.lanes import Lanes
 from clrsearch.training.learner import Learner
 from clrsearch.training.precision import Precision
 from clrsearch.training.seeding import derive, seed_everything
-from clrsearch.training.stream import Stream, stacked
+from clrsearch.training.stream import Stream, drawn_by
 from clrsearch.training.task_data import TaskData
 
 Wanted = Literal["auto"] | int
@@ -381,7 +381,7 @@ class _Probe:
         )
 
         def step() -> None:
-            batches = [stacked([each] * learner.size) for each in self._stream.draw()]
+            batches = drawn_by([self._stream] * learner.size)
             learner.step(batches, rates, None, shared=False)
 
         return step

@@ -25,7 +25,7 @@ from clrsearch.training.precision import Precision
 from clrsearch.training.run import Diverged, Epoch, Interrupted, counted, restoring
 from clrsearch.training.seeding import derive, seed_everything
 from clrsearch.training.sequential import LOOKS, require_metric
-from clrsearch.training.stream import Stream, stacked
+from clrsearch.training.stream import Stream, drawn_by
 from clrsearch.training.task_data import TaskData
 
 
@@ -247,15 +247,13 @@ class Lanes:
 
     def _drawn(self, moving: Sequence[LaneRun], *, shared: bool) -> list[Any]:
         """The batches of the next step: one per lane, or one for all."""
-        streams = {id(run.stream): run.stream for run in moving}
-        drawn = {key: stream.draw() for key, stream in streams.items()}
-        first = next(iter(drawn.values()))
+        first = moving[0].stream
         if shared:
-            return first
+            return first.draw()
         of_lane = [first] * self.size  # also where nobody sits, or waits
         for run in moving:
-            of_lane[run.lane] = drawn[id(run.stream)]
-        return [stacked(each) for each in zip(*of_lane, strict=True)]
+            of_lane[run.lane] = run.stream
+        return drawn_by(of_lane)
 
     def _traces(
         self, runs: Sequence[LaneRun], steps: int

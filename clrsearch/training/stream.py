@@ -26,12 +26,15 @@ class Stream:
     def __init__(
         self, task: Task, train: Batches, seed: tuple[int, int], device: torch.device
     ) -> None:
+        """``train`` is for this stream alone, unless its tensors are in memory."""
         self._task = task
         self._seed = seed
         self._device = device
-        self._feed = Feed(train, task.accumulate, seed)
+        self._tensors = train if isinstance(train, TensorBatches) else None
+        reader = train if self._tensors is None else self._tensors.rows()
+        self._feed = Feed(reader, task.accumulate, seed)
         self._augments = task.overrides("augment")
-        self._draws = self._augments or not isinstance(train, TensorBatches)
+        self._draws = self._augments or self._tensors is None
         self._random: dict[str, Any] | None = None  # as seeded for the interval
 
     @property
@@ -49,13 +52,29 @@ class Stream:
         """Continue from a position."""
         self._feed.place, self._random = position
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether batches are nothing but samples in memory; see :meth:`rows`."""
+        return not self._draws
+
+    def rows(self) -> list[torch.Tensor]:
+        """The batches of the next step as the numbers of their samples."""
+        return self._feed.draw()
+
+    def at(self, rows: torch.Tensor) -> Any:
+        """The batch of the samples of these numbers."""
+        assert self._tensors is not None
+        return self._tensors.at(rows)
+
     def draw(self) -> list[Any]:
         """The batches of the next step."""
-        if not self._draws:
-            return self._feed.draw()
-        assert self._random is not None
-        restore_random_state(self._random, self._device)
+        if self._random is not None:
+            restore_random_state(self._random, self._device)
         batches = self._feed.draw()
+        if self._tensors is not None:
+            batches = [self.at(rows) for rows in batches]
+        if not self._draws:
+            return batches
         if self._augments:
             batches = [self._augmented(batch) for batch in batches]
         self._random = random_state(self._device)
@@ -71,6 +90,14 @@ class Stream:
         return augmented(self._task, inputs), targets
 
 
-def stacked(batches: Sequence[Any]) -> Any:
-    """A batch per lane as one, each tensor with a first dimension for the lanes."""
-    return tree_map(lambda *parts: torch.stack(parts), *batches)
+def drawn_by(streams: Sequence[Stream]) -> list[Any]:
+    """The batches of the next step of as many lanes: each tensor is (K, ...), a part per stream.
+
+    A stream that occurs more than once is drawn from once.
+    """
+    first = streams[0]
+    draw = Stream.rows if first.has_rows else Stream.draw
+    drawn = {id(stream): draw(stream) for stream in dict.fromkeys(streams)}
+    steps = zip(*(drawn[id(stream)] for stream in streams), strict=True)
+    batches = [tree_map(lambda *parts: torch.stack(parts), *each) for each in steps]
+    return [first.at(rows) for rows in batches] if first.has_rows else batches
