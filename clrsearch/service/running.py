@@ -144,8 +144,7 @@ def run(
                 plan, notes = fitting(plan, tryout.facts)
                 for note in notes:
                     on_note(note)
-                tryout.require_space(plan, tryout.facts)
-                require_shares(tryout.facts.batch_size, settings)
+                _require_fit(plan, tryout, settings)
             devices = tryout.devices(
                 1 if here else workers,
                 slots=plan.trials,
@@ -233,6 +232,18 @@ def _require_arguments(plan: StudyPlan, workers: int | None, settings: WorkerSet
             f"workers: {plan.task.partition(':')[2]} exists only in this process, so only one "
             f"worker can train it, not {workers}: move it to a file, or pass workers=1"
         )
+
+
+def _require_fit(plan: StudyPlan, tryout: Tryout, settings: WorkerSettings) -> None:
+    """Refuse what the task cannot be searched or trained with.
+
+    Raises:
+        PlanError: naming it.
+    """
+    tryout.require_space(plan, tryout.facts)
+    require_shares(tryout.facts.batch_size, settings)
+    if isinstance(settings.lanes, int) and settings.lanes > 1:
+        tryout.require_lanes(tryout.facts, settings.lanes)
 
 
 def _begin(

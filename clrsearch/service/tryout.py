@@ -163,6 +163,22 @@ class Tryout:
         )
         return read_range_test(found["rates"], found["training"], found["validation"])
 
+    def require_lanes(self, facts: TaskFacts, lanes: int) -> None:
+        """Refuse lanes for a task that is not fit for them.
+
+        Raises:
+            PlanError: with the reason.
+        """
+        self._ask(
+            "require_lanes",
+            facts=facts.model_dump(mode="json"),
+            device=self._device,
+            seed=self._plan.seed,
+            precision=self._plan.precision,
+            deterministic=self._plan.deterministic,
+            lanes=lanes,
+        )
+
     def pace(self, facts: TaskFacts, seconds: float) -> Pace:
         """How fast the task trains in the process, timed for so many seconds."""
         found = self._ask(

@@ -188,7 +188,7 @@ def _work(
     with open_database(url, patience=patience) as database:
         patience(lambda: require_writable(database))
         study = patience(lambda: Study.open(database, name))
-        require_room(url, patience(study.slots.live) + 1)
+        require_room(url, len(patience(study.slots.workers)) + 1)
         kind = patience(lambda: required_device(study, settings))
         device = (
             rank_device(study.name, kind, settings)

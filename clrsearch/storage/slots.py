@@ -463,6 +463,10 @@ class Slots:
         """Number of slots claimed under an unexpired lease."""
         return sum(not claim.expired for claim in self.claims())
 
+    def workers(self) -> set[str]:
+        """The workers that hold slots under unexpired leases."""
+        return {claim.worker for claim in self.claims() if not claim.expired}
+
     def delete(self) -> None:
         """Delete all slots."""
         with self._engine.begin() as connection:

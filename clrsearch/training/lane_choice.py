@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Required, TypedDict, Unpack
 
 import torch
 
@@ -48,6 +48,15 @@ class Way:
     captured: bool = False
 
 
+class Training(TypedDict, total=False):
+    """How a study's task is trained; results of a ``deterministic`` study must repeat exactly."""
+
+    device: Required[torch.device]
+    precision: Required[Precision]
+    seed: Required[int]
+    deterministic: bool
+
+
 PLAIN = Way("")
 WAYS = (
     PLAIN,
@@ -72,36 +81,65 @@ def choose_lanes(
     data: TaskData | None,
     wanted: Wanted,
     *,
-    device: torch.device,
-    precision: Precision = "float32",
-    seed: int = 0,
     trials: int,
-    deterministic: bool = False,
+    **how: Unpack[Training],
 ) -> Choice:
     """Lanes for a task, of whose study so many ``trials`` are left.
 
     ``auto`` chooses as many as pay, given their speed, the free memory, and that trials learn from
-    earlier ones; None if one trial at a time is as fast, or if the task is not fit for lanes, as
-    none is whose results must be ``deterministic``.
+    earlier ones; None if one trial at a time is as fast, or if the task is not fit for lanes.
 
     Raises:
         PlanError: a number is wanted, and the task is not fit for lanes.
     """
+    if wanted != "auto":
+        with _refused(wanted):
+            return _tried(task, facts, data, **how).fixed(wanted, trials)
     try:
-        if isinstance(task, Loop) or data is None:
-            raise _Unfit("it has a training loop of its own")
-        if deterministic:
-            raise _Unfit("the study is deterministic, and rounding in a lane depends on the others")
         with _unfit_if_it_fails():
-            probe = _Probe(task, facts, data, device, precision, seed)
-            return probe.fixed(wanted, trials) if wanted != "auto" else probe.best(trials)
+            return _tried(task, facts, data, **how).best(trials)
     except _Unfit as reason:
-        if wanted != "auto":
-            raise PlanError(
-                f"--lanes {wanted}: this task cannot be trained in lanes, as {reason}; leave "
-                "--lanes out to train one trial at a time"
-            ) from reason
         return Choice(lanes=None, reason=f"one trial at a time, as {reason}")
+
+
+def require_lanes(
+    task: Task | Loop,
+    facts: TaskFacts,
+    data: TaskData | None,
+    wanted: int,
+    **how: Unpack[Training],
+) -> None:
+    """Refuse a number of lanes for a task that is not fit for any.
+
+    Raises:
+        PlanError: with the reason.
+    """
+    with _refused(wanted):
+        _tried(task, facts, data, **how)
+
+
+@contextmanager
+def _refused(wanted: int) -> Iterator[None]:
+    """Refuse the lanes that are wanted if the block fails."""
+    try:
+        with _unfit_if_it_fails():
+            yield
+    except _Unfit as reason:
+        raise PlanError(
+            f"--lanes {wanted}: this task cannot be trained in lanes, as {reason}; leave --lanes "
+            "out to train one trial at a time"
+        ) from reason
+
+
+def _tried(
+    task: Task | Loop, facts: TaskFacts, data: TaskData | None, **how: Unpack[Training]
+) -> _Probe:
+    """A task that has been tried out in lanes."""
+    if isinstance(task, Loop) or data is None:
+        raise _Unfit("it has a training loop of its own")
+    if how.pop("deterministic", False):
+        raise _Unfit("the study is deterministic, and rounding in a lane depends on the others")
+    return _Probe(task, facts, data, how["device"], how["precision"], how["seed"])
 
 
 class _Unfit(Exception):

@@ -42,7 +42,8 @@ from clrsearch.training.device import (
     see_only,
     spread,
 )
-from clrsearch.training.making import RunMaker, run_maker
+from clrsearch.training.lane_choice import Training, require_lanes
+from clrsearch.training.making import RunMaker, load_data, run_maker
 from clrsearch.training.probing import probe
 from clrsearch.training.rate_ramp import ramp
 from clrsearch.training.run import Interrupted
@@ -119,6 +120,25 @@ class Requests:
         with computing(chosen):
             data = TaskData(task, known.batch_size, chosen, seed=seed)
             return asdict(ramp(task, known, data, seed=seed, device=chosen, precision=precision))
+
+    def require_lanes(
+        self,
+        *,
+        facts: Mapping[str, Any],
+        device: str | None,
+        seed: int,
+        precision: Any,
+        deterministic: bool,
+        lanes: int,
+    ) -> None:
+        """Refuse lanes for a task that is not fit for them."""
+        known, chosen = TaskFacts.model_validate(facts), self._device(device)
+        task, data = self._task.task, None
+        how = Training(device=chosen, precision=precision, seed=seed, deterministic=deterministic)
+        with computing(chosen, deterministic=deterministic):
+            if not isinstance(task, Loop):
+                data = load_data(task, known, chosen, seed=seed)
+            require_lanes(task, known, data, lanes, **how)
 
     def pace(
         self,

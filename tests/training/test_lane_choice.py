@@ -15,13 +15,15 @@ from clrsearch.errors import PlanError
 from clrsearch.tasks import Loaders, Loop, Task
 from clrsearch.training import Choice, choose_lanes
 from clrsearch.training import lane_choice as choosing
+from clrsearch.training.lane_choice import Training
 from clrsearch.training.lane_learner import LaneLearner
+
+HOW = Training(device=CPU, precision="float32", seed=SEED)
 
 
 def choice(kind: type[Task] = Job, wanted: Any = 2, trials: int = 100, **changes: Any) -> Choice:
     workshop = Workshop(kind, **changes)
-    how = {"device": CPU, "seed": SEED, "trials": trials}
-    return choose_lanes(workshop.task, workshop.facts, workshop.data, wanted, **how)
+    return choose_lanes(workshop.task, workshop.facts, workshop.data, wanted, trials=trials, **HOW)
 
 
 class Careful(nn.Linear):
@@ -119,8 +121,8 @@ def test_loaders_and_loops_of_their_own_are_told() -> None:
     loop = Loop(name="mine.py:train", function=lambda run: None, options={})
     facts = Workshop().facts
     with pytest.raises(PlanError, match="it has a training loop of its own; leave --lanes out"):
-        choose_lanes(loop, facts, None, 2, device=CPU, trials=10)
-    found = choose_lanes(loop, facts, None, "auto", device=CPU, trials=10)
+        choose_lanes(loop, facts, None, 2, trials=10, **HOW)
+    found = choose_lanes(loop, facts, None, "auto", trials=10, **HOW)
     assert found.reason == "one trial at a time, as it has a training loop of its own"
 
 
@@ -128,9 +130,9 @@ def test_exact_repetition_and_float16_are_refused() -> None:
     workshop = Workshop()
     parts = (workshop.task, workshop.facts, workshop.data)
     with pytest.raises(PlanError, match="the study is deterministic"):
-        choose_lanes(*parts, 2, device=CPU, trials=10, deterministic=True)
+        choose_lanes(*parts, 2, trials=10, deterministic=True, **HOW)
     with pytest.raises(PlanError, match="fp16 scales the loss of each; bf16 does not"):
-        choose_lanes(*parts, 2, device=CPU, trials=10, precision="fp16")
+        choose_lanes(*parts, 2, trials=10, **(HOW | {"precision": "fp16"}))
 
 
 def test_few_trials_learn_more_one_by_one() -> None:
@@ -216,8 +218,8 @@ def test_unused_weights_are_found() -> None:
         return torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=1.0)
 
     workshop = Workshop(model=lambda self: Partly(), optimizer=optimizer)
-    how = {"device": CPU, "seed": SEED, "trials": 9}
-    lanes = choose_lanes(workshop.task, workshop.facts, workshop.data, 2, **how).lanes
+    parts = (workshop.task, workshop.facts, workshop.data)
+    lanes = choose_lanes(*parts, 2, trials=9, **HOW).lanes
     assert lanes is not None
     run = lanes.run(workshop.trace(0), seed=SEED, seed_index=0)
     before = run.state()["model"]["spare.weight"].clone()

@@ -149,6 +149,11 @@ def test_a_task_that_is_not_fit_is_refused_or_trained_alone(clrsearch, url, task
     code, _, errors = ended(command("worker", "mine", "--lanes", "2", cwd=task_dir))
     assert code == 2
     assert f"--lanes 2: this task cannot be trained in lanes, as {reason}; leave " in errors
+    options = (value for key, each in loop.items() for value in ("--set", f"{key}={each}"))
+    given = ("run", *options, "--lanes", "2", "--name", "new", "--task-dir", str(task_dir))
+    code, _, errors = clrsearch(*given)
+    assert code == 2 and f"--lanes 2: this task cannot be trained in lanes, as {reason}" in errors
+    assert clrsearch("status", "new")[0] == 2  # nothing was stored
     code, out, errors = ended(command("worker", "mine", "--lanes", "auto", cwd=task_dir))
     assert code == 0
     assert errors == f"clrsearch: one trial at a time, as {reason}\n"
