@@ -158,6 +158,7 @@ def worker(
     worker_name: Annotated[str | None, typer.Option("--worker-name", hidden=True)] = None,
     ends_with_parent: Annotated[bool, typer.Option("--ends-with-parent", hidden=True)] = False,
     as_rank: Annotated[bool, typer.Option("--as-rank", hidden=True)] = False,
+    crew: Annotated[int, typer.Option("--crew", hidden=True)] = 1,
 ) -> None:
     """Join a study and work until no trial is left."""
     from clrsearch import service
@@ -166,7 +167,7 @@ def worker(
     service.work(
         name,
         storage=storage.url(),
-        settings=options.settings(),
+        settings=replace(options.settings(), crew=crew),
         own_process=True,
         worker=worker_name,
         ends_with_parent=ends_with_parent,

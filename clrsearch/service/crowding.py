@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
+from clrsearch import training
 from clrsearch.errors import ClrsearchError
 from clrsearch.search import Study
 from clrsearch.service.tryout import Pace, Tryout
 from clrsearch.worker import WorkerSettings
 
 SECONDS = 3.0  # of training that are timed, for each number of processes
-SIMILAR = 0.9  # times as fast as more processes, to be preferred to them
 ROOM = 0.9  # share of the free memory that may be taken
 
 
@@ -45,15 +45,10 @@ def crowd(
             if paces[count] < max(paces.values()) or not _has_room(found):
                 break
             count *= 2
-    chosen = fewest(paces)
+    chosen = training.fewest(paces)
     tried = ", ".join(f"{paces[each] / paces[1]:.1f} with {each}" for each in [*paces][1:])
     more = f" (times as fast as one: {tried})" if tried else ""
     return chosen, f"{chosen} worker{'s' if chosen > 1 else ''} per device{more}"
-
-
-def fewest(paces: Mapping[int, float]) -> int:
-    """The smallest number of processes that is about as fast as the fastest one."""
-    return min(each for each in paces if paces[each] >= SIMILAR * max(paces.values()))
 
 
 def _tryout(study: Study, settings: WorkerSettings, device: str | None) -> Tryout:

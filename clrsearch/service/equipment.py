@@ -97,9 +97,16 @@ class Trainer:
 
 
 def trainer_of(
-    study: Study, device: torch.device, settings: WorkerSettings, group: training.Group | None
+    study: Study,
+    device: torch.device,
+    settings: WorkerSettings,
+    group: training.Group | None,
+    *,
+    trials: int,
 ) -> Trainer:
     """What trains the study's task on a device, as one process of a ``group`` if there is one.
+
+    So many ``trials`` are left for all workers.
 
     Raises:
         PlanError: lanes are asked for, and the task is not fit for them.
@@ -125,7 +132,7 @@ def trainer_of(
             facts,
             data,
             wanted,
-            trials=study.progress().busy,
+            trials=trials // settings.crew,
             deterministic=study.plan.deterministic,
             seed=study.plan.seed,
             **how,

@@ -76,7 +76,7 @@ def follow(name: str, storage: Storage, settings: WorkerSettings) -> None:
             training.joined(device) as group,
             workers.ignoring_signals(),
         ):
-            training.follow(trainer_of(study, device, settings, group).make_run, group)
+            training.follow(trainer_of(study, device, settings, group, trials=0).make_run, group)
     except RanksApart as error:
         alone = f"a trial failed in one process of the group alone: {error}"
         raise workers.device_failure(error) or FailsHere(alone) from error

@@ -283,7 +283,7 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
         raise PlanError("give either --per-gpu or --gpus-per-trial, not both")
     quiet_optuna()
     url = storage_url(storage)
-    settings = resolved(workers.settings, url)
+    settings = replace(resolved(workers.settings, url), crew=workers.count)
     if workers.per_gpu and settings.lanes is None:  # either packs the trials
         settings = replace(settings, lanes="off")
     with open_database(url) as database:

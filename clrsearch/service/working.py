@@ -199,7 +199,8 @@ def _work(
         computing = training.computing(device, deterministic=deterministic)
         with computing, ExitStack() as opened:
             group = opened.enter_context(training.joined(device)) if as_rank else None
-            trainer = trainer_of(study, device, settings, group)
+            trials = patience(study.progress).busy
+            trainer = trainer_of(study, device, settings, group, trials=trials)
             if trainer.packing:
                 patience(partial(study.note_packing, trainer.packing))
                 on_note(trainer.packing)
@@ -240,6 +241,9 @@ def watch_workers(
     """
     require_shares(study.facts.batch_size, settings)
     _allow_work(study)
+    if settings.lanes is None and len(set(devices)) < len(devices):
+        settings = replace(settings, lanes="off")  # workers that share a device pack it themselves
+    settings = replace(settings, crew=len(devices))
     logs = checkpoint_folder(url, study, settings.checkpoint_dir) / LOGS
     make_folder(logs)
     told: set[str] = set()

@@ -267,11 +267,15 @@ class Slots:
         """
         reluctance = _reluctance(worker)
         claimed, opened = (_slots.c.state == state for state in (SlotState.CLAIMED, SlotState.OPEN))
-        mine = sa.and_(claimed, _slots.c.worker == worker, _slots.c.number.not_in(held))
+        mine = sa.and_(claimed, _slots.c.worker == worker)
         others = sa.and_(opened, reluctance < 2)
         first = (
             sa.select(_slots)
-            .where(self._ours, sa.or_(mine, opened if again else others))
+            .where(
+                self._ours,
+                _slots.c.number.not_in(held),
+                sa.or_(mine, opened if again else others),
+            )
             .order_by(
                 sa.case((claimed, 0), (sa.and_(_BEGUN, reluctance == 0), 1), else_=2),
                 reluctance,

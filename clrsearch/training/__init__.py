@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clrsearch.training.device import (
         computing,
         find_device,
+        free_memory,
         per_gpu_devices,
         place,
         require_gpus,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
         worker_devices,
     )
     from clrsearch.training.group import Group, joined, own_rank
-    from clrsearch.training.lane_choice import Choice, choose_lanes
+    from clrsearch.training.lane_choice import Choice, choose_lanes, fewest
     from clrsearch.training.lanes import LaneRun, Lanes
     from clrsearch.training.leading import follow, lead
     from clrsearch.training.making import RunMaker, load_data, run_maker
@@ -49,12 +50,12 @@ else:
             ),
             "clrsearch.training.custom_loop": ("OwnRun",),
             "clrsearch.training.device": (
-                *("find_device", "computing", "per_gpu_devices", "usable_cores"),
+                *("find_device", "computing", "free_memory", "per_gpu_devices", "usable_cores"),
                 *("place", "require_gpus", "see_only"),
                 "worker_devices",
             ),
             "clrsearch.training.group": ("Group", "joined", "own_rank"),
-            "clrsearch.training.lane_choice": ("Choice", "choose_lanes"),
+            "clrsearch.training.lane_choice": ("Choice", "choose_lanes", "fewest"),
             "clrsearch.training.lanes": ("LaneRun", "Lanes"),
             "clrsearch.training.leading": ("follow", "lead"),
             "clrsearch.training.making": ("RunMaker", "load_data", "run_maker"),
@@ -91,8 +92,10 @@ __all__ = [
     "checkpoint_path",
     "choose_lanes",
     "computing",
+    "fewest",
     "find_device",
     "follow",
+    "free_memory",
     "joined",
     "lead",
     "load_data",

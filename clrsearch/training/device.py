@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -169,6 +170,13 @@ def memory(device: torch.device) -> tuple[float, float]:
         return 0.0, 0.0
     free, _ = torch.cuda.mem_get_info(device)
     return float(torch.cuda.max_memory_reserved(device) + CONTEXT), float(free)
+
+
+def free_memory(device: torch.device) -> None:
+    """Free a GPU's memory that nothing holds any more, for the next trial and for others."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def usable_cores() -> int:

@@ -14,12 +14,13 @@ import torch
 from clrsearch.errors import PlanError
 from clrsearch.tasks import Loop, Task, TaskFacts
 from clrsearch.training.contract import batch_loss
+from clrsearch.training.device import free_memory
 from clrsearch.training.lane_learner import LaneLearner
 from clrsearch.training.lane_optimizers import RULES
 from clrsearch.training.lanes import Lanes
 from clrsearch.training.learner import Learner
 from clrsearch.training.precision import Precision
-from clrsearch.training.seeding import derive, seed_everything
+from clrsearch.training.seeding import Generators, derive, seed_everything
 from clrsearch.training.stream import Stream, drawn_by
 from clrsearch.training.task_data import TaskData
 
@@ -92,14 +93,16 @@ def choose_lanes(
     Raises:
         PlanError: a number is wanted, and the task is not fit for lanes.
     """
-    if wanted != "auto":
-        with _refused(wanted):
-            return _tried(task, facts, data, **how).fixed(wanted, trials)
     try:
+        if wanted != "auto":
+            with _refused(wanted):
+                return _tried(task, facts, data, **how).fixed(wanted, trials)
         with _unfit_if_it_fails():
             return _tried(task, facts, data, **how).best(trials)
     except _Unfit as reason:
         return Choice(lanes=None, reason=f"one trial at a time, as {reason}")
+    finally:
+        free_memory(how["device"])
 
 
 def require_lanes(
@@ -137,7 +140,7 @@ def _tried(
     """A task that has been tried out in lanes."""
     if isinstance(task, Loop) or data is None:
         raise _Unfit("it has a training loop of its own")
-    if how.pop("deterministic", False):
+    if how.get("deterministic"):
         raise _Unfit("the study is deterministic, and rounding in a lane depends on the others")
     return _Probe(task, facts, data, how["device"], how["precision"], how["seed"])
 
@@ -154,18 +157,20 @@ def _unfit_if_it_fails() -> Iterator[None]:
     except (_Unfit, torch.AcceleratorError):
         raise
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise _Unfit("there is no memory for two of them") from error
+        raise _Unfit("there is not enough memory") from error
     except Exception as error:
         said = str(error.__cause__ or error).partition("\n")[0].partition(". ")[0]
         if VALUES in said:
-            raise _Unfit("its code looks at values of tensors, as by item() or if") from error
+            raise _Unfit(
+                "its code has data-dependent control flow, such as item() or if loss > 3"
+            ) from error
         raise _Unfit(f"torch cannot vectorize it ({said})") from error
 
 
 def _require_fit(task: Task, data: TaskData, device: torch.device, precision: Precision) -> None:
     """Name what keeps a task from being trained in lanes, as far as it can be seen beforehand."""
     if device.type not in MOST:
-        raise _Unfit(f"{device.type} devices have none")
+        raise _Unfit("lanes need a CUDA GPU or a CPU")
     if precision not in TOLERANCE:
         raise _Unfit(f"{precision} scales the loss of each; bf16 does not")
     if data.train.apart(1) is None:
@@ -193,10 +198,9 @@ class _Probe:
         _require_fit(task, data, device, precision)
         self._task, self._facts, self._data = task, facts, data
         self._device, self._precision = device, precision
-        reader = data.train.apart(1)
-        assert reader is not None
-        self._stream = Stream(task, reader, (seed, 0), device)
-        self._stream.begin(1)
+        self._seed = seed
+        self._stream = self._new_stream(0, 1)
+        self._together = True
         seed_everything(derive(seed, 0, "init"))
         self._alone = Learner(task, device, precision)
         self._require_optimizer()
@@ -214,12 +218,12 @@ class _Probe:
             raise _Unfit("too few trials are left for two at a time to learn from earlier ones")
         size = 1 << (min(most, self._room()).bit_length() - 1)
         if size < 2:
-            raise _Unfit("there is no memory for two of them")
+            raise _Unfit("there is no memory for two lanes")
         alone, gains = self._time_alone(), dict[int, float]()
         while size > 1 and (not gains or min(gains.values()) >= SIMILAR * max(gains.values())):
             gains[size] = size * alone / self._time(self._learner(size))
             size //= 2
-        size = min(each for each in gains if gains[each] >= SIMILAR * max(gains.values()))
+        size = fewest(gains)
         if gains[size] * HOPE < GAIN:
             return _declined(size, gains[size])
         return self._chosen(self._learner(size), gains[size], alone * trials, least=GAIN)
@@ -245,8 +249,8 @@ class _Probe:
         )
         return Choice(
             lanes=lanes,
-            reason=f"{learner.size} trials train together{how}, {gain:.1f} times as fast as one "
-            "at a time",
+            reason=f"{learner.size} trials train together{how}, at {gain:.1f} times the speed of "
+            "one at a time",
         )
 
     def _sped_up(self, learner: LaneLearner, *, compiles: bool) -> tuple[float, str]:
@@ -304,6 +308,9 @@ class _Probe:
             raise _Unfit("its optimizer or parameters have hooks, which see one model at a time")
         if any(each.is_complex() for each in model.parameters()):
             raise _Unfit("it has complex weights")
+        own = {id(each) for each in model.parameters()}
+        if any(id(each) not in own for group in optimizer.param_groups for each in group["params"]):
+            raise _Unfit("its optimizer has weights that are not the model's")
 
     def _compare(self) -> None:
         """Compare gradients, buffers and metrics in lanes with those of a model alone.
@@ -313,7 +320,11 @@ class _Probe:
         alone = self._alone
         batch = self._stream.draw()[0]
         alone.model.train()
+        buffers = dict(alone.model.named_buffers())
         _, self._random = self._loss(batch)
+        for name, each in alone.model.named_buffers():
+            if each is not buffers[name]:
+                raise _Unfit(f"it replaces its buffer {name}, rather than writing into it")
         if self._random:  # such as dropout: compare without it
             alone.model.eval()
         named = dict(alone.model.named_parameters())
@@ -341,21 +352,21 @@ class _Probe:
     def _loss(self, batch: Any) -> tuple[torch.Tensor, bool]:
         """The loss of a batch, differentiated, and whether random numbers were drawn for it."""
         self._alone.optimizer.zero_grad()
-        before = _generators(self._device)
+        before = Generators.now(self._device)
         loss = batch_loss(self._task, self._alone.model, batch, augment=False)
         loss.backward()  # type: ignore[no-untyped-call]
-        after = _generators(self._device)
-        return loss.detach(), any(
-            not torch.equal(*pair) for pair in zip(before, after, strict=True)
-        )
+        after = Generators.now(self._device)
+        if not before.same_on_host(after):
+            raise _Unfit("it draws from Python's or NumPy's generators, which lanes would share")
+        return loss.detach(), not before.same_in_torch(after)
 
     def _measures_alike(self, learner: LaneLearner) -> bool:
         """Whether a validation batch can be measured in all lanes at once."""
         batch = next(iter(self._data.validation.in_order()))
-        before = _generators(self._device)
+        before = Generators.now(self._device)
         wanted = self._alone.validate([batch])
-        drawn = zip(before, _generators(self._device), strict=True)
-        if any(not torch.equal(*pair) for pair in drawn):
+        after = Generators.now(self._device)
+        if not (before.same_in_torch(after) and before.same_on_host(after)):
             return False
         try:
             found = learner.validate([batch])[0]
@@ -365,6 +376,14 @@ class _Probe:
             return False
         most = TOLERANCE[self._precision]
         return all(abs(found[name] - value) <= most * abs(value) for name, value in wanted.items())
+
+    def _new_stream(self, seed_index: int, readers: int) -> Stream:
+        """The batches of a run in its first epoch."""
+        reader = self._data.train.apart(readers)
+        assert reader is not None
+        stream = Stream(self._task, reader, (self._seed, seed_index), self._device)
+        stream.begin(1)
+        return stream
 
     def _learner(self, size: int) -> LaneLearner:
         """A learner with the same model in all lanes."""
@@ -378,13 +397,15 @@ class _Probe:
         )
         for lane in range(size):
             learner.put(lane, self._alone)
-        learner.validates_together = self._together if hasattr(self, "_together") else True
+        learner.validates_together = self._together
         return learner
 
     def _room(self) -> int:
         """The number of lanes that there is memory for."""
         learner = self._learner(2)
         if self._device.type == "cpu":
+            if "SC_AVPHYS_PAGES" not in os.sysconf_names:  # on a Mac
+                return MOST["cpu"]
             free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
             return int(MEMORY * free / learner.bytes_per_lane)
         before = torch.cuda.memory_allocated(self._device)
@@ -413,14 +434,14 @@ class _Probe:
         return self._timed(self._stepper(learner))
 
     def _stepper(self, learner: LaneLearner) -> Callable[[], object]:
-        """Takes a step that changes no weights, on a batch per lane, as if they had other seeds."""
+        """Takes a step that changes no weights, on a batch per lane, as of different seeds."""
+        streams = [self._new_stream(number, learner.size) for number in range(learner.size)]
         rates = torch.zeros(
             (learner.size, len(self._facts.ratios)), dtype=torch.float64, device=self._device
         )
 
         def step() -> None:
-            batches = drawn_by([self._stream] * learner.size)
-            learner.step(batches, rates, None, shared=False)
+            learner.step(drawn_by(streams), rates, None, shared=False)
 
         return step
 
@@ -444,13 +465,10 @@ class _Probe:
 def _declined(size: int, gain: float) -> Choice:
     return Choice(
         lanes=None,
-        reason=f"one trial at a time, as {size} together would train {gain:.1f} times as fast",
+        reason=f"one trial at a time, as {size} together would train at {gain:.1f} times its speed",
     )
 
 
-def _generators(device: torch.device) -> list[torch.Tensor]:
-    """The states of the generators that torch draws from."""
-    states = [torch.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return states
+def fewest(speeds: Mapping[int, float]) -> int:
+    """The smallest number whose speed is about that of the fastest."""
+    return min(each for each in speeds if speeds[each] >= SIMILAR * max(speeds.values()))

@@ -100,6 +100,10 @@ class LaneLearner:
         compute_in(precision, self._model, device)
         self._loss, self._metrics = _Loss(task, self._model), _Metrics(task, self._model)
         self._blocks = _blocks(self._model, optimizer, plays_momentum, unused)
+        self._momentum_of_groups: list[dict[str, Any]] = [
+            {key: group[key] for key in ("momentum", "betas") if key in group}
+            for group in optimizer.param_groups
+        ]
         own = [rule.momentum for rule in rules_of(optimizer, plays_momentum=plays_momentum)]
         self._momenta = torch.tensor([own] * size, device=device, dtype=torch.float64)
         trained = {name for block in self._blocks for name in block.names}
@@ -110,7 +114,7 @@ class LaneLearner:
         self._weights = [zeros(block, sum(block.sizes)) for block in self._blocks]
         self._states: list[State] = [
             {name: zeros(block, sum(block.sizes)) for name in block.rule.names}
-            | {STEP: zeros(block, 1)}
+            | {STEP: torch.zeros((size, 1), dtype=torch.float64, device=device)}
             for block in self._blocks
         ]
         self._fixed = {
@@ -125,7 +129,7 @@ class LaneLearner:
                 {name: each.clone() for name, each in self._fixed.items()},
                 torch.zeros(size, dtype=torch.int64, device=device),
             )
-        self._advance: Callable[..., Tensor] = self._step
+        self._advance: Callable[..., Tensor] | None = None  # if not the plain step
 
     @property
     def bytes_per_lane(self) -> int:
@@ -140,7 +144,7 @@ class LaneLearner:
         Either is done when the next steps are taken.
         """
         step = torch.compile(self._step, dynamic=False) if compiled else self._step
-        self._advance = Captured(step) if captured else step
+        self._advance = Captured(step) if captured else step if compiled else None
 
     def step(
         self, batches: Sequence[Any], rates: Tensor, momenta: Tensor | None, *, shared: bool
@@ -159,7 +163,7 @@ class LaneLearner:
             momenta = torch.where(momenta.isnan(), self._momenta, momenta)
         self._model.train()
         with vectorizing(self._device):
-            return self._advance(list(batches), rates, momenta, shared)
+            return (self._advance or self._step)(list(batches), rates, momenta, shared)
 
     def gradients(self, batch: Any, *, training: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """The losses of a shared batch, (K,), and what follows from it, (K, ...) by name.
@@ -202,9 +206,7 @@ class LaneLearner:
                 self._blocks, self._weights, self._states, gradients, strict=True
             ):
                 state[STEP].add_(1)
-                rate, momentum = (
-                    each[:, block.group, None].to(weights.dtype) for each in (rates, momenta)
-                )
+                rate, momentum = (each[:, block.group, None] for each in (rates, momenta))
                 block.rule.update(weights, gradient, state, rate, momentum)
             for name, tensor in fixed.items():
                 self._fixed[name].copy_(tensor)
@@ -282,12 +284,16 @@ class LaneLearner:
 
     def put(self, lane: int, learner: Learner) -> None:
         """Fill a lane with a learner's model, optimizer state and average."""
-        self._write(lane, self._read(learner))
+        self.restore(lane, self._read(learner))
 
     def take(self, lane: int, learner: Learner) -> None:
         """Copy a lane into a learner of the same task."""
         copy = self.copy(lane)
         _load(learner.model, self._named(copy.weights, copy.fixed))
+        for group, own in zip(
+            learner.optimizer.param_groups, self._momentum_of_groups, strict=True
+        ):
+            group.update(own)  # it may have another trial's
         states = learner.optimizer.state
         states.clear()
         parameters = dict(learner.model.named_parameters())
@@ -319,16 +325,13 @@ class LaneLearner:
 
     def restore(self, lane: int, copy: Lane) -> None:
         """Return a lane to what it was when it was copied."""
-        self._write(lane, copy)
-
-    def _write(self, lane: int, content: Lane) -> None:
-        pairs = [*zip(self._weights, content.weights, strict=True)]
-        for state, own in zip(self._states, content.states, strict=True):
+        pairs = [*zip(self._weights, copy.weights, strict=True)]
+        for state, own in zip(self._states, copy.states, strict=True):
             pairs += [(state[name], own[name]) for name in state]
-        pairs += [(self._fixed[name], content.fixed[name]) for name in self._fixed]
-        if self._averaged is not None and content.averaged is not None:
+        pairs += [(self._fixed[name], copy.fixed[name]) for name in self._fixed]
+        if self._averaged is not None and copy.averaged is not None:
             weights, fixed, count = self._averaged
-            own_weights, own_fixed, own_count = content.averaged
+            own_weights, own_fixed, own_count = copy.averaged
             pairs += [*zip(weights, own_weights, strict=True), (count, own_count)]
             pairs += [(fixed[name], own_fixed[name]) for name in fixed]
         for stacked, row in pairs:
@@ -364,7 +367,7 @@ class LaneLearner:
             }
             found[key] = self._flat(block, parts)
         taken = kept[0].get(STEP, float(bool(kept[0])))
-        found[STEP] = torch.as_tensor(taken, dtype=block.dtype).view(1)
+        found[STEP] = torch.as_tensor(taken, dtype=torch.float64).view(1)
         return found
 
     @staticmethod
@@ -432,7 +435,7 @@ def _blocks(
 ) -> list[Block]:
     """The weights that are trained, in blocks."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    blocks = []
+    blocks: list[Block] = []
     rules = rules_of(optimizer, plays_momentum=plays_momentum)
     for index, (group, rule) in enumerate(zip(optimizer.param_groups, rules, strict=True)):
         trained = [

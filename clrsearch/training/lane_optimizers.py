@@ -38,9 +38,10 @@ class Rule(Protocol):
     def update(
         self, weights: Tensor, gradients: Tensor, state: State, rate: Tensor, momentum: Tensor
     ) -> None:
-        """Take a step in place, which uses up the gradients; ``rate`` and ``momentum`` are (K, 1).
+        """Take a step in place, which uses up the gradients.
 
-        The state's number of steps includes this one already.
+        ``rate``, ``momentum`` and the state's number of steps, which includes this one already, are
+        (K, 1) in float64: torch's optimizers have Python's numbers there.
         """
 
 
@@ -61,6 +62,7 @@ class _SGD:
         self, weights: Tensor, gradients: Tensor, state: State, rate: Tensor, momentum: Tensor
     ) -> None:
         """See :class:`Rule`."""
+        rate, momentum = rate.to(weights.dtype), momentum.to(weights.dtype)
         _prepare(gradients, weights, self._decay, maximize=self._maximize)
         if self.names:
             velocity = state["momentum_buffer"]
@@ -96,15 +98,16 @@ class _Adam:
         """See :class:`Rule`."""
         step, mean, square = state[STEP], state["exp_avg"], state["exp_avg_sq"]
         _prepare(gradients, weights, 0 if self._decoupled else self._decay, maximize=self._maximize)
+        kind = weights.dtype
         if self._decoupled and self._decay:
-            weights.mul_(1 - rate * self._decay)
-        mean.add_((gradients - mean) * (1 - momentum))
+            weights.mul_((1 - rate * self._decay).to(kind))
+        mean.add_((gradients - mean) * (1 - momentum).to(kind))
         square.mul_(self._square).addcmul_(gradients, gradients, value=1 - self._square)
         if self._amsgrad:
             largest = state["max_exp_avg_sq"]
             square = largest.copy_(torch.maximum(largest, square))
-        scale = (square / (1 - self._square**step)).sqrt_().add_(self._eps)
-        weights.sub_(rate / (1 - momentum**step) * mean / scale)
+        scale = square.sqrt().div_((1 - self._square**step).sqrt().to(kind)).add_(self._eps)
+        weights.sub_((rate / (1 - momentum**step)).to(kind) * mean / scale)
 
 
 class _RMSprop:
@@ -130,6 +133,7 @@ class _RMSprop:
         self, weights: Tensor, gradients: Tensor, state: State, rate: Tensor, momentum: Tensor
     ) -> None:
         """See :class:`Rule`."""
+        rate, momentum = rate.to(weights.dtype), momentum.to(weights.dtype)
         _prepare(gradients, weights, self._decay, maximize=self._maximize)
         square = state["square_avg"]
         square.mul_(self._alpha).addcmul_(gradients, gradients, value=1 - self._alpha)

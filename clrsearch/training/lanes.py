@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from clrsearch.errors import TaskError
 from clrsearch.schedules import Trace
 from clrsearch.tasks import Task, TaskFacts, task_code
+from clrsearch.training.data import drawn_apart
 from clrsearch.training.lane_learner import Lane, LaneLearner
 from clrsearch.training.learner import Learner
 from clrsearch.training.optimizer import require_same
 from clrsearch.training.precision import Precision
 from clrsearch.training.run import Diverged, Epoch, Interrupted, counted, restoring
-from clrsearch.training.seeding import derive, seed_everything
+from clrsearch.training.seeding import derive, generators_in, plain_state
 from clrsearch.training.sequential import LOOKS, require_metric
 from clrsearch.training.stream import Stream, drawn_by
 from clrsearch.training.task_data import TaskData
@@ -47,7 +49,7 @@ class LaneRun:
         self.position = stream.now  # after the last step
         self.seed = seed
         self.step = 0  # within the current interval
-        self.ended: Epoch | Diverged | None = None
+        self.ended: Epoch | Diverged | TaskError | None = None
         self._lanes = lanes
 
     @property
@@ -56,15 +58,17 @@ class LaneRun:
         return (*self.seed, self.epoch, self.step, *self.position[0])
 
     def outcome(self) -> Epoch:
-        """The interval that has just ended.
+        """The interval that has just ended, and from now on counts as finished.
 
         Raises:
             Diverged: in it, the loss or the metric stopped being finite.
+            TaskError: its metrics could not be measured.
         """
         ended, self.ended = self.ended, None
-        if isinstance(ended, Diverged):
+        if isinstance(ended, Exception):
             raise ended
         assert ended is not None
+        self._lanes.begin_next(self)
         return ended
 
     def test(self) -> dict[str, float]:
@@ -91,6 +95,7 @@ class Lanes:
     Attributes:
         size: the number of seats.
         learner: trains their models.
+        retired: whether they were given up.
     """
 
     def __init__(
@@ -106,6 +111,7 @@ class Lanes:
         """Make a seat for each lane of the ``learner``."""
         self.size = learner.size
         self.learner = learner
+        self.retired = False
         self._task = task
         self._facts = facts
         self._data = data
@@ -115,6 +121,12 @@ class Lanes:
         self._seats: list[LaneRun | None] = [None] * self.size
         self._losses = torch.zeros(self.size, device=device)  # summed over an interval's steps
         self._single: Learner  # the one that was built last, for what is done to a lane alone
+
+    def retire(self) -> None:
+        """Give up the lanes for good, and the memory that they take."""
+        self.retired = True
+        self._seats = []
+        del self.learner, self._single
 
     @property
     def free(self) -> int:
@@ -128,8 +140,8 @@ class Lanes:
             TaskError: the optimizer is not the one that the study was created with.
         """
         lane = self._seats.index(None)
-        seed_everything(derive(seed, seed_index, "init"))
-        with task_code("building the model"):
+        init = derive(seed, seed_index, "init")
+        with task_code("building the model"), drawn_apart(init, self._device):
             self._single = Learner(self._task, self._device, self._precision)
         require_same(self._single.optimizer, self._facts)
         self.learner.put(lane, self._single)
@@ -143,7 +155,8 @@ class Lanes:
 
     def vacate(self, run: LaneRun) -> None:
         """Free a run's seat."""
-        self._seats[run.lane] = None
+        if not self.retired:
+            self._seats[run.lane] = None
 
     def advance(self, interrupted: Callable[[], bool] = lambda: False) -> None:
         """Take every seated run to the end of its next interval, and validate it there.
@@ -169,17 +182,22 @@ class Lanes:
                 else:
                     run.ended = Diverged(number, "the training loss", self._facts.interval)
             if going:
-                with task_code("validating in lanes"):
-                    found = self._validated([run for run, _, _ in going], interrupted)
+                found = self._validated([run for run, _, _ in going], interrupted)
                 for (run, number, loss), metrics in zip(going, found, strict=True):
-                    run.ended = self._judged(number, loss, metrics)
-            for run in runs:
-                run.epoch, run.step = run.epoch + 1, 0
-                self._losses[run.lane] = 0
+                    run.ended = (
+                        metrics
+                        if isinstance(metrics, TaskError)
+                        else self._judged(number, loss, metrics)
+                    )
         finally:
             share = (time.perf_counter() - started) / len(runs)
             for run in runs:
                 run.seconds += share
+
+    def begin_next(self, run: LaneRun) -> None:
+        """Let a run go on to its next interval."""
+        run.epoch, run.step = run.epoch + 1, 0
+        self._losses[run.lane] = 0
 
     def _length(self, run: LaneRun) -> int:
         """The steps of a run's current interval."""
@@ -276,23 +294,28 @@ class Lanes:
 
     def _validated(
         self, runs: Sequence[LaneRun], interrupted: Callable[[], bool]
-    ) -> list[dict[str, float]]:
-        """The metrics of each run."""
+    ) -> list[dict[str, float] | TaskError]:
+        """The metrics of each run, or why it has none."""
         data = self._data.validation
 
-        def batches() -> Any:
+        def batches() -> Iterator[Any]:
             for batch in data.in_order():
                 if interrupted():
                     raise Interrupted
                 yield batch
 
         if self.learner.validates_together:
-            found = self.learner.validate(batches(), data.samples)
+            with task_code("validating in lanes"):
+                found = self.learner.validate(batches(), data.samples)
             return [found[run.lane] for run in runs]
-        results = []
+        results: list[dict[str, float] | TaskError] = []
         for run in runs:
             self.learner.take(run.lane, self._single)
-            results.append(self._single.validate(batches(), data.samples))
+            try:
+                with task_code(f"validating {self._facts.interval} {run.epoch + 1}"):
+                    results.append(self._single.validate(batches(), data.samples))
+            except TaskError as error:
+                results.append(error)
         return results
 
     def test(self, run: LaneRun) -> dict[str, float]:
@@ -306,14 +329,13 @@ class Lanes:
         """See :meth:`LaneRun.state`."""
         self.learner.take(run.lane, self._single)
         place, random = run.position
-        if run.step and random is None:
-            random = run.stream.seeded(run.epoch + 1)
+        random = random or run.stream.seeded(run.epoch + 1)
         return {
             "epoch": run.epoch,
             "step": run.step,
             "loss": self._losses[run.lane].clone(),
             "seconds": run.seconds,
-            "random": random if run.step else None,
+            "random": plain_state(random, self._device) if run.step else None,
             "place": place,
             **self._single.state(),
         }
@@ -325,7 +347,8 @@ class Lanes:
         run.epoch = counted(state["epoch"], len(self._ends) - 2)
         run.step = counted(state["step"], self._length(run))
         place = state.get("place", (run.epoch, run.step))  # earlier versions knew epochs only
-        run.position = tuple(place), state["random"]
-        run.stream.go_to(run.position)
+        random = state["random"] and generators_in(state["random"], self._device)
+        run.stream.go_to((tuple(place), random))
+        run.position = run.stream.now
         run.seconds = float(state["seconds"])
         self._losses[run.lane] = state["loss"]

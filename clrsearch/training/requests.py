@@ -46,7 +46,7 @@ from clrsearch.training.lane_choice import Training, require_lanes
 from clrsearch.training.making import RunMaker, load_data, run_maker
 from clrsearch.training.probing import probe
 from clrsearch.training.rate_ramp import ramp
-from clrsearch.training.run import Interrupted
+from clrsearch.training.run import Diverged, Interrupted
 from clrsearch.training.task_data import TaskData
 
 UNTIMED, LEAST_LOOKS = 3, 6  # looks for an interruption, before a pace is and can be known
@@ -168,7 +168,8 @@ class Requests:
             with suppress(Interrupted):
                 while True:
                     run = self._make_run(trace, seed=seed, seed_index=0, interrupted=interrupted)
-                    run.train(lambda epoch: True)
+                    with suppress(Diverged):
+                        run.train(lambda epoch: True)
         taken, free = memory(chosen)
         timed = looks[UNTIMED:]
         pace = (len(timed) - 1) / (timed[-1] - timed[0])

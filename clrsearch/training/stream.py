@@ -12,15 +12,16 @@ from clrsearch.tasks import Task
 from clrsearch.training.contract import augmented, pair_of
 from clrsearch.training.data import Batches, TensorBatches
 from clrsearch.training.feed import Feed
-from clrsearch.training.seeding import derive, random_state, restore_random_state, seed_everything
+from clrsearch.training.seeding import Generators, derive, seed_everything
 
-Position = tuple[tuple[int, int], dict[str, Any] | None]
+Position = tuple[tuple[int, int], Generators | None]
 
 
 class Stream:
     """Draws the augmented batches of one optimizer step after another, as a run alone would.
 
-    It has random generators of its own, which augmentation and loading draw from.
+    It has random generators of its own, which augmentation and loading draw from: the global ones
+    are as before afterwards.
     """
 
     def __init__(
@@ -35,22 +36,31 @@ class Stream:
         self._feed = Feed(reader, task.accumulate, seed)
         self._augments = task.overrides("augment")
         self._draws = self._augments or self._tensors is None
-        self._random: dict[str, Any] | None = None  # as seeded for the interval
+        self._random: Generators | None = None
 
     @property
     def now(self) -> Position:
-        """The place in the data and the state of the generators, None if that is as seeded."""
+        """The place in the data and the states of the generators, None if nothing draws."""
         return self._feed.place, self._random
 
     def begin(self, interval: int) -> None:
         """Seed the generators for an interval, counted from 1."""
-        self._random = None
         if self._draws:
             self._random = self.seeded(interval)
 
     def go_to(self, position: Position) -> None:
         """Continue from a position."""
-        self._feed.place, self._random = position
+        self._feed.place, random = position
+        self._random = random if self._draws else None
+
+    def seeded(self, interval: int) -> Generators:
+        """The states of the generators at the beginning of an interval."""
+        before = Generators.now(self._device)
+        seed_everything(derive(*self._seed, "epoch", interval))
+        try:
+            return Generators.now(self._device)
+        finally:
+            before.restore(self._device)
 
     @property
     def has_rows(self) -> bool:
@@ -68,22 +78,22 @@ class Stream:
 
     def draw(self) -> list[Any]:
         """The batches of the next step."""
-        if self._random is not None:
-            restore_random_state(self._random, self._device)
-        batches = self._feed.draw()
-        if self._tensors is not None:
-            batches = [self.at(rows) for rows in batches]
-        if not self._draws:
-            return batches
-        if self._augments:
-            batches = [self._augmented(batch) for batch in batches]
-        self._random = random_state(self._device)
+        if self._random is None:
+            return self._fetched()
+        before = Generators.now(self._device)  # those that the models of the lanes draw from
+        self._random.restore(self._device)
+        try:
+            batches = self._fetched()
+            if self._augments:
+                batches = [self._augmented(batch) for batch in batches]
+            self._random = Generators.now(self._device)
+        finally:
+            before.restore(self._device)
         return batches
 
-    def seeded(self, interval: int) -> dict[str, Any]:
-        """The state of the generators at the beginning of an interval."""
-        seed_everything(derive(*self._seed, "epoch", interval))
-        return random_state(self._device)
+    def _fetched(self) -> list[Any]:
+        batches = self._feed.draw()
+        return batches if self._tensors is None else [self.at(rows) for rows in batches]
 
     def _augmented(self, batch: Any) -> Any:
         inputs, targets = pair_of(batch)

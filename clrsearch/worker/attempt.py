@@ -52,6 +52,7 @@ class Attempt:
         rates: Sequence[float],
         rivals: Callable[[], list[Record]] | None,
         checkpoint_seconds: float,
+        beside: int,
         patience: Patience,
         sleep: Callable[[float], None],
         watchdog: Watchdog,
@@ -70,6 +71,7 @@ class Attempt:
             rates: learning rates at the ends of the epochs.
             rivals: returns the trials to prune against; None to never prune.
             checkpoint_seconds: minimum interval between checkpoints; longer if one takes long.
+            beside: the number of trials that wait while one is saved, itself included.
             patience: retries database calls during an outage.
             sleep: interruptible sleep.
             watchdog: detects hanging task code.
@@ -85,6 +87,7 @@ class Attempt:
         self._rates = rates
         self._rivals = rivals
         self._checkpoint_seconds = checkpoint_seconds
+        self._saves_apart = SAVES_APART * beside
         self._patience = patience
         self._sleep = sleep
         self._watchdog = watchdog
@@ -186,7 +189,7 @@ class Attempt:
         if not self._checkpoints.save(self._identity, state, confirm=self._lease.fresh):
             return
         self._saved_at = time.monotonic()
-        self._apart = max(self._checkpoint_seconds, SAVES_APART * (self._saved_at - began))
+        self._apart = max(self._checkpoint_seconds, self._saves_apart * (self._saved_at - began))
         try:
             self._study.slots.note_checkpoint(self._slot, self._run.epoch)
         except DATABASE_ERRORS as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -12,7 +12,14 @@ from typing import Any
 import torch
 
 from clrsearch.causes import shortened
-from clrsearch.errors import ExitCode, FailsHere, StorageError, StudyStopped, TaskError
+from clrsearch.errors import (
+    ExitCode,
+    FailsHere,
+    OutOfMemory,
+    StorageError,
+    StudyStopped,
+    TaskError,
+)
 from clrsearch.schedules import Trace, Value
 from clrsearch.search import Record, Study
 from clrsearch.storage import DATABASE_ERRORS, Patience, Slot, SlotState
@@ -26,11 +33,12 @@ from clrsearch.training import (
     Run,
     RunMaker,
     Unrestorable,
+    free_memory,
     needless,
     place,
 )
 from clrsearch.worker.attempt import Attempt, TrialEnded
-from clrsearch.worker.claims import Claims
+from clrsearch.worker.claims import LOOK_SECONDS, Claims
 from clrsearch.worker.failures import (
     device_failure,
     keeps_failing,
@@ -127,11 +135,12 @@ class Worker:
         self._on_hang = on_hang
         self._in_rounds = in_rounds
         self._ranks = ranks
-        self._lanes = lanes
+        self._lanes = None if lanes is None or lanes.retired else lanes
         self._watchdog = Watchdog(
             self._interruption.noticed, self._hung, stall_seconds=settings.stall_seconds
         )
         self._leases: dict[int, Lease] = {}  # of the slots it holds, by number
+        self._looked_in_vain: float | None = None  # when, for another slot
 
     def work(self) -> bool:
         """Work until no slot is left to claim, or until a signal or a process limit.
@@ -164,7 +173,6 @@ class Worker:
         trials: list[Generator[None]] = []  # in training, more than one only in lanes
         try:
             while not self._interruption.asked:
-                self._may_go_on()
                 slot = self._next_slot()
                 if slot is not None:
                     self._folder.look()
@@ -179,11 +187,28 @@ class Worker:
             _interrupt(trials)
 
     def _next_slot(self) -> Slot | None:
-        """A slot to fill beside those it holds, unless all lanes are taken or none is to be had."""
-        if self._lanes is not None and not self._lanes.free:
+        """A slot to fill beside those it holds; None if that is impossible, or not to be tried now.
+
+        Raises:
+            StudyStopped, FailsHere: see :meth:`work`.
+        """
+        if self._leases and not self._takes_more():
             return None
+        self._may_go_on()
         stay = self._in_rounds or self._patience(self._confirms)
-        return self._claims.next(held=self._leases, stay=stay)
+        slot = self._claims.next(held=self._leases, stay=stay)
+        self._looked_in_vain = None if slot else time.monotonic()
+        return slot
+
+    def _takes_more(self) -> bool:
+        """Whether to look for a slot beside those it holds: in vain only once in a while."""
+        limit, looked = self._interruption.trials_left, self._looked_in_vain
+        return (
+            self._lanes is not None
+            and self._lanes.free > 0
+            and (limit is None or len(self._leases) < limit)
+            and (looked is None or time.monotonic() - looked > LOOK_SECONDS)
+        )
 
     def _advance(self, trials: list[Generator[None]]) -> list[Generator[None]]:
         """Train the trials in lanes to the end of their next intervals; returns those that go on.
@@ -201,16 +226,22 @@ class Worker:
                 self._lanes.advance(interrupted)
         except (TaskError, RuntimeError, MemoryError) as error:
             failure = device_failure(error)
-            if failure is not None:
+            if failure is not None and not isinstance(failure, OutOfMemory):
+                for trial in trials:
+                    trial.close()  # nothing can be saved
                 self._release(failure.exit_code)
                 raise failure from error
-            self._on_note(
-                f"training in lanes failed, so one trial is trained at a time from here on: {error}"
-            )
-            _interrupt(trials)
-            self._lanes = None
-            return []
-        return _advanced(trials)
+            said = str(failure or error)
+        else:
+            return _advanced(trials)
+        self._on_note(
+            f"training in lanes failed, so one trial is trained at a time from here on: {said}"
+        )
+        _interrupt(trials)
+        self._lanes.retire()
+        self._lanes = None
+        free_memory(self._device)
+        return []
 
     def _may_go_on(self) -> None:
         """Raise the reason to leave, if there is one.
@@ -250,29 +281,46 @@ class Worker:
                 if trial is None:
                     return
                 yield from self._train(slot, lease, trial)
-            except (Interrupted, TrialEnded):
+            except Interrupted:
+                self._hand_back(slot, trial)
+                return
+            except TrialEnded:
                 self._hand_back(slot, trial)
             except (TaskError, RuntimeError, MemoryError) as error:
-                failure = device_failure(error)
-                if failure is not None:
-                    self._release(failure.exit_code)
-                    raise failure from error
-                if not isinstance(error, TaskError):
-                    self._hand_back(slot, trial)
-                    raise
-                if trial is not None and lease.settle(self._sleep):
-                    self._patience(partial(self._failed, slot, trial.number, error))
-                    self._failures.append(without_frames(error))
+                self._went_wrong(slot, lease, trial, error)
             except (StorageError, *DATABASE_ERRORS):
                 self._hand_back(slot, trial)
                 raise
             finally:
-                del self._leases[slot.number]
+                self._leases.pop(slot.number)
         if trial is not None:
             self._note_end(trial.number)
-        if self._device.type == "cuda" and self._lanes is None:  # for the next, and for others
-            gc.collect()
-            torch.cuda.empty_cache()
+        if self._lanes is None:
+            free_memory(self._device)
+
+    def _went_wrong(
+        self,
+        slot: Slot,
+        lease: Lease,
+        trial: Begun | None,
+        error: TaskError | RuntimeError | MemoryError,
+    ) -> None:
+        """Fail the trial of a slot, unless the process or its device is to blame.
+
+        Raises:
+            FailsHere: the device is.
+            RuntimeError, MemoryError: the process is.
+        """
+        failure = device_failure(error)
+        if failure is not None:
+            self._release(failure.exit_code)
+            raise failure from error
+        if not isinstance(error, TaskError):
+            self._hand_back(slot, trial)
+            raise error
+        if trial is not None and lease.settle(self._sleep):
+            self._patience(partial(self._failed, slot, trial.number, error))
+            self._failures.append(without_frames(error))
 
     def _note_end(self, trial: int) -> None:
         """Report and count a trial if it has ended."""
@@ -417,6 +465,7 @@ class Worker:
             rates=ends.rates[0].tolist(),
             rivals=partial(self._rivals, slot, family) if prunable else None,
             checkpoint_seconds=self._checkpoint_seconds,
+            beside=1 if self._lanes is None else self._lanes.size,
             patience=self._patience,
             sleep=self._sleep,
             watchdog=self._watchdog,
@@ -519,9 +568,14 @@ def _advanced(trials: Iterable[Generator[None]]) -> list[Generator[None]]:
 
 def _interrupt(trials: Sequence[Generator[None]]) -> None:
     """Have trials that wait for the lanes save their progress, and hand back their slots."""
-    for trial in trials:
-        with suppress(StopIteration, Interrupted):  # the latter if it is over
-            trial.throw(Interrupted())
+    with ExitStack() as stack:  # the others also if one of them raises
+        for trial in trials:
+            stack.callback(_interrupt_one, trial)
+
+
+def _interrupt_one(trial: Generator[None]) -> None:
+    with suppress(StopIteration, Interrupted):  # the latter if it is over
+        trial.throw(Interrupted())
 
 
 def needed(study: Study) -> Needed:

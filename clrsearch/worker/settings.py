@@ -31,6 +31,7 @@ class WorkerSettings:
         gpus_per_trial: number of GPUs that train one trial together, a process on each.
         lanes: number of trials that are trained together in one process; ``"auto"`` finds it out,
             and ``"off"`` is one. By default ``"auto"`` on a GPU, and otherwise ``"off"``.
+        crew: number of workers that were started together, among whom the trials are divided.
     """
 
     device: str | None = None
@@ -46,6 +47,7 @@ class WorkerSettings:
     idle_wait: float | None = None
     gpus_per_trial: int = 1
     lanes: Literal["auto", "off"] | int | None = None
+    crew: int = 1
 
     def __post_init__(self) -> None:
         """Check the limits.
@@ -82,6 +84,7 @@ class WorkerSettings:
             "--idle-wait": self.idle_wait,
             "--gpus-per-trial": None if self.gpus_per_trial == 1 else self.gpus_per_trial,
             "--lanes": self.lanes,
+            "--crew": None if self.crew == 1 else self.crew,
         }
         options = [text for pair in given.items() if pair[1] is not None for text in pair]
         return [*map(str, options), *(["--allow-drift"] if self.allow_drift else [])]

@@ -30,6 +30,9 @@ class Interruption:
     """Whether this process should leave, because it was asked to or has reached its limits.
 
     A second Ctrl-C ends it at once.
+
+    Attributes:
+        trials_left: the number of trials that it may still end; None if there is no limit.
     """
 
     def __init__(self, *, seconds: float | None = None, trials: int | None = None) -> None:
@@ -38,13 +41,14 @@ class Interruption:
         self._arrivals: socket.socket | None = None
         self._arrived: list[int] = []
         self._end = None if seconds is None else time.monotonic() + seconds
-        self._trials_left = trials
+        self.trials_left = trials
 
     @property
     def asked(self) -> bool:
         """Whether to leave now."""
         late = self._end is not None and time.monotonic() >= self._end
-        return self._told or late or self._trials_left == 0
+        over = self.trials_left is not None and self.trials_left <= 0
+        return self._told or late or over
 
     def noticed(self) -> bool:
         """Like ``asked``, but for other threads, while the main thread cannot handle signals."""
@@ -61,8 +65,8 @@ class Interruption:
 
     def count(self) -> None:
         """Count a trial that has ended."""
-        if self._trials_left is not None:
-            self._trials_left -= 1
+        if self.trials_left is not None:
+            self.trials_left -= 1
 
     def ask_when_parent_ends(self) -> None:
         """Leave when the parent closes the other end of standard input.

@@ -180,6 +180,15 @@ def test_a_claim_whose_answer_was_lost_is_found_by_the_next(slots) -> None:
     assert slots.claim("v").number == 1
 
 
+def test_a_worker_may_hold_several_slots(slots) -> None:
+    first = slots.claim("w")
+    second = slots.claim("w", held=[first.number])
+    assert (first.number, second.number, second.attempt) == (0, 1, 1)
+    slots.hand_back(first)  # as if somebody else had taken it over in the meantime
+    assert slots.claim("w", held=[first.number, second.number]).number == 2
+    assert slots.claim("v").number == 0
+
+
 def test_a_lease_that_ends_later_than_any_can_has_expired(slots) -> None:
     lost = slots.claim("w")
     expire(slots, 0, days=-1)  # as if the clock had been set back by a day

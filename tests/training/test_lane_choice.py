@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from clrsearch.errors import PlanError
-from clrsearch.tasks import Loaders, Loop, Task
+from clrsearch.tasks import Loaders, Loop, Splits, Task
 from clrsearch.training import Choice, choose_lanes
 from clrsearch.training import lane_choice as choosing
 from clrsearch.training.lane_choice import Training
@@ -57,6 +58,44 @@ class Replacing(nn.Linear):
         return output
 
 
+class Flipping(nn.Linear):
+    """Flips a coin of Python's."""
+
+    def forward(self, inputs):
+        output = super().forward(inputs)
+        return output if random.random() < 2 else -output
+
+
+FOREIGN = nn.Parameter(torch.zeros(3))
+
+
+class Mean(nn.Linear):
+    """Takes the mean over samples of different lengths."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 5)
+
+    def forward(self, inputs):
+        return super().forward(inputs).mean(1)
+
+
+def ragged(self):
+    """Samples of 3 to 40 times 2 numbers."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(3, 41, (64,), generator=generator).tolist()
+    samples = [(torch.randn(length, 2, generator=generator), length % 5) for length in lengths]
+    return Splits(samples, samples[:16], samples[:16])
+
+
+def padded(self, samples):
+    inputs, targets = zip(*samples, strict=True)
+    return nn.utils.rnn.pad_sequence(inputs, batch_first=True), torch.tensor(targets)
+
+
+def _all(self, model):
+    return [{"params": [*model.parameters()], "lr": 0.1}]
+
+
 def one_group(optimizer):
     return lambda self, model: optimizer(model.parameters(), lr=0.1)
 
@@ -80,7 +119,7 @@ def linear(self):
 UNFIT = {
     "looks at the values": (
         {"model": lambda self: Careful(12, 5), "optimizer": one_group(torch.optim.SGD)},
-        r"its code looks at values of tensors, as by item\(\) or if",
+        r"its code has data-dependent control flow, such as item\(\) or if loss > 3",
     ),
     "another optimizer": (
         {"optimizer": one_group(torch.optim.Adagrad)},
@@ -88,7 +127,26 @@ UNFIT = {
     ),
     "a buffer that is replaced": (
         {"model": lambda self: Replacing(12, 5), "optimizer": one_group(torch.optim.SGD)},
-        "its buffer mean in lanes is not that of a model alone",
+        "it replaces its buffer mean, rather than writing into it",
+    ),
+    "a buffer that is replaced, beside dropout": (
+        {
+            "model": lambda self: nn.Sequential(Replacing(12, 5), nn.Dropout()),
+            "optimizer": one_group(torch.optim.SGD),
+        },
+        "it replaces its buffer 0.mean, rather than writing into it",
+    ),
+    "another generator": (
+        {"model": lambda self: Flipping(12, 5), "optimizer": one_group(torch.optim.SGD)},
+        "it draws from Python's or NumPy's generators, which lanes would share",
+    ),
+    "a foreign weight": (
+        {"optimizer": lambda self, model: torch.optim.SGD([*model.parameters(), FOREIGN], lr=0.1)},
+        "its optimizer has weights that are not the model's",
+    ),
+    "batches of different shapes": (
+        {"collate": padded, "data": ragged, "model": lambda self: Mean(), "groups": _all},
+        "torch cannot vectorize it",
     ),
     "a hook after the step": (
         {"after_step": lambda self, model: None},
@@ -145,7 +203,7 @@ def test_a_number_is_taken_as_it_is(monkeypatch) -> None:
     times(monkeypatch, {1: 1.0, 3: 6.0})
     found = choice(wanted=3, trials=2)
     assert found.lanes is not None and found.lanes.size == 3
-    assert found.reason == "3 trials train together, 0.5 times as fast as one at a time"
+    assert found.reason == "3 trials train together, at 0.5 times the speed of one at a time"
 
 
 def times(monkeypatch, seconds: dict[int, float]) -> list[int]:
@@ -171,17 +229,17 @@ def test_the_fewest_lanes_that_are_about_as_fast(monkeypatch) -> None:
     found = choice(wanted="auto", trials=100)
     assert tried == [16, 8, 4]
     assert found.lanes is not None and found.lanes.size == 8
-    assert found.reason == "8 trials train together, 3.8 times as fast as one at a time"
+    assert found.reason == "8 trials train together, at 3.8 times the speed of one at a time"
 
 
 def test_no_lanes_where_they_are_slower(monkeypatch) -> None:
     times(monkeypatch, {1: 1.0, 8: 14.0, 4: 6.0, 2: 2.5})
     found = choice(Images, wanted="auto", trials=60)
     assert found.lanes is None
-    assert found.reason == "one trial at a time, as 4 together would train 0.7 times as fast"
+    assert found.reason == ("one trial at a time, as 4 together would train at 0.7 times its speed")
 
 
-@pytest.mark.parametrize(("seconds", "gain"), [(1.0, ", compiled, 4.0"), (3.9, ", 1.0")])
+@pytest.mark.parametrize(("seconds", "gain"), [(1.0, ", compiled, at 4.0"), (3.9, ", at 1.0")])
 def test_it_is_compiled_if_that_is_faster(monkeypatch, seconds, gain) -> None:
     ways: list[bool] = []
 
@@ -196,16 +254,12 @@ def test_it_is_compiled_if_that_is_faster(monkeypatch, seconds, gain) -> None:
     monkeypatch.setattr(LaneLearner, "speed_up", speed_up)
     found = choice(wanted=4, trials=100)
     assert ways[-1] == (seconds == 1.0)
-    assert found.reason == f"4 trials train together{gain} times as fast as one at a time"
+    assert found.reason == f"4 trials train together{gain} times the speed of one at a time"
 
 
 def test_dropout_is_no_hindrance() -> None:
     found = choice(model=lambda self: nn.Sequential(nn.Linear(12, 5), nn.Dropout()), groups=_all)
     assert found.lanes is not None and found.lanes.learner.validates_together
-
-
-def _all(self, model):
-    return [{"params": [*model.parameters()], "lr": 0.1}]
 
 
 def test_unused_weights_are_found() -> None:

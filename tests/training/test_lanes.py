@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, dropout
 from torch.utils.data import Dataset, TensorDataset
 
+from clrsearch.errors import TaskRaised
 from clrsearch.schedules import Trace
 from clrsearch.tasks import Task
 from clrsearch.training import (
@@ -266,6 +267,30 @@ def test_dropout_differs_from_lane_to_lane() -> None:
     assert all(math.isfinite(epoch.loss) for epoch in (*one, *other))
 
 
+def test_dropout_differs_from_step_to_step() -> None:
+    """Also where samples and augmentation draw from generators of their own."""
+    masks: list[torch.Tensor] = []
+
+    class Dropped(nn.Linear):
+        def forward(self, inputs):
+            mask = dropout(torch.ones(12), 0.5, self.training)
+            inner = mask
+            while torch._C._functorch.is_functorch_wrapped_tensor(inner):
+                inner = torch._C._functorch.get_unwrapped(inner)
+            masks.append(inner)
+            return super().forward(inputs * mask)
+
+    workshop = Workshop(
+        Fetched, model=lambda self: Dropped(12, CLASSES), augment=shaken, groups=_one_group
+    )
+    lanes = workshop.lanes(2)
+    runs = [lanes.run(workshop.trace(n), seed=SEED, seed_index=0) for n in range(2)]
+    masks.clear()
+    advanced(lanes, runs, 1)
+    drawn = {tuple(mask.flatten().tolist()) for mask in masks[:4]}
+    assert len(drawn) == 4
+
+
 def _one_group(self, model):
     return [{"params": [*model.parameters()], "lr": 0.1}]
 
@@ -320,12 +345,13 @@ def test_a_poisoned_lane_touches_no_other() -> None:
         epochs = []
         for _ in range(EPOCHS):
             lanes.advance()
-            if poisoned and runs[1].ended:
+            if not poisoned:
+                runs[1].outcome()
+            elif runs[1].ended:
                 with pytest.raises(Diverged, match="the training loss was not finite in epoch 1"):
                     runs[1].outcome()
                 runs[1].leave()
             epochs.append([run.outcome().metrics for run in (runs[0], runs[2])])
-            runs[1].ended = None
         results.append((epochs, [content(run) for run in (runs[0], runs[2])]))
     require_equal(*results, 0.0)
 
@@ -414,6 +440,60 @@ def test_a_step_that_fails_leaves_a_state_to_go_on_from(double) -> None:
     alone = workshop.alone(workshop.trace(1))
     alone.restore(copy.deepcopy(runs[0].state()))
     require_equal(first + epochs_of(alone), wanted)
+
+
+def test_a_checkpoint_has_no_momentum_of_another_trial(double) -> None:
+    """One is resumed that plays momenta; the other one, which does not, goes on alone."""
+    workshop = Workshop()
+    saved = workshop.alone(workshop.trace(1))
+    saved.next_epoch()
+    lanes = workshop.lanes(2)
+    plain = lanes.run(workshop.trace(0), seed=SEED, seed_index=0)
+    lanes.run(workshop.trace(1), seed=SEED, seed_index=0).restore(copy.deepcopy(saved.state()))
+    lanes.advance()
+    first = plain.outcome()
+    alone = workshop.alone(workshop.trace(0))
+    alone.restore(copy.deepcopy(plain.state()))
+    require_equal([first, *epochs_of(alone)], epochs_of(workshop.alone(workshop.trace(0))))
+
+
+def test_an_interval_whose_end_nobody_saw_is_validated_again(double) -> None:
+    workshop = Workshop(Images)
+    lanes = workshop.lanes(2)
+    runs = [lanes.run(workshop.trace(n), seed=SEED, seed_index=n) for n in range(2)]
+    lanes.advance()
+    runs[0].outcome()
+    assert [run.epoch for run in runs] == [1, 0]
+    alone = workshop.alone(workshop.trace(1), 1)
+    alone.restore(copy.deepcopy(runs[1].state()))
+    require_equal(epochs_of(alone), epochs_of(workshop.alone(workshop.trace(1), 1)))
+
+
+def test_a_metric_that_fails_for_one_run_ends_no_other() -> None:
+    def evaluate(self, outputs, targets):
+        if outputs.abs().max() > 100:
+            raise ValueError("too large")
+        return {"largest": outputs.max()}
+
+    workshop = Workshop(evaluate=evaluate)
+    lanes = workshop.lanes(2)
+    large = Trace(rates=np.full_like(workshop.trace(0).rates, 5.0), momenta=None)
+    bad = lanes.run(large, seed=SEED, seed_index=0)
+    good = lanes.run(workshop.trace(0), seed=SEED, seed_index=0)
+    lanes.advance()
+    with pytest.raises(TaskRaised, match="ValueError while validating epoch 1: too large"):
+        bad.outcome()
+    assert good.outcome().number == 1
+
+
+@pytest.mark.parametrize("square", [0.999, 0.99999])
+def test_adam_counts_as_precisely_as_torch(square) -> None:
+    """In float32, 1 - 0.99999 ** step has but two digits."""
+
+    def optimizer(self, model):
+        return torch.optim.Adam(self.groups(model), betas=(0.9, square))
+
+    require_as_alone(Workshop(optimizer=optimizer), [0, 0], 2e-5)
 
 
 def test_the_time_is_shared() -> None:

@@ -115,6 +115,28 @@ def test_nobody_who_lives_looks_dead_when_the_clock_is_set(url, seconds) -> None
         assert not any(claims._silent(claim) for claim in slots.claims())
 
 
+def test_who_holds_slots_does_not_wait_for_others(url) -> None:
+    with opened(url) as slots:
+        claims, other = claims_of(slots), slots.claim("other")
+        held = [claims.next().number]
+        began = time.monotonic()
+        assert claims.next(held=held) is None
+        assert claims.next(held=held, stay=True) is None
+        assert time.monotonic() - began < LEASE / 2
+        slots.hand_back(other)
+        assert claims.next(held=held).number == other.number
+
+
+def test_who_holds_slots_takes_over_those_of_lost_workers(url) -> None:
+    with opened(url) as slots:
+        claims, lost = claims_of(slots), slots.claim("lost")
+        held = claims.next()
+        with renewing(slots, held):
+            assert claims.next(held=[held.number]) is None
+            time.sleep(2 * LEASE)
+            assert claims.next(held=[held.number]).number == lost.number
+
+
 def test_a_slot_that_opens_meanwhile_is_claimed(url) -> None:
     with opened(url) as slots:
         held = [slots.claim("a"), slots.claim("b")]

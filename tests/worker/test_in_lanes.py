@@ -62,7 +62,7 @@ def test_lanes_are_refilled_until_all_trials_have_ended(clrsearch, url, task_dir
     worker = command("worker", "mine", "--lanes", "3", cwd=task_dir)
     code, out, errors = ended(worker)
     assert code == 0
-    assert "3 trials train together, " in errors
+    assert "3 trials train together, at " in errors
     assert len([line for line in out.splitlines() if "  complete  epoch  6/6" in line]) == 7
     require_whole(task_dir, trials=7, lanes=3)
     code, out, _ = clrsearch("replay", "mine", "0", "--device", "cpu", "--task-dir", str(task_dir))
@@ -71,7 +71,7 @@ def test_lanes_are_refilled_until_all_trials_have_ended(clrsearch, url, task_dir
         "identical to the last bit" in out
     )
     status = json.loads(clrsearch("status", "mine", "--json")[1])
-    assert status["packing"].startswith("3 trials train together, ")
+    assert status["packing"].startswith("3 trials train together, at ")
     assert "\n3 trials train together, " in clrsearch("status", "mine")[1]
 
 
@@ -120,6 +120,24 @@ def test_what_fails_in_lanes_alone_goes_on_alone(url, task_dir) -> None:
     assert out.count("  complete  epoch  6/6") == 4
     assert [record.state for record in records(url)] == ["complete"] * 4
     assert rows(url, "attempt, losses") == [(2, 0), (2, 0), (1, 0), (1, 0)]
+
+
+def test_where_lanes_find_no_memory_trials_go_on_alone(url, task_dir) -> None:
+    begin(url, task_dir, task="side_by_side.py:TooLarge", trials=4)
+    code, out, errors = ended(command("worker", "mine", "--lanes", "2", cwd=task_dir))
+    assert code == 0
+    told = "training in lanes failed, so one trial is trained at a time from here on: no memory"
+    assert errors.count(told) == 1
+    assert out.count("  complete  epoch  6/6") == 4
+
+
+def test_a_number_of_trials_is_kept(url, task_dir) -> None:
+    begin(url, task_dir, task="side_by_side.py:Line", trials=12)
+    worker = command("worker", "mine", "--lanes", "4", "--max-trials", "3", cwd=task_dir)
+    code, out, errors = ended(worker)
+    assert code == 0, errors
+    assert out.count("  complete  epoch  6/6") == 3
+    assert [record.state for record in records(url)] == ["complete"] * 3
 
 
 def test_what_fails_without_lanes_too_is_the_fault_of_the_task(url, task_dir) -> None:
