@@ -28,6 +28,8 @@ STRATEGIES: dict[str, Strategy] = {
     "now": now.strategy(),
     "now, lengths of the other tasks": now.strategy(lengths=fit.without),
     "now, one seed": now.strategy(seeds=1),
+    "now, 8 lanes": now.strategy(lanes=8),
+    "now, 16 lanes": now.strategy(lanes=16),
     "now, never pruned": now.strategy(pruner="none"),
     "before": before.all_families,
     "before, cyclic alone": before.cyclic_alone,

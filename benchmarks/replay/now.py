@@ -36,10 +36,12 @@ def strategy(
     pruner: str = "lenient",
     share: float = 0.25,
     lengths: Callable[[str], Array] = lambda name: LENGTHS,
+    lanes: int = 1,
 ) -> Strategy:
     """The search with these settings of a plan; all others are the default.
 
-    ``lengths`` are those of the surrogate's features, by a task's name.
+    So many ``lanes`` are proposed together, and learn nothing from each other. ``lengths`` are
+    those of the surrogate's features, by a task's name.
     """
 
     def play(game: Game, rng: np.random.Generator) -> Schedule:
@@ -49,7 +51,7 @@ def strategy(
             pruner=pruner,
             confirm=ConfirmPlan(share=share),
         )
-        search = Search(game, plan, rng, lengths(game.name))
+        search = Search(game, plan, rng, lengths(game.name), lanes)
         search.run()
         return search.confirm()
 
@@ -64,6 +66,7 @@ class Search:
     plan: StudyPlan
     rng: np.random.Generator
     lengths: Array
+    lanes: int
     searched: Searched = field(init=False)
     log: Log = field(default_factory=Log)
 
@@ -81,19 +84,33 @@ class Search:
         first = min(self.plan.trials, BASELINE_EVERY) - 1
         more = self.plan.model_copy(update={"trials": 10 * self.plan.trials})
         met: Counter[str] = Counter()
-        for label in more.labels(first):
-            if not self.game.affords(1 + budget(self.plan)):
+        labels = more.labels(first)
+        for start in range(0, len(labels), self.lanes):
+            running: list[int] = []
+            for label in labels[start : start + self.lanes]:
+                if not self.game.affords(1 + len(running) + budget(self.plan)):
+                    break
+                running.append(self._begin(label, met[label], met[label] % self.plan.seeds))
+                met[label] += 1
+            if not running:
                 break
-            seed = met[label] % self.plan.seeds
-            self._trial(label, met[label], seed)
-            met[label] += 1
+            for number in running:
+                self._run(number)
 
-    def _trial(self, label: str, rank: int, seed: int) -> None:
-        records = self.log.records
-        proposal = propose(label, rank, records, self.searched, seed=int(self.rng.integers(2**31)))
-        schedule = self.game.admit(proposal.family, proposal.params)
+    def _begin(self, label: str, rank: int, seed: int) -> int:
+        """Propose a trial; its number."""
+        records, draw = self.log.records, int(self.rng.integers(2**31))
+        proposal = propose(label, rank, records, self.searched, seed=draw)
+        return self.log.begin(self.game.admit(proposal.family, proposal.params), seed)
+
+    def _run(self, number: int) -> None:
+        """Train a trial, unless it is pruned."""
+        records, schedule = self.log.records, self.log.schedules[number]
+        seed = records[number].seed_index
         family, facts = schedule.family, self.game.facts
-        rivals = [record for record in records if record.family == family]
+        rivals = [
+            record for record in records if record.family == family and record.state != "running"
+        ]
         ends = np.arange(1, facts.epochs + 1) * facts.steps_per_epoch - 1.0
         rates = self.game.space.build(family, schedule.params).at(ends)[0].tolist()
 
@@ -105,7 +122,7 @@ class Search:
         first = traces.number(family, schedule.params) in traces.seed_points(family)
         prunable = self.plan.pruner != "none" and family != Constant.family and not first
         outcome = self.game.run(schedule, seed, stop) if prunable else self.game.run(schedule, seed)
-        self.log.add(schedule, outcome, seed)
+        self.log.end(number, outcome)
 
     def confirm(self) -> Schedule:
         """Finalists on fresh seeds, round by round; the schedule that is recommended then."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -31,18 +31,21 @@ class Log:
         self, schedule: Schedule, outcome: Outcome, seed: int, finalist: int | None = None
     ) -> None:
         """One more trial; of a confirmation, that of the ``finalist`` again."""
+        self.end(self.begin(schedule, seed, finalist), outcome)
+
+    def begin(self, schedule: Schedule, seed: int, finalist: int | None = None) -> int:
+        """One more trial that is running; its number."""
         self.schedules.append(schedule)
         number = len(self.records)
-        cut = outcome.diverged or outcome.stopped
         self.records.append(
             Record(
                 number=number,
                 slot=number,
                 family=schedule.family,
                 params=schedule.params,
-                state="pruned" if cut else "complete",
-                diverged=outcome.diverged,
-                values=dict(enumerate(outcome.values, start=1)),
+                state="running",
+                diverged=False,
+                values={},
                 metrics={},
                 worker="",
                 device="",
@@ -54,8 +57,19 @@ class Log:
                 seed_index=seed,
                 test={},
                 started=BEGUN,
-                ended=BEGUN,
+                ended=None,
             )
+        )
+        return number
+
+    def end(self, number: int, outcome: Outcome) -> None:
+        """Record how a trial went."""
+        self.records[number] = replace(
+            self.records[number],
+            state="pruned" if outcome.diverged or outcome.stopped else "complete",
+            diverged=outcome.diverged,
+            values=dict(enumerate(outcome.values, start=1)),
+            ended=BEGUN,
         )
 
     def of(self, family: str) -> list[Record]:
