@@ -94,7 +94,7 @@ def test_a_gpu_is_needed_and_at_hand(clrsearch, url, task_dir) -> None:
     workers = service.Workers(
         count=2, per_gpu="auto", settings=WorkerSettings(task_dir=task_dir, device="cpu")
     )
-    with pytest.raises(PlanError, match="how many workers pay, but there is no GPU here"):
+    with pytest.raises(PlanError, match="how many workers are worth it, but there is no GPU here"):
         service.launch_local("mine", workers, storage=url)
     for launched in (service.launch_ray, lambda *given: service.launch_slurm(*given, minutes=60)):
         with pytest.raises(PlanError, match="these run on others: try it with launch local on one"):

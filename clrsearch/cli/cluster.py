@@ -38,7 +38,7 @@ class LaunchOptions(LimitedWorkerOptions):
             "--per-gpu",
             parser=number_or("auto"),
             metavar="auto|N",
-            help="Workers per GPU; auto tries out how many pay, on this machine.",
+            help="Workers per GPU; auto measures how many are worth it, on this machine.",
         ),
     ] = None
     dry_run: Annotated[

@@ -165,8 +165,8 @@ LanesOption = Annotated[
         "--lanes",
         parser=number_or("auto", "off"),
         metavar="auto|off|K",
-        help="Train K trials together in each worker, as one vectorized step; auto tries out how "
-        "many pay. Default: auto on a GPU, otherwise off.",
+        help="Train K trials together in each worker, as one vectorized step; auto measures how "
+        "many are worth it. Default: auto on a GPU, otherwise off.",
     ),
 ]
 

@@ -129,7 +129,9 @@ def launch_local(
 def _crowd(ready: _Ready, name: str, gpus: int) -> tuple[int, str]:
     """The number of workers per GPU that pay, and why."""
     if not gpus:
-        raise PlanError("--per-gpu auto tries out how many workers pay, but there is no GPU here")
+        raise PlanError(
+            "--per-gpu auto measures how many workers are worth it, but there is no GPU here"
+        )
     most = min(-(-ready.count // gpus), training.usable_cores() // gpus)
     with open_database(ready.url) as database:
         study = Study.open(database, name)
@@ -230,8 +232,8 @@ def _sharing(workers: Workers) -> int | None:
     """The number of workers per GPU, where it has to be known beforehand."""
     if workers.per_gpu == "auto":
         raise PlanError(
-            "--per-gpu auto tries out how many workers pay on this machine, and these run on "
-            "others: try it with launch local on one of them, and give the number here"
+            "--per-gpu auto measures how many workers are worth it on this machine, and these run "
+            "on others: try it with launch local on one of them, and give the number here"
         )
     return workers.per_gpu
 

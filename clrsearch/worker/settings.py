@@ -65,6 +65,12 @@ class WorkerSettings:
                 raise PlanError(f"{name} must be above 0, not {limit:g}")
 
     @property
+    def may_choose_lanes(self) -> bool:
+        """Whether the number of lanes is left to the worker, as far as is known."""
+        by_itself = self.device != "cpu" and self.gpus_per_trial == 1
+        return self.lanes == "auto" or (self.lanes is None and by_itself)
+
+    @property
     def stall_seconds(self) -> float | None:
         """``stall_minutes`` in seconds."""
         return None if self.stall_minutes is None else 60 * self.stall_minutes
@@ -84,7 +90,7 @@ class WorkerSettings:
             "--idle-wait": self.idle_wait,
             "--gpus-per-trial": None if self.gpus_per_trial == 1 else self.gpus_per_trial,
             "--lanes": self.lanes,
-            "--crew": None if self.crew == 1 else self.crew,
+            "--crew": self.crew if self.crew > 1 and self.may_choose_lanes else None,
         }
         options = [text for pair in given.items() if pair[1] is not None for text in pair]
         return [*map(str, options), *(["--allow-drift"] if self.allow_drift else [])]

@@ -72,7 +72,7 @@ def test_slurms_dry_run_is_the_script_and_each_jobs_commands(
         *("array=0-1%2", "signal=USR2@90", "requeue", "job-name=mine"),
     ):
         assert f"\n#SBATCH --{option}\n" in jobs
-    line = worker(task_dir, tmp_path) + " --max-minutes 85.0 --idle-wait 60.0"
+    line = f"{worker(task_dir, tmp_path)} --max-minutes 85.0 --idle-wait 60.0 --lanes off"
     assert jobs.endswith(f"\n# job 0\n{line}\n{line}\n# job 1\n{line}\n")
     assert not (tmp_path / "jobs").exists()
 
@@ -83,11 +83,28 @@ def test_rays_dry_run_is_the_tasks(clrsearch, server, task_dir, tmp_path) -> Non
         *("launch", "ray", "mine", "--workers", "2", "--per-gpu", "2", "--dry-run"),
         *("--checkpoint-dir", str(tmp_path), "--device", "cuda"),
     )
-    line = worker(task_dir, tmp_path, "--device", "cuda")
+    line = f"{worker(task_dir, tmp_path, '--device', 'cuda')} --lanes off"
     head = "# Ray: a new local cluster; each task: num_cpus=1, num_gpus=0.5, max_retries=3"
     assert (code, errors) == (0, "")
     assert out == f"CLRSEARCH_STORAGE={server}\n{head}\n{line}\n{line}\n"
     assert "canary" not in out
+
+
+def test_workers_that_choose_their_lanes_know_how_many_they_are(
+    clrsearch, server, task_dir, tmp_path
+) -> None:
+    begin(server, task_dir)
+    launch = ("launch", "ray", "mine", "--dry-run", "--checkpoint-dir", str(tmp_path))
+    line = worker(task_dir, tmp_path)
+    for options, more in (
+        (("--workers", "2"), " --crew 2"),
+        (("--workers", "2", "--lanes", "auto"), " --lanes auto --crew 2"),
+        (("--workers", "2", "--lanes", "8"), " --lanes 8"),
+        (("--workers", "1"), ""),
+    ):
+        code, out, _ = clrsearch(*launch, *options)
+        assert code == 0
+        assert out.endswith(f"\n{line}{more}\n")
 
 
 def test_a_trial_on_several_gpus_asks_for_as_many(clrsearch, server, task_dir, tmp_path) -> None:
