@@ -106,6 +106,7 @@ class LaneLearner:
         ]
         own = [rule.momentum for rule in rules_of(optimizer, plays_momentum=plays_momentum)]
         self._momenta = torch.tensor([own] * size, device=device, dtype=torch.float64)
+        self._keeps = 0.0 in own
         trained = {name for block in self._blocks for name in block.names}
 
         def zeros(block: Block, width: int) -> Tensor:
@@ -147,7 +148,13 @@ class LaneLearner:
         self._advance = Captured(step) if captured else step if compiled else None
 
     def step(
-        self, batches: Sequence[Any], rates: Tensor, momenta: Tensor | None, *, shared: bool
+        self,
+        batches: Sequence[Any],
+        rates: Tensor,
+        momenta: Tensor | None,
+        *,
+        shared: bool,
+        zeros: bool = False,
     ) -> Tensor:
         """Take one optimizer step in each lane; returns their losses, (K,).
 
@@ -156,14 +163,17 @@ class LaneLearner:
             rates: learning rates, (K, groups).
             momenta: likewise, NaN where the optimizer's own holds; None if that is everywhere.
             shared: whether the batches are the same for all lanes, without the lanes' dimension.
+            zeros: whether there may be a 0 among the momenta.
         """
+        keeps = self._keeps
         if momenta is None:
             momenta = self._momenta
         else:
+            keeps = keeps or zeros
             momenta = torch.where(momenta.isnan(), self._momenta, momenta)
         self._model.train()
         with vectorizing(self._device):
-            return (self._advance or self._step)(list(batches), rates, momenta, shared)
+            return (self._advance or self._step)(list(batches), rates, momenta, shared, keeps)
 
     def gradients(self, batch: Any, *, training: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """The losses of a shared batch, (K,), and what follows from it, (K, ...) by name.
@@ -186,7 +196,9 @@ class LaneLearner:
             randomness="different",
         )
 
-    def _step(self, batches: list[Any], rates: Tensor, momenta: Tensor, shared: bool) -> Tensor:
+    def _step(
+        self, batches: list[Any], rates: Tensor, momenta: Tensor, shared: bool, keeps: bool
+    ) -> Tensor:
         accumulate = self._task.accumulate
         differentiate = self._differentiated(shared=shared)
         fixed = self._fixed
@@ -207,7 +219,7 @@ class LaneLearner:
             ):
                 state[STEP].add_(1)
                 rate, momentum = (each[:, block.group, None] for each in (rates, momenta))
-                block.rule.update(weights, gradient, state, rate, momentum)
+                block.rule.update(weights, gradient, state, rate, momentum, keeps=keeps)
             for name, tensor in fixed.items():
                 self._fixed[name].copy_(tensor)
             self._average()

@@ -36,12 +36,20 @@ class Rule(Protocol):
         """The group's own momentum, or its first beta."""
 
     def update(
-        self, weights: Tensor, gradients: Tensor, state: State, rate: Tensor, momentum: Tensor
+        self,
+        weights: Tensor,
+        gradients: Tensor,
+        state: State,
+        rate: Tensor,
+        momentum: Tensor,
+        *,
+        keeps: bool,
     ) -> None:
         """Take a step in place, which uses up the gradients.
 
         ``rate``, ``momentum`` and the state's number of steps, which includes this one already, are
-        (K, 1) in float64: torch's optimizers have Python's numbers there.
+        (K, 1) in float64: torch's optimizers have Python's numbers there. ``keeps`` says that some
+        momentum is 0, in which case torch leaves the velocity alone.
         """
 
 
@@ -59,22 +67,30 @@ class _SGD:
         self._maximize = group["maximize"]
 
     def update(
-        self, weights: Tensor, gradients: Tensor, state: State, rate: Tensor, momentum: Tensor
+        self,
+        weights: Tensor,
+        gradients: Tensor,
+        state: State,
+        rate: Tensor,
+        momentum: Tensor,
+        *,
+        keeps: bool,
     ) -> None:
         """See :class:`Rule`."""
         rate, momentum = rate.to(weights.dtype), momentum.to(weights.dtype)
         _prepare(gradients, weights, self._decay, maximize=self._maximize)
         if self.names:
             velocity = state["momentum_buffer"]
-            new = momentum * velocity + (1 - self._dampening) * gradients
             if self._dampening:  # torch's first step is not dampened
-                new = torch.where(state[STEP] == 1, gradients, new)
-            velocity.copy_(torch.where(momentum == 0, velocity, new))
-            if self._nesterov:
-                gradients.add_(momentum * velocity)
+                share = torch.where(state[STEP] == 1, 1.0, 1 - self._dampening).to(weights.dtype)
+                _move(velocity, momentum, gradients * share, keeps=keeps)
             else:
-                gradients.copy_(torch.where(momentum == 0, gradients, velocity))
-        weights.sub_(rate * gradients)
+                _move(velocity, momentum, gradients, keeps=keeps)
+            if self._nesterov:
+                gradients.addcmul_(velocity, momentum)
+            else:
+                gradients = torch.where(momentum == 0, gradients, velocity) if keeps else velocity
+        weights.addcmul_(gradients, rate, value=-1)
 
 
 class _Adam:
@@ -93,7 +109,14 @@ class _Adam:
         self._maximize = group["maximize"]
 
     def update(
-        self, weights: Tensor, gradients: Tensor, state: State, rate: Tensor, momentum: Tensor
+        self,
+        weights: Tensor,
+        gradients: Tensor,
+        state: State,
+        rate: Tensor,
+        momentum: Tensor,
+        *,
+        keeps: bool,
     ) -> None:
         """See :class:`Rule`."""
         step, mean, square = state[STEP], state["exp_avg"], state["exp_avg_sq"]
@@ -101,13 +124,13 @@ class _Adam:
         kind = weights.dtype
         if self._decoupled and self._decay:
             weights.mul_((1 - rate * self._decay).to(kind))
-        mean.add_((gradients - mean) * (1 - momentum).to(kind))
+        mean.lerp_(gradients, (1 - momentum).to(kind))
         square.mul_(self._square).addcmul_(gradients, gradients, value=1 - self._square)
         if self._amsgrad:
             largest = state["max_exp_avg_sq"]
             square = largest.copy_(torch.maximum(largest, square))
         scale = square.sqrt().div_((1 - self._square**step).sqrt().to(kind)).add_(self._eps)
-        weights.sub_((rate / (1 - momentum**step)).to(kind) * mean / scale)
+        weights.addcdiv_(mean * (rate / (1 - momentum**step)).to(kind), scale, value=-1)
 
 
 class _RMSprop:
@@ -130,7 +153,14 @@ class _RMSprop:
         self._maximize = group["maximize"]
 
     def update(
-        self, weights: Tensor, gradients: Tensor, state: State, rate: Tensor, momentum: Tensor
+        self,
+        weights: Tensor,
+        gradients: Tensor,
+        state: State,
+        rate: Tensor,
+        momentum: Tensor,
+        *,
+        keeps: bool,
     ) -> None:
         """See :class:`Rule`."""
         rate, momentum = rate.to(weights.dtype), momentum.to(weights.dtype)
@@ -139,15 +169,23 @@ class _RMSprop:
         square.mul_(self._alpha).addcmul_(gradients, gradients, value=1 - self._alpha)
         if self._centered:
             mean = state["grad_avg"]
-            mean.add_((gradients - mean) * (1 - self._alpha))
-            square = square - mean * mean
+            mean.lerp_(gradients, 1 - self._alpha)
+            square = square.addcmul(mean, mean, value=-1)
         gradients.div_(square.sqrt().add_(self._eps))
         if self._moves:
             velocity = state["momentum_buffer"]
-            new = momentum * velocity + gradients
-            velocity.copy_(torch.where(momentum == 0, velocity, new))
-            gradients.copy_(torch.where(momentum == 0, gradients, velocity))
-        weights.sub_(rate * gradients)
+            _move(velocity, momentum, gradients, keeps=keeps)
+            gradients = torch.where(momentum == 0, gradients, velocity) if keeps else velocity
+        weights.addcmul_(gradients, rate, value=-1)
+
+
+def _move(velocity: Tensor, momentum: Tensor, gradients: Tensor, *, keeps: bool) -> None:
+    """Add gradients to the decayed velocity; with ``keeps`` it stays where the momentum is 0."""
+    if keeps:
+        new = velocity * momentum + gradients
+        velocity.copy_(torch.where(momentum == 0, velocity, new))
+    else:
+        velocity.mul_(momentum).add_(gradients)
 
 
 def _prepare(gradients: Tensor, weights: Tensor, decay: float, *, maximize: bool) -> None:

@@ -215,7 +215,7 @@ class Lanes:
         shared = self._join_streams(runs)
         left = {run.lane: self._length(run) - run.step for run in runs}
         longest = max(left.values())
-        rates, momenta = self._traces(runs, longest)
+        rates, momenta, zeros = self._traces(runs, longest)
         look = max(1, longest // LOOKS)
         with self._waiting() as wait:
             for step in range(longest):
@@ -227,7 +227,9 @@ class Lanes:
                 moving = [run for run in runs if left[run.lane] > step]
                 batches = self._drawn(moving, shared=shared)
                 played = None if momenta is None else momenta[step]
-                self._losses += self.learner.step(batches, rates[step], played, shared=shared)
+                self._losses += self.learner.step(
+                    batches, rates[step], played, shared=shared, zeros=zeros
+                )
                 for run in moving:
                     run.step, run.position = run.step + 1, run.stream.now
                 if (step + 1) % look == 0 and not self._any_finite(moving):
@@ -275,10 +277,10 @@ class Lanes:
 
     def _traces(
         self, runs: Sequence[LaneRun], steps: int
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None, bool]:
         """Rates and momenta of the next steps, (steps, K, groups); rates are 0 in other lanes.
 
-        Momenta are NaN where a trace has none; None if none has.
+        Momenta are NaN where a trace has none; None if none has. Also whether any of them is 0.
         """
         shape = (steps, self.size, len(self._facts.ratios))
         rates, momenta = np.zeros(shape), np.full(shape, np.nan)
@@ -290,7 +292,7 @@ class Lanes:
             if run.trace.momenta is not None:
                 momenta[:count, run.lane] = run.trace.momenta[:, part].T
         played = None if np.isnan(momenta).all() else torch.from_numpy(momenta).to(self._device)
-        return torch.from_numpy(rates).to(self._device), played
+        return torch.from_numpy(rates).to(self._device), played, bool((momenta == 0).any())
 
     def _validated(
         self, runs: Sequence[LaneRun], interrupted: Callable[[], bool]
