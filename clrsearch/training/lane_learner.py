@@ -31,7 +31,7 @@ from clrsearch.training.contract import (
     summed,
 )
 from clrsearch.training.data import batch_length
-from clrsearch.training.lane_optimizers import STEP, Rule, State, rules_of
+from clrsearch.training.lane_optimizers import STEP, Play, Rule, State, rules_of
 from clrsearch.training.learner import Learner
 from clrsearch.training.precision import Precision, compute_in
 
@@ -219,7 +219,7 @@ class LaneLearner:
             ):
                 state[STEP].add_(1)
                 rate, momentum = (each[:, block.group, None] for each in (rates, momenta))
-                block.rule.update(weights, gradient, state, rate, momentum, keeps=keeps)
+                block.rule.update(weights, gradient, state, Play(rate, momentum, keeps))
             for name, tensor in fixed.items():
                 self._fixed[name].copy_(tensor)
             self._average()

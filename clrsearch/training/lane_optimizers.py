@@ -7,6 +7,7 @@ Each update is that of the optimizer of the same name in torch.optim.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +16,22 @@ from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 State = dict[str, Tensor]
 STEP = "step"
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """What lanes play in a step: (K, 1) in float64, as torch's optimizers have Python's numbers.
+
+    ``keeps`` says that some momentum is 0, in which case torch leaves the velocity as it is.
+    """
+
+    rate: Tensor
+    momentum: Tensor
+    keeps: bool
+
+    def of(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Rate and momentum in the type of the weights."""
+        return self.rate.to(weights.dtype), self.momentum.to(weights.dtype)
 
 
 class Rule(Protocol):
@@ -35,21 +52,10 @@ class Rule(Protocol):
     def momentum(self) -> float:
         """The group's own momentum, or its first beta."""
 
-    def update(
-        self,
-        weights: Tensor,
-        gradients: Tensor,
-        state: State,
-        rate: Tensor,
-        momentum: Tensor,
-        *,
-        keeps: bool,
-    ) -> None:
+    def update(self, weights: Tensor, gradients: Tensor, state: State, play: Play) -> None:
         """Take a step in place, which uses up the gradients.
 
-        ``rate``, ``momentum`` and the state's number of steps, which includes this one already, are
-        (K, 1) in float64: torch's optimizers have Python's numbers there. ``keeps`` says that some
-        momentum is 0, in which case torch leaves the velocity alone.
+        The state's number of steps, (K, 1) in float64, includes this one already.
         """
 
 
@@ -66,30 +72,17 @@ class _SGD:
         self._nesterov = group["nesterov"]
         self._maximize = group["maximize"]
 
-    def update(
-        self,
-        weights: Tensor,
-        gradients: Tensor,
-        state: State,
-        rate: Tensor,
-        momentum: Tensor,
-        *,
-        keeps: bool,
-    ) -> None:
+    def update(self, weights: Tensor, gradients: Tensor, state: State, play: Play) -> None:
         """See :class:`Rule`."""
-        rate, momentum = rate.to(weights.dtype), momentum.to(weights.dtype)
+        rate, momentum = play.of(weights)
         _prepare(gradients, weights, self._decay, maximize=self._maximize)
         if self.names:
-            velocity = state["momentum_buffer"]
-            if self._dampening:  # torch's first step is not dampened
-                share = torch.where(state[STEP] == 1, 1.0, 1 - self._dampening).to(weights.dtype)
-                _move(velocity, momentum, gradients * share, keeps=keeps)
-            else:
-                _move(velocity, momentum, gradients, keeps=keeps)
-            if self._nesterov:
-                gradients.addcmul_(velocity, momentum)
-            else:
-                gradients = torch.where(momentum == 0, gradients, velocity) if keeps else velocity
+            velocity, added = state["momentum_buffer"], gradients
+            if self._dampening:  # but for the first step
+                share = torch.where(state[STEP] == 1, 1.0, 1 - self._dampening)
+                added = gradients * share.to(weights.dtype)
+            moved = _moved(velocity, momentum, gradients, added, keeps=play.keeps)
+            gradients = gradients.addcmul_(velocity, momentum) if self._nesterov else moved
         weights.addcmul_(gradients, rate, value=-1)
 
 
@@ -108,20 +101,11 @@ class _Adam:
         self._decoupled = group["decoupled_weight_decay"]
         self._maximize = group["maximize"]
 
-    def update(
-        self,
-        weights: Tensor,
-        gradients: Tensor,
-        state: State,
-        rate: Tensor,
-        momentum: Tensor,
-        *,
-        keeps: bool,
-    ) -> None:
+    def update(self, weights: Tensor, gradients: Tensor, state: State, play: Play) -> None:
         """See :class:`Rule`."""
         step, mean, square = state[STEP], state["exp_avg"], state["exp_avg_sq"]
         _prepare(gradients, weights, 0 if self._decoupled else self._decay, maximize=self._maximize)
-        kind = weights.dtype
+        kind, rate, momentum = weights.dtype, play.rate, play.momentum
         if self._decoupled and self._decay:
             weights.mul_((1 - rate * self._decay).to(kind))
         mean.lerp_(gradients, (1 - momentum).to(kind))
@@ -152,18 +136,9 @@ class _RMSprop:
         self._decay = group["weight_decay"]
         self._maximize = group["maximize"]
 
-    def update(
-        self,
-        weights: Tensor,
-        gradients: Tensor,
-        state: State,
-        rate: Tensor,
-        momentum: Tensor,
-        *,
-        keeps: bool,
-    ) -> None:
+    def update(self, weights: Tensor, gradients: Tensor, state: State, play: Play) -> None:
         """See :class:`Rule`."""
-        rate, momentum = rate.to(weights.dtype), momentum.to(weights.dtype)
+        rate, momentum = play.of(weights)
         _prepare(gradients, weights, self._decay, maximize=self._maximize)
         square = state["square_avg"]
         square.mul_(self._alpha).addcmul_(gradients, gradients, value=1 - self._alpha)
@@ -174,18 +149,22 @@ class _RMSprop:
         gradients.div_(square.sqrt().add_(self._eps))
         if self._moves:
             velocity = state["momentum_buffer"]
-            _move(velocity, momentum, gradients, keeps=keeps)
-            gradients = torch.where(momentum == 0, gradients, velocity) if keeps else velocity
+            gradients = _moved(velocity, momentum, gradients, gradients, keeps=play.keeps)
         weights.addcmul_(gradients, rate, value=-1)
 
 
-def _move(velocity: Tensor, momentum: Tensor, gradients: Tensor, *, keeps: bool) -> None:
-    """Add gradients to the decayed velocity; with ``keeps`` it stays where the momentum is 0."""
-    if keeps:
-        new = velocity * momentum + gradients
-        velocity.copy_(torch.where(momentum == 0, velocity, new))
-    else:
-        velocity.mul_(momentum).add_(gradients)
+def _moved(
+    velocity: Tensor, momentum: Tensor, gradients: Tensor, added: Tensor, *, keeps: bool
+) -> Tensor:
+    """Let the velocity decay, and add to it; returns the direction to step in.
+
+    With ``keeps``, where the momentum is 0 the velocity stays, and the direction is the gradients.
+    """
+    if not keeps:
+        return velocity.mul_(momentum).add_(added)
+    still = momentum == 0
+    velocity.copy_(torch.where(still, velocity, velocity * momentum + added))
+    return torch.where(still, gradients, velocity)
 
 
 def _prepare(gradients: Tensor, weights: Tensor, decay: float, *, maximize: bool) -> None:
