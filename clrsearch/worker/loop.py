@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 
-from clrsearch.causes import shortened
 from clrsearch.errors import (
     ExitCode,
     FailsHere,
@@ -20,12 +18,10 @@ from clrsearch.errors import (
     StudyStopped,
     TaskError,
 )
-from clrsearch.schedules import Trace, Value
 from clrsearch.search import Record, Study
-from clrsearch.storage import DATABASE_ERRORS, Patience, Slot, SlotState
+from clrsearch.storage import DATABASE_ERRORS, Patience, Slot
 from clrsearch.training import (
     Checkpoints,
-    Identity,
     Interrupted,
     LaneRun,
     Lanes,
@@ -41,37 +37,18 @@ from clrsearch.worker.attempt import Attempt, TrialEnded
 from clrsearch.worker.claims import LOOK_SECONDS, Claims
 from clrsearch.worker.failures import (
     device_failure,
-    keeps_failing,
     reason_to_leave,
-    told,
     without_frames,
 )
 from clrsearch.worker.folder import SharedFolder
 from clrsearch.worker.lease import Lease
-from clrsearch.worker.losses import release, why_given_up
+from clrsearch.worker.losses import release
 from clrsearch.worker.settings import WorkerSettings
 from clrsearch.worker.signals import Interruption
+from clrsearch.worker.slot_trials import Begun, Trials
 from clrsearch.worker.watchdog import Watchdog
 
-LONGEST_CURVES = 3000  # numbers of up to 20 characters
-LONGEST_TRACEBACK = 10_000  # characters; MySQL stores 64 kB
-FRESH_SECONDS = 2.0  # maximum age of the history used for pruning
 _ENDED = object()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Begun:
-    """A slot's running trial: its trace, and the values stored by earlier attempts."""
-
-    identity: Identity
-    played: Trace
-    values: Mapping[int, float]
-    is_new: bool
-
-    @property
-    def number(self) -> int:
-        """The trial's number."""
-        return self.identity.trial
 
 
 class Worker:
@@ -130,7 +107,7 @@ class Worker:
             settings.storage_patience, sleep=self._sleep, on_wait=self._trouble
         )
         self._claims = Claims(study.slots, name, patience=self._patience, sleep=self._sleep)
-        self._fell_back = False  # to random schedules, and has reported it
+        self._trials = Trials(study, checkpoints, on_note)
         self._failures: list[TaskError] = []  # of this worker's latest trials
         self._on_hang = on_hang
         self._in_rounds = in_rounds
@@ -277,7 +254,7 @@ class Worker:
         self._watchdog.begin()
         with lease:
             try:
-                trial = self._patience(partial(self._take_up, slot))
+                trial = self._patience(partial(self._trials.take_up, slot, self._who()))
                 if trial is None:
                     return
                 yield from self._train(slot, lease, trial)
@@ -319,7 +296,7 @@ class Worker:
             self._hand_back(slot, trial)
             raise error
         if trial is not None and lease.settle(self._sleep):
-            self._patience(partial(self._failed, slot, trial.number, error))
+            self._patience(partial(self._trials.fail, slot, trial.number, error))
             self._failures.append(without_frames(error))
 
     def _note_end(self, trial: int) -> None:
@@ -394,53 +371,6 @@ class Worker:
         with suppress(*DATABASE_ERRORS):
             self._study.note_departure(self._name, reason)
 
-    def _take_up(self, slot: Slot) -> Begun | None:
-        """The slot's trial: a running one, a retry, or a new one; None if it has already ended.
-
-        Looks before it creates anything, so that it can be retried after a database error.
-        """
-        study = self._study
-        earlier = study.history.of_slot(slot.number)
-        for record in earlier:  # recorded, but the worker died before it finished the slot
-            told = record.state in ("complete", "pruned")
-            if told or (record.number == slot.trial and record.final):
-                study.slots.finish(slot, SlotState(record.end))
-                self._checkpoints.remove(record.number)
-                return None
-        running = [record for record in earlier if record.state == "running"]
-        for twice in running[1:]:
-            study.log.discard(twice.number)
-        if running and slot.losses:
-            codes = study.log.loss_codes(running[0].number, slot.checkpoint)
-            reason = why_given_up(slot.losses, codes)
-            if reason is not None:
-                left = codes and all(code == ExitCode.INTERRUPTED for code in codes)
-                self._failed(
-                    slot, running[0].number, TaskError(reason), retry=False, blame=not left
-                )
-                return None
-        family, params = self._schedule(slot, earlier)
-        played = study.trace(family, params)
-        who = self._who()
-        if running:
-            number, values = running[0].number, running[0].values
-            study.log.resume(number, who)
-        else:
-            attributes = who | epoch_ends(played.before(study.facts.ends))
-            number, values = study.begin(slot, params, attributes, family), {}
-        if not study.slots.bind(slot, number):  # the slot was lost before training started
-            if not running:
-                study.log.discard(number)
-            raise Interrupted
-        identity = Identity(
-            study=study.uuid,
-            trial=number,
-            family=family,
-            params=params,
-            attempt=slot.attempt,
-        )
-        return Begun(identity=identity, played=played, values=values, is_new=not running)
-
     def _who(self) -> dict[str, Any]:
         """The worker and its equipment, to store with a trial."""
         who: dict[str, Any] = {"worker": self._name, "device": place(self._device)}
@@ -453,7 +383,7 @@ class Worker:
     def _attempt(self, slot: Slot, lease: Lease, run: Run | LaneRun, trial: Begun) -> Attempt:
         ends = trial.played.before(self._study.facts.ends)
         family = trial.identity.family
-        prunable = self._prunable(family, trial.identity.params)
+        prunable = self._trials.may_prune(family, trial.identity.params)
         return Attempt(
             self._study,
             slot,
@@ -463,7 +393,7 @@ class Worker:
             identity=trial.identity,
             stored=trial.values,
             rates=ends.rates[0].tolist(),
-            rivals=partial(self._rivals, slot, family) if prunable else None,
+            rivals=partial(self._trials.rivals, slot, family) if prunable else None,
             checkpoint_seconds=self._checkpoint_seconds,
             beside=1 if self._lanes is None else self._lanes.size,
             patience=self._patience,
@@ -503,63 +433,6 @@ class Worker:
         if any(epoch not in trial.values for epoch in range(1, run.epoch + 1)):
             raise Unrestorable("it is ahead of the values in the database")
 
-    def _schedule(self, slot: Slot, earlier: Sequence[Record]) -> tuple[str, Mapping[str, Value]]:
-        """Family and values for a slot's trial: those of its ``earlier`` trials, if any."""
-        if earlier:
-            return earlier[0].family, earlier[0].params
-        if slot.finalist is not None:
-            finalist = self._study.finalists()[slot.finalist]
-            return finalist.family, finalist.params
-        proposal = self._study.propose(slot, self._others(slot))
-        if proposal.fallback and not self._fell_back:
-            self._fell_back = True
-            self._on_note(f"schedules are drawn at random for now: {proposal.fallback}")
-        return proposal.family, proposal.params
-
-    def _others(self, slot: Slot) -> list[Record]:
-        """The trials of other slots, at most two seconds old."""
-        records = self._study.history.records(FRESH_SECONDS)
-        return [record for record in records if record.slot != slot.number]
-
-    def _rivals(self, slot: Slot, family: str) -> list[Record]:
-        """The other slots' trials of one family."""
-        return [record for record in self._others(slot) if record.family == family]
-
-    def _prunable(self, family: str, params: Mapping[str, Value]) -> bool:
-        """Whether a trial may be pruned; initial settings, baselines and confirmations may not."""
-        study = self._study
-        if study.plan.pruner == "none" or study.stage != "search":
-            return False
-        if family == study.plan.baseline:
-            return False
-        traces = study.traces
-        return traces.number(family, params) not in traces.seed_points(family)
-
-    def _failed(
-        self, slot: Slot, trial: int, error: TaskError, *, retry: bool = True, blame: bool = True
-    ) -> None:
-        """Fail the trial; reopen its slot for a retry, or use it up.
-
-        With ``blame``, the study is stopped if its task keeps failing.
-
-        Can be retried after a database error: the failure counts once, even if it has been stored
-        already.
-        """
-        study = self._study
-        traceback = shortened(told(error), LONGEST_TRACEBACK)
-        earlier = [each for each in study.history.records() if each.number != trial]
-        failures = sum(each.slot == slot.number and each.state == "failed" for each in earlier)
-        final = not retry or failures >= study.plan.retries
-        study.log.fail(trial, {"error": traceback, "final": final})
-        if final:
-            study.slots.finish(slot, SlotState.FAILED)
-        else:
-            study.slots.hand_back(slot, anew=True)
-        live = [claim.worker for claim in study.slots.claims() if not claim.expired]
-        if blame and keeps_failing(study.history.records(), live):
-            study.stop(traceback)
-        self._checkpoints.remove(trial)
-
 
 def _advanced(trials: Iterable[Generator[None]]) -> list[Generator[None]]:
     """Let each trial go on until it waits for the lanes again; returns those that do."""
@@ -582,14 +455,3 @@ def needed(study: Study) -> Needed:
     """The trials and workers whose files a study's checkpoint folder must keep."""
     trials = [each.number for each in study.history.records() if each.state == "running"]
     return Needed(trials=trials, workers=[claim.worker for claim in study.slots.claims()])
-
-
-def epoch_ends(ends: Trace) -> dict[str, Any]:
-    """Rates and momenta to store with a trial for display, (groups, epochs) each.
-
-    Empty if they would exceed MySQL's 64 kB; they follow from the parameters anyway.
-    """
-    if ends.rates.size > LONGEST_CURVES:
-        return {}
-    momenta = {} if ends.momenta is None else {"momenta": ends.momenta.tolist()}
-    return {"rates": ends.rates.tolist(), **momenta}

@@ -60,9 +60,9 @@ def begin(url, task_dir, tmp_path):
             made = Study.create(database, study, plan, facts, {"clrsearch": "0"})
             make_run, checkpoints = run_maker(loaded.task, facts, CPU), Checkpoints(tmp_path)
             settings = WorkerSettings()
-            worker = Worker(made, make_run, CPU, checkpoints, name=worker, settings=settings)
-            worker.notes = []
-            worker._on_note = worker.notes.append
+            given = {"name": worker, "settings": settings, "on_note": (notes := []).append}
+            worker = Worker(made, make_run, CPU, checkpoints, **given)
+            worker.notes = notes
             return made, worker
 
         yield make
