@@ -11,16 +11,20 @@ from typing import Any
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
+from tenacity import (
+    retry,
+    retry_if_exception_message,
+    stop_after_delay,
+    wait_random,
+)
 
 from clrsearch.errors import StorageError
 from clrsearch.storage.url import StorageUrl
 
 BUSY_SECONDS = 60  # how long a writer waits for the write lock
 
-_SESSION = (
-    "PRAGMA journal_mode=WAL",  # readers never wait for the writer
-    "PRAGMA synchronous=NORMAL",  # safe against a killed process under WAL
-)
+_WAL = "PRAGMA journal_mode=WAL"  # readers never wait for the writer
+_SESSION = "PRAGMA synchronous=NORMAL"  # safe against a killed process under WAL
 
 
 class FileGone(SQLAlchemyError):
@@ -90,8 +94,9 @@ class SqliteFile:
 
     def begin_session(self, connection: sqlite3.Connection, *_: object) -> None:
         """Set up a new connection."""
-        for statement in () if self.read_only else _SESSION:
-            connection.execute(statement)
+        if not self.read_only:
+            _log_ahead(connection)
+            connection.execute(_SESSION)
 
     def check(self, connection: _Connection, *_: object) -> None:
         """Check the file before a connection is used.
@@ -134,3 +139,14 @@ class SqliteFile:
     def _open(self, mode: str) -> _Connection:
         uri = f"{self._path.as_uri()}?{mode}"
         return sqlite3.connect(uri, uri=True, factory=_Connection, **self._options)
+
+
+@retry(
+    retry=retry_if_exception_message(match="database is locked"),
+    stop=stop_after_delay(BUSY_SECONDS),
+    wait=wait_random(0.01, 0.05),
+    reraise=True,
+)
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """Turn on the write-ahead log: of processes that do so first, SQLite lets all but one fail."""
+    connection.execute(_WAL)
