@@ -14,6 +14,7 @@ from clrsearch.search import Study
 from clrsearch.service import crowding
 from clrsearch.service.tryout import Pace
 from clrsearch.storage import open_database
+from clrsearch.training import fewest
 from clrsearch.worker import WorkerSettings
 
 
@@ -49,7 +50,7 @@ PACES = [
 
 @pytest.mark.parametrize(("paces", "count"), PACES)
 def test_no_more_than_are_needed_for_the_pace(paces, count) -> None:
-    assert crowding.fewest(paces) == count
+    assert fewest(paces) == count
 
 
 class Loaded(nullcontext[Any]):
