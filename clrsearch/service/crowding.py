@@ -64,4 +64,4 @@ def _together(study: Study, tryouts: Sequence[Tryout]) -> list[Pace]:
 def _has_room(found: Sequence[Pace]) -> bool:
     """Whether there is memory for as many processes again."""
     taken, free = sum(each.taken for each in found), min(each.free for each in found)
-    return taken <= ROOM * free if taken else True
+    return not taken or taken <= ROOM * free

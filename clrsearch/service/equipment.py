@@ -13,7 +13,6 @@ from clrsearch.search import Study
 from clrsearch.service.paths import checkpoint_root, named_data_folder, task_folder
 from clrsearch.service.provenance import load_same
 from clrsearch.storage import StorageUrl
-from clrsearch.tasks import Loop
 from clrsearch.worker import WorkerSettings
 
 if TYPE_CHECKING:
@@ -120,9 +119,7 @@ def trainer_of(
         if settings.allow_drift:  # of the splits as well
             facts = facts.model_copy(update={"splits": None})
         how: dict[str, Any] = {"device": device, "precision": study.plan.precision}
-        data = None
-        if not isinstance(task, Loop):
-            data = training.load_data(task, facts, device, seed=study.plan.seed, group=group)
+        data = training.load_data(task, facts, device, seed=study.plan.seed, group=group)
         make_run = training.run_maker(task, facts, group=group, data=data, **how)
         wanted = wanted_lanes(settings, device)
         if wanted == 1 or group is not None:

@@ -99,12 +99,13 @@ class LaneLearner:
         self._model, optimizer = build(task, device)
         compute_in(precision, self._model, device)
         self._loss, self._metrics = _Loss(task, self._model), _Metrics(task, self._model)
-        self._blocks = _blocks(self._model, optimizer, plays_momentum, unused)
+        rules = rules_of(optimizer, plays_momentum=plays_momentum)
+        self._blocks = _blocks(self._model, optimizer, rules, unused)
         self._momentum_of_groups: list[dict[str, Any]] = [
             {key: group[key] for key in ("momentum", "betas") if key in group}
             for group in optimizer.param_groups
         ]
-        own = [rule.momentum for rule in rules_of(optimizer, plays_momentum=plays_momentum)]
+        own = [rule.momentum for rule in rules]
         self._momenta = torch.tensor([own] * size, device=device, dtype=torch.float64)
         self._keeps = 0.0 in own
         trained = {name for block in self._blocks for name in block.names}
@@ -443,12 +444,11 @@ class _Metrics(nn.Module):
 
 
 def _blocks(
-    model: nn.Module, optimizer: Optimizer, plays_momentum: bool, unused: Collection[str]
+    model: nn.Module, optimizer: Optimizer, rules: Sequence[Rule], unused: Collection[str]
 ) -> list[Block]:
     """The weights that are trained, in blocks."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     blocks: list[Block] = []
-    rules = rules_of(optimizer, plays_momentum=plays_momentum)
     for index, (group, rule) in enumerate(zip(optimizer.param_groups, rules, strict=True)):
         trained = [
             each for each in group["params"] if each.requires_grad and names[id(each)] not in unused

@@ -65,6 +65,7 @@ def run_maker(
         return partial(_loop_run, task, facts, device, group, {})
     if data is None:
         data = load_data(task, facts, device, seed=seed, group=group)
+    assert data is not None  # it is no loop
     warm_up(task)
     make = partial(
         SequentialRun, task, facts, data, device=device, precision=precision, group=group
@@ -73,14 +74,21 @@ def run_maker(
 
 
 def load_data(
-    task: Task, facts: TaskFacts, device: torch.device, *, seed: int, group: Group | None = None
-) -> TaskData:
-    """The data of a study's task, made under the study's ``seed``.
+    task: Task | Loop,
+    facts: TaskFacts,
+    device: torch.device,
+    *,
+    seed: int,
+    group: Group | None = None,
+) -> TaskData | None:
+    """The data of a study's task, made under its ``seed``; None for a loop, which loads its own.
 
     Raises:
         TaskError: the splits differ from those that the study was created with.
         TaskRaised: the task's own code raised.
     """
+    if isinstance(task, Loop):
+        return None
     assert facts.batch_size is not None  # always known for a task
     share = WHOLE if group is None else group.share
     data = TaskData(task, facts.batch_size, device, seed=seed, share=share)

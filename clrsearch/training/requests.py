@@ -133,11 +133,10 @@ class Requests:
     ) -> None:
         """Refuse lanes for a task that is not fit for them."""
         known, chosen = TaskFacts.model_validate(facts), self._device(device)
-        task, data = self._task.task, None
+        task = self._task.task
         how = Training(device=chosen, precision=precision, seed=seed, deterministic=deterministic)
         with computing(chosen, deterministic=deterministic):
-            if not isinstance(task, Loop):
-                data = load_data(task, known, chosen, seed=seed)
+            data = load_data(task, known, chosen, seed=seed)
             require_lanes(task, known, data, lanes, **how)
 
     def pace(

@@ -10,9 +10,9 @@ from torch.utils._pytree import tree_map
 
 from clrsearch.tasks import Task
 from clrsearch.training.contract import augmented, pair_of
-from clrsearch.training.data import Batches, TensorBatches
+from clrsearch.training.data import Batches, TensorBatches, drawn_apart
 from clrsearch.training.feed import Feed
-from clrsearch.training.seeding import Generators, derive, seed_everything
+from clrsearch.training.seeding import Generators, derive
 
 Position = tuple[tuple[int, int], Generators | None]
 
@@ -55,12 +55,8 @@ class Stream:
 
     def seeded(self, interval: int) -> Generators:
         """The states of the generators at the beginning of an interval."""
-        before = Generators.now(self._device)
-        seed_everything(derive(*self._seed, "epoch", interval))
-        try:
+        with drawn_apart(derive(*self._seed, "epoch", interval), self._device):
             return Generators.now(self._device)
-        finally:
-            before.restore(self._device)
 
     @property
     def has_rows(self) -> bool:
