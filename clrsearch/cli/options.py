@@ -213,6 +213,15 @@ class WorkerOptions(TaskOptions):
         ),
     ] = 1
     lanes: LanesOption = None
+    trunk_gb: Annotated[
+        float | None,
+        typer.Option(
+            "--trunk-gb",
+            min=0,
+            help="Disk space for the states that trials with the same beginning share. 0: train "
+            "each from its start. Default: 10.",
+        ),
+    ] = None
     allow_drift: DriftOption = False
 
     def settings(self) -> WorkerSettings:

@@ -52,6 +52,7 @@ class Record:
         seed_index: in a confirmation, the seed it is run on.
         ranks: the number of processes that trained it together, one per GPU.
         lanes: the number of lanes of which it was trained in one; 1 if it was trained alone.
+        inherited: the number of its first epochs that another trial has trained for it.
         test: in a confirmation, the metrics on the test split.
         started: start time in UTC.
         ended: end time in UTC; None while running.
@@ -78,6 +79,7 @@ class Record:
     ended: datetime | None = field(repr=False)
     ranks: int = field(default=1, repr=False)
     lanes: int = field(default=1, repr=False)
+    inherited: int = field(default=0, repr=False)
 
     @property
     def epoch(self) -> int:
@@ -218,6 +220,7 @@ class _End(BaseModel):
     drift: float = 0.0
     error: str = ""
     final: bool = False
+    inherited: int = 0
     test: dict[str, float] = {}
 
 
@@ -262,6 +265,7 @@ def to_record(details: Details, values: dict[int, float]) -> Record:
         final=end.final,
         finalist=stored.finalist,
         seed_index=stored.seed_index,
+        inherited=end.inherited,
         test=end.test,
         started=details.started,
         ended=details.ended,

@@ -136,6 +136,8 @@ class StudyPlan(BaseModel):
         precision: number format of the model's computations, see
             :mod:`clrsearch.training.precision`.
         deterministic: whether results on a GPU have to repeat exactly, at the price of speed.
+        trunks: the most beginnings (peak rate, warm-up and seed) of schedules that hold their
+            rate; trials that share one train it once. None for as many as are proposed.
         args: command line seen by the task's file, in shell syntax.
         bounds: parameter bounds by family.
         groups: factor on the rates of a parameter group of the task's optimizer, or the range to
@@ -165,6 +167,7 @@ class StudyPlan(BaseModel):
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     deterministic: StrictBool = False
     retries: Annotated[StrictInt, at_most(MOST_RETRIES)] = Field(default=1, ge=0)
+    trunks: Annotated[StrictInt, at_most(MOST_TRIALS)] | None = Field(default=None, ge=1)
     args: StrictStr | None = None
     options: Mapping[str, Scalar] = Field(default_factory=dict)
     bounds: Mapping[str, Mapping[str, Bound]] = Field(default_factory=dict)

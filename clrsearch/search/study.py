@@ -14,6 +14,7 @@ from clrsearch.schedules import RateFunction, Trace, Value, trace
 from clrsearch.search.history import History, Record
 from clrsearch.search.plan import BASELINE_EVERY, ConfirmPlan, StudyPlan
 from clrsearch.search.posteriors import Belief, Searched, beliefs
+from clrsearch.search.prefixes import held, partings
 from clrsearch.search.progress import Progress
 from clrsearch.search.proposing import Proposal, propose
 from clrsearch.search.pruner import PRUNERS
@@ -193,6 +194,20 @@ class Study:
         """Rates and momenta of a trial with these parameters at every step of the horizon."""
         ratios = self.space.ratios(params, self.facts)
         return trace(self.space.build(family, params), self.facts.horizon, ratios)
+
+    def ends(self, params: Mapping[str, Value]) -> tuple[int, ...]:
+        """The optimizer steps taken when each interval of such a trial ends."""
+        return self.facts.ends
+
+    def partings(self, slot: Slot, family: str, params: Mapping[str, Value]) -> set[int]:
+        """The intervals at whose ends other trials of the slot's seed may part from its trial."""
+        if self.stage == "confirm":
+            others = self.finalists().values()
+            traces = (self.trace(each.family, each.params) for each in others)
+            return partings(self.trace(family, params), traces, self.facts.ends)
+        if self.plan.trunks is None:
+            return set()
+        return held(self.trace(family, params), self.facts.ends)
 
     def begin(
         self,

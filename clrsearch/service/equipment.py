@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clrsearch import training
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 DEFAULTS = WorkerSettings()
 LOGS = "logs"
 """The folder for the output of local workers, in a study's checkpoint folder."""
+TRUNKS = "trunks"
+"""The folder for what trials with the same beginning share, in a study's checkpoint folder."""
 SQLITE_WORKERS = 32
 """Maximum number of workers per SQLite file: with 64, some timed out on its lock; with 32, none."""
 
@@ -147,6 +151,23 @@ def wanted_lanes(settings: WorkerSettings, device: torch.device) -> Literal["aut
     if settings.lanes is None:
         return "auto" if device.type == "cuda" else 1
     return 1 if settings.lanes == "off" else settings.lanes
+
+
+def sharing_in(
+    folder: Path,
+    study: Study,
+    device: torch.device,
+    settings: WorkerSettings,
+    on_note: Callable[[str], None],
+) -> workers.Sharing | None:
+    """What a worker's trials share with others that begin alike, in a folder; None for nothing.
+
+    Lanes and groups of GPUs share nothing: their results are not equal to the last bit.
+    """
+    if not settings.trunk_gb or settings.gpus_per_trial > 1:
+        return None
+    trunks = training.Trunks(folder, settings.trunk_gb * 1e9)
+    return workers.Sharing(study, trunks, training.model_of(device), on_note)
 
 
 def require_gpus(settings: WorkerSettings) -> None:

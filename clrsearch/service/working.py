@@ -24,11 +24,13 @@ from clrsearch.service.confirming import rounds
 from clrsearch.service.equipment import (
     DEFAULTS,
     LOGS,
+    TRUNKS,
     Trainer,
     found_device,
     require_room,
     require_shares,
     required_device,
+    sharing_in,
     trainer_of,
     worker_command,
 )
@@ -166,11 +168,12 @@ def _work(
         """Work on the search, then on its confirmation; False if interrupted."""
 
         def work_on(each: Study) -> bool:
+            folder = checkpoint_folder(url, each, settings.checkpoint_dir)
             return workers.Worker(
                 each,
                 trainer.make_run,
                 device,
-                training.Checkpoints(checkpoint_folder(url, each, settings.checkpoint_dir)),
+                training.Checkpoints(folder),
                 name=worker or worker_name(),
                 settings=settings,
                 interruption=interruption,
@@ -181,6 +184,7 @@ def _work(
                 in_rounds=each is not study and study.plan.confirm.seeds is None,
                 ranks=settings.gpus_per_trial,
                 lanes=trainer.lanes,
+                sharing=sharing_in(folder / TRUNKS, each, device, settings, on_note),
             ).work()
 
         return work_on(study) and all(map(work_on, rounds(study, patience)))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         computing,
         find_device,
         free_memory,
+        model_of,
         per_gpu_devices,
         place,
         require_gpus,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from clrsearch.training.run import Diverged, Epoch, Interrupted, Run, Unrestorable, restoring
     from clrsearch.training.sequential import SequentialRun, warm_up
     from clrsearch.training.task_data import TaskData
+    from clrsearch.training.trunks import Trunks, beginnings
 else:
     __getattr__ = deferred(
         __name__,
@@ -51,7 +53,7 @@ else:
             "clrsearch.training.custom_loop": ("OwnRun",),
             "clrsearch.training.device": (
                 *("find_device", "computing", "free_memory", "per_gpu_devices", "usable_cores"),
-                *("place", "require_gpus", "see_only"),
+                *("model_of", "place", "require_gpus", "see_only"),
                 "worker_devices",
             ),
             "clrsearch.training.group": ("Group", "joined", "own_rank"),
@@ -67,6 +69,7 @@ else:
             ),
             "clrsearch.training.sequential": ("SequentialRun", "warm_up"),
             "clrsearch.training.task_data": ("TaskData",),
+            "clrsearch.training.trunks": ("Trunks", "beginnings"),
         },
     )
 
@@ -88,7 +91,9 @@ __all__ = [
     "RunMaker",
     "SequentialRun",
     "TaskData",
+    "Trunks",
     "Unrestorable",
+    "beginnings",
     "checkpoint_path",
     "choose_lanes",
     "computing",
@@ -99,6 +104,7 @@ __all__ = [
     "joined",
     "lead",
     "load_data",
+    "model_of",
     "needless",
     "open_checkpoint",
     "own_rank",

@@ -1,38 +1,23 @@
-"""Checkpoints: the state of a trial's run, written atomically and verified on load.
-
-A file starts with three lines: a magic line, the SHA-256 of everything that follows, and the
-identity of the trial as JSON. The rest is written by ``torch.save``. It goes straight to the disk
-and comes straight from it, since there may be no room in memory for a copy of a large state.
-"""
+"""Checkpoints: the state of each trial's run, in a folder that the study's workers share."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import os
-import pickle
-import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import torch
 
-from clrsearch.errors import StorageError, TaskError
+from clrsearch.errors import StorageError
 from clrsearch.storage import make_folder
 from clrsearch.training.run import Unrestorable, restoring
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from clrsearch.training.state_file import is_folder, open_state, save_state
 
 _SIGN = "worker-"  # prefix of a worker's marker file
-_MAGIC = b"clrsearch checkpoint 1\n"
-_PART = 1 << 18  # bytes written at a time; few enough to be hashed from the processor's cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,19 +80,8 @@ class Checkpoints:
             TaskError: the state contains something that cannot be pickled.
         """
         path = self.path(identity.trial)
-        draft = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
         with _told(path, "written"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                _write(draft, identity, state)
-                if not confirm():
-                    return False
-                if _is_folder(path):  # someone created it by hand
-                    shutil.rmtree(path)
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
-        return True
+            return save_state(path, asdict(identity), state, confirm=confirm)
 
     def load(self, identity: Identity) -> dict[str, Any] | None:
         """The state in the trial's checkpoint, on the CPU, or None if there is no file.
@@ -129,7 +103,7 @@ class Checkpoints:
         """Delete the trial's checkpoint and any temporary files left behind by killed workers."""
         with _told(self.path(trial), "removed"):
             for path in self.folder.glob(f"trial-{trial:d}.*"):
-                if _is_folder(path):
+                if is_folder(path):
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
@@ -171,97 +145,10 @@ def open_checkpoint(path: Path) -> Iterator[tuple[Identity, BinaryIO]]:
         FileNotFoundError: there is no such file.
         Unrestorable: the file cannot be read, or is damaged.
     """
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(_Opened(path))
-            magic, checksum, whose = (file.readline() for _ in range(3))
-            file.begin_here()
-            digest = hashlib.sha256(whose)
-            hashlib.file_digest(file, lambda: digest)
-            file.seek(0)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise Unrestorable(f"it cannot be read: {error.strerror}") from error
-        if magic != _MAGIC:
-            raise Unrestorable("it is damaged or was written by an earlier version of clrsearch")
-        if magic + checksum != _head(digest.hexdigest()):
-            raise Unrestorable("it is damaged (its checksum does not match)")
+    with open_state(path) as (whose, content):
         with restoring():
-            identity = Identity(**json.loads(whose))
-        yield identity, file
-
-
-class _Opened(io.BufferedReader):
-    """A file whose positions can count from where the state begins.
-
-    Not every version of torch gets the size right of a file that it is to read from the middle.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._start = 0
-        super().__init__(path.open("rb", buffering=0))
-
-    def begin_here(self) -> None:
-        """Count from the current position on."""
-        self._start += self.tell()
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        if whence == os.SEEK_SET:
-            offset += self._start
-        return super().seek(offset, whence) - self._start
-
-    def tell(self) -> int:
-        return super().tell() - self._start
-
-
-class _Draft(io.FileIO):
-    """A file that is being written, and the SHA-256 of what has been.
-
-    ``error`` is the first error of the file system; ``torch.save`` may raise another in its place.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "w")
-        self.error: OSError | None = None
-        self.digest = hashlib.sha256()
-
-    def write(self, data: ReadableBuffer, /) -> int:
-        """Write the first bytes of ``data``; returns how many, as any unbuffered file does."""
-        part = memoryview(data)[:_PART]
-        try:
-            written = super().write(part)
-        except OSError as error:
-            self.error = self.error or error
-            raise
-        self.digest.update(part[:written])
-        return written
-
-
-def _write(draft: Path, identity: Identity, state: Mapping[str, Any]) -> None:
-    """Write a whole checkpoint to the disk; its first two lines, which need the checksum, last."""
-    with _Draft(draft) as raw, io.BufferedWriter(raw, _PART) as file:
-        file.seek(len(_head(raw.digest.hexdigest())))
-        file.write(json.dumps(asdict(identity)).encode() + b"\n")
-        try:
-            torch.save(dict(state), file)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise TaskError(f"the training state cannot be saved: {error}") from error
-        except RuntimeError:
-            if raw.error is not None:
-                raise raw.error from None
-            raise
-        file.flush()
-        head = _head(raw.digest.hexdigest())
-        file.seek(0)
-        file.write(head)
-        file.flush()
-        os.fsync(raw.fileno())
-
-
-def _head(checksum: str) -> bytes:
-    """The first two lines of a checkpoint, always of the same length."""
-    return _MAGIC + f"{checksum}\n".encode()
+            identity = Identity(**whose)
+        yield identity, content
 
 
 def needless(folder: Path, needed: Callable[[], Needed]) -> list[Path]:
@@ -288,10 +175,6 @@ def _told(path: Path, done: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(f"the checkpoint {path} cannot be {done}: {error.strerror}") from error
-
-
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
 
 
 def _sign(worker: str) -> str:

@@ -89,6 +89,11 @@ def place(device: torch.device) -> str:
     return f"cuda:{listed[index].strip() if index < len(listed) and listed[index] else index}"
 
 
+def model_of(device: torch.device) -> str:
+    """What computes: the model of a GPU, or the type of another device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def worker_devices(
     name: str | None, workers: int | None, *, slots: int, gpus_per_trial: int = 1
 ) -> list[str]:

@@ -63,6 +63,7 @@ class SequentialRun:
     ) -> None:
         self.epoch = 0
         self.seconds = 0.0
+        self.inherited = 0  # intervals that another run has trained
         self._metric = facts.metric
         self._ends = (0, *facts.ends)
         self._word = facts.interval
@@ -139,6 +140,7 @@ class SequentialRun:
             "step": self._step,
             "loss": self._loss.clone(),
             "seconds": self.seconds,
+            "inherited": self.inherited,
             "random": random,
             "place": self._feed.place,
             **self._learner.state(),
@@ -156,9 +158,22 @@ class SequentialRun:
             else:  # saved by an earlier version, which knew epochs only
                 self._feed.place = (self.epoch, self._step)
             self.seconds = float(state["seconds"])
+            self.inherited = int(state.get("inherited", 0))  # not in those of an earlier version
             self._loss.copy_(state["loss"])
             if state["random"] is not None:
                 restore_random_state(state["random"], self._device)
+
+    def begin_from(self, state: Mapping[str, Any]) -> None:
+        """Begin where another run was at the end of an interval, instead of training up to there.
+
+        Both must have the same seeds, and traces that are the same up to there: then this run goes
+        on as if it had trained from the start itself, bit for bit.
+
+        Raises:
+            Unrestorable: the state belongs to another model, or is invalid.
+        """
+        self.restore(state)
+        self.inherited, self.seconds = self.epoch, 0.0
 
     def _train(self, number: int) -> float:
         """Train one interval and return its mean loss; stops early if that is found not finite."""

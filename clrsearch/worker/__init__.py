@@ -13,6 +13,7 @@ from clrsearch.worker.supervise import Post, Supervisor
 if TYPE_CHECKING:
     from clrsearch.worker.failures import device_failure
     from clrsearch.worker.loop import Worker, needed
+    from clrsearch.worker.sharing import Sharing
     from clrsearch.worker.signals import Interruption, ignoring_signals
 else:
     __getattr__ = deferred(
@@ -20,6 +21,7 @@ else:
         {
             "clrsearch.worker.failures": ("device_failure",),
             "clrsearch.worker.loop": ("Worker", "needed"),
+            "clrsearch.worker.sharing": ("Sharing",),
             "clrsearch.worker.signals": ("Interruption", "ignoring_signals"),
         },
     )
@@ -27,6 +29,7 @@ else:
 __all__ = [
     "Interruption",
     "Post",
+    "Sharing",
     "Supervisor",
     "Worker",
     "WorkerSettings",

@@ -18,9 +18,11 @@ from clrsearch.training import (
     Interrupted,
     LaneRun,
     Run,
+    SequentialRun,
 )
 from clrsearch.worker.lease import Lease
 from clrsearch.worker.outbox import Outbox
+from clrsearch.worker.sharing import Beginning
 from clrsearch.worker.watchdog import Watchdog
 
 SETTLE_SECONDS = 0.2  # between two checks whether an outage is over
@@ -49,6 +51,8 @@ class Attempt:
         *,
         identity: Identity,
         stored: Mapping[int, float],
+        inherited: Mapping[int, float],
+        beginning: Beginning | None,
         rates: Sequence[float],
         rivals: Callable[[], list[Record]] | None,
         checkpoint_seconds: float,
@@ -68,6 +72,8 @@ class Attempt:
             checkpoints: where checkpoints are stored.
             identity: the trial's identity in its checkpoints.
             stored: values reported by earlier attempts, by epoch.
+            inherited: values of the epochs that another trial has trained for this one.
+            beginning: what the trial has in common with others; None if nothing.
             rates: learning rates at the ends of the epochs.
             rivals: returns the trials to prune against; None to never prune.
             checkpoint_seconds: minimum interval between checkpoints; longer if one takes long.
@@ -93,6 +99,10 @@ class Attempt:
         self._watchdog = watchdog
         self._on_save = on_save
         self._outbox = Outbox(stored, partial(_report, study, identity.trial))
+        for epoch, value in inherited.items():
+            self._outbox.put(epoch, value)
+        self._beginning = beginning
+        self._length = len(study.ends(identity.params))
         self._saved_at = time.monotonic()
         self._apart = checkpoint_seconds
         self._last: Epoch | None = None
@@ -114,7 +124,7 @@ class Attempt:
         try:
             if isinstance(self._run, LaneRun):
                 more = True
-                while more and self._run.epoch < self._study.facts.intervals:
+                while more and self._run.epoch < self._length:
                     yield
                     more = self._finish(self._run.outcome())
             else:
@@ -132,17 +142,19 @@ class Attempt:
         self._last = epoch
         with self._watchdog.after_epoch():
             new = self._outbox.put(epoch.number, epoch.metrics[facts.metric])
+            if self._beginning is not None:
+                self._beginning.leave(self._outbox.values)
+            more = epoch.number < self._length
             if self._post(apart=REPORT_SECONDS):
-                more = epoch.number < facts.intervals
                 self._pruned = new and more and self._hopeless()
                 if more and not self._pruned:
                     self._save_in_time()
-        return not self._pruned
+        return more and not self._pruned
 
     def leave(self) -> None:
         """Save the progress, without waiting for the database."""
         try:
-            if self._post() and self._run.epoch < self._study.facts.intervals:
+            if self._post() and self._run.epoch < self._length:
                 self._save()
         except (*DATABASE_ERRORS, StorageError, TaskError, Interrupted, TrialEnded):
             return  # the next attempt starts from the last checkpoint, if any
@@ -204,11 +216,13 @@ class Attempt:
         attributes |= {"metrics": dict(metrics), "seconds": round(self._run.seconds, 3)}
         if self._outbox.drift:
             attributes["drift"] = self._outbox.drift
+        if isinstance(self._run, SequentialRun) and self._run.inherited:
+            attributes["inherited"] = self._run.inherited
         if end == SlotState.COMPLETE and study.stage == "confirm":
             with self._watchdog.watching():
                 attributes["test"] = self._run.test()
         if end == SlotState.COMPLETE:
-            value = self._outbox.values[study.facts.intervals]
+            value = self._outbox.values[self._length]
             self._patience(lambda: study.log.complete(trial, value, attributes))
         else:
             diverged = end == SlotState.DIVERGED

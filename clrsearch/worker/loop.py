@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ from clrsearch.training import (
     Needed,
     Run,
     RunMaker,
+    SequentialRun,
     Unrestorable,
     free_memory,
     needless,
@@ -44,6 +45,7 @@ from clrsearch.worker.folder import SharedFolder
 from clrsearch.worker.lease import Lease
 from clrsearch.worker.losses import release
 from clrsearch.worker.settings import WorkerSettings
+from clrsearch.worker.sharing import Beginning, Sharing
 from clrsearch.worker.signals import Interruption
 from clrsearch.worker.slot_trials import Begun, Trials
 from clrsearch.worker.watchdog import Watchdog
@@ -71,6 +73,7 @@ class Worker:
         in_rounds: bool = False,
         ranks: int = 1,
         lanes: Lanes | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         """Set up a worker; :meth:`work` runs it.
 
@@ -90,6 +93,7 @@ class Worker:
             in_rounds: whether more slots may follow after all have ended.
             ranks: the number of processes that make each run together.
             lanes: where to make several runs at a time, in place of one by ``make_run``.
+            sharing: what trials with the same beginning leave to each other; None if nothing.
         """
         self._study = study
         self._make_run = make_run
@@ -113,6 +117,7 @@ class Worker:
         self._in_rounds = in_rounds
         self._ranks = ranks
         self._lanes = None if lanes is None or lanes.retired else lanes
+        self._sharing = sharing
         self._watchdog = Watchdog(
             self._interruption.noticed, self._hung, stall_seconds=settings.stall_seconds
         )
@@ -317,11 +322,14 @@ class Worker:
         for resumes in (not trial.is_new, False):
             run: Run | LaneRun | None = None
             try:
+                inherited: Mapping[int, float] = {}
                 with self._watchdog.watching():
                     run = self._run(slot, lease, trial)
-                    if resumes:
-                        self._resume(run, slot, trial)
-                attempt = self._attempt(slot, lease, run, trial)
+                    beginning = self._beginning(run, slot, trial)
+                    resumed = resumes and self._resume(run, slot, trial)
+                    if beginning is not None and not resumed:
+                        inherited = beginning.take()
+                attempt = self._attempt(slot, lease, run, trial, beginning, inherited)
                 try:
                     yield from attempt.train()
                 except Interrupted:
@@ -338,9 +346,17 @@ class Worker:
                 if isinstance(run, LaneRun):
                     run.leave()
 
+    def _beginning(self, run: Run | LaneRun, slot: Slot, trial: Begun) -> Beginning | None:
+        """What the trial has in common with others, if its run can share it."""
+        if self._sharing is None or not isinstance(run, SequentialRun):
+            return None
+        return self._sharing.of(slot, trial.identity, run)
+
     def _clean_up(self) -> None:
-        """Remove leftovers of workers that were killed between two writes."""
+        """Remove leftovers of workers that were killed between two writes, and what was shared."""
         self._study.discard_orphans()
+        if self._sharing is not None and not self._study.slots.unfinished():
+            self._sharing.clean_up()
         for path in needless(self._checkpoints.folder, partial(needed, self._study)):
             with suppress(OSError):
                 path.unlink()
@@ -380,7 +396,15 @@ class Worker:
             who["lanes"] = self._lanes.size
         return who
 
-    def _attempt(self, slot: Slot, lease: Lease, run: Run | LaneRun, trial: Begun) -> Attempt:
+    def _attempt(
+        self,
+        slot: Slot,
+        lease: Lease,
+        run: Run | LaneRun,
+        trial: Begun,
+        beginning: Beginning | None,
+        inherited: Mapping[int, float],
+    ) -> Attempt:
         ends = trial.played.before(self._study.facts.ends)
         family = trial.identity.family
         prunable = self._trials.may_prune(family, trial.identity.params)
@@ -392,6 +416,8 @@ class Worker:
             self._checkpoints,
             identity=trial.identity,
             stored=trial.values,
+            inherited=inherited,
+            beginning=beginning,
             rates=ends.rates[0].tolist(),
             rivals=partial(self._trials.rivals, slot, family) if prunable else None,
             checkpoint_seconds=self._checkpoint_seconds,
@@ -418,8 +444,8 @@ class Worker:
             interrupted=interrupted,
         )
 
-    def _resume(self, run: Run | LaneRun, slot: Slot, trial: Begun) -> None:
-        """Restore a new run of the trial from its checkpoint, unless none was written.
+    def _resume(self, run: Run | LaneRun, slot: Slot, trial: Begun) -> bool:
+        """Restore a new run of the trial from its checkpoint; False if none was written.
 
         Raises:
             Unrestorable: the checkpoint is missing or cannot be resumed from.
@@ -432,6 +458,7 @@ class Worker:
             raise Unrestorable(f"it is missing (it was saved at {where})")
         if any(epoch not in trial.values for epoch in range(1, run.epoch + 1)):
             raise Unrestorable("it is ahead of the values in the database")
+        return state is not None
 
 
 def _advanced(trials: Iterable[Generator[None]]) -> list[Generator[None]]:

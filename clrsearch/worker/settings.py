@@ -9,6 +9,8 @@ from typing import Literal
 from clrsearch.errors import PlanError
 from clrsearch.storage import PATIENCE_SECONDS
 
+TRUNK_GB = 10.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
@@ -31,6 +33,8 @@ class WorkerSettings:
         gpus_per_trial: number of GPUs that train one trial together, a process on each.
         lanes: number of trials that are trained together in one process; ``"auto"`` finds it out,
             and ``"off"`` is one. By default ``"auto"`` on a GPU, and otherwise ``"off"``.
+        trunk_gb: how many gigabytes a study may take on disk for the states that its trials with
+            the same beginning share; 0 to train each from its start.
         crew: number of workers that were started together, among whom the trials are divided.
     """
 
@@ -47,6 +51,7 @@ class WorkerSettings:
     idle_wait: float | None = None
     gpus_per_trial: int = 1
     lanes: Literal["auto", "off"] | int | None = None
+    trunk_gb: float = TRUNK_GB
     crew: int = 1
 
     def __post_init__(self) -> None:
@@ -90,6 +95,7 @@ class WorkerSettings:
             "--idle-wait": self.idle_wait,
             "--gpus-per-trial": None if self.gpus_per_trial == 1 else self.gpus_per_trial,
             "--lanes": self.lanes,
+            "--trunk-gb": None if self.trunk_gb == TRUNK_GB else self.trunk_gb,
             "--crew": self.crew if self.crew > 1 and self.may_choose_lanes else None,
         }
         options = [text for pair in given.items() if pair[1] is not None for text in pair]
