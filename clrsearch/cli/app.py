@@ -41,6 +41,7 @@ def _command(panel: str, example: str, function: Callable[..., None], name: str 
 _command("Search", "run --task mine.py:Mine --trials 100", searching.run)
 _command("Search", "compare --task digits --trials 120", searching.compare)
 _command("Search", "confirm mine --seeds 30", searching.confirm)
+_command("Search", "horizon mine.toml --epochs 5,10,20,40", searching.horizon)
 _command("Search", "range-test --task mine.py:Mine -o test.png", searching.range_test, "range-test")
 _command("Search", "new mine.py", managing.new)
 _command("Inspect", "list", inspecting.list_studies, "list")

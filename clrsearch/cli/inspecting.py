@@ -114,11 +114,12 @@ def preview(
 def plot(
     name: NameArgument,
     picture: Annotated[
-        Literal["schedule", "scores", "curves", "trials", "progress", "time"],
+        Literal["schedule", "scores", "curves", "trials", "progress", "time", "horizon"],
         typer.Argument(
             metavar="FIGURE",
             help="schedule: the recommended one. scores, curves: the finalists on fresh seeds. "
-            "trials: all learning curves. progress, time: best score so far.",
+            "trials: all learning curves. progress, time: best score so far. horizon: score by "
+            "length.",
         ),
     ],
     to: PictureOption,

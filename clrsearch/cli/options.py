@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from clrsearch.search import StudyPlan
     from clrsearch.service import WorkerSettings
     from clrsearch.storage import StorageUrl
+
+T = TypeVar("T")
 
 
 def _carry(parameter: typer.CallbackParam, value: Any) -> Any:
@@ -140,6 +142,37 @@ DriftOption = Annotated[
     typer.Option(
         "--allow-drift",
         help="Continue even if the task's source, clrsearch or torch has changed.",
+    ),
+]
+
+
+def numbers(kind: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
+    """A parser of an option with several numbers, separated by commas."""
+
+    def parse(text: str) -> tuple[T, ...]:
+        try:
+            return tuple(kind(part) for part in text.split(","))
+        except ValueError:
+            raise typer.BadParameter(
+                f"expected numbers separated by commas, not {text!r}"
+            ) from None
+
+    return parse
+
+
+EpochsListOption = Annotated[
+    Any,
+    typer.Option(
+        "--epochs", parser=numbers(int), metavar="E,E,...", help="The lengths, such as 5,10,20,40."
+    ),
+]
+RatesOption = Annotated[
+    Any,
+    typer.Option(
+        "--rates",
+        parser=numbers(float),
+        metavar="LR,LR,...",
+        help="The peak rates. Default: 1, 3 and 10 times the task's own.",
     ),
 ]
 

@@ -21,6 +21,7 @@ from clrsearch.reports import (
     Page,
     Terminal,
     confirmed_table,
+    horizon_table,
     list_table,
     preview_table,
     result_table,
@@ -31,10 +32,13 @@ from clrsearch.reports import (
     trial_table,
 )
 from clrsearch.results import (
+    Horizon,
     Snapshot,
     Status,
     duration,
     ends,
+    horizon_json,
+    horizon_sentences,
     schedule_line,
     schedule_values,
     settling,
@@ -119,6 +123,28 @@ def _print_next_steps(result: Result) -> None:
         for step, line in steps.items():
             if line is not None:
                 say(f"{step + ':':<25} {line}")
+
+
+def print_horizon(found: Horizon, result: Result, *, json: bool) -> None:
+    """Print the best schedule of each length, what a length costs, and the next steps."""
+    name = result.snapshot.name
+    if json:
+        say(json_format.dumps({"name": name, **horizon_json(found)}))
+        return
+    say(f"{name}: {result.snapshot.done} of {result.snapshot.total} trials done.")
+    say("")
+    if found.lengths:
+        _print_table(horizon_table(found))
+        say("", *horizon_sentences(found), "")
+    say(f"Saved in {result.storage}")
+    if result.interrupted:
+        say(f"Interrupted. To resume: {proposals.again()}")
+    elif found.lengths:
+        for each in found.lengths:
+            label = f"Code for {each.epochs} epochs:"
+            say(f"{label:<25} {proposals.command('best', name, epochs=each.epochs)}")
+        drawn = proposals.command("plot", name, "horizon", output=f"{name}.png")
+        say(f"{'Draw it:':<25} {drawn}")
 
 
 def print_trial(record: Record, study: Study) -> None:

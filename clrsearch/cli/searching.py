@@ -10,12 +10,14 @@ import typer
 from clrsearch.cli.options import (
     DownloadOption,
     DriftOption,
+    EpochsListOption,
     JsonLinesOption,
     JsonOption,
     LimitedWorkerOptions,
     NameArgument,
     OutputOption,
     PlanOptions,
+    RatesOption,
     SeedOption,
     SetOption,
     StorageOptions,
@@ -24,6 +26,7 @@ from clrsearch.cli.options import (
     TaskOptions,
     WorkerOptions,
     WorkersOption,
+    asked_plan,
     task_folder,
     tested_study,
 )
@@ -150,6 +153,56 @@ def confirm(
     )
 
 
+def horizon(
+    study_file: StudyFileArgument = None,
+    epochs: EpochsListOption = None,
+    rates: RatesOption = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", help="Seeds per schedule, 2 or more. Default: 3.")
+    ] = None,
+    task: TaskOption = None,
+    seed: SeedOption = None,
+    changes: SetOption = None,
+    workers: WorkersOption = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Name of the study. Default: as for run, and -horizon."),
+    ] = None,
+    download: DownloadOption = False,
+    *,
+    worker: WorkerOptions,
+    storage: StorageOptions,
+    json: JsonLinesOption = False,
+) -> None:
+    """Measure how good the best schedule is at each number of epochs.
+
+    Some rates are held, and for each length a decay branches off; what runs have in common is
+    trained once, so that all lengths together cost less than twice the longest. With more --seeds
+    than before, only the missing runs are added.
+    """
+    from clrsearch import service
+    from clrsearch.cli import output
+
+    database = storage.url()
+    asked = asked_plan(study_file, {"task": task, "seed": seed}, changes)
+    plan = service.horizon_plan(asked, epochs or (), rates=rates, seeds=seeds)
+    watch = chosen_watch(json=json)
+    with watch:
+        result = service.run(
+            plan,
+            name=name or f"{study_file.stem if study_file else service.default_name(plan)}-horizon",
+            storage=database,
+            workers=workers,
+            download=download,
+            settings=replace(worker.settings(), task_dir=task_folder(study_file, worker.task_dir)),
+            on_change=watch.show,
+            on_note=output.print_note,
+        )
+    found = service.horizon(result.snapshot.name, storage=result.storage)
+    output.print_horizon(found, result, json=json)
+    end_as(result)
+
+
 def worker(
     name: NameArgument,
     *,
@@ -247,9 +300,16 @@ def chosen_watch(*, json: bool) -> Watch:
 def print_ended(result: Result, *, json: bool) -> None:
     """Print what a study has come to; exit with its code if that is not all that was asked for."""
     from clrsearch.cli import output
-    from clrsearch.errors import ExitCode
 
     output.print_result(result, json=json)
+    end_as(result)
+
+
+def end_as(result: Result) -> None:
+    """Exit with the code of a study that was interrupted, or lacks something."""
+    from clrsearch.cli import output
+    from clrsearch.errors import ExitCode
+
     if result.interrupted:
         raise typer.Exit(ExitCode.INTERRUPTED)
     if result.shortfall is not None:

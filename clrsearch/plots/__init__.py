@@ -5,6 +5,7 @@ from clrsearch.plots.figure import Figure
 from clrsearch.plots.figures import ScheduleCurve, schedules_figure
 from clrsearch.plots.pictures import (
     picture_of_curves,
+    picture_of_horizon,
     picture_of_progress,
     picture_of_range_test,
     picture_of_schedules,
@@ -17,6 +18,7 @@ __all__ = [
     "ScheduleCurve",
     "picture",
     "picture_of_curves",
+    "picture_of_horizon",
     "picture_of_progress",
     "picture_of_range_test",
     "picture_of_schedules",

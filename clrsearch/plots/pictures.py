@@ -9,9 +9,10 @@ import numpy as np
 
 from clrsearch.errors import StudyError
 from clrsearch.plots import figures
-from clrsearch.plots.figure import Figure
+from clrsearch.plots.figure import Axis, Band, Curve, Figure, Panel, Points
 from clrsearch.plots.overview import all_curves_figure, best_so_far_figure
 from clrsearch.results.formatting import one
+from clrsearch.results.horizon import Horizon
 from clrsearch.results.snapshots import Snapshot
 from clrsearch.search import RangeTest, Record, Study, Verdict, padded, smoothed
 from clrsearch.tasks import Spacing
@@ -137,6 +138,41 @@ def picture_of_search(now: Snapshot) -> Figure:
         epochs=now.spacing.intervals,
         ends=_ends(now.spacing),
         recommended=None if use is None else use.number,
+    )
+
+
+def picture_of_horizon(found: Horizon) -> Figure:
+    """The score of the best schedule at each length, and of the best held rate at each epoch."""
+    lengths = np.array([float(each.epochs) for each in found.lengths])
+    means = np.array([each.mean for each in found.lengths])
+    low, high = (
+        np.array([getattr(each, end) for each in found.lengths]) for end in ("low", "high")
+    )
+    epochs = [epoch for epoch in found.held if not len(lengths) or epoch >= lengths[0]]
+    held = np.array([found.held[epoch] for epoch in epochs])
+    label = "best schedule of each length, 95 % interval"
+    return Figure(
+        title=f"{found.metric} by length",
+        subtitle="each length with a decay of its own",
+        x=Axis(label="epochs", whole=True),
+        panels=(
+            Panel(
+                y=figures.axis_around(found.metric, [*low, *high, *held]),
+                curves=(
+                    Curve(label=label, x=lengths, y=means, style=figures.FIRST),
+                    Curve(
+                        label="best held rate so far",
+                        x=np.array(epochs, dtype=float),
+                        y=held,
+                        style=figures.OTHER,
+                    ),
+                ),
+                bands=(Band(label=label, x=lengths, low=low, high=high, style=figures.FIRST),),
+                points=(
+                    Points(label=label, x=lengths, y=means, style=figures.FIRST, marker="disc"),
+                ),
+            ),
+        ),
     )
 
 

@@ -6,6 +6,7 @@ from clrsearch.reports.page import Page, read_page, render_page
 from clrsearch.reports.status_view import StatusView, status_advice, status_table
 from clrsearch.reports.tables import (
     confirmed_table,
+    horizon_table,
     list_table,
     preview_table,
     result_table,
@@ -25,6 +26,7 @@ __all__ = [
     "Terminal",
     "Watch",
     "confirmed_table",
+    "horizon_table",
     "list_table",
     "one_line",
     "preview_table",

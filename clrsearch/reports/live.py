@@ -140,10 +140,11 @@ def draw(snapshot: Snapshot, elapsed: float, done: int) -> RenderableType:
             )
     running, spacing = Table.grid(padding=(0, 2)), snapshot.spacing
     for record in snapshot.running:
+        intervals = formatting.intervals_of(record, spacing)
         running.add_row(
             f"trial {record.number}",
-            ProgressBar(total=spacing.intervals, completed=record.epoch, width=16),
-            f"{spacing.progress} {record.epoch}/{spacing.intervals}",
+            ProgressBar(total=intervals, completed=record.epoch, width=16),
+            f"{spacing.progress} {record.epoch}/{intervals}",
             "" if record.value is None else f"{snapshot.metric} {formatting.number(record.value)}",
             Text(formatting.params(record), style="dim", no_wrap=True, overflow="ellipsis"),
         )

@@ -74,6 +74,7 @@ class Page:
     scores: Drawn | None
     fresh_curves: Drawn | None
     range_test: Drawn | None
+    horizon: Drawn | None
     failures: Sequence[Failure]
     errors: Mapping[int, str]
     study_file: str
@@ -124,6 +125,9 @@ def read_page(study: Study, *, made: datetime, renewed: int | None = None) -> Pa
         range_test=None
         if study.range_test is None
         else draw_figure(plots.picture_of_range_test(study.range_test)),
+        horizon=draw_figure(plots.picture_of_horizon(now.horizon))
+        if now.horizon is not None and now.horizon.lengths
+        else None,
         failures=found,
         errors={each.trials[0]: _error(now.records, each.trials[0]) for each in found},
         study_file=study_file(study.plan),

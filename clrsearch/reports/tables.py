@@ -12,6 +12,7 @@ from clrsearch.plots.figures import ScheduleCurve
 from clrsearch.reports.terminal import one_line
 from clrsearch.results import formatting
 from clrsearch.results.confirmation import Confirmed
+from clrsearch.results.horizon import Horizon
 from clrsearch.results.snapshots import Snapshot
 from clrsearch.search import Record, Standing
 from clrsearch.tasks import Spacing, sign_of
@@ -151,6 +152,30 @@ def result_table(snapshot: Snapshot) -> RenderableType:
                 formatting.schedule_line(snapshot.schedules[record.number])
                 + formatting.groups(record),
             )
+    return table
+
+
+def horizon_table(found: Horizon) -> RenderableType:
+    """The best schedule of each length, and the epochs that a held rate needs for its score."""
+    table = plain_table(
+        "epochs",
+        found.metric,
+        "95 % interval",
+        "peak rate",
+        "decay",
+        "held rate needs",
+        right=("epochs",),
+    )
+    most = max(found.held, default=0)
+    for each in found.lengths:
+        table.add_row(
+            str(each.epochs),
+            formatting.number(each.mean),
+            f"{formatting.number(each.low)} to {formatting.number(each.high)}",
+            formatting.number(each.rate),
+            f"{each.shape}, last {formatting.number(each.decay)} epochs",
+            f"{each.held} epochs" if each.held else f"more than {most} epochs",
+        )
     return table
 
 

@@ -11,6 +11,8 @@ from clrsearch.results.formatting import (
     trial_line,
     worth,
 )
+from clrsearch.results.horizon import AtLength, Horizon, read_horizon
+from clrsearch.results.horizon_words import horizon_json, horizon_sentences
 from clrsearch.results.sentence import settling, verdict_sentence
 from clrsearch.results.shortfalls import shortfall
 from clrsearch.results.snapshots import Snapshot, snapshot
@@ -18,12 +20,17 @@ from clrsearch.results.source import source_code
 from clrsearch.results.status import Status, read_status, status_json
 
 __all__ = [
+    "AtLength",
     "Confirmed",
+    "Horizon",
     "Snapshot",
     "Status",
     "duration",
     "ends",
+    "horizon_json",
+    "horizon_sentences",
     "number",
+    "read_horizon",
     "read_status",
     "schedule_line",
     "schedule_values",

@@ -10,7 +10,7 @@ from typing import Any
 from clrsearch.results.confirmation import Confirmed
 from clrsearch.results.snapshots import ENDS, Snapshot
 from clrsearch.schedules import Schedule, Value
-from clrsearch.search import GROUPS, Record, Standing
+from clrsearch.search import EPOCHS, GROUPS, Record, Standing
 from clrsearch.tasks import Spacing
 
 
@@ -39,6 +39,11 @@ def length(spacing: Spacing, batch_size: int | None = None) -> str:
         return f"{spacing.epochs} epochs, {spacing.horizon} steps in all{every}"
     steps = "steps" if batch_size is None else f"batches of {batch_size}"
     return f"{spacing.epochs} epochs of {spacing.steps_per_epoch} {steps}{every}"
+
+
+def intervals_of(record: Record, spacing: Spacing) -> int:
+    """The number of validations of a trial, which may be shorter than others of its study."""
+    return int(record.params.get(EPOCHS, spacing.intervals))
 
 
 def done_of(spacing: Spacing, done: int) -> str:
@@ -133,7 +138,8 @@ def trial_line(record: Record, metric: str, spacing: Spacing) -> str:
     if record.finalist is not None:
         what = f"trial {record.finalist:>3} again, seed {record.seed_index}"
     return (
-        f"{what}  {record.end:<8}  {spacing.progress} {record.epoch:>2}/{spacing.intervals}  "
+        f"{what}  {record.end:<8}  {spacing.progress} {record.epoch:>2}/"
+        f"{intervals_of(record, spacing)}  "
         f"{metrics(record, metric, spacing)}  {params(record)}"
     )
 

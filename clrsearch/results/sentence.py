@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from clrsearch import proposals
 from clrsearch.results import formatting
+from clrsearch.results.horizon_words import horizon_sentences
 from clrsearch.results.snapshots import Snapshot
 
 
@@ -15,6 +16,8 @@ def verdict_sentence(now: Snapshot) -> str:
         command = settling(now)
         runs = f"{command} runs that many seeds." if command else ""
         return " ".join(filter(None, (now.verdict.sentence, formatting.worth(now), runs, more)))
+    if now.horizon is not None and now.horizon.lengths:
+        return " ".join(horizon_sentences(now.horizon))
     found = now.search_best
     if found is None:
         return "No trial is complete yet, so there is no schedule to use."

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clrsearch.results.confirmation import Confirmed, confirmed
+from clrsearch.results.horizon import Horizon, read_horizon
 from clrsearch.schedules import Schedule
 from clrsearch.search import Record, Study, Verdict, leader
 from clrsearch.storage import SlotState, budget, unfinished
@@ -34,6 +35,7 @@ class Snapshot:
             recommended trial, by trial.
         expected_best: the trial with the best expected score on further seeds; None while the
             search runs, or without an estimate.
+        horizon: the best schedules by length, if the study asks for them.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Snapshot:
     baseline_family: str
     schedules: Mapping[int, Schedule] = field(repr=False)
     expected_best: Record | None = None
+    horizon: Horizon | None = None
 
     @property
     def total(self) -> int:
@@ -89,7 +92,11 @@ def snapshot(study: Study) -> Snapshot:
     best = leader(records, direction)
     baseline = leader(records, direction, study.plan.baseline)
     slots = study.slots.counts()
-    expected = None if unfinished(slots) else _expected_best(study, records)
+    horizon = None if study.plan.horizon is None else read_horizon(study)
+    if horizon is not None:
+        expected = horizon.lengths[-1].trial if horizon.lengths else None
+    else:
+        expected = None if unfinished(slots) else _expected_best(study, records)
     found = confirmed(study)
     chosen = found.verdict.chosen if found and found.verdict else None
     shown = [best, baseline, expected, *(each for each in records if each.number == chosen)]
@@ -111,6 +118,7 @@ def snapshot(study: Study) -> Snapshot:
             if record is not None
         },
         expected_best=expected,
+        horizon=horizon,
     )
 
 

@@ -30,7 +30,7 @@ def source_code(
         PlanError: there is no such format, or it cannot express the schedule.
         ScheduleError: the generated code does not reproduce the trial's trace.
     """
-    plan, facts = study.plan, study.facts
+    plan, facts = study.plan, study.facts_of(record.params)
     schedule = study.space.build(record.family, record.params)
     options = [f"{name}={value}" for name, value in plan.options.items()]
     options += plan.arguments

@@ -5,10 +5,14 @@ from clrsearch.search.confirm import judge
 from clrsearch.search.consistency import Misfit, misfits
 from clrsearch.search.fresh import Fresh, read_fresh
 from clrsearch.search.history import History, Record, State, best_first, leader
+from clrsearch.search.horizon import EPOCHS, held_until
+from clrsearch.search.horizon import FAMILY as HORIZON_FAMILY
+from clrsearch.search.horizon import count as runs_of
 from clrsearch.search.importance import LEAST as LEAST_FOR_IMPORTANCES
 from clrsearch.search.importance import importances
 from clrsearch.search.plan import (
     ConfirmPlan,
+    HorizonPlan,
     StudyPlan,
     differences,
     load_plan,
@@ -43,13 +47,16 @@ from clrsearch.search.verdict import Standing, Verdict
 __all__ = [
     "ATTRIBUTE",
     "CURVES",
+    "EPOCHS",
     "GROUPS",
+    "HORIZON_FAMILY",
     "LEAST_FOR_IMPORTANCES",
     "OPENING",
     "PRUNERS",
     "ConfirmPlan",
     "Fresh",
     "History",
+    "HorizonPlan",
     "Misfit",
     "Phase",
     "Progress",
@@ -73,6 +80,7 @@ __all__ = [
     "expected_of",
     "finalists",
     "fitting",
+    "held_until",
     "hopeless",
     "importances",
     "judge",
@@ -92,6 +100,7 @@ __all__ = [
     "require_name",
     "require_plan",
     "require_size",
+    "runs_of",
     "setting_of",
     "settings",
     "smoothed",

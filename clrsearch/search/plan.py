@@ -37,6 +37,8 @@ BASELINE = "constant"
 LARGEST_FILE = 1_000_000  # bytes of a study file
 BASELINE_EVERY = 10
 """One in this many slots goes to the baseline."""
+FIRST_SEED = 500_000
+"""Of a search's additional seeds: far from those of its confirmation."""
 ANY = "any"
 """Family of a slot for which the surrogate chooses the family."""
 SEARCHED = tuple(family for family in FAMILIES if family not in (BASELINE, Manual.family))
@@ -120,6 +122,29 @@ class ConfirmPlan(BaseModel):
     tolerance: Number = Field(default=0.1, ge=0, allow_inf_nan=False)
 
 
+class HorizonPlan(BaseModel):
+    """The runs of ``clrsearch horizon``; see :mod:`clrsearch.search.horizon`.
+
+    Attributes:
+        epochs: the lengths.
+        rates: the rates that are held; None for those near the task's own.
+        seeds: the number of seeds that each schedule is run on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: tuple[Annotated[StrictInt, at_most(MOST_EPOCHS), Field(ge=1)], ...]
+    rates: tuple[Annotated[Number, Field(gt=0, allow_inf_nan=False)], ...] | None = None
+    seeds: Annotated[StrictInt, at_most(MOST_SEEDS)] = Field(default=3, ge=2)
+
+    @field_validator("epochs", "rates")
+    @classmethod
+    def _are_several(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        if values is not None and not values:
+            raise PydanticCustomError("several", "must not be empty")
+        return None if values is None else tuple(sorted(set(values)))
+
+
 class StudyPlan(BaseModel):
     """A study's settings. None means the task's own default.
 
@@ -143,6 +168,7 @@ class StudyPlan(BaseModel):
         groups: factor on the rates of a parameter group of the task's optimizer, or the range to
             search it in.
         manual: the rates of the ``manual`` family.
+        horizon: set in place of a search, if the study asks how good schedules are at each length.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -174,6 +200,7 @@ class StudyPlan(BaseModel):
     groups: Mapping[str, Number | tuple[Number, Number]] = Field(default_factory=dict)
     manual: StrictStr | tuple[tuple[Number | tuple[Number, Number], Number], ...] | None = None
     confirm: ConfirmPlan = ConfirmPlan()
+    horizon: HorizonPlan | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -249,6 +276,8 @@ def load_plan(path: Path | None, changes: Mapping[str, Any] | None = None) -> St
         plan = StudyPlan.model_validate(content)
     except ValidationError as error:
         raise PlanError(_explain(error.errors()[0], path)) from error
+    if plan.horizon is not None:
+        raise PlanError("horizon: leave this out, and use clrsearch horizon --epochs 5,10,20")
     require_plan(plan)
     return plan
 
@@ -264,6 +293,7 @@ def require_plan(plan: StudyPlan) -> None:
         raise PlanError(
             f"allocation: led needs sampler=surrogate; with sampler={plan.sampler} it must be equal"
         )
+    _require_trunks(plan)
     _require_bounds(plan)
     _require_rates(plan)
 
@@ -293,6 +323,18 @@ def _require_families(plan: StudyPlan) -> None:
                 raise PlanError(f"{key}: unknown family {family!r}{nearest(family, FAMILIES)}")
             if families.count(family) > 1:
                 raise PlanError(f"{key}: {family} is listed {families.count(family)} times")
+
+
+def _require_trunks(plan: StudyPlan) -> None:
+    if plan.trunks is None:
+        return
+    if plan.sampler != "surrogate":
+        raise PlanError(f"trunks: needs sampler=surrogate, not sampler={plan.sampler}")
+    if plan.trunks < plan.seeds:
+        raise PlanError(
+            f"trunks: must be at least {plan.seeds}, one for each of the seeds, not {plan.trunks}; "
+            "set seeds to fewer"
+        )
 
 
 def _require_bounds(plan: StudyPlan) -> None:

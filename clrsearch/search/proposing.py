@@ -18,6 +18,7 @@ from clrsearch.search.history import Record
 from clrsearch.search.plan import ANY, LED
 from clrsearch.search.posteriors import Searched, posterior
 from clrsearch.search.sampler import suggest
+from clrsearch.search.starts import HOLDING, Start, may_open, starts, with_start
 from clrsearch.search.surrogate import FEWEST, Surrogate, SurrogateError
 from clrsearch.search.traces import Traces
 
@@ -42,16 +43,24 @@ class Proposal:
 
 
 def propose(
-    label: str, rank: int, records: Sequence[Record], searched: Searched, *, seed: int
+    label: str,
+    rank: int,
+    records: Sequence[Record],
+    searched: Searched,
+    *,
+    seed: int,
+    seed_index: int = 0,
 ) -> Proposal:
     """Propose the trial of a slot with this ``label``, a family's name or ANY.
 
     ``rank`` is the number of earlier slots with the same label, ``records`` are the trials of all
-    other slots. Deterministic for the same arguments. No schedule is proposed twice while a new one
-    can be found. Families defined by a user's function are left to TPE.
+    other slots, and ``seed_index`` is the seed that the trial starts from. Deterministic for the
+    same arguments. No schedule is proposed twice while a new one can be found. Families defined by
+    a user's function are left to TPE.
     """
     known = {searched.traces.of(record) for record in records}
-    if label != ANY:
+    shared = [] if may_open(searched.plan, records, seed_index) else starts(records, seed_index)
+    if label != ANY and not (shared and label in HOLDING):
         first = list(searched.traces.seed_points(label).items())[rank:]
         if first and first[0][0] not in known:
             return Proposal(family=label, params=first[0][1])
@@ -63,11 +72,14 @@ def propose(
     fallback = ""
     if told >= max(FEWEST, min(STARTUP, STARTUP_SHARE * searched.plan.trials)):
         try:
-            ranked = _by_surrogate(label, records, searched, generator)
+            ranked = _by_surrogate(label, records, searched, shared, generator)
             return _new(ranked, searched.traces, known)
         except SurrogateError as error:
             fallback = str(error)
-    drawn = _at_random(label, rank, searched, generator)
+    drawn = (
+        (family, with_start(family, params, shared, generator))
+        for family, params in _at_random(label, rank, searched, generator)
+    )
     return replace(_new(drawn, searched.traces, known), fallback=fallback)
 
 
@@ -86,11 +98,21 @@ def _by_optuna(
 
 
 def _by_surrogate(
-    label: str, records: Sequence[Record], searched: Searched, generator: np.random.Generator
+    label: str,
+    records: Sequence[Record],
+    searched: Searched,
+    shared: Sequence[Start],
+    generator: np.random.Generator,
 ) -> Iterator[Schedule]:
-    """Candidates sorted by a surface drawn from the posterior, best first."""
+    """Candidates sorted by a surface drawn from the posterior, best first.
+
+    Those that hold their rate have one of the ``shared`` starts, if there are any.
+    """
     surrogate = posterior(records, (), searched)
-    candidates = _candidates(label, records, searched, surrogate, generator)
+    candidates = [
+        (family, with_start(family, params, shared, generator))
+        for family, params in _candidates(label, records, searched, surrogate, generator)
+    ]
     drawn = surrogate.draw(searched.points.of(candidates), generator)
     return (candidates[index] for index in np.argsort(drawn, kind="stable"))
 

@@ -28,6 +28,7 @@ from clrsearch.schedules import (
     is_short,
     settings_near,
 )
+from clrsearch.search.horizon import EPOCHS, FAMILY, horizon_space
 from clrsearch.search.plan import BASELINE, Bound, StudyPlan, nearest
 from clrsearch.search.rangetest import RangeTest
 from clrsearch.tasks import Spacing, TaskFacts
@@ -52,8 +53,11 @@ class StudySpace:
 
     def build(self, family: str, params: Mapping[str, Value]) -> Schedule:
         """Build the schedule of a family from the searched ``params``."""
+        setting = self.setting
+        if EPOCHS in params:
+            setting = replace(setting, epochs=int(params[EPOCHS]))
         try:
-            return FAMILIES[family].build(params, self.setting)
+            return FAMILIES[family].build(params, setting)
         except (LookupError, TypeError) as error:
             raise ScheduleError(f"cannot build {family} from {dict(params)}: {error}") from error
 
@@ -159,6 +163,11 @@ def build_space(
     bounds = tested.bounds(facts.base_lr) if tested is not None and plan.range_test else None
     setting = replace(setting_of(plan, facts), tested=bounds, rate_function=rate_function)
     multipliers = _multipliers(plan, facts)
+    if plan.horizon is not None:
+        if facts.validate_every is not None:
+            raise PlanError("horizon: compares lengths in epochs, and validates after each")
+        ranges = horizon_space(plan.horizon, facts)
+        return StudySpace(setting=setting, families={FAMILY: ranges}, multipliers={})
     families = {}
     for family in plan.searched:
         try:

@@ -12,7 +12,8 @@ from optuna import load_study
 from clrsearch.errors import PlanError, StudyError
 from clrsearch.schedules import RateFunction, Trace, Value, trace
 from clrsearch.search.history import History, Record
-from clrsearch.search.plan import BASELINE_EVERY, ConfirmPlan, StudyPlan
+from clrsearch.search.horizon import EPOCHS, Planned, planned
+from clrsearch.search.plan import BASELINE_EVERY, FIRST_SEED, ConfirmPlan, StudyPlan
 from clrsearch.search.posteriors import Belief, Searched, beliefs
 from clrsearch.search.prefixes import held, partings
 from clrsearch.search.progress import Progress
@@ -31,7 +32,6 @@ from clrsearch.tasks import TaskFacts
 
 CURVES = ("rates", "momenta")
 """Trial attributes for display only; they follow from the parameters."""
-FIRST_SEED = 500_000  # of a search's additional seeds: far from those of its confirmation
 
 
 class Study:
@@ -167,7 +167,14 @@ class Study:
         """Propose a slot's trial given all other trials; deterministic for the same history."""
         seed = np.random.SeedSequence((self.plan.seed, slot.number)).generate_state(1)[0]
         rank = self.slots.rank(slot)
-        return propose(slot.family, rank, records, self.searched, seed=int(seed))
+        return propose(
+            slot.family,
+            rank,
+            records,
+            self.searched,
+            seed=int(seed),
+            seed_index=slot.seed_index,
+        )
 
     @property
     def searched(self) -> Searched:
@@ -181,7 +188,12 @@ class Study:
         )
 
     def beliefs(self) -> Mapping[int, Belief]:
-        """Belief about each complete trial, by number, from the search and its confirmation."""
+        """Belief about each complete trial, by number, from the search and its confirmation.
+
+        Nothing is believed of trials that differ in length.
+        """
+        if self.plan.horizon is not None:
+            return {}
         sibling = self.confirmation()
         records = self.history.records()
         runs = [] if sibling is None else sibling.history.records()
@@ -197,7 +209,17 @@ class Study:
 
     def ends(self, params: Mapping[str, Value]) -> tuple[int, ...]:
         """The optimizer steps taken when each interval of such a trial ends."""
-        return self.facts.ends
+        return self.facts_of(params).ends
+
+    def facts_of(self, params: Mapping[str, Value]) -> TaskFacts:
+        """The facts of the task, with the length of a trial that may be shorter than others."""
+        if EPOCHS not in params:
+            return self.facts
+        return self.facts.model_copy(update={"epochs": int(params[EPOCHS])})
+
+    def planned(self) -> list[Planned]:
+        """The trials of a study that is no search, by slot; they are planned in advance."""
+        return [] if self.plan.horizon is None else planned(self.plan.horizon, self.facts)
 
     def partings(self, slot: Slot, family: str, params: Mapping[str, Value]) -> set[int]:
         """The intervals at whose ends other trials of the slot's seed may part from its trial."""
@@ -205,6 +227,10 @@ class Study:
             others = self.finalists().values()
             traces = (self.trace(each.family, each.params) for each in others)
             return partings(self.trace(family, params), traces, self.facts.ends)
+        if self.plan.horizon is not None:
+            alike = (each for each in self.planned() if each.seed_index == slot.seed_index)
+            traces = (self.trace(each.family, each.params) for each in alike)
+            return partings(self.trace(family, params), traces, self.ends(params))
         if self.plan.trunks is None:
             return set()
         return held(self.trace(family, params), self.facts.ends)
@@ -258,6 +284,10 @@ class Study:
         if trials > self.plan.trials:
             self.plan = self.plan.model_copy(update={"trials": trials})
         plan = self.plan
+        if plan.horizon is not None:
+            runs = self.planned()
+            self.slots.grow([run.family for run in runs], [run.seed_index for run in runs])
+            return
         first = self.slots.first_of(plan.baseline)
         if first is None:
             first = min(plan.trials, BASELINE_EVERY) - 1 or BASELINE_EVERY - 1

@@ -10,6 +10,7 @@ from clrsearch.service.change import (
 from clrsearch.service.dashboards import Dashboard, dashboard
 from clrsearch.service.db_health import Pruned, check_database, prune_checkpoints
 from clrsearch.service.doctor import Finding, examine
+from clrsearch.service.horizons import horizon, horizon_plan
 from clrsearch.service.launching import Launch, Workers, launch_local, launch_ray, launch_slurm
 from clrsearch.service.look import (
     Best,
@@ -61,6 +62,8 @@ __all__ = [
     "default_name",
     "delete",
     "examine",
+    "horizon",
+    "horizon_plan",
     "launch_local",
     "launch_ray",
     "launch_slurm",

@@ -42,9 +42,12 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 2.0
 CLOSE = 1e-4
 """Largest difference, relative to the metric, that is explained by the order of sums."""
-Picture = Literal["schedule", "scores", "curves", "trials", "progress", "time", "range-test"]
+Picture = Literal[
+    "schedule", "scores", "curves", "trials", "progress", "time", "range-test", "horizon"
+]
 """In order: the recommended schedule; scores and learning curves on fresh seeds; all trials'
-learning curves; the best score so far over trials and over time; the losses of a range test."""
+learning curves; the best score so far over trials and over time; the losses of a range test; the
+score by length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,6 +339,14 @@ def _range_test(study: Study, _: Path | None) -> Figure:
     return plots.picture_of_range_test(study.range_test)
 
 
+def _horizon(study: Study, _: Path | None) -> Figure:
+    found = snapshot(study).horizon
+    if found is None or not found.lengths:
+        why = "is a search" if found is None else "has no result yet"
+        raise StudyError(f"{study.name} {why}: clrsearch horizon measures several lengths")
+    return plots.picture_of_horizon(found)
+
+
 _DRAW: Mapping[Picture, Callable[[Study, Path | None], Figure]] = {
     "schedule": _schedule,
     "scores": _scores,
@@ -344,6 +355,7 @@ _DRAW: Mapping[Picture, Callable[[Study, Path | None], Figure]] = {
     "progress": lambda study, _: plots.picture_of_progress(snapshot(study), by="trials"),
     "time": lambda study, _: plots.picture_of_progress(snapshot(study), by="time"),
     "range-test": _range_test,
+    "horizon": _horizon,
 }
 
 

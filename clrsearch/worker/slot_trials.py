@@ -101,6 +101,9 @@ class Trials:
         if slot.finalist is not None:
             finalist = self._study.finalists()[slot.finalist]
             return finalist.family, finalist.params
+        if self._study.plan.horizon is not None:
+            planned = self._study.planned()[slot.number]
+            return planned.family, planned.params
         proposal = self._study.propose(slot, self._others(slot))
         if proposal.fallback and not self._fell_back:
             self._fell_back = True

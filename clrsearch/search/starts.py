@@ -1,0 +1,74 @@
+"""Few starts for many schedules: those that hold their rate can share what comes before their fall.
+
+A start is the peak rate, the warm-up and the factors on the rates of parameter groups. Trials of
+one seed that have it in common train it once, and so cost what they differ in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from clrsearch.schedules import Constant, MultiStep, Step, Value, WarmupStableDecay
+from clrsearch.search.history import Record
+from clrsearch.search.plan import FIRST_SEED, StudyPlan
+
+HOLDING = tuple(each.family for each in (Constant, Step, MultiStep, WarmupStableDecay))
+"""Families that hold their peak rate for a while."""
+OPENED_BY = 1 / 2
+"""The share of a study's trials by which all starts have been chosen: late ones are better, for
+more is known, but fewer trials share them."""
+
+Start = Mapping[str, Value]
+
+
+def start_of(family: str, params: Mapping[str, Value]) -> dict[str, Value] | None:
+    """The values of a schedule's start; None if its family does not hold its rate."""
+    if family not in HOLDING:
+        return None
+    groups = {name: value for name, value in params.items() if name.startswith("groups.")}
+    return {"lr": params["lr"], "warmup_share": params.get("warmup_share", 0.0), **groups}
+
+
+def starts(records: Sequence[Record], seed_index: int) -> list[Start]:
+    """The different starts of the trials of one seed, in the order of their numbers."""
+    found: list[Start] = []
+    for record in records:
+        start = start_of(record.family, record.params)
+        if record.seed_index == seed_index and start is not None and start not in found:
+            found.append(start)
+    return found
+
+
+def may_open(plan: StudyPlan, records: Sequence[Record], seed_index: int) -> bool:
+    """Whether a trial of this seed may have a start that no other trial has.
+
+    The plan's ``trunks`` are shared equally among the seeds, and opened one after the other.
+    """
+    if plan.trunks is None:
+        return True
+    turn = seed_index and seed_index - FIRST_SEED
+    most = plan.trunks // plan.seeds + (turn < plan.trunks % plan.seeds)
+    begun = sum(record.seed_index == seed_index for record in records)
+    due = 1 + int(begun * most * plan.seeds / (OPENED_BY * plan.trials))
+    return len(starts(records, seed_index)) < min(most, due)
+
+
+def with_start(
+    family: str,
+    params: Mapping[str, Value],
+    known: Sequence[Start],
+    generator: np.random.Generator,
+) -> Mapping[str, Value]:
+    """The values with one of the ``known`` starts in place of their own, drawn at random.
+
+    A constant rate can only take one without a warm-up. Values of families that do not hold their
+    rate stay as they are, and so do those that none of the starts fits.
+    """
+    own = start_of(family, params)
+    fitting = [each for each in known if "warmup_share" in params or not each["warmup_share"]]
+    if own is None or not fitting:
+        return params
+    start = fitting[generator.integers(len(fitting))]
+    return {name: start.get(name, value) for name, value in params.items()}
