@@ -161,7 +161,7 @@ def picture_of_horizon(found: Horizon) -> Figure:
                 curves=(
                     Curve(label=label, x=lengths, y=means, style=figures.FIRST),
                     Curve(
-                        label="best held rate so far",
+                        label="best held rate",
                         x=np.array(epochs, dtype=float),
                         y=held,
                         style=figures.OTHER,

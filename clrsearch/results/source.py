@@ -5,6 +5,7 @@ from __future__ import annotations
 from clrsearch.exports import Found, write
 from clrsearch.results import formatting
 from clrsearch.results.formatting import number
+from clrsearch.results.horizon import read_horizon
 from clrsearch.schedules import SourceFile
 from clrsearch.search import Record, Study, Verdict
 
@@ -35,12 +36,20 @@ def source_code(
     options = [f"{name}={value}" for name, value in plan.options.items()]
     options += plan.arguments
     scores = {} if record.value is None else {facts.metric: record.value, **record.metrics}
-    standing = verdict and verdict.standing(record.number)
+    standing = None if verdict is None else verdict.standing(record.number)
     multipliers = study.space.multipliers_of(record.params)
     seeds = len(standing.scores) if standing else 0
     proof = f"chosen on {formatting.seeds(seeds)}" if standing else "on one seed"
-    if leads and not standing:
-        proof = f"{proof}, expected to be the best of the search"
+    at = read_horizon(study).at(facts.epochs) if plan.horizon is not None else None
+    if at is not None and at.trial.number == record.number:
+        proof = f"the best for {facts.epochs} epochs on {formatting.seeds(len(at.scores))}"
+        means = {"mean": f"{facts.metric} {number(at.mean)}"}
+    elif standing:
+        means = {"fresh seeds": f"{facts.metric} {number(standing.mean)}"}
+    else:
+        means = {}
+        if leads:
+            proof = f"{proof}, expected to be the best of the search"
     file = SourceFile(
         title=f"The {schedule.family} learning-rate schedule that clrsearch found.",
         found={
@@ -48,7 +57,7 @@ def source_code(
             "task": " ".join([plan.task, *options]),
             "trained": formatting.length(facts, facts.batch_size),
             "validation": ", ".join(f"{name} {number(value)}" for name, value in scores.items()),
-            **({"fresh seeds": f"{facts.metric} {number(standing.mean)}"} if standing else {}),
+            **means,
             "versions": ", ".join(
                 f"{name} {study.record.versions[name]}" for name in ("clrsearch", "torch")
             ),

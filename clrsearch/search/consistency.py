@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clrsearch.search.history import Record
+from clrsearch.search.horizon import EPOCHS
 from clrsearch.storage import UNFINISHED, SlotState
 
 NAMED = 5  # slots or trials listed in one message
@@ -38,8 +39,8 @@ def misfits(
 ) -> list[Misfit]:
     """Find contradictions between a study's slots (state by number) and its trials.
 
-    A consistent study has ``budget`` slots, and ``epochs`` values in every complete trial, which it
-    counts in so many of a ``unit``.
+    A consistent study has ``budget`` slots, and ``epochs`` values in every complete trial that has
+    no length of its own; it counts them in so many of a ``unit``.
     """
     told: dict[int, list[Record]] = {}
     for record in records:
@@ -64,7 +65,7 @@ def misfits(
         each
         for each in records
         if each.state == "complete"
-        and (len(each.values) != epochs or list(each.values) != list(range(1, epochs + 1)))
+        and list(each.values) != list(range(1, int(each.params.get(EPOCHS, epochs)) + 1))
     ]
     found = [
         _slots(set(range(budget)) - set(slots), "missing", mended_by="run"),

@@ -402,12 +402,17 @@ def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, An
 def differences(stored: StudyPlan, asked: StudyPlan) -> list[str]:
     """The keys in which two plans describe different studies, with both values.
 
-    ``trials`` and ``confirm`` may change during a study, so they are skipped; so are families if
-    the new plan names none, and options that did not exist when the old plan was stored.
+    ``trials``, ``confirm`` and a horizon's seeds may change during a study, so they are skipped; so
+    are families if the new plan names none, and options that did not exist when the old plan was
+    stored.
     """
     aside = {"trials", "confirm"}
     if "families" not in asked.model_fields_set:
         aside.add("families")
+    if stored.horizon is not None and asked.horizon is not None:
+        aside.add("seeds")
+        more = {"seeds": stored.horizon.seeds}
+        asked = asked.model_copy(update={"horizon": asked.horizon.model_copy(update=more)})
     earlier = {key for key, value in EARLIER.items() if getattr(stored, key) == value}
     aside |= earlier - asked.model_fields_set
     old, new = stored.model_dump(exclude=aside), asked.model_dump(exclude=aside)

@@ -12,7 +12,7 @@ from optuna import load_study
 from clrsearch.errors import PlanError, StudyError
 from clrsearch.schedules import RateFunction, Trace, Value, trace
 from clrsearch.search.history import History, Record
-from clrsearch.search.horizon import EPOCHS, Planned, planned
+from clrsearch.search.horizon import EPOCHS, Planned, count, planned
 from clrsearch.search.plan import BASELINE_EVERY, FIRST_SEED, ConfirmPlan, StudyPlan
 from clrsearch.search.posteriors import Belief, Searched, beliefs
 from clrsearch.search.prefixes import held, partings
@@ -293,6 +293,18 @@ class Study:
             first = min(plan.trials, BASELINE_EVERY) - 1 or BASELINE_EVERY - 1
         labels = plan.labels(first)
         self.slots.grow(labels, _seeds(labels, plan.seeds))
+
+    def more_seeds(self, seeds: int) -> None:
+        """Run the schedules of a horizon on so many seeds, if they are more than before."""
+        horizon = self.plan.horizon
+        if horizon is None or seeds <= horizon.seeds:
+            return
+        more = horizon.model_copy(update={"seeds": seeds})
+        changes = {"horizon": more, "trials": count(more), "seeds": seeds}
+        self.plan = self.plan.model_copy(update=changes)
+        self._studies.change_plan(
+            self.record, **{**changes, "horizon": more.model_dump(mode="json")}
+        )
 
     def plan_confirmation(self, confirm: ConfirmPlan) -> None:
         """Change the confirmation's plan."""

@@ -117,7 +117,11 @@ def _reasons(families: Sequence[str], spacing: Spacing) -> dict[str, str]:
 
 def run_command(study: Study, trials: int) -> str:
     """The command that resumes a study, growing it to ``trials`` trials."""
-    plan = study.plan
+    plan, horizon = study.plan, study.plan.horizon
+    if horizon is not None:
+        epochs = ",".join(map(str, horizon.epochs))
+        how = {"task": plan.task, "epochs": epochs, "seeds": horizon.seeds}
+        return proposals.command("horizon", name=study.name, **how)
     return proposals.command(
         "run", name=study.name, task=plan.task, trials=trials, set=settings(plan)
     )
@@ -140,6 +144,11 @@ def confirmation_plan(
     load_plan(None, {f"confirm.{key}": value for key, value in given.items()})  # check the ranges
     with open_database(storage_url(storage)) as database:
         study = Study.open(database, name)
+        if study.plan.horizon is not None:
+            raise StudyError(
+                f"{name} runs each of its schedules on {study.plan.horizon.seeds} seeds already: "
+                "clrsearch horizon with more --seeds adds some"
+            )
         left = study.slots.unfinished()
         if left:
             raise StudyError(

@@ -293,7 +293,8 @@ def _join(study: Study, plan: StudyPlan, tryout: Tryout, *, allow_drift: bool) -
     # first, so that an invalid value is not reported as a different plan
     tryout.require_space(study.plan, study.facts, study.range_test)
     different = differences(study.plan, plan)
-    fewer = "trials" in plan.model_fields_set and plan.trials < study.plan.trials
+    counted = plan.horizon is None and "trials" in plan.model_fields_set
+    fewer = counted and plan.trials < study.plan.trials
     if fewer:
         different.append(
             f"trials is {study.plan.trials} there and {plan.trials} here; it can only be increased"
@@ -309,7 +310,9 @@ def _join(study: Study, plan: StudyPlan, tryout: Tryout, *, allow_drift: bool) -
     rate_function = tryout.rate_function(study.facts)
     if rate_function is not None:
         study.bind(rate_function)
-    study.grow(plan.trials if "trials" in plan.model_fields_set else study.plan.trials)
+    if plan.horizon is not None:
+        study.more_seeds(plan.horizon.seeds)
+    study.grow(plan.trials if counted else study.plan.trials)
     if "confirm" in plan.model_fields_set:
         if plan.confirm != study.plan.confirm:
             study.plan_confirmation(plan.confirm)

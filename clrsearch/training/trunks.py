@@ -85,7 +85,8 @@ class Trunks:
             except FileNotFoundError:
                 continue
             except (Unrestorable, OSError):
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink()
         return None
 
     def delete(self) -> None:

@@ -99,8 +99,7 @@ class Attempt:
         self._watchdog = watchdog
         self._on_save = on_save
         self._outbox = Outbox(stored, partial(_report, study, identity.trial))
-        for epoch, value in inherited.items():
-            self._outbox.put(epoch, value)
+        self._inherited = inherited
         self._beginning = beginning
         self._length = len(study.ends(identity.params))
         self._saved_at = time.monotonic()
@@ -121,13 +120,13 @@ class Attempt:
             SQLAlchemyError, StorageInternalError: a permanent database error, or an outage longer
                 than the patience.
         """
+        more = self._inherit()
         try:
             if isinstance(self._run, LaneRun):
-                more = True
                 while more and self._run.epoch < self._length:
                     yield
                     more = self._finish(self._run.outcome())
-            else:
+            elif more:
                 with self._watchdog.watching():
                     self._run.train(self._finish)
         except Diverged as diverged:
@@ -136,19 +135,32 @@ class Attempt:
         assert self._last is not None  # no checkpoint is written at the end of the last epoch
         self._tell(SlotState.PRUNED if self._pruned else SlotState.COMPLETE, self._last.metrics)
 
+    def _inherit(self) -> bool:
+        """Report the epochs that another trial has trained; returns whether to continue."""
+        metric = self._study.facts.metric
+        epochs = (
+            Epoch(number=number, loss=None, metrics={metric: value})
+            for number, value in self._inherited.items()
+        )
+        return all(map(self._report, epochs))
+
     def _finish(self, epoch: Epoch) -> bool:
         """Report an epoch and save a checkpoint if due; returns whether to continue."""
-        facts = self._study.facts
-        self._last = epoch
         with self._watchdog.after_epoch():
-            new = self._outbox.put(epoch.number, epoch.metrics[facts.metric])
+            more = self._report(epoch)
             if self._beginning is not None:
                 self._beginning.leave(self._outbox.values)
-            more = epoch.number < self._length
-            if self._post(apart=REPORT_SECONDS):
-                self._pruned = new and more and self._hopeless()
-                if more and not self._pruned:
-                    self._save_in_time()
+            if more:
+                self._save_in_time()
+        return more
+
+    def _report(self, epoch: Epoch) -> bool:
+        """Report an epoch; returns whether to continue: it is not the last, nor is it pruned."""
+        self._last = epoch
+        new = self._outbox.put(epoch.number, epoch.metrics[self._study.facts.metric])
+        more = epoch.number < self._length
+        if self._post(apart=REPORT_SECONDS):
+            self._pruned = new and more and self._hopeless()
         return more and not self._pruned
 
     def leave(self) -> None:
@@ -217,7 +229,7 @@ class Attempt:
         if self._outbox.drift:
             attributes["drift"] = self._outbox.drift
         if isinstance(self._run, SequentialRun) and self._run.inherited:
-            attributes["inherited"] = self._run.inherited
+            attributes["inherited"] = min(self._run.inherited, max(self._outbox.values))
         if end == SlotState.COMPLETE and study.stage == "confirm":
             with self._watchdog.watching():
                 attributes["test"] = self._run.test()
