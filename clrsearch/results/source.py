@@ -42,7 +42,7 @@ def source_code(
     proof = f"chosen on {formatting.seeds(seeds)}" if standing else "on one seed"
     at = read_horizon(study).at(facts.epochs) if plan.horizon is not None else None
     if at is not None and at.trial.number == record.number:
-        proof = f"the best for {facts.epochs} epochs on {formatting.seeds(len(at.scores))}"
+        proof = f"the best for {facts.epochs} epochs on {len(at.scores)} seeds"
         means = {"mean": f"{facts.metric} {number(at.mean)}"}
     elif standing:
         means = {"fresh seeds": f"{facts.metric} {number(standing.mean)}"}

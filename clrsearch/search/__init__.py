@@ -5,9 +5,9 @@ from clrsearch.search.confirm import judge
 from clrsearch.search.consistency import Misfit, misfits
 from clrsearch.search.fresh import Fresh, read_fresh
 from clrsearch.search.history import History, Record, State, best_first, leader
-from clrsearch.search.horizon import EPOCHS, held_until
-from clrsearch.search.horizon import FAMILY as HORIZON_FAMILY
-from clrsearch.search.horizon import count as runs_of
+from clrsearch.search.horizon_runs import EPOCHS, held_until
+from clrsearch.search.horizon_runs import FAMILY as HORIZON_FAMILY
+from clrsearch.search.horizon_runs import count as runs_of
 from clrsearch.search.importance import LEAST as LEAST_FOR_IMPORTANCES
 from clrsearch.search.importance import importances
 from clrsearch.search.plan import (

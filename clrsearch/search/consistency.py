@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clrsearch.search.history import Record
-from clrsearch.search.horizon import EPOCHS
+from clrsearch.search.horizon_runs import EPOCHS
 from clrsearch.storage import UNFINISHED, SlotState
 
 NAMED = 5  # slots or trials listed in one message

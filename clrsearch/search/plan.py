@@ -123,7 +123,7 @@ class ConfirmPlan(BaseModel):
 
 
 class HorizonPlan(BaseModel):
-    """The runs of ``clrsearch horizon``; see :mod:`clrsearch.search.horizon`.
+    """The runs of ``clrsearch horizon``; see :mod:`clrsearch.search.horizon_runs`.
 
     Attributes:
         epochs: the lengths.
@@ -139,9 +139,7 @@ class HorizonPlan(BaseModel):
 
     @field_validator("epochs", "rates")
     @classmethod
-    def _are_several(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-        if values is not None and not values:
-            raise PydanticCustomError("several", "must not be empty")
+    def _in_order(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         return None if values is None else tuple(sorted(set(values)))
 
 
@@ -272,12 +270,12 @@ def load_plan(path: Path | None, changes: Mapping[str, Any] | None = None) -> St
     content = {} if path is None else _read(path)
     for key, value in (changes or {}).items():
         _lay_over(content, key, value)
+    if "horizon" in content:
+        raise PlanError("horizon: leave this out, and use clrsearch horizon --epochs 5,10,20")
     try:
         plan = StudyPlan.model_validate(content)
     except ValidationError as error:
         raise PlanError(_explain(error.errors()[0], path)) from error
-    if plan.horizon is not None:
-        raise PlanError("horizon: leave this out, and use clrsearch horizon --epochs 5,10,20")
     require_plan(plan)
     return plan
 

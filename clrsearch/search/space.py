@@ -28,7 +28,7 @@ from clrsearch.schedules import (
     is_short,
     settings_near,
 )
-from clrsearch.search.horizon import EPOCHS, FAMILY, horizon_space
+from clrsearch.search.horizon_runs import EPOCHS, FAMILY, horizon_space
 from clrsearch.search.plan import BASELINE, Bound, StudyPlan, nearest
 from clrsearch.search.rangetest import RangeTest
 from clrsearch.tasks import Spacing, TaskFacts

@@ -12,7 +12,7 @@ from optuna import load_study
 from clrsearch.errors import PlanError, StudyError
 from clrsearch.schedules import RateFunction, Trace, Value, trace
 from clrsearch.search.history import History, Record
-from clrsearch.search.horizon import EPOCHS, Planned, count, planned
+from clrsearch.search.horizon_runs import EPOCHS, Planned, count, planned
 from clrsearch.search.plan import BASELINE_EVERY, FIRST_SEED, ConfirmPlan, StudyPlan
 from clrsearch.search.posteriors import Belief, Searched, beliefs
 from clrsearch.search.prefixes import held, partings

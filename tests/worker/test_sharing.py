@@ -82,8 +82,12 @@ def test_pruned_trials_leave_their_beginnings_as_well(url, task_dir) -> None:
 
 def test_a_confirmation_shares_what_its_finalists_have_in_common(url, task_dir) -> None:
     confirmed = {
-        "confirm.enabled": True, "confirm.seeds": 2, "trunks": 1,
-        "families": ("wsd", "step"), "allocation": "equal", "bounds.step.drops": 1,
+        "confirm.enabled": True,
+        "confirm.seeds": 2,
+        "trunks": 1,
+        "families": ("wsd", "step"),
+        "allocation": "equal",
+        "bounds.step.drops": 1,
     }
     together, _ = worked("together", task_dir, **confirmed)
     apart, _ = worked("apart", task_dir, trunk_gb=0, **confirmed)

@@ -8,7 +8,7 @@ from facts import make_facts
 
 from clrsearch.schedules import trace
 from clrsearch.search import HorizonPlan, StudyPlan, build_space, held_until, runs_of
-from clrsearch.search.horizon import planned
+from clrsearch.search.horizon_runs import planned
 from clrsearch.search.plan import FIRST_SEED
 from clrsearch.search.prefixes import partings
 
