@@ -95,6 +95,10 @@ def print_result(result: Result, *, json: bool) -> None:
             f"This run took {duration(result.seconds)}."
         )
     say(head)
+    inherited, epochs = now.shared
+    if inherited:
+        unit = now.spacing.progress
+        say(f"{inherited} of {epochs} {unit}s were not trained: equal beginnings are trained once.")
     say("")
     _print_table(result_table(now))
     say("")

@@ -79,6 +79,13 @@ class Snapshot:
         return next(each for each in self.records if each.number == self.verdict.chosen)
 
     @property
+    def shared(self) -> tuple[int, int]:
+        """The epochs that no trial trained, as another had, and those of all trials, with runs."""
+        runs = self.confirmed.runs if self.confirmed else ()
+        trials = (*self.records, *runs)
+        return sum(each.inherited for each in trials), sum(each.epoch for each in trials)
+
+    @property
     def running(self) -> list[Record]:
         """The running trials, including confirmation runs."""
         runs = self.confirmed.runs if self.confirmed else ()

@@ -18,7 +18,7 @@ from clrsearch.search.history import Record
 from clrsearch.search.plan import ANY, LED
 from clrsearch.search.posteriors import Searched, posterior
 from clrsearch.search.sampler import suggest
-from clrsearch.search.starts import HOLDING, Start, may_open, starts, with_start
+from clrsearch.search.starts import HOLDING, Start, known_starts, may_open, with_start
 from clrsearch.search.surrogate import FEWEST, Surrogate, SurrogateError
 from clrsearch.search.traces import Traces
 
@@ -59,7 +59,7 @@ def propose(
     a user's function are left to TPE.
     """
     known = {searched.traces.of(record) for record in records}
-    shared = [] if may_open(searched.plan, records, seed_index) else starts(records, seed_index)
+    shared = [] if may_open(searched.plan, records, seed_index) else known_starts(records, seed_index)
     if label != ANY and not (shared and label in HOLDING):
         first = list(searched.traces.seed_points(label).items())[rank:]
         if first and first[0][0] not in known:

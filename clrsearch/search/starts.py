@@ -31,7 +31,7 @@ def start_of(family: str, params: Mapping[str, Value]) -> dict[str, Value] | Non
     return {"lr": params["lr"], "warmup_share": params.get("warmup_share", 0.0), **groups}
 
 
-def starts(records: Sequence[Record], seed_index: int) -> list[Start]:
+def known_starts(records: Sequence[Record], seed_index: int) -> list[Start]:
     """The different starts of the trials of one seed, in the order of their numbers."""
     found: list[Start] = []
     for record in records:
@@ -52,7 +52,7 @@ def may_open(plan: StudyPlan, records: Sequence[Record], seed_index: int) -> boo
     most = plan.trunks // plan.seeds + (turn < plan.trunks % plan.seeds)
     begun = sum(record.seed_index == seed_index for record in records)
     due = 1 + int(begun * most * plan.seeds / (OPENED_BY * plan.trials))
-    return len(starts(records, seed_index)) < min(most, due)
+    return len(known_starts(records, seed_index)) < min(most, due)
 
 
 def with_start(

@@ -12,7 +12,7 @@ from clrsearch.search import build_space, load_plan
 from clrsearch.search.plan import FIRST_SEED
 from clrsearch.search.posteriors import Searched
 from clrsearch.search.proposing import propose
-from clrsearch.search.starts import may_open, start_of, starts, with_start
+from clrsearch.search.starts import known_starts, may_open, start_of, with_start
 from clrsearch.search.trace_features import Points
 from clrsearch.search.traces import Traces
 
@@ -35,8 +35,8 @@ def test_a_start_is_the_rate_the_warm_up_and_the_factors_of_groups() -> None:
 
 def test_each_seed_has_starts_of_its_own() -> None:
     records = [*begun(0.1, 0.2, 0.1), *begun(0.3, seed_index=FIRST_SEED + 1)]
-    assert [each["lr"] for each in starts(records, 0)] == [0.1, 0.2]
-    assert [each["lr"] for each in starts(records, FIRST_SEED + 1)] == [0.3]
+    assert [each["lr"] for each in known_starts(records, 0)] == [0.1, 0.2]
+    assert [each["lr"] for each in known_starts(records, FIRST_SEED + 1)] == [0.3]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_study_has_no_more_starts_than_it_asks_for() -> None:
         value = abs(np.log(float(found.params["lr"]) / 0.1))
         given = {"family": found.family, "params": found.params, "number": number}
         records.append(make_record(value, **given))
-    assert len(starts(records, 0)) == 3
+    assert len(known_starts(records, 0)) == 3
     assert len({about.traces.of(record) for record in records}) == 40
 
 
