@@ -59,7 +59,8 @@ def propose(
     a user's function are left to TPE.
     """
     known = {searched.traces.of(record) for record in records}
-    shared = [] if may_open(searched.plan, records, seed_index) else known_starts(records, seed_index)
+    opens = may_open(searched.plan, records, seed_index)
+    shared = [] if opens else known_starts(records, seed_index)
     if label != ANY and not (shared and label in HOLDING):
         first = list(searched.traces.seed_points(label).items())[rank:]
         if first and first[0][0] not in known:

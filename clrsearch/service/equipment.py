@@ -125,7 +125,7 @@ def trainer_of(
         how: dict[str, Any] = {"device": device, "precision": study.plan.precision}
         data = training.load_data(task, facts, device, seed=study.plan.seed, group=group)
         make_run = training.run_maker(task, facts, group=group, data=data, **how)
-        wanted = wanted_lanes(settings, device)
+        wanted = wanted_lanes(study, settings, device)
         if wanted == 1 or group is not None:
             return Trainer(make_run=make_run)
         chosen = training.choose_lanes(
@@ -146,10 +146,16 @@ def trainer_of(
         raise failure from error
 
 
-def wanted_lanes(settings: WorkerSettings, device: torch.device) -> Literal["auto"] | int:
-    """The number of lanes asked for on a device, or ``"auto"``."""
+def wanted_lanes(
+    study: Study, settings: WorkerSettings, device: torch.device
+) -> Literal["auto"] | int:
+    """The number of lanes asked for on a device, or ``"auto"``.
+
+    By default there are none where trials have beginnings in common, which lanes cannot share.
+    """
     if settings.lanes is None:
-        return "auto" if device.type == "cuda" else 1
+        alike = study.plan.horizon is not None or study.plan.trunks is not None
+        return "auto" if device.type == "cuda" and not alike else 1
     return 1 if settings.lanes == "off" else settings.lanes
 
 
