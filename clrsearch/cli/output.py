@@ -42,7 +42,7 @@ from clrsearch.results import (
     trial_json,
     trial_line,
 )
-from clrsearch.search import RangeTest, Record, Study
+from clrsearch.search import RangeTest, Record, Rescaled, Study
 from clrsearch.service import (
     Best,
     Dashboard,
@@ -374,7 +374,23 @@ def _best_values(found: Best) -> dict[str, Any]:
         "optimizer": found.facts.optimizer,
         "values": dict(found.values),
         **({"groups": dict(found.multipliers)} if found.multipliers else {}),
-        "metrics": dict(found.trial.metrics),
+        **({"metrics": dict(found.trial.metrics)} if found.rescaled is None else {}),
+        **({} if found.rescaled is None else _rescaled(found.rescaled)),
+    }
+
+
+def _rescaled(rescaled: Rescaled) -> dict[str, Any]:
+    """How a schedule was rescaled; what it was found with, in the keys of its new length."""
+    rule, size = rescaled.rule, rescaled.found.batch_size
+    return {
+        "confirmed": False,
+        "factor": rescaled.factor,
+        "rule": None if rule is None else f"{rule.name} ({rule.source})",
+        "beyond": rescaled.beyond or None,
+        "rescaled_from": {
+            **_length(rescaled.found),
+            **({} if size is None else {"batch_size": size}),
+        },
     }
 
 

@@ -23,10 +23,12 @@ from clrsearch.search.progress import Phase, Progress
 from clrsearch.search.pruner import PRUNERS, hopeless
 from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
 from clrsearch.search.repository import Studies
+from clrsearch.search.rescaling import Rescaled, Rule, rescaled, respaced
 from clrsearch.search.sampler import quiet, suggest
 from clrsearch.search.shortlist import finalists
 from clrsearch.search.space import (
     GROUPS,
+    RATES,
     StudySpace,
     build_space,
     fitting,
@@ -47,6 +49,7 @@ __all__ = [
     "LEAST_FOR_IMPORTANCES",
     "OPENING",
     "PRUNERS",
+    "RATES",
     "ConfirmPlan",
     "Fresh",
     "History",
@@ -55,6 +58,8 @@ __all__ = [
     "Progress",
     "RangeTest",
     "Record",
+    "Rescaled",
+    "Rule",
     "Run",
     "Standing",
     "State",
@@ -92,6 +97,8 @@ __all__ = [
     "require_name",
     "require_plan",
     "require_size",
+    "rescaled",
+    "respaced",
     "setting_of",
     "settings",
     "smoothed",

@@ -34,6 +34,8 @@ from clrsearch.tasks import Spacing, TaskFacts
 
 GROUPS = "groups."
 """Prefix of a group's name in the name of its rate factor."""
+RATES = ("lr", "max_lr", "scale")
+"""Names of the parameter that scales all of a family's learning rates."""
 MORE_EPOCHS = 20  # additional epochs to try when telling how many a family needs
 MOST_RATES = 50_000_000
 """Maximum number of rates in a trace, over all groups: 400 MB, and a few times that at peak."""
