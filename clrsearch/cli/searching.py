@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clrsearch import proposals
 from clrsearch.cli.options import (
     DownloadOption,
     DriftOption,
@@ -125,6 +127,28 @@ def confirm(
             "--seeds", min=1, help="Fresh seeds per finalist. Default: as many as needed."
         ),
     ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", min=1, help="Confirm it for this batch size."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Confirm it for so many epochs.")
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            "--trials",
+            min=1,
+            help="With --batch-size or --epochs: trials that search the peak rate. Default: 8.",
+        ),
+    ] = None,
+    new_name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            help="With --batch-size or --epochs: name of the new study. Default: STUDY-b512-e90.",
+        ),
+    ] = None,
     workers: WorkersOption = None,
     *,
     worker: WorkerOptions,
@@ -136,18 +160,42 @@ def confirm(
     The recommended schedule is chosen by these runs alone. Without --seeds, runs are added where
     the verdict depends on them, until it is settled or a quarter of the epochs has been spent. With
     more seeds or finalists than before, only the missing runs are added.
+
+    With --batch-size or --epochs, a new study searches the peak rate of the recommended schedule
+    again, within a factor of 4 of the rescaled one that clrsearch best prints with these options,
+    and compares it on fresh seeds with the baseline, whose rate is tuned in as many trials.
     """
     from clrsearch import service
 
-    database = storage.url()
-    watch_work(
-        service.confirmation_plan(name, top=top, seeds=seeds, storage=database),
-        json=json,
-        name=name,
+    database, settings = storage.url(), worker.settings()
+    how = {"storage": database, "workers": workers, "settings": settings}
+    if batch_size is None and epochs is None:
+        _require_none({"--trials": trials, "--name": new_name}, "--batch-size or --epochs")
+        plan = service.confirmation_plan(name, top=top, seeds=seeds, storage=database)
+        watch_work(plan, json=json, name=name, **how)
+        return
+    found = service.transfer(
+        name,
+        batch_size=batch_size,
+        epochs=epochs,
+        trials=trials,
+        top=top,
+        seeds=seeds,
+        name=new_name,
         storage=database,
-        workers=workers,
-        settings=worker.settings(),
+        task_dir=settings.task_dir,
     )
+    watch_work(found.plan, json=json, name=found.name, **how)
+
+
+def _require_none(options: Mapping[str, object], needed: str) -> None:
+    """Refuse options that need others, and do not propose them."""
+    from clrsearch.errors import PlanError
+
+    for option, value in options.items():
+        if value is not None:
+            raise PlanError(f"{option} needs {needed}")
+    proposals.exclude(*options)
 
 
 def worker(

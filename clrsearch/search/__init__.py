@@ -33,6 +33,7 @@ from clrsearch.search.space import (
     build_space,
     fitting,
     misfit_reason,
+    rate_of,
     require_size,
     setting_of,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "one_each",
     "padded",
     "quiet",
+    "rate_of",
     "read_fresh",
     "read_range_test",
     "read_toml",

@@ -72,10 +72,17 @@ _WANTED = {
     "bounds": "not a number, string, boolean or list of these",
     "options": "not a number, string or boolean",
     "groups": "neither a number nor a range [LOW, HIGH]",
+    "start": "not a number",
     "manual": 'neither a list of [EPOCHS, RATE] nor "file.py:NAME"',
 }
 """Error text for values of union types, in place of one error per alternative."""
-_DEPTH = {"bounds": 3, "options": 2, "groups": 2, "manual": 1}  # length of such a value's key
+_DEPTH = {
+    "bounds": 3,
+    "options": 2,
+    "groups": 2,
+    "start": 2,
+    "manual": 1,
+}  # length of such a value's key
 _TYPES = {
     "too_short": "must not be empty",
     "string_too_short": "must not be empty",
@@ -140,6 +147,8 @@ class StudyPlan(BaseModel):
         bounds: parameter bounds by family.
         groups: factor on the rates of a parameter group of the task's optimizer, or the range to
             search it in.
+        start: the peak learning rate of a family's first trial, in place of its usual first
+            settings.
         manual: the rates of the ``manual`` family.
     """
 
@@ -169,6 +178,7 @@ class StudyPlan(BaseModel):
     options: Mapping[str, Scalar] = Field(default_factory=dict)
     bounds: Mapping[str, Mapping[str, Bound]] = Field(default_factory=dict)
     groups: Mapping[str, Number | tuple[Number, Number]] = Field(default_factory=dict)
+    start: Mapping[str, Number] = Field(default_factory=dict)
     manual: StrictStr | tuple[tuple[Number | tuple[Number, Number], Number], ...] | None = None
     confirm: ConfirmPlan = ConfirmPlan()
 
@@ -296,11 +306,15 @@ def _require_bounds(plan: StudyPlan) -> None:
     """Reject bounds that are invalid for every task."""
     given: list[tuple[str, object]] = []
     given += [(f"groups.{name}", each) for name, each in plan.groups.items()]
-    for family, bounds in plan.bounds.items():
+    given += [(f"start.{family}", each) for family, each in plan.start.items()]
+    for key in (
+        *(f"bounds.{each}" for each in plan.bounds),
+        *(f"start.{each}" for each in plan.start),
+    ):
+        family = key.partition(".")[2]
         if family not in plan.searched:
-            raise PlanError(
-                f"bounds.{family}: not a family of this study{nearest(family, plan.searched)}"
-            )
+            raise PlanError(f"{key}: not a family of this study{nearest(family, plan.searched)}")
+    for family, bounds in plan.bounds.items():
         given += [(f"bounds.{family}.{name}", each) for name, each in bounds.items()]
     for key, bound in given:
         values = bound if isinstance(bound, tuple) else (bound,)

@@ -31,6 +31,7 @@ from clrsearch.service.provenance import versions
 from clrsearch.service.running import Result, run
 from clrsearch.service.starting import new_file
 from clrsearch.service.testing import Tested, range_test
+from clrsearch.service.transferring import Transfer, transfer
 from clrsearch.service.worker_logs import WorkerLog, logs
 from clrsearch.service.working import work
 from clrsearch.worker import WorkerSettings
@@ -49,6 +50,7 @@ __all__ = [
     "Shown",
     "Storage",
     "Tested",
+    "Transfer",
     "WorkerLog",
     "WorkerSettings",
     "Workers",
@@ -79,6 +81,7 @@ __all__ = [
     "show",
     "status",
     "storage_url",
+    "transfer",
     "upgrade_database",
     "versions",
     "work",
