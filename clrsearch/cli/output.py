@@ -29,10 +29,12 @@ from clrsearch.reports import (
     status_table,
     study_table,
     trial_table,
+    variation_table,
 )
 from clrsearch.results import (
     Snapshot,
     Status,
+    Variation,
     duration,
     ends,
     schedule_line,
@@ -41,6 +43,7 @@ from clrsearch.results import (
     status_json,
     trial_json,
     trial_line,
+    variation_json,
 )
 from clrsearch.search import RangeTest, Record, Rescaled, Study
 from clrsearch.service import (
@@ -119,6 +122,16 @@ def _print_next_steps(result: Result) -> None:
         for step, line in steps.items():
             if line is not None:
                 say(f"{step + ':':<25} {line}")
+
+
+def print_variation(found: Variation, *, json: bool) -> None:
+    """Print a recommended schedule and its rivals under changed conditions: a table, or JSON."""
+    if json:
+        say(variation_json(found))
+        return
+    _print_table(variation_table(found))
+    if found.interrupted:
+        say(f"Interrupted. To resume: {proposals.again()}")
 
 
 def print_trial(record: Record, study: Study) -> None:

@@ -28,10 +28,12 @@ from clrsearch.cli.options import (
     WorkersOption,
     task_folder,
     tested_study,
+    variations,
 )
 
 if TYPE_CHECKING:
     from clrsearch.reports import Watch
+    from clrsearch.results import Snapshot
     from clrsearch.search import StudyPlan
     from clrsearch.service import Result
 
@@ -149,6 +151,15 @@ def confirm(
             help="With --batch-size or --epochs: name of the new study. Default: STUDY-b512-e90.",
         ),
     ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vary",
+            metavar="KEY=VALUES",
+            help="Compare it with its rivals under a changed weight_decay=0.3x,3x, batch_size, "
+            "epochs, seed or options.NAME.",
+        ),
+    ] = None,
     workers: WorkersOption = None,
     *,
     worker: WorkerOptions,
@@ -164,13 +175,22 @@ def confirm(
     With --batch-size or --epochs, a new study searches the peak rate of the recommended schedule
     again, within a factor of 4 of the rescaled one that clrsearch best prints with these options,
     and compares it on fresh seeds with the baseline, whose rate is tuned in as many trials.
+
+    With --vary, the recommended schedule, its runner-up (--top: more of them) and the baseline's
+    best run on 3 fresh seeds under one changed value at a time, with the rates and the shares of
+    the run that they have. Give --vary once per key.
     """
     from clrsearch import service
 
     database, settings = storage.url(), worker.settings()
     how = {"storage": database, "workers": workers, "settings": settings}
+    if changes:
+        _require_none({"--batch-size": batch_size, "--epochs": epochs}, "no --vary")
     if batch_size is None and epochs is None:
         _require_none({"--trials": trials, "--name": new_name}, "--batch-size or --epochs")
+        if changes:
+            _vary(name, changes, top=top, seeds=seeds, json=json, **how)
+            return
         plan = service.confirmation_plan(name, top=top, seeds=seeds, storage=database)
         watch_work(plan, json=json, name=name, **how)
         return
@@ -186,6 +206,40 @@ def confirm(
         task_dir=settings.task_dir,
     )
     watch_work(found.plan, json=json, name=found.name, **how)
+
+
+def _vary(
+    name: str,
+    changes: list[str],
+    *,
+    top: int | None,
+    seeds: int | None,
+    json: bool,
+    **how: Any,
+) -> None:
+    """Compare schedules under changed conditions; exit with its code if that was interrupted."""
+    from clrsearch import service
+    from clrsearch.cli import output
+    from clrsearch.errors import ExitCode
+    from clrsearch.reports import Lines, Terminal
+
+    watches: dict[str, Watch] = {}  # by condition
+
+    def show(now: Snapshot) -> None:
+        watches.setdefault(now.name, Lines(Terminal())).show(now)
+
+    found = service.vary(
+        name,
+        variations(changes),
+        top=top,
+        seeds=seeds,
+        on_change=(lambda now: None) if json else show,
+        on_note=output.print_note,
+        **how,
+    )
+    output.print_variation(found, json=json)
+    if found.interrupted:
+        raise typer.Exit(ExitCode.INTERRUPTED)
 
 
 def _require_none(options: Mapping[str, object], needed: str) -> None:

@@ -11,6 +11,7 @@ from clrsearch.reports.tables import (
     result_table,
     study_table,
     trial_table,
+    variation_table,
 )
 from clrsearch.reports.terminal import Terminal, one_line, say
 
@@ -36,4 +37,5 @@ __all__ = [
     "status_table",
     "study_table",
     "trial_table",
+    "variation_table",
 ]

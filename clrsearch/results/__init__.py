@@ -1,5 +1,6 @@
 """The results of a study at one moment: as plain data, as values and in words."""
 
+from clrsearch.results.conditioned import Conditioned, Variation, variation, variation_json
 from clrsearch.results.confirmation import Confirmed
 from clrsearch.results.formatting import (
     duration,
@@ -18,9 +19,11 @@ from clrsearch.results.source import source_code
 from clrsearch.results.status import Status, read_status, status_json
 
 __all__ = [
+    "Conditioned",
     "Confirmed",
     "Snapshot",
     "Status",
+    "Variation",
     "duration",
     "ends",
     "number",
@@ -34,6 +37,8 @@ __all__ = [
     "status_json",
     "trial_json",
     "trial_line",
+    "variation",
+    "variation_json",
     "verdict_sentence",
     "worth",
 ]

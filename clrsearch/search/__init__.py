@@ -1,6 +1,7 @@
 """The search: which trial to run next, when to prune, which schedule wins; never imports torch."""
 
 from clrsearch.search.allocation import OPENING, Run, budget, every_run, next_runs
+from clrsearch.search.conditions import Condition, finalists_under, read_conditions
 from clrsearch.search.confirm import judge
 from clrsearch.search.consistency import Misfit, misfits
 from clrsearch.search.fresh import Fresh, read_fresh
@@ -22,8 +23,8 @@ from clrsearch.search.posteriors import alike, beliefs, expected_of
 from clrsearch.search.progress import Phase, Progress
 from clrsearch.search.pruner import PRUNERS, hopeless
 from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
-from clrsearch.search.repository import Studies
-from clrsearch.search.rescaling import Rescaled, Rule, rescaled, respaced
+from clrsearch.search.repository import Finalist, Studies
+from clrsearch.search.rescaling import Rescaled, Rule, length_keys, rescaled, respaced
 from clrsearch.search.sampler import quiet, suggest
 from clrsearch.search.shortlist import finalists
 from clrsearch.search.space import (
@@ -51,7 +52,9 @@ __all__ = [
     "OPENING",
     "PRUNERS",
     "RATES",
+    "Condition",
     "ConfirmPlan",
+    "Finalist",
     "Fresh",
     "History",
     "Misfit",
@@ -78,11 +81,13 @@ __all__ = [
     "every_run",
     "expected_of",
     "finalists",
+    "finalists_under",
     "fitting",
     "hopeless",
     "importances",
     "judge",
     "leader",
+    "length_keys",
     "load_plan",
     "misfit_reason",
     "misfits",
@@ -92,6 +97,7 @@ __all__ = [
     "padded",
     "quiet",
     "rate_of",
+    "read_conditions",
     "read_fresh",
     "read_range_test",
     "read_toml",

@@ -31,7 +31,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from clrsearch.errors import PlanError
 from clrsearch.schedules import FAMILIES, Manual
-from clrsearch.tasks import BUILT_IN
+from clrsearch.tasks import BUILT_IN, WeightDecay
 
 BASELINE = "constant"
 LARGEST_FILE = 1_000_000  # bytes of a study file
@@ -73,6 +73,7 @@ _WANTED = {
     "options": "not a number, string or boolean",
     "groups": "neither a number nor a range [LOW, HIGH]",
     "start": "not a number",
+    "weight_decay": "neither a number, 0 or more, nor a factor such as 0.3x",
     "manual": 'neither a list of [EPOCHS, RATE] nor "file.py:NAME"',
 }
 """Error text for values of union types, in place of one error per alternative."""
@@ -82,6 +83,7 @@ _DEPTH = {
     "groups": 2,
     "start": 2,
     "manual": 1,
+    "weight_decay": 1,
 }  # length of such a value's key
 _TYPES = {
     "too_short": "must not be empty",
@@ -143,6 +145,8 @@ class StudyPlan(BaseModel):
         precision: number format of the model's computations, see
             :mod:`clrsearch.training.precision`.
         deterministic: whether results on a GPU have to repeat exactly, at the price of speed.
+        weight_decay: that of the optimizer's parameter groups that have one, in place of the
+            task's own, or a factor on it, such as ``0.3x``.
         args: command line seen by the task's file, in shell syntax.
         bounds: parameter bounds by family.
         groups: factor on the rates of a parameter group of the task's optimizer, or the range to
@@ -174,6 +178,7 @@ class StudyPlan(BaseModel):
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     deterministic: StrictBool = False
     retries: Annotated[StrictInt, at_most(MOST_RETRIES)] = Field(default=1, ge=0)
+    weight_decay: Number | StrictStr | None = None
     args: StrictStr | None = None
     options: Mapping[str, Scalar] = Field(default_factory=dict)
     bounds: Mapping[str, Mapping[str, Bound]] = Field(default_factory=dict)
@@ -197,6 +202,13 @@ class StudyPlan(BaseModel):
         except ValueError as error:
             raise PydanticCustomError("args", "must have matching quotes") from error
         return args
+
+    @field_validator("weight_decay")
+    @classmethod
+    def _is_a_weight_decay(cls, given: float | str | None) -> float | str | None:
+        if given is not None:
+            WeightDecay.read(given)
+        return given
 
     @property
     def arguments(self) -> tuple[str, ...]:

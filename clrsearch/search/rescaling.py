@@ -16,7 +16,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from clrsearch.errors import PlanError, ScheduleError
-from clrsearch.schedules import FAMILIES, HandWritten, Range, Schedule, Setting, Value
+from clrsearch.schedules import (
+    FAMILIES,
+    HandWritten,
+    Manual,
+    Range,
+    Schedule,
+    Setting,
+    Value,
+)
+from clrsearch.search.plan import StudyPlan
 from clrsearch.search.space import RATES, StudySpace
 from clrsearch.tasks import Length, TaskFacts
 
@@ -74,7 +83,7 @@ def rescaled(
 ) -> Rescaled:
     """The schedule of a family's ``params``, found under ``facts``, for the ``new`` facts.
 
-    All lengths keep their share of the run. A stepsize in whole epochs is rounded to whole epochs.
+    All lengths keep their share of the run; see :func:`stretched`.
 
     Raises:
         PlanError: the schedule is impossible in a run of this length, or is a user's function of
@@ -85,8 +94,16 @@ def rescaled(
         assert new.batch_size is not None and facts.batch_size is not None
         rule = rule_of(facts.optimizer)
         factor = (new.batch_size / facts.batch_size) ** rule.exponent
-    changed = {name: _changed(name, value, factor, facts, new) for name, value in params.items()}
-    setting = _setting(space.setting, family, facts, new)
+    changed = {
+        name: float(value) * factor if name in RATES else value
+        for name, value in stretched(params, facts, new).items()
+    }
+    manual = space.setting.manual
+    if family == Manual.family:
+        manual = stretched_rates(manual, facts, new)
+    setting = replace(
+        space.setting, epochs=new.epochs, steps_per_epoch=new.steps_per_epoch, manual=manual
+    )
     try:
         schedule = FAMILIES[family].build(changed, setting)
     except ScheduleError as error:
@@ -105,26 +122,35 @@ def rescaled(
     )
 
 
-def _changed(name: str, value: Value, factor: float, facts: TaskFacts, new: TaskFacts) -> Value:
-    if name in RATES:
-        return float(value) * factor
-    if name == STEPSIZE:
-        return max(round(float(value) * new.epochs / facts.epochs), 1)
-    return value
+def stretched(params: Mapping[str, Value], facts: TaskFacts, new: TaskFacts) -> dict[str, Value]:
+    """The parameters, found under ``facts``, of the same schedule in a run of another length.
+
+    All but one are shares of the run: a stepsize in whole epochs, which is rounded to whole epochs.
+    """
+    ratio = new.epochs / facts.epochs
+    return {
+        name: max(round(float(value) * ratio), 1) if name == STEPSIZE else value
+        for name, value in params.items()
+    }
 
 
-def _setting(setting: Setting, family: str, facts: TaskFacts, new: TaskFacts) -> Setting:
-    """The setting of the new length, with hand-written rates stretched to its epochs."""
-    manual, ratio = setting.manual, new.epochs / facts.epochs
-    if manual is not None and ratio != 1:
-        if not isinstance(manual, str):
-            manual = tuple((_stretched(where, ratio), rate) for where, rate in manual)
-        elif family == "manual":
-            raise PlanError(
-                f"epochs: {manual} is your own function of the step, for {facts.epochs} epochs: it "
-                "cannot be stretched to others, so write another one and search its factor"
-            )
-    return replace(setting, epochs=new.epochs, steps_per_epoch=new.steps_per_epoch, manual=manual)
+def stretched_rates(
+    manual: HandWritten | None, facts: TaskFacts, new: TaskFacts
+) -> HandWritten | None:
+    """Hand-written rates for ``facts``, over another number of epochs.
+
+    Raises:
+        PlanError: they are a user's function.
+    """
+    ratio = new.epochs / facts.epochs
+    if manual is None or ratio == 1:
+        return manual
+    if isinstance(manual, str):
+        raise PlanError(
+            f"epochs: {manual} is your own function of the step, for {facts.epochs} epochs: it "
+            "cannot be stretched to others, so write another one and search its factor"
+        )
+    return tuple((_stretched(where, ratio), rate) for where, rate in manual)
 
 
 def _stretched(where: float | tuple[float, float], ratio: float) -> float | tuple[float, float]:
@@ -146,6 +172,20 @@ def _beyond(family: str, params: Mapping[str, Value], setting: Setting) -> str:
             if not domain.low <= float(value) <= domain.high:
                 return f"{name} {value} is outside its usual range, {low} to {high}"
     return ""
+
+
+def length_keys(plan: StudyPlan, facts: TaskFacts, new: TaskFacts) -> dict[str, int | None]:
+    """The keys that give ``plan``, whose facts are ``facts``, the length of the ``new`` ones."""
+    keys = {"batch_size": plan.batch_size, "epochs": plan.epochs}
+    if new.batch_size != facts.batch_size:
+        keys["batch_size"] = new.batch_size
+    if facts.steps is not None:
+        keys["steps"] = new.steps
+    elif new.epochs != facts.epochs:
+        keys["epochs"] = new.epochs
+    if facts.validate_every is not None:
+        keys["validate_every"] = new.validate_every
+    return keys
 
 
 def respaced(

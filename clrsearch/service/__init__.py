@@ -32,6 +32,7 @@ from clrsearch.service.running import Result, run
 from clrsearch.service.starting import new_file
 from clrsearch.service.testing import Tested, range_test
 from clrsearch.service.transferring import Transfer, transfer
+from clrsearch.service.varying import vary
 from clrsearch.service.worker_logs import WorkerLog, logs
 from clrsearch.service.working import work
 from clrsearch.worker import WorkerSettings
@@ -83,6 +84,7 @@ __all__ = [
     "storage_url",
     "transfer",
     "upgrade_database",
+    "vary",
     "versions",
     "work",
 ]

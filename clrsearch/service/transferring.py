@@ -17,6 +17,7 @@ from clrsearch.search import (
     StudyPlan,
     budget,
     leader,
+    length_keys,
     load_plan,
     rate_of,
     rescaled,
@@ -106,27 +107,12 @@ def _name(study: str, facts: TaskFacts, new: TaskFacts) -> str:
 
 def _require_transferred(plan: StudyPlan, source: Study, new: TaskFacts, name: str) -> None:
     """Refuse to resume a study that is for something else."""
-    wanted = {"task": source.plan.task, **_length(source, new)}
+    wanted = {"task": source.plan.task, **length_keys(source.plan, source.facts, new)}
     if any(getattr(plan, key) != value for key, value in wanted.items()):
         raise PlanMismatch(
             f"the study {name} exists, and is not {source.name} with another batch size or length: "
             "choose another name with --name"
         )
-
-
-def _length(source: Study, new: TaskFacts) -> dict[str, Any]:
-    """The keys of a plan that differ with the batch size and length."""
-    plan, found = source.plan, source.facts
-    keys: dict[str, Any] = {"batch_size": plan.batch_size, "epochs": plan.epochs}
-    if new.batch_size != found.batch_size:
-        keys["batch_size"] = new.batch_size
-    if found.steps is not None:
-        keys["steps"] = new.steps
-    elif new.epochs != found.epochs:
-        keys["epochs"] = new.epochs
-    if found.validate_every is not None:
-        keys["validate_every"] = new.validate_every
-    return keys
 
 
 def _plan(source: Study, new: TaskFacts, trials: int, task_dir: Path | None) -> StudyPlan:
@@ -162,4 +148,6 @@ def _plan(source: Study, new: TaskFacts, trials: int, task_dir: Path | None) -> 
         "confirm": source.plan.confirm.model_copy(update=confirm),
     }
     kept = source.plan.model_dump(exclude_unset=True)
-    return StudyPlan.model_validate({**kept, **_length(source, new), **changes})
+    return StudyPlan.model_validate(
+        {**kept, **length_keys(source.plan, source.facts, new), **changes}
+    )
