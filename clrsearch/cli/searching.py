@@ -185,9 +185,17 @@ def confirm(
     database, settings = storage.url(), worker.settings()
     how = {"storage": database, "workers": workers, "settings": settings}
     if changes:
-        _require_none({"--batch-size": batch_size, "--epochs": epochs}, "no --vary")
+        _require_none(
+            {
+                "--batch-size": batch_size,
+                "--epochs": epochs,
+                "--trials": trials,
+                "--name": new_name,
+            },
+            "cannot be given with --vary",
+        )
     if batch_size is None and epochs is None:
-        _require_none({"--trials": trials, "--name": new_name}, "--batch-size or --epochs")
+        _require_none({"--trials": trials, "--name": new_name}, "needs --batch-size or --epochs")
         if changes:
             _vary(name, changes, top=top, seeds=seeds, json=json, **how)
             return
@@ -242,13 +250,13 @@ def _vary(
         raise typer.Exit(ExitCode.INTERRUPTED)
 
 
-def _require_none(options: Mapping[str, object], needed: str) -> None:
-    """Refuse options that need others, and do not propose them."""
+def _require_none(options: Mapping[str, object], why: str) -> None:
+    """Refuse options that do not go with the others, and never propose them."""
     from clrsearch.errors import PlanError
 
     for option, value in options.items():
         if value is not None:
-            raise PlanError(f"{option} needs {needed}")
+            raise PlanError(f"{option} {why}")
     proposals.exclude(*options)
 
 

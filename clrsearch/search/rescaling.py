@@ -105,7 +105,7 @@ def rescaled(
         space.setting, epochs=new.epochs, steps_per_epoch=new.steps_per_epoch, manual=manual
     )
     try:
-        schedule = FAMILIES[family].build(changed, setting)
+        schedule = replace(space, setting=setting).build(family, changed)
     except ScheduleError as error:
         raise PlanError(
             f"the {family} schedule is impossible in {new.horizon} steps: {error}"
