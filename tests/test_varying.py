@@ -152,23 +152,18 @@ def test_a_loop_is_told_where_its_weight_decay_comes_from(url, task_dir) -> None
     assert names(url) == ["mine", "mine.confirm"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "error", "message"),
-    [
+def test_wrong_input_is_refused_before_anything_is_stored(url, task_dir) -> None:
+    search(task_dir, trials=3, task="tiny.py:Tiny", confirm=ConfirmPlan(top=1, seeds=1))
+    for changes, error, message in (
         ({"weight_decay": ["3x"]}, TaskError, "that of SGD is 0, which a factor of 3"),
         ({"options.width": [3]}, TaskError, "options.width: is unknown"),
         ({"options.optimizer": ["sgd"]}, PlanError, "optimizer=sgd: that is how the study was"),
         ({"batch_size": [4, 100]}, PlanError, "100 exceeds the 34 training samples"),
         ({"epochs": [4]}, PlanError, "vary epochs=4: that is how the study was searched"),
         ({"lr": [0.1]}, PlanError, "vary lr: cannot be changed"),
-    ],
-)
-def test_wrong_input_is_refused_before_anything_is_stored(
-    url, task_dir, changes, error, message
-) -> None:
-    search(task_dir, trials=3, task="tiny.py:Tiny", confirm=ConfirmPlan(top=1, seeds=1))
-    with pytest.raises(error, match=message):
-        vary(task_dir, {"seed": [5], **changes})
+    ):
+        with pytest.raises(error, match=message):
+            vary(task_dir, {"seed": [5], **changes})
     assert names(url) == ["mine", "mine.confirm"]
 
 
@@ -205,17 +200,14 @@ def test_the_command_prints_a_table_or_json(url, task_dir, clrsearch) -> None:
     assert study.vary({"weight_decay": 0.1}, seeds=1).conditions == found.conditions[:2]
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--vary", "seed=1", "--batch-size", "4"], "--batch-size cannot be given with --vary"),
-        (["--vary", "seed=1", "--trials", "4"], "--trials cannot be given with --vary"),
-        (["--vary", "seed"], "--vary seed: expected KEY=VALUE or KEY=VALUE,VALUE"),
-        (["--vary", "seed=1,"], "--vary seed=1,: expected KEY=VALUE"),
-        (["--vary", "seed=one"], "seed: must be a whole number, not 'one'"),
-    ],
-)
-def test_wrong_options_are_told_in_a_line(url, task_dir, clrsearch, words, message) -> None:
+def test_wrong_options_are_told_in_a_line(url, task_dir, clrsearch) -> None:
     search(task_dir, trials=3, confirm=ConfirmPlan(top=1, seeds=1))
-    code, _, err = clrsearch("confirm", "mine", *words)
-    assert code == 2 and err.startswith(f"clrsearch: {message}")
+    for words, message in (
+        (["seed=1", "--batch-size", "4"], "--batch-size cannot be given with --vary"),
+        (["seed=1", "--trials", "4"], "--trials cannot be given with --vary"),
+        (["seed"], "--vary seed: expected KEY=VALUE or KEY=VALUE,VALUE"),
+        (["seed=1,"], "--vary seed=1,: expected KEY=VALUE"),
+        (["seed=one"], "seed: must be a whole number, not 'one'"),
+    ):
+        code, _, err = clrsearch("confirm", "mine", "--vary", *words)
+        assert code == 2 and err.startswith(f"clrsearch: {message}")
