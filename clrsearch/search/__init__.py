@@ -1,7 +1,7 @@
 """The search: which trial to run next, when to prune, which schedule wins; never imports torch."""
 
 from clrsearch.search.allocation import OPENING, Run, budget, every_run, next_runs
-from clrsearch.search.conditions import Condition, finalists_under, read_conditions
+from clrsearch.search.conditions import Condition, read_conditions
 from clrsearch.search.confirm import judge
 from clrsearch.search.consistency import Misfit, misfits
 from clrsearch.search.fresh import Fresh, read_fresh
@@ -81,7 +81,6 @@ __all__ = [
     "every_run",
     "expected_of",
     "finalists",
-    "finalists_under",
     "fitting",
     "hopeless",
     "importances",

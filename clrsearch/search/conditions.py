@@ -73,6 +73,25 @@ class Condition:
         }
         return StudyPlan.model_validate({**plan.model_dump(exclude_unset=True), **changes, **runs})
 
+    def finalists(
+        self, candidates: Sequence[Record], facts: TaskFacts, new: TaskFacts
+    ) -> dict[int, Finalist]:
+        """The candidates' schedules, found under ``facts``, for the ``new`` facts.
+
+        Raises:
+            PlanError: a schedule cycles the momentum, and the optimizer has none.
+        """
+        found = {}
+        for each in candidates:
+            params = stretched(each.params, facts, new)
+            if new.momentum == "none" and params.pop("cycle_momentum", False):
+                raise PlanError(
+                    f"vary {self.label}: {each.family} (trial {each.number}) cycles the momentum, "
+                    f"which {new.optimizer} does not have"
+                )
+            found[each.number] = Finalist(family=each.family, params=params)
+        return found
+
 
 def read_conditions(
     changes: Mapping[str, Sequence[Any]], plan: StudyPlan, facts: TaskFacts
@@ -119,23 +138,3 @@ def _require_change(condition: Condition, plan: StudyPlan, facts: TaskFacts) -> 
         raise PlanError(f"vary {condition.label}: that is how the study was searched")
     if len(condition.label) > LONGEST or not condition.label.isprintable():
         raise PlanError(f"vary {key}: the value is too long or unprintable")
-
-
-def finalists_under(
-    candidates: Sequence[Record], facts: TaskFacts, new: TaskFacts
-) -> dict[int, Finalist]:
-    """The candidates' schedules, found under ``facts``, for the facts of a changed condition.
-
-    Raises:
-        PlanError: a schedule cycles a momentum, and the optimizer has none.
-    """
-    found = {}
-    for each in candidates:
-        params = stretched(each.params, facts, new)
-        if new.momentum == "none" and params.pop("cycle_momentum", False):
-            raise PlanError(
-                f"{each.family} (trial {each.number}) cycles the momentum, which {new.optimizer} "
-                "does not have"
-            )
-        found[each.number] = Finalist(family=each.family, params=params)
-    return found

@@ -17,7 +17,6 @@ from clrsearch.search import (
     Study,
     StudyPlan,
     every_run,
-    finalists_under,
     read_conditions,
 )
 from clrsearch.service.equipment import (
@@ -175,7 +174,7 @@ def _tried(
             label=label,
             plan=plan,
             facts=tryout.facts,
-            finalists=finalists_under(schedules, study.facts, tryout.facts),
+            finalists=condition.finalists(schedules, study.facts, tryout.facts),
             devices=tryout.devices(workers, slots=runs, gpus_per_trial=settings.gpus_per_trial),
         )
 

@@ -7,7 +7,7 @@ from facts import make_facts
 from records import make_record
 
 from clrsearch.errors import PlanError
-from clrsearch.search import finalists_under, load_plan, read_conditions
+from clrsearch.search import Condition, load_plan, read_conditions
 from clrsearch.search.rescaling import respaced
 
 FACTS = make_facts()  # 20 epochs of 40 batches of 32
@@ -119,14 +119,18 @@ def test_a_factor_on_a_factor_is_refused() -> None:
 
 def test_finalists_keep_their_rates_and_their_shares_of_the_run() -> None:
     new = respaced(FACTS, epochs=90, batch_size=512)
-    found = finalists_under([CYCLIC, CONSTANT], FACTS, new)
+    found = Condition(key="seed", value=1).finalists([CYCLIC, CONSTANT], FACTS, new)
     assert found[7].params == {**CYCLIC.params, "stepsize": 18}
     assert found[9].params == {"lr": 0.1}
 
 
 def test_a_momentum_cannot_be_cycled_by_an_optimizer_without_one() -> None:
     plain = make_facts(momentum="none", optimizer="SGD()")
-    with pytest.raises(PlanError, match=r"cyclic \(trial 7\) cycles the momentum, which SGD\(\)"):
-        finalists_under([CYCLIC], FACTS, plain)
+    with pytest.raises(
+        PlanError, match=r"vary seed=1: cyclic \(trial 7\) cycles the momentum, which SGD\(\)"
+    ):
+        Condition(key="seed", value=1).finalists([CYCLIC], FACTS, plain)
     still = make_record(0.1, params={"max_lr": 0.1, "cycle_momentum": False})
-    assert finalists_under([still], FACTS, plain)[0].params == {"max_lr": 0.1}
+    assert Condition(key="seed", value=1).finalists([still], FACTS, plain)[0].params == {
+        "max_lr": 0.1
+    }
