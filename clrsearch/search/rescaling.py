@@ -206,6 +206,8 @@ def respaced(
         raise PlanError(
             f"epochs: the length of this study is {facts.steps} steps, not a number of epochs"
         )
+    if epochs in (None, facts.epochs) and batch_size in (None, facts.batch_size):
+        return facts
     ratio = 1.0
     if batch_size is not None:
         if facts.batch_size is None:
