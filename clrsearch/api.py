@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from clrsearch import service
 from clrsearch.errors import PlanError, TaskError
 from clrsearch.plots import picture, picture_of_range_test, to_plotly
-from clrsearch.results import Snapshot, ends, number, schedule_line, verdict_sentence, worth
+from clrsearch.results import (
+    Snapshot,
+    Variation,
+    ends,
+    number,
+    schedule_line,
+    verdict_sentence,
+    worth,
+)
 from clrsearch.search import RangeTest, Record, StudyPlan, Verdict, load_plan
 from clrsearch.service import Best, Picture, Replayed, Storage, WorkerSettings
 from clrsearch.storage import StorageUrl
@@ -173,6 +181,23 @@ class Study:
         """
         return service.best(self.name, storage=self.storage, task_dir=self._task_dir)
 
+    def rescaled(self, *, batch_size: int | None = None, epochs: int | None = None) -> Best:
+        """The recommended schedule for another batch size or length, which is not confirmed.
+
+        Its rates follow the batch size by :attr:`Best.rescaled`'s rule, its lengths the epochs.
+
+        Raises:
+            PlanError: the schedule cannot be rescaled so.
+            StudyError: no trial is complete yet.
+        """
+        return service.best(
+            self.name,
+            batch_size=batch_size,
+            epochs=epochs,
+            storage=self.storage,
+            task_dir=self._task_dir,
+        )
+
     @property
     def verdict(self) -> Verdict | None:
         """What the fresh seeds say; None before all finalists have run with one."""
@@ -246,6 +271,78 @@ class Study:
         """
         asked = service.confirmation_plan(self.name, top=top, seeds=seeds, storage=self.storage)
         return self._work(asked, workers, device, progress)
+
+    def transfer(
+        self,
+        *,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        trials: int | None = None,
+        seeds: int | None = None,
+        name: str | None = None,
+        workers: int | None = None,
+        device: str | None = None,
+        progress: bool = True,
+    ) -> Study:
+        """A study of its own that confirms the recommended schedule for a batch size or length.
+
+        It searches the peak rate around the rescaled one in so many ``trials``, 8 by default, and
+        that of the baseline, and runs the best on fresh seeds. It is named after this study,
+        such as ``NAME-b512-e90``.
+
+        Raises:
+            PlanError: the schedule cannot be rescaled so.
+            StudyError: no trial is complete yet.
+        """
+        found = service.transfer(
+            self.name,
+            batch_size=batch_size,
+            epochs=epochs,
+            trials=trials,
+            seeds=seeds,
+            name=name,
+            storage=self.storage,
+            task_dir=self._task_dir,
+        )
+        return self._work(found.plan, workers, device, progress, name=found.name)
+
+    def vary(
+        self,
+        changes: Mapping[str, Any],
+        *,
+        seeds: int | None = None,
+        top: int | None = None,
+        workers: int | None = None,
+        device: str | None = None,
+    ) -> Variation:
+        """Run the recommended schedule and its rivals under changed conditions, one at a time.
+
+            study.vary({"weight_decay": ["0.3x", "3x"], "options.model": ["small"]}).sentence
+
+        ``changes`` has one value or a list of values by key; see :func:`clrsearch.service.vary`.
+
+        Raises:
+            PlanError: a key cannot be changed, or a value is invalid or the study's own.
+            StudyError: there is no recommendation on fresh seeds yet.
+            KeyboardInterrupt: it was interrupted; what has been trained is saved.
+        """
+        listed = {
+            key: list(values) if isinstance(values, list | tuple) else [values]
+            for key, values in changes.items()
+        }
+        found = service.vary(
+            self.name,
+            listed,
+            seeds=seeds,
+            top=top,
+            storage=self.storage,
+            workers=workers,
+            settings=WorkerSettings(device=device, task_dir=self._task_dir),
+            on_note=lambda text: print(text, file=sys.stderr),
+        )
+        if found.interrupted:
+            raise KeyboardInterrupt
+        return found
 
     def compare(
         self,

@@ -23,6 +23,7 @@ class _CommandLine:
     words: Sequence[str]
     takes: Takes
     carried: dict[str, object] = field(default_factory=dict)
+    excluded: set[str] = field(default_factory=set)
 
 
 _here: _CommandLine | None = None  # global, not per thread: servers answer in other threads
@@ -59,6 +60,12 @@ def carry(option: str, value: object) -> None:
         _here.carried[option] = value
 
 
+def exclude(*options: str) -> None:
+    """Never propose this process's command line with these options, which its others exclude."""
+    if _here is not None:
+        _here.excluded.update(options)
+
+
 def command(name: str, /, *arguments: object, **options: object) -> str:
     """A command line: ``command("show", study, 3)``, ``command("run", trials=150)``.
 
@@ -85,7 +92,8 @@ def again(**options: object) -> str | None:
         changes = ", ".join(f"{name}={value!r}" for name, value in options.items())
         return f"the same call with {changes}" if changes else "the same call"
     given = _named(options)
-    if not all(_here.takes(_here.words, option) for option in given):
+    here = _here
+    if any(each in here.excluded or not here.takes(here.words, each) for each in given):
         return None
     words = list(_here.words)
     rest = words.index("--") if "--" in words else len(words)

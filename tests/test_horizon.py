@@ -138,6 +138,8 @@ def test_the_command_from_end_to_end(clrsearch, url, task_dir, tmp_path) -> None
         assert code == 0, (out, errors)
     assert "best schedule of each length" in (tmp_path / "lengths.svg").read_text()
     assert "best schedule of each length" in (tmp_path / "report.html").read_text()
+    code, _, errors = clrsearch("confirm", "tiny-horizon", "--batch-size", "16")
+    assert code == 2 and "tiny-horizon is no search, but measures several lengths: " in errors
     code, _, errors = clrsearch("confirm", "tiny-horizon")
     assert code == 2 and "runs each of its schedules on 3 seeds already" in errors
 
@@ -159,6 +161,21 @@ def test_the_code_is_that_of_the_longest_run(url, task_dir) -> None:
     with open_database(url) as database:
         study = Study.open(database, "lengths")
         assert rates == pytest.approx(study.trace("wsd", best.params).rates[0].tolist())
+
+
+def test_the_code_for_each_length(clrsearch, url, task_dir) -> None:
+    found = measured(task_dir)
+    for each in found.lengths:
+        best = service.best("lengths", epochs=each.epochs)
+        assert best.trial == each.trial and best.rescaled is None
+        assert f"the best for {each.epochs} epochs on 2 seeds" in best.code
+        assert f"EPOCHS = {each.epochs}\n" in best.code
+        assert best.facts.horizon == 4 * each.epochs
+    between = service.best("lengths", epochs=5)  # nobody has trained for that long
+    assert between.trial == found.lengths[1].trial
+    assert between.schedule.horizon == 20
+    code, out, _ = clrsearch("best", "lengths", "--epochs", "5")
+    assert code == 0 and "not confirmed" in out
 
 
 @pytest.mark.parametrize(

@@ -47,17 +47,37 @@ def best(
             help="Code for a library, a table of every step, or the values alone.",
         ),
     ] = "torch",
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", min=1, help="Rescale it to this batch size."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Stretch it to so many epochs.")
+    ] = None,
     task_dir: TaskDirOption = None,
     *,
     storage: StorageOptions,
 ) -> None:
-    """Print the recommended schedule as code or values."""
+    """Print the recommended schedule as code or values.
+
+    For another batch size the rates are rescaled: in proportion for SGD, by the square root for
+    adaptive optimizers. All lengths keep their shares of the run. Such a schedule is not confirmed:
+    clrsearch confirm with the same options searches its peak again and compares it with the
+    baseline.
+    """
     from clrsearch import service
     from clrsearch.cli import output
 
     database = storage.url()
     code = "torch" if format in ("json", "toml") else format
-    found = service.best(name, format=code, storage=database, task_dir=task_dir)
+    found = service.best(
+        name,
+        format=code,
+        epochs=epochs,
+        batch_size=batch_size,
+        storage=database,
+        task_dir=task_dir,
+    )
     output.print_best(found, format)
 
 

@@ -446,3 +446,27 @@ def assignments(texts: list[str]) -> dict[str, Any]:
                 raise PlanError(f"--set {shorten(text, 60)}: not valid TOML: {error}") from error
             found[key.strip()] = value
     return found
+
+
+def variations(texts: list[str]) -> dict[str, list[Any]]:
+    """``KEY=VALUE,VALUE`` texts as keys and their values, each TOML or else a plain word.
+
+    Raises:
+        PlanError: a text without an equals sign or a value.
+    """
+    from clrsearch.errors import PlanError
+    from clrsearch.search import read_toml
+
+    found: dict[str, list[Any]] = {}
+    for text in texts:
+        key, _, values = text.partition("=")
+        pieces = [each.strip() for each in values.split(",")]
+        if not key.strip() or not all(pieces):
+            raise PlanError(f"--vary {shlex.quote(text)}: expected KEY=VALUE or KEY=VALUE,VALUE")
+        for piece in pieces:
+            try:
+                value = read_toml(f"value = {piece}")["value"]
+            except ValueError:
+                value = piece
+            found.setdefault(key.strip(), []).append(value)
+    return found

@@ -30,11 +30,13 @@ from clrsearch.reports import (
     status_table,
     study_table,
     trial_table,
+    variation_table,
 )
 from clrsearch.results import (
     Horizon,
     Snapshot,
     Status,
+    Variation,
     duration,
     ends,
     horizon_json,
@@ -45,8 +47,9 @@ from clrsearch.results import (
     status_json,
     trial_json,
     trial_line,
+    variation_json,
 )
-from clrsearch.search import RangeTest, Record, Study
+from clrsearch.search import RangeTest, Record, Rescaled, Study
 from clrsearch.service import (
     Best,
     Dashboard,
@@ -149,6 +152,16 @@ def print_horizon(found: Horizon, result: Result, *, json: bool) -> None:
             say(f"{label:<25} {proposals.command('best', name, epochs=each.epochs)}")
         drawn = proposals.command("plot", name, "horizon", output=f"{name}.png")
         say(f"{'Draw it:':<25} {drawn}")
+
+
+def print_variation(found: Variation, *, json: bool) -> None:
+    """Print a recommended schedule and its rivals under changed conditions: a table, or JSON."""
+    if json:
+        say(variation_json(found))
+        return
+    _print_table(variation_table(found))
+    if found.interrupted:
+        say(f"Interrupted. To resume: {proposals.again()}")
 
 
 def print_trial(record: Record, study: Study) -> None:
@@ -404,7 +417,23 @@ def _best_values(found: Best) -> dict[str, Any]:
         "optimizer": found.facts.optimizer,
         "values": dict(found.values),
         **({"groups": dict(found.multipliers)} if found.multipliers else {}),
-        "metrics": dict(found.trial.metrics),
+        **({"metrics": dict(found.trial.metrics)} if found.rescaled is None else {}),
+        **({} if found.rescaled is None else _rescaled(found.rescaled)),
+    }
+
+
+def _rescaled(rescaled: Rescaled) -> dict[str, Any]:
+    """How a schedule was rescaled; what it was found with, in the keys of its new length."""
+    rule, size = rescaled.rule, rescaled.found.batch_size
+    return {
+        "confirmed": False,
+        "factor": rescaled.factor,
+        "rule": None if rule is None else f"{rule.name} ({rule.source})",
+        "beyond": rescaled.beyond or None,
+        "rescaled_from": {
+            **_length(rescaled.found),
+            **({} if size is None else {"batch_size": size}),
+        },
     }
 
 

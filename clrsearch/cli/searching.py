@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clrsearch import proposals
 from clrsearch.cli.options import (
     DownloadOption,
     DriftOption,
@@ -29,10 +31,12 @@ from clrsearch.cli.options import (
     asked_plan,
     task_folder,
     tested_study,
+    variations,
 )
 
 if TYPE_CHECKING:
     from clrsearch.reports import Watch
+    from clrsearch.results import Snapshot
     from clrsearch.search import StudyPlan
     from clrsearch.service import Result
 
@@ -128,6 +132,37 @@ def confirm(
             "--seeds", min=1, help="Fresh seeds per finalist. Default: as many as needed."
         ),
     ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", min=1, help="Confirm it for this batch size."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Confirm it for so many epochs.")
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            "--trials",
+            min=1,
+            help="With --batch-size or --epochs: trials that search the peak rate. Default: 8.",
+        ),
+    ] = None,
+    new_name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            help="With --batch-size or --epochs: name of the new study. Default: STUDY-b512-e90.",
+        ),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vary",
+            metavar="KEY=VALUES",
+            help="Compare it with its rivals under a changed weight_decay=0.3x,3x, batch_size, "
+            "epochs, seed or options.NAME.",
+        ),
+    ] = None,
     workers: WorkersOption = None,
     *,
     worker: WorkerOptions,
@@ -139,18 +174,93 @@ def confirm(
     The recommended schedule is chosen by these runs alone. Without --seeds, runs are added where
     the verdict depends on them, until it is settled or a quarter of the epochs has been spent. With
     more seeds or finalists than before, only the missing runs are added.
+
+    With --batch-size or --epochs, a new study searches the peak rate of the recommended schedule
+    again, within a factor of 4 of the rescaled one that clrsearch best prints with these options,
+    and compares it on fresh seeds with the baseline, whose rate is tuned in as many trials.
+
+    With --vary, the recommended schedule, its runner-up (--top: more of them) and the baseline's
+    best run on 3 fresh seeds under one changed value at a time, with the rates and the shares of
+    the run that they have. Give --vary once per key.
     """
     from clrsearch import service
 
-    database = storage.url()
-    watch_work(
-        service.confirmation_plan(name, top=top, seeds=seeds, storage=database),
-        json=json,
-        name=name,
+    database, settings = storage.url(), worker.settings()
+    how = {"storage": database, "workers": workers, "settings": settings}
+    if changes:
+        _require_none(
+            {
+                "--batch-size": batch_size,
+                "--epochs": epochs,
+                "--trials": trials,
+                "--name": new_name,
+            },
+            "cannot be given with --vary",
+        )
+    if batch_size is None and epochs is None:
+        _require_none({"--trials": trials, "--name": new_name}, "needs --batch-size or --epochs")
+        if changes:
+            _vary(name, changes, top=top, seeds=seeds, json=json, **how)
+            return
+        plan = service.confirmation_plan(name, top=top, seeds=seeds, storage=database)
+        watch_work(plan, json=json, name=name, **how)
+        return
+    found = service.transfer(
+        name,
+        batch_size=batch_size,
+        epochs=epochs,
+        trials=trials,
+        top=top,
+        seeds=seeds,
+        name=new_name,
         storage=database,
-        workers=workers,
-        settings=worker.settings(),
+        task_dir=settings.task_dir,
     )
+    watch_work(found.plan, json=json, name=found.name, **how)
+
+
+def _vary(
+    name: str,
+    changes: list[str],
+    *,
+    top: int | None,
+    seeds: int | None,
+    json: bool,
+    **how: Any,
+) -> None:
+    """Compare schedules under changed conditions; exit with its code if that was interrupted."""
+    from clrsearch import service
+    from clrsearch.cli import output
+    from clrsearch.errors import ExitCode
+    from clrsearch.reports import Lines, Terminal
+
+    watches: dict[str, Watch] = {}  # by condition
+
+    def show(now: Snapshot) -> None:
+        watches.setdefault(now.name, Lines(Terminal())).show(now)
+
+    found = service.vary(
+        name,
+        variations(changes),
+        top=top,
+        seeds=seeds,
+        on_change=(lambda now: None) if json else show,
+        on_note=output.print_note,
+        **how,
+    )
+    output.print_variation(found, json=json)
+    if found.interrupted:
+        raise typer.Exit(ExitCode.INTERRUPTED)
+
+
+def _require_none(options: Mapping[str, object], why: str) -> None:
+    """Refuse options that do not go with the others, and never propose them."""
+    from clrsearch.errors import PlanError
+
+    for option, value in options.items():
+        if value is not None:
+            raise PlanError(f"{option} {why}")
+    proposals.exclude(*options)
 
 
 def horizon(

@@ -12,6 +12,7 @@ from clrsearch.reports.tables import (
     result_table,
     study_table,
     trial_table,
+    variation_table,
 )
 from clrsearch.reports.terminal import Terminal, one_line, say
 
@@ -38,4 +39,5 @@ __all__ = [
     "status_table",
     "study_table",
     "trial_table",
+    "variation_table",
 ]

@@ -11,6 +11,7 @@ from rich.text import Text
 from clrsearch.plots.figures import ScheduleCurve
 from clrsearch.reports.terminal import one_line
 from clrsearch.results import formatting
+from clrsearch.results.conditioned import Variation
 from clrsearch.results.confirmation import Confirmed
 from clrsearch.results.horizon import Horizon
 from clrsearch.results.snapshots import Snapshot
@@ -214,6 +215,31 @@ def confirmed_table(found: Confirmed, now: Snapshot) -> RenderableType:
     absent = [Text(f"Not compared (no complete trial): {', '.join(found.absent)}.")]
     sentence = Text(" ".join(filter(None, (verdict.sentence, formatting.worth(now)))) + unfinished)
     return Group(table, Text(), sentence, *(absent if found.absent else ()))
+
+
+def variation_table(found: Variation) -> RenderableType:
+    """The schedules' means on fresh seeds under each condition, and in which ones they hold."""
+    columns = [f"{each.family} (trial {each.number})" for each in found.schedules]
+    table = plain_table(f"{found.metric} under", "seeds", *columns, right=("seeds",))
+    for each in found.conditions:
+        if each.verdict is None:
+            why = "all diverged" if each.diverged else f"{each.left} runs are left"
+            table.add_row(each.label, "", *([why] + [""] * len(columns))[: len(columns)])
+            continue
+        standings = [each.verdict.standing(record.number) for record in found.schedules]
+        top = each.verdict.standings[0]
+        seeds = str(max(len(standing.scores) for standing in standings))
+        table.add_row(each.label, seeds, *(_interval(one, best=one == top) for one in standings))
+    note = "Means and half-widths of their 95 % intervals; * marks the best."
+    return Group(table, Text(), Text(f"{note} {found.sentence}"))
+
+
+def _interval(standing: Standing, *, best: bool) -> str:
+    """A mean, with half its interval if there is one."""
+    if standing.diverged:
+        return f"diverged on {standing.diverged}"
+    half = "" if standing.low is None else f" +- {standing.mean - standing.low:.2g}"
+    return f"{_short(standing.mean)}{half}{' *' if best else ''}"
 
 
 def _on_fewer(standing: Standing, seeds: int) -> str:

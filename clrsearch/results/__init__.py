@@ -1,5 +1,6 @@
 """The results of a study at one moment: as plain data, as values and in words."""
 
+from clrsearch.results.conditioned import Conditioned, Variation, variation, variation_json
 from clrsearch.results.confirmation import Confirmed
 from clrsearch.results.formatting import (
     duration,
@@ -21,10 +22,12 @@ from clrsearch.results.status import Status, read_status, status_json
 
 __all__ = [
     "AtLength",
+    "Conditioned",
     "Confirmed",
     "Horizon",
     "Snapshot",
     "Status",
+    "Variation",
     "duration",
     "ends",
     "horizon_json",
@@ -41,6 +44,8 @@ __all__ = [
     "status_json",
     "trial_json",
     "trial_line",
+    "variation",
+    "variation_json",
     "verdict_sentence",
     "worth",
 ]

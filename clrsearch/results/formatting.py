@@ -121,7 +121,7 @@ def worth(now: Snapshot) -> str:
     p = verdict.standing(found.baseline).p
     baseline = f"{now.baseline_family} (trial {found.baseline}"
     after = f"after {done_of(now.spacing, found.reached)}"
-    if p is None or found.baseline in verdict.undecided:
+    if p is None or found.baseline in (*verdict.undecided, *verdict.behind):
         return f"It reaches the final score of {baseline}) {after}."
     return f"It beats {baseline}; p = {p:.2g}) and reaches its final score {after}."
 

@@ -71,6 +71,10 @@ class Horizon:
     shared: int
     left: int
 
+    def nearest(self, epochs: int) -> AtLength:
+        """The best schedule of the length that differs by the smallest factor."""
+        return min(self.lengths, key=lambda each: abs(math.log(each.epochs / epochs)))
+
     def at(self, epochs: int) -> AtLength | None:
         """The best schedule of one length; None if there is none."""
         return next((each for each in self.lengths if each.epochs == epochs), None)

@@ -8,11 +8,8 @@ from clrsearch import proposals
 from clrsearch.results import formatting
 from clrsearch.results.snapshots import Snapshot
 from clrsearch.results.status import failures
-from clrsearch.search import Study
+from clrsearch.search import RATES, Study
 from clrsearch.storage import SlotState, unfinished
-
-RATES = ("lr", "max_lr", "scale")
-"""Names of the parameter that scales a family's learning rates."""
 
 
 def shortfall(study: Study, now: Snapshot) -> str | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from clrsearch import proposals
 from clrsearch.exports import Found, write
 from clrsearch.results import formatting
 from clrsearch.results.formatting import number
 from clrsearch.results.horizon import read_horizon
 from clrsearch.schedules import SourceFile
-from clrsearch.search import Record, Study, Verdict
+from clrsearch.search import Record, Rescaled, Study, Verdict
 
 
 def source_code(
@@ -17,6 +18,7 @@ def source_code(
     format: str = "torch",
     *,
     leads: bool = True,
+    rescaled: Rescaled | None = None,
 ) -> str:
     """Write a trial's schedule in one of the ``clrsearch.exports.FORMATS``.
 
@@ -26,13 +28,17 @@ def source_code(
         verdict: the verdict of the study's confirmation, if the trial was a finalist in it.
         format: the format.
         leads: without a verdict, whether the trial is the expected best of the search.
+        rescaled: the trial's schedule for another batch size or length, in place of its own.
 
     Raises:
         PlanError: there is no such format, or it cannot express the schedule.
         ScheduleError: the generated code does not reproduce the trial's trace.
     """
     plan, facts = study.plan, study.facts_of(record.params)
-    schedule = study.space.build(record.family, record.params)
+    if rescaled is None:
+        schedule, length = study.space.build(record.family, record.params), facts
+    else:
+        schedule, length = rescaled.schedule, rescaled.facts
     options = [f"{name}={value}" for name, value in plan.options.items()]
     options += plan.arguments
     scores = {} if record.value is None else {facts.metric: record.value, **record.metrics}
@@ -58,14 +64,15 @@ def source_code(
             "trained": formatting.length(facts, facts.batch_size),
             "validation": ", ".join(f"{name} {number(value)}" for name, value in scores.items()),
             **means,
+            **({} if rescaled is None else _unconfirmed(study.name, rescaled)),
             "versions": ", ".join(
                 f"{name} {study.record.versions[name]}" for name in ("clrsearch", "torch")
             ),
         },
         optimizer=facts.optimizer,
-        epochs=facts.epochs,
-        steps_per_epoch=facts.steps_per_epoch,
-        total_steps=facts.horizon if facts.in_steps else None,
+        epochs=length.epochs,
+        steps_per_epoch=length.steps_per_epoch,
+        total_steps=length.horizon if length.in_steps else None,
         multipliers=[multipliers.get(name, 1.0) for name in facts.groups],
     )
     found = Found(
@@ -76,3 +83,23 @@ def source_code(
         own_ratios=facts.ratios,
     )
     return write(format, found)
+
+
+def _unconfirmed(study: str, rescaled: Rescaled) -> dict[str, str]:
+    """Lines of the header on how a schedule was rescaled, and how to confirm it."""
+    old, new, rule = rescaled.found, rescaled.facts, rescaled.rule
+    sizes = [] if rule is None else [f"batch size {old.batch_size}"]
+    longer = new.epochs != old.epochs
+    epochs = [f"{old.epochs} epochs"] if longer else []
+    rates = "the rates are as they were"
+    if rule is not None:
+        rates = f"rates x {number(rescaled.factor)}, the {rule.name} rule ({rule.source})"
+    limits = "a schedule does not transfer to another number of epochs by itself" if longer else ""
+    said = "; ".join(filter(None, (rates, limits, rescaled.beyond)))
+    asked = {} if rule is None else {"batch_size": new.batch_size}
+    asked |= {"epochs": new.epochs} if longer else {}
+    return {
+        "rescaled to": formatting.length(new, new.batch_size),
+        "not confirmed": f"rescaled from {' and '.join([*sizes, *epochs])}: {said}",
+        "to confirm": proposals.command("confirm", study, **asked),
+    }

@@ -198,12 +198,18 @@ class Cyclic:
 
     @classmethod
     def build(cls, params: Mapping[str, Value], setting: Setting) -> Cyclic:
-        """The schedule for the searched parameters; see :meth:`space`."""
+        """The schedule for the searched parameters; see :meth:`space`.
+
+        Raises:
+            ScheduleError: half a cycle would be shorter than a step.
+        """
         max_lr = float(params["max_lr"])
         if "cycles" in params:
             step_size = setting.horizon / (2 * int(params["cycles"]))
         else:
             step_size = float(params["stepsize"]) * setting.steps_per_epoch
+        if step_size < 1:
+            raise ScheduleError(f"half a cycle would be shorter than a step: {step_size:.3g}")
         left = params.get("amplitude_left")
         return cls(
             base_lr=max_lr * float(params["base_ratio"]),

@@ -1,6 +1,7 @@
 """The search: which trial to run next, when to prune, which schedule wins; never imports torch."""
 
 from clrsearch.search.allocation import OPENING, Run, budget, every_run, next_runs
+from clrsearch.search.conditions import Condition, read_conditions
 from clrsearch.search.confirm import judge
 from clrsearch.search.consistency import Misfit, misfits
 from clrsearch.search.fresh import Fresh, read_fresh
@@ -26,15 +27,18 @@ from clrsearch.search.posteriors import alike, beliefs, expected_of
 from clrsearch.search.progress import Phase, Progress
 from clrsearch.search.pruner import PRUNERS, hopeless
 from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
-from clrsearch.search.repository import Studies
+from clrsearch.search.repository import Finalist, Studies
+from clrsearch.search.rescaling import Rescaled, Rule, length_keys, rescaled, respaced
 from clrsearch.search.sampler import quiet, suggest
 from clrsearch.search.shortlist import finalists
 from clrsearch.search.space import (
     GROUPS,
+    RATES,
     StudySpace,
     build_space,
     fitting,
     misfit_reason,
+    rate_of,
     require_size,
     setting_of,
 )
@@ -53,7 +57,10 @@ __all__ = [
     "LEAST_FOR_IMPORTANCES",
     "OPENING",
     "PRUNERS",
+    "RATES",
+    "Condition",
     "ConfirmPlan",
+    "Finalist",
     "Fresh",
     "History",
     "HorizonPlan",
@@ -62,6 +69,8 @@ __all__ = [
     "Progress",
     "RangeTest",
     "Record",
+    "Rescaled",
+    "Rule",
     "Run",
     "Standing",
     "State",
@@ -85,6 +94,7 @@ __all__ = [
     "importances",
     "judge",
     "leader",
+    "length_keys",
     "load_plan",
     "misfit_reason",
     "misfits",
@@ -93,6 +103,8 @@ __all__ = [
     "one_each",
     "padded",
     "quiet",
+    "rate_of",
+    "read_conditions",
     "read_fresh",
     "read_range_test",
     "read_toml",
@@ -100,6 +112,8 @@ __all__ = [
     "require_name",
     "require_plan",
     "require_size",
+    "rescaled",
+    "respaced",
     "runs_of",
     "setting_of",
     "settings",

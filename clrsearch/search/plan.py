@@ -31,7 +31,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from clrsearch.errors import PlanError
 from clrsearch.schedules import FAMILIES, Manual
-from clrsearch.tasks import BUILT_IN
+from clrsearch.tasks import BUILT_IN, WeightDecay
 
 BASELINE = "constant"
 LARGEST_FILE = 1_000_000  # bytes of a study file
@@ -74,10 +74,19 @@ _WANTED = {
     "bounds": "not a number, string, boolean or list of these",
     "options": "not a number, string or boolean",
     "groups": "neither a number nor a range [LOW, HIGH]",
+    "start": "not a number",
+    "weight_decay": "neither a number, 0 or more, nor a factor such as 0.3x",
     "manual": 'neither a list of [EPOCHS, RATE] nor "file.py:NAME"',
 }
 """Error text for values of union types, in place of one error per alternative."""
-_DEPTH = {"bounds": 3, "options": 2, "groups": 2, "manual": 1}  # length of such a value's key
+_DEPTH = {
+    "bounds": 3,
+    "options": 2,
+    "groups": 2,
+    "start": 2,
+    "manual": 1,
+    "weight_decay": 1,
+}  # length of such a value's key
 _TYPES = {
     "too_short": "must not be empty",
     "string_too_short": "must not be empty",
@@ -161,10 +170,14 @@ class StudyPlan(BaseModel):
         deterministic: whether results on a GPU have to repeat exactly, at the price of speed.
         trunks: the most beginnings (peak rate, warm-up and seed) of schedules that hold their
             rate; trials that share one train it once. None for as many as are proposed.
+        weight_decay: that of the optimizer's parameter groups that have one, in place of the
+            task's own, or a factor on it, such as ``0.3x``.
         args: command line seen by the task's file, in shell syntax.
         bounds: parameter bounds by family.
         groups: factor on the rates of a parameter group of the task's optimizer, or the range to
             search it in.
+        start: the peak learning rate of a family's first trial, in place of its usual first
+            settings.
         manual: the rates of the ``manual`` family.
         horizon: set in place of a search, if the study asks how good schedules are at each length.
     """
@@ -192,10 +205,12 @@ class StudyPlan(BaseModel):
     deterministic: StrictBool = False
     retries: Annotated[StrictInt, at_most(MOST_RETRIES)] = Field(default=1, ge=0)
     trunks: Annotated[StrictInt, at_most(MOST_TRIALS)] | None = Field(default=None, ge=1)
+    weight_decay: Number | StrictStr | None = None
     args: StrictStr | None = None
     options: Mapping[str, Scalar] = Field(default_factory=dict)
     bounds: Mapping[str, Mapping[str, Bound]] = Field(default_factory=dict)
     groups: Mapping[str, Number | tuple[Number, Number]] = Field(default_factory=dict)
+    start: Mapping[str, Number] = Field(default_factory=dict)
     manual: StrictStr | tuple[tuple[Number | tuple[Number, Number], Number], ...] | None = None
     confirm: ConfirmPlan = ConfirmPlan()
     horizon: HorizonPlan | None = None
@@ -215,6 +230,13 @@ class StudyPlan(BaseModel):
         except ValueError as error:
             raise PydanticCustomError("args", "must have matching quotes") from error
         return args
+
+    @field_validator("weight_decay")
+    @classmethod
+    def _is_a_weight_decay(cls, given: float | str | None) -> float | str | None:
+        if given is not None:
+            WeightDecay.read(given)
+        return given
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -339,11 +361,15 @@ def _require_bounds(plan: StudyPlan) -> None:
     """Reject bounds that are invalid for every task."""
     given: list[tuple[str, object]] = []
     given += [(f"groups.{name}", each) for name, each in plan.groups.items()]
-    for family, bounds in plan.bounds.items():
+    given += [(f"start.{family}", each) for family, each in plan.start.items()]
+    for key in (
+        *(f"bounds.{each}" for each in plan.bounds),
+        *(f"start.{each}" for each in plan.start),
+    ):
+        family = key.partition(".")[2]
         if family not in plan.searched:
-            raise PlanError(
-                f"bounds.{family}: not a family of this study{nearest(family, plan.searched)}"
-            )
+            raise PlanError(f"{key}: not a family of this study{nearest(family, plan.searched)}")
+    for family, bounds in plan.bounds.items():
         given += [(f"bounds.{family}.{name}", each) for name, each in bounds.items()]
     for key, bound in given:
         values = bound if isinstance(bound, tuple) else (bound,)

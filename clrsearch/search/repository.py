@@ -22,6 +22,7 @@ from clrsearch.search.space import build_space
 from clrsearch.search.study_names import unknown
 from clrsearch.search.study_record import (
     ATTRIBUTE,
+    CONDITION,
     CONFIRMATION,
     ROW_ERRORS,
     StudyRecord,
@@ -94,6 +95,7 @@ class Studies:
         *,
         range_test: RangeTest | None = None,
         confirms: StudyRecord | None = None,
+        condition: str | None = None,
     ) -> StudyRecord:
         """Create a study without slots, or find it if another process has just created it.
 
@@ -104,6 +106,7 @@ class Studies:
             versions: versions of the software that creates it.
             range_test: the range test, if the plan uses one.
             confirms: the search to confirm; None to create a search.
+            condition: what the confirmation changes, if anything.
 
         Raises:
             PlanError: the plan cannot be searched.
@@ -117,12 +120,13 @@ class Studies:
         except DuplicatedStudyError:
             study_id = self.storage.get_study_id_from_name(name)
             if not self._is_half_made(study_id, direction) or self._appears(study_id):
-                return self._of_the_same_kind(name, confirms)
+                return self._of_the_same_kind(name, confirms, condition)
         link = None if confirms is None else {"uuid": str(confirms.uuid), "name": confirms.name}
         attribute = {
             "uuid": str(uuid.uuid4()),
             "stage": "search" if confirms is None else "confirm",
             "confirms": link,
+            "condition": condition,
             "created": datetime.now().astimezone().isoformat(timespec="seconds"),
             "plan": plan.model_dump(mode="json"),
             "facts": facts.model_dump(mode="json"),
@@ -150,24 +154,43 @@ class Studies:
             return False
         return stored is not None and stored["uuid"] == str(record.uuid)
 
-    def confirmation(self, record: StudyRecord) -> StudyRecord | None:
-        """The confirmation of a search, or None if it has not started."""
-        for name in _confirmation_names(record):
-            if self._confirms(name, record):
+    def confirmation(self, record: StudyRecord, condition: str | None = None) -> StudyRecord | None:
+        """The confirmation of a search, or the one under a changed condition; None if not begun."""
+        for name in _confirmation_names(record, condition):
+            if self._confirms(name, record, condition):
                 return self.read(name)
         return None
 
-    def create_confirmation(self, record: StudyRecord, plan: StudyPlan) -> StudyRecord:
-        """Create the confirmation of a search, or find it; ``plan`` is the search's latest."""
-        for name in _confirmation_names(record):
+    def conditions(self, record: StudyRecord) -> list[str]:
+        """The changed conditions under which a search has been confirmed, oldest first."""
+        found = []
+        for row in study_rows(self.database.engine, ATTRIBUTE):
+            stored = _parsed(row.text)
+            if _links_to(stored, record) and stored.get("condition") is not None:
+                found.append(stored["condition"])
+        return found
+
+    def create_confirmation(
+        self,
+        record: StudyRecord,
+        plan: StudyPlan,
+        facts: TaskFacts | None = None,
+        condition: str | None = None,
+    ) -> StudyRecord:
+        """Create the confirmation of a search, or find it; ``plan`` is the search's latest.
+
+        Under a changed ``condition``, ``plan`` and ``facts`` are the changed ones.
+        """
+        for name in _confirmation_names(record, condition):
             try:
                 return self.create(
                     name,
                     plan,
-                    record.facts,
+                    facts or record.facts,
                     record.versions,
                     range_test=record.range_test,
                     confirms=record,
+                    condition=condition,
                 )
             except StudyError as error:  # the name is taken by another study
                 taken = error
@@ -245,19 +268,23 @@ class Studies:
         except ValueError as error:  # not JSON
             raise unreadable(name, error) from error
 
-    def _of_the_same_kind(self, name: str, confirms: StudyRecord | None) -> StudyRecord:
+    def _of_the_same_kind(
+        self, name: str, confirms: StudyRecord | None, condition: str | None
+    ) -> StudyRecord:
         """The record of an existing study, if it is of the kind to be created."""
         there = self.read(name)
         if confirms is None and there.stage == "confirm":
             raise StudyError(
                 f"{name} is the confirmation of {there.search}: choose another name with --name"
             )
-        if confirms is not None and not self._confirms(name, confirms):
+        if confirms is not None and not self._confirms(name, confirms, condition):
             raise StudyError(f"{name} is not the confirmation of {confirms.name}")
         return there
 
-    def _confirms(self, name: str, search: StudyRecord) -> bool:
+    def _confirms(self, name: str, search: StudyRecord, condition: str | None) -> bool:
         """Whether the study of this name confirms ``search``, by the UUID stored with it.
+
+        With a ``condition``, whether it does so under that one.
 
         Earlier versions stored no UUID: their confirmations have the usual name and were created
         after the search.
@@ -269,10 +296,9 @@ class Studies:
         attribute = self._attribute(study_id, name)
         if not isinstance(attribute, dict) or attribute.get("stage") != "confirm":
             return False
-        link = attribute.get("confirms")
-        if link is None:
+        if attribute.get("confirms") is None:
             return name == _confirmation_names(search)[0] and study_id > search.id
-        return isinstance(link, dict) and link.get("uuid") == str(search.uuid)
+        return _links_to(attribute, search) and attribute.get("condition") == condition
 
     def _is_half_made(self, study_id: int, direction: StudyDirection) -> bool:
         """Whether a study without a plan was left by a process killed while creating it."""
@@ -292,15 +318,27 @@ class Studies:
         return False
 
 
-def _confirmation_names(search: StudyRecord) -> tuple[str, str]:
+def _confirmation_names(search: StudyRecord, condition: str | None = None) -> tuple[str, str]:
     """The usual name of a search's confirmation, and the one to use if that is taken."""
-    usual = f"{search.name}{CONFIRMATION}"
+    suffix = CONFIRMATION if condition is None else f"{CONDITION}{condition}"
+    usual = f"{search.name}{suffix}"
     return usual, f"{usual}.{str(search.uuid)[:8]}"
 
 
 def _is_confirmation(text: str) -> bool:
+    return _parsed(text).get("stage") == "confirm"
+
+
+def _links_to(attribute: Mapping[str, Any], search: StudyRecord) -> bool:
+    """Whether a confirmation's attribute names ``search`` as what it confirms."""
+    link = attribute.get("confirms")
+    return isinstance(link, dict) and link.get("uuid") == str(search.uuid)
+
+
+def _parsed(text: str | None) -> Mapping[str, Any]:
+    """A study's attribute; empty if there is none or it cannot be read."""
     try:
-        stored = json.loads(text)
+        stored = json.loads(text or "")
     except ValueError:
-        return False
-    return isinstance(stored, dict) and stored.get("stage") == "confirm"
+        return {}
+    return stored if isinstance(stored, dict) else {}

@@ -10,6 +10,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import optuna
 from optuna.distributions import (
@@ -102,8 +103,19 @@ def distribution(parameter: Parameter) -> BaseDistribution:
 
 
 def distributions(space: Space, params: Mapping[str, Value]) -> dict[str, BaseDistribution]:
-    """The distributions of the parameters in ``params``."""
-    return {name: distribution(space[name]) for name in params}
+    """The distributions of the parameters in ``params``.
+
+    A value outside the space, as of a schedule that was found under another condition, has one of
+    its own.
+    """
+    return {name: distribution(_holding(space[name], params[name])) for name in params}
+
+
+def _holding(parameter: Parameter, value: Value) -> Parameter:
+    domain = parameter.domain
+    if isinstance(domain, Choice) or isinstance(value, str) or value == domain.clip(value):
+        return parameter
+    return replace(parameter, domain=replace(domain, low=value, high=value))
 
 
 def _replayed(record: Record, space: Space) -> FrozenTrial:

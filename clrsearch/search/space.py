@@ -7,7 +7,7 @@ import json
 import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from clrsearch.errors import PlanError, ScheduleError
 from clrsearch.schedules import (
@@ -35,6 +35,8 @@ from clrsearch.tasks import Spacing, TaskFacts
 
 GROUPS = "groups."
 """Prefix of a group's name in the name of its rate factor."""
+RATES = ("lr", "max_lr", "scale")
+"""Names of the parameter that scales all of a family's learning rates."""
 MORE_EPOCHS = 20  # additional epochs to try when telling how many a family needs
 MOST_RATES = 50_000_000
 """Maximum number of rates in a trace, over all groups: 400 MB, and a few times that at peak."""
@@ -44,12 +46,14 @@ MOST_RATES = 50_000_000
 class StudySpace:
     """The search space per family, and the setting that turns values into schedules.
 
-    Every family's space ends with the rate factors of the groups named in the plan.
+    Every family's space ends with the rate factors of the groups named in the plan. ``start`` are
+    the rates with which families start, where they have no first settings of their own.
     """
 
     setting: Setting
     families: Mapping[str, Space]
     multipliers: Space
+    start: Mapping[str, float] = field(default_factory=dict)
 
     def build(self, family: str, params: Mapping[str, Value]) -> Schedule:
         """Build the schedule of a family from the searched ``params``."""
@@ -77,9 +81,10 @@ class StudySpace:
         }
         wanted = dict.fromkeys(self.multipliers, 1.0)
         (as_it_is,) = settings_near(self.multipliers, wanted)
-        return tuple(
-            {**first, **as_it_is} for first in FAMILIES[family].seed_points(self.setting, own)
-        )
+        points = FAMILIES[family].seed_points(self.setting, own)
+        if family in self.start:
+            points = [{**points[0], rate_of(own): self.start[family]}]
+        return tuple({**first, **as_it_is} for first in points)
 
     def multipliers_of(self, params: Mapping[str, Value]) -> dict[str, float]:
         """The searched rate factors by group name."""
@@ -92,6 +97,11 @@ class StudySpace:
             ratio * factors.get(name, 1.0)
             for name, ratio in zip(facts.groups, facts.ratios, strict=True)
         )
+
+
+def rate_of(space: Space | Mapping[str, Value]) -> str:
+    """The name of the parameter that scales all of a family's learning rates."""
+    return next(name for name in space if name in RATES)
 
 
 def require_size(facts: TaskFacts) -> None:
@@ -179,12 +189,25 @@ def build_space(
         for params in _corners(space):
             try:
                 FAMILIES[family].build(params, setting)
-            except ScheduleError as error:
+            except (ScheduleError, LookupError) as error:
                 raise PlanError(
                     f"bounds.{family}: these bounds allow invalid values: {error}"
                 ) from error
         families[family] = {**space, **multipliers}
-    return StudySpace(setting=setting, families=families, multipliers=multipliers)
+    start = {family: _start(family, rate, families[family]) for family, rate in plan.start.items()}
+    return StudySpace(setting=setting, families=families, multipliers=multipliers, start=start)
+
+
+def _start(family: str, rate: float, space: Space) -> float:
+    name = rate_of(space)
+    domain = space[name].domain
+    assert isinstance(domain, Range)
+    if not domain.low <= rate <= domain.high:
+        raise PlanError(
+            f"start.{family}: {rate:g} is outside the bounds of {name}, {domain.low:g} to "
+            f"{domain.high:g}"
+        )
+    return float(rate)
 
 
 def setting_of(plan: StudyPlan, facts: TaskFacts) -> Setting:
@@ -299,11 +322,13 @@ def _narrow_range(
         raise PlanError(f"{key}: must be at most {LARGEST_RATE:g}, not {high:g}")
     if domain.integer and not all(float(number).is_integer() for number in numbers):
         raise PlanError(f"{key}: expected whole numbers, not {_listed(values)}")
-    if domain.integer and (low < domain.low or high > domain.high):
+    if low < high and domain.integer and (low < domain.low or high > domain.high):
         raise PlanError(
             f"{key}: {_listed(values)} is outside {domain.low:g} to {domain.high:g}, "
             f"the range that the number of {unit}s allows"
         )
+    if domain.integer and low < 1:
+        raise PlanError(f"{key}: must be at least 1, not {low}")
     if domain.log and not low > 0:
         raise PlanError(f"{key}: must be positive, not {low}: it is searched on a log scale")
     return replace(domain, low=low, high=high)

@@ -334,6 +334,16 @@ class Study:
         sibling = self.confirmation()
         return [self] if sibling is None else [self, sibling]
 
+    def under(self, condition: str) -> Study | None:
+        """The confirmation under a changed condition, or None if it has not started."""
+        found = self._studies.confirmation(self.record, condition)
+        return None if found is None else self._opened(self._studies, found)
+
+    def related(self) -> list[Study]:
+        """The stages of this study, and its confirmations under changed conditions."""
+        changed = map(self.under, self._studies.conditions(self.record))
+        return [*self.stages(), *(each for each in changed if each is not None)]
+
     def progress(self) -> Progress:
         """What is left to do in this search and its confirmation; re-read."""
         sibling = self.confirmation()
@@ -358,14 +368,29 @@ class Study:
         if sibling is None:
             made = self._studies.create_confirmation(self.record, self.plan)
             sibling = self._bound(self._opened(self._studies, made))
-        known = sibling.finalists()
-        for each in candidates:
-            if each.number not in known:
-                finalist = Finalist(family=each.family, params=each.params)
-                self._studies.add_finalist(sibling.record, each.number, finalist)
-        families = {record.number: record.family for record in candidates}
-        sibling.slots.grow_runs(families, runs)
+        finalists = {
+            each.number: Finalist(family=each.family, params=each.params) for each in candidates
+        }
+        sibling.add_runs(finalists, runs)
         return sibling
+
+    def vary(self, condition: str, plan: StudyPlan, facts: TaskFacts) -> Study:
+        """Start the confirmation under a changed condition, which ``plan`` and ``facts`` have.
+
+        Raises:
+            PlanError: the plan's families do not fit the task under this condition.
+        """
+        made = self._studies.create_confirmation(self.record, plan, facts, condition)
+        return self._opened(self._studies, made)
+
+    def add_runs(self, finalists: Mapping[int, Finalist], runs: Sequence[tuple[int, int]]) -> None:
+        """Add the missing ones of these runs to this confirmation; see :meth:`confirm`."""
+        known = self.finalists()
+        for number, finalist in finalists.items():
+            if number not in known:
+                self._studies.add_finalist(self.record, number, finalist)
+        families = {number: finalist.family for number, finalist in finalists.items()}
+        self.slots.grow_runs(families, runs)
 
     def finalists(self) -> dict[int, Finalist]:
         """The finalists of this confirmation, by trial number in the search."""
@@ -439,12 +464,12 @@ class Study:
         return any(self._studies.cancelled(each.record) for each in self.stages())
 
     def cancel(self) -> int:
-        """Cancel all slots that have not started, the confirmation's included; returns the count.
+        """Cancel all slots that have not started, confirmations' included; returns the count.
 
         Interrupted trials have started and are still resumed.
         """
         self._studies.cancel(self.record, cancelled=True)
-        return sum(each.slots.cancel() for each in self.stages())
+        return sum(each.slots.cancel() for each in self.related())
 
     def allow_confirmation(self) -> None:
         """Allow a confirmation to start again after :meth:`cancel`."""
@@ -452,10 +477,9 @@ class Study:
             self._studies.cancel(each.record, cancelled=False)
 
     def delete(self) -> None:
-        """Delete the study with its trials, slots and confirmation."""
-        sibling = self.confirmation()
-        if sibling is not None:
-            sibling.delete()
+        """Delete the study with its trials, slots and confirmations."""
+        for each in self.related()[1:]:
+            each.delete()
         self.slots.delete()
         self._studies.delete(self.record)
 

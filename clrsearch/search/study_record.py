@@ -22,6 +22,9 @@ ATTRIBUTE = "clrsearch"
 CONFIRMATION = ".confirm"
 """Suffix of a confirmation's name, after that of its search."""
 
+CONDITION = ".vary."
+"""Likewise of a confirmation under a changed condition, which follows."""
+
 ROW_ERRORS = (AttributeError, LookupError, TypeError, ValueError)
 """Exceptions raised by reading rows that are damaged or not ours."""
 
@@ -41,7 +44,7 @@ class StudyRecord(BaseModel):
     ``id`` and ``name`` are Optuna's; the rest is an attribute of the study. Roles that may only
     work on studies can write it too, so it is not trusted: ``uuid`` names a folder and must be a
     valid UUID. ``confirms`` is None for searches, and for confirmations created by earlier
-    versions.
+    versions. ``condition`` is what a confirmation changed: a key of the plan and its value.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,6 +54,7 @@ class StudyRecord(BaseModel):
     uuid: UUID
     stage: Stage = "search"
     confirms: Link | None = None
+    condition: str | None = None
     created: datetime
     versions: dict[str, str]
     plan: StudyPlan

@@ -32,6 +32,8 @@ from clrsearch.service.provenance import versions
 from clrsearch.service.running import Result, run
 from clrsearch.service.starting import new_file
 from clrsearch.service.testing import Tested, range_test
+from clrsearch.service.transferring import Transfer, transfer
+from clrsearch.service.varying import vary
 from clrsearch.service.worker_logs import WorkerLog, logs
 from clrsearch.service.working import work
 from clrsearch.worker import WorkerSettings
@@ -50,6 +52,7 @@ __all__ = [
     "Shown",
     "Storage",
     "Tested",
+    "Transfer",
     "WorkerLog",
     "WorkerSettings",
     "Workers",
@@ -82,7 +85,9 @@ __all__ = [
     "show",
     "status",
     "storage_url",
+    "transfer",
     "upgrade_database",
+    "vary",
     "versions",
     "work",
 ]

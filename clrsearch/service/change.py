@@ -43,12 +43,12 @@ def delete(
             before()
             Studies(database).delete_unreadable(name)
             return
-        live = sum(each.slots.live() for each in study.stages())
+        live = sum(each.slots.live() for each in study.related())
         if live:
             raise StudyError(
                 f"workers are still running {live} of {name}'s trials: stop them first"
             )
-        folders = [checkpoint_folder(url, each, None) for each in study.stages()]
+        folders = [checkpoint_folder(url, each, None) for each in study.related()]
         before()
         study.delete()
         for folder in folders:
@@ -64,7 +64,7 @@ def retry(name: str, *, storage: Storage = None) -> int:
         StudyError: there is no such study.
     """
     with open_database(storage_url(storage)) as database:
-        stages = Study.open(database, name).stages()
+        stages = Study.open(database, name).related()
         for each in stages:
             each.stop(None)
         return sum(each.slots.retry() for each in stages)

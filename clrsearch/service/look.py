@@ -23,7 +23,16 @@ from clrsearch.results import (
     source_code,
 )
 from clrsearch.schedules import Schedule, Trace, Value, execute, trace
-from clrsearch.search import Record, Studies, Study, StudyPlan, Verdict
+from clrsearch.search import (
+    Record,
+    Rescaled,
+    Studies,
+    Study,
+    StudyPlan,
+    Verdict,
+    rescaled,
+    respaced,
+)
 from clrsearch.service.paths import Storage, storage_url
 from clrsearch.service.provenance import bind_rate, load_same
 from clrsearch.storage import (
@@ -66,8 +75,10 @@ class Best:
             epochs as in the search, to be stepped after every batch. If the search was for a number
             of steps, or for epochs that differ in length, it is ``make_scheduler(optimizer,
             total_steps)``.
-        facts: the facts of the task.
+        facts: the facts of the task, with the batch size and length that the schedule is for.
         verdict: the verdict on fresh seeds; None without one.
+        rescaled: how the schedule was rescaled to another batch size or length, for which it is not
+            confirmed; None if it is the trial's own.
     """
 
     trial: Record
@@ -79,6 +90,7 @@ class Best:
     make_scheduler: Callable[..., LRScheduler] = field(repr=False)
     facts: TaskFacts = field(repr=False)
     verdict: Verdict | None = field(repr=False)
+    rescaled: Rescaled | None = field(default=None, repr=False)
 
     @property
     def number(self) -> int:
@@ -158,29 +170,42 @@ def best(
     name: str,
     *,
     format: str = "torch",
+    epochs: int | None = None,
+    batch_size: int | None = None,
     storage: Storage = None,
     task_dir: Path | None = None,
 ) -> Best:
     """The recommended schedule, with its code in one of the ``clrsearch.exports.FORMATS``.
 
-    If the schedule uses a custom rate function, its file is read from ``task_dir``, or from the
-    current folder.
+    With other ``epochs`` or another ``batch_size`` than the study's, it is rescaled by
+    :mod:`clrsearch.search.rescaling`, and not confirmed. If the schedule uses a custom rate
+    function, its file is read from ``task_dir``, or from the current folder.
 
     Raises:
-        PlanError: there is no such format, or it cannot express the schedule.
+        PlanError: there is no such format, or it cannot express the schedule; or the schedule
+            cannot be rescaled.
         StudyError: no trial is complete yet.
         TaskError: the rate function does not load.
     """
     with open_database(storage_url(storage)) as database:
         study = Study.open(database, name)
-        trial, verdict = chosen(study)
+        trial, verdict = chosen(study, epochs)
         bind_rate(study, trial.family, task_dir)
-        schedule = study.space.build(trial.family, trial.params)
+        own = study.facts_of(trial.params)
+        elsewhere = _rescaled(study, own, trial, epochs=epochs, batch_size=batch_size)
+        if elsewhere is None:
+            facts, schedule = own, study.space.build(trial.family, trial.params)
+        else:
+            facts, schedule = elsewhere.facts, elsewhere.schedule
         ratios = study.space.ratios(trial.params, study.facts)
-        code = source_code(study, trial, verdict, format)
+
+        def written(format: str) -> str:
+            return source_code(study, trial, verdict, format, rescaled=elsewhere)
+
+        code = written(format)
 
         def make_scheduler(optimizer: Optimizer, *length: int, **named: int) -> LRScheduler:
-            torch = code if format == "torch" else source_code(study, trial, verdict)
+            torch = code if format == "torch" else written("torch")
             own = schedule.code(len(ratios)).own
             return execute(torch, own=own)(optimizer, *length, **named)
 
@@ -192,18 +217,34 @@ def best(
             ratios=ratios,
             code=code,
             make_scheduler=make_scheduler,
-            facts=study.facts,
+            facts=facts,
             verdict=verdict,
+            rescaled=elsewhere,
         )
 
 
-def chosen(study: Study) -> tuple[Record, Verdict | None]:
+def _rescaled(
+    study: Study, own: TaskFacts, trial: Record, *, epochs: int | None, batch_size: int | None
+) -> Rescaled | None:
+    """A trial's schedule for another length or batch size; None if they are its own."""
+    new = respaced(own, epochs=epochs, batch_size=batch_size)
+    if new == own:
+        return None
+    return rescaled(study.space, own, trial.family, trial.params, new)
+
+
+def chosen(study: Study, epochs: int | None = None) -> tuple[Record, Verdict | None]:
     """The recommended trial, and the verdict that chose it on fresh seeds, if there is one.
+
+    Of a study that measures several lengths, the best of the length that is nearest to ``epochs``,
+    or of the longest.
 
     Raises:
         StudyError: no trial is complete yet.
     """
     now = snapshot(study)
+    if epochs is not None and now.horizon is not None and now.horizon.lengths:
+        return now.horizon.nearest(epochs).trial, None
     if now.recommended is None:
         raise StudyError(f"{study.name} has no complete trial yet: {ends(now)} of {now.total}")
     return now.recommended, now.verdict

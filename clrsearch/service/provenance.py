@@ -74,6 +74,7 @@ def load_code(plan: StudyPlan, task_dir: Path | None, data_dir: Path | None) -> 
             arguments=plan.arguments,
             folder=task_folder(task_dir),
             data_dir=data_folder(data_dir),
+            weight_decay=plan.weight_decay,
         ),
         rate=load_rate_of(plan, task_dir),
     )

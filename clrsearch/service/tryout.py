@@ -51,6 +51,7 @@ class Tryout:
     Attributes:
         sources: hashes of the source files loaded.
         epochs: the task's default number of epochs; None for a custom training loop.
+        defaults: the default values of the task's options.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Tryout:
                 rate=plan.manual if isinstance(plan.manual, str) else None,
                 folder=str(task_folder(task_dir)),
                 data_dir=str(data_folder(data_dir)),
+                weight_decay=plan.weight_decay,
                 download=download,
             )
         except BaseException:
@@ -88,6 +90,7 @@ class Tryout:
             raise
         self.sources = Sources(task=loaded["source"], rate=loaded["rate_source"])
         self.epochs: int | None = loaded["epochs"]
+        self.defaults: dict[str, Any] = loaded["defaults"]
 
     def __enter__(self) -> Tryout:
         return self

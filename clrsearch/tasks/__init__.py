@@ -14,6 +14,7 @@ from clrsearch.tasks.load import (
 )
 from clrsearch.tasks.session import importable_name, is_kept_here, keep
 from clrsearch.tasks.task import Direction, Loaders, Loop, Splits, Task, TaskFacts, sign_of
+from clrsearch.tasks.weight_decay import WeightDecay
 
 __all__ = [
     "BUILT_IN",
@@ -27,6 +28,7 @@ __all__ = [
     "Splits",
     "Task",
     "TaskFacts",
+    "WeightDecay",
     "as_script",
     "describe",
     "importable_name",

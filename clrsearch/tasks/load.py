@@ -20,6 +20,7 @@ from clrsearch.tasks.description import describe
 from clrsearch.tasks.finding import find, make_importable, of_rate, of_task, source
 from clrsearch.tasks.session import is_kept_here, kept, kept_source
 from clrsearch.tasks.task import Loop, Task
+from clrsearch.tasks.weight_decay import WeightDecay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +55,7 @@ def load_task(
     arguments: tuple[str, ...] = (),
     folder: Path,
     data_dir: Path | None = None,
+    weight_decay: float | str | None = None,
 ) -> LoadedTask:
     """Load the task called ``name``; a ``file.py`` is looked up in ``folder``.
 
@@ -61,17 +63,23 @@ def load_task(
     ``sys.path``.
 
     ``arguments`` is the command line that the task sees when it is imported, constructed or, if it
-    is a loop, run. ``data_dir`` is the folder for data that it reads from disk.
+    is a loop, run. ``data_dir`` is the folder for data that it reads from disk. ``weight_decay``
+    replaces that of its optimizer, or is a factor on it, such as ``0.3x``.
 
     Raises:
-        TaskError: there is no such file, module or name in it, it is not a task, or an option is
-            unknown.
+        TaskError: there is no such file, module or name in it, it is not a task, an option is
+            unknown, or a loop is to have another weight decay.
         TaskRaised: the task's code raised while it was imported or constructed.
     """
     place, _ = of_task(name)
     found, made_of = _found(name, folder, arguments)
     if isinstance(found, FunctionType):
         _require_one_argument(name, found)
+        if weight_decay is not None:
+            raise TaskError(
+                f"weight_decay: {name} is a custom training loop, which makes its own optimizer: "
+                "let it read run.options, and set options.weight_decay instead"
+            )
         loop = Loop(
             name=name,
             function=found,
@@ -90,6 +98,8 @@ def load_task(
         task = found(options)
     if data_dir is not None:
         task.data_dir = data_dir
+    if weight_decay is not None:
+        task.asked_weight_decay = WeightDecay.read(weight_decay)
     return LoadedTask(task, made_of)
 
 

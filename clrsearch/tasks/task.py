@@ -12,6 +12,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from clrsearch.errors import TaskError
 from clrsearch.tasks.length import Spacing
+from clrsearch.tasks.weight_decay import WeightDecay
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -75,6 +76,8 @@ class Task(ABC):
             :meth:`measure`.
         channels_last: whether the model and its images are stored with the channels last.
         compile: whether to compile the model with torch.
+        asked_weight_decay: the study's, in place of the optimizer's own; set after the task is
+            constructed.
     """
 
     metric: ClassVar[str]
@@ -91,6 +94,7 @@ class Task(ABC):
     validation_batch_size: int | None = None
     channels_last: bool = False
     compile: bool = False
+    asked_weight_decay: WeightDecay | None = None
 
     class Options(BaseModel):
         """The task's options: typed fields with defaults, set under ``[options]`` in a study."""

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate
 from clrsearch.errors import TaskError
 from clrsearch.tasks import Loaders, Splits, Task, describe
 from clrsearch.training.data import require_batch
-from clrsearch.training.optimizer import require_optimizer
+from clrsearch.training.optimizer import change_weight_decay, require_optimizer
 
 SPLITS = ("training", "validation", "test")
 NUMBER = "a number or a scalar tensor"
@@ -133,7 +133,7 @@ def _first(sample: Any) -> Any:
 
 
 def build(task: Task, device: torch.device) -> tuple[nn.Module, Optimizer]:
-    """A new model on the device, and its optimizer."""
+    """A new model on the device, and its optimizer, with the weight decay of the study if any."""
     model = task.model()
     if not isinstance(model, nn.Module):
         raise _returned("model()", model, "a torch.nn.Module")
@@ -142,6 +142,8 @@ def build(task: Task, device: torch.device) -> tuple[nn.Module, Optimizer]:
     if not isinstance(optimizer, Optimizer):
         raise _returned("optimizer()", optimizer, "a torch optimizer: the study sets the schedule")
     require_optimizer("optimizer(): the optimizer", optimizer)
+    if task.asked_weight_decay is not None:
+        change_weight_decay(optimizer, task.asked_weight_decay)
     step = inspect.signature(optimizer.step).parameters.values()
     if any(each.default is each.empty and each.kind == each.POSITIONAL_OR_KEYWORD for each in step):
         raise TaskError(

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from clrsearch.errors import TaskError
 from clrsearch.schedules import Momentum, Trace, momentum_of
-from clrsearch.tasks import TaskFacts
+from clrsearch.tasks import TaskFacts, WeightDecay
 
 RATIO_TOLERANCE = 1e-9  # relative; for the ratios of the groups' rates to the first group's
 
@@ -45,6 +45,26 @@ def require_optimizer(what: str, optimizer: Optimizer) -> None:
             raise TaskError(f"{what} has a group with the learning rate {rate}")
     if rates[0] == 0:
         raise TaskError(f"{what}: the first learning rate must be positive, not {rates[0]}")
+
+
+def change_weight_decay(optimizer: Optimizer, asked: WeightDecay) -> None:
+    """Change an optimizer's weight decay; groups without any stay so, unless all are without.
+
+    Raises:
+        TaskError: it has no weight decay, or none that a factor could change.
+    """
+    groups = optimizer.param_groups
+    if not all("weight_decay" in group for group in groups):
+        raise TaskError(f"weight_decay: {type(optimizer).__name__} has none")
+    none = not any(group["weight_decay"] for group in groups)
+    if none and asked.relative:
+        raise TaskError(
+            f"weight_decay: that of {type(optimizer).__name__} is 0, which a factor of "
+            f"{asked.value:g} does not change: give a number"
+        )
+    for group in (*groups, optimizer.defaults):
+        if none or group["weight_decay"]:
+            group["weight_decay"] = asked.of(group["weight_decay"])
 
 
 def optimizer_facts(optimizer: Optimizer) -> OptimizerFacts:

@@ -75,12 +75,18 @@ class Requests:
         rate: str | None,
         folder: str,
         data_dir: str,
+        weight_decay: float | str | None,
         download: bool,
     ) -> dict[str, Any]:
         """Load the task and, if named, a function for hand-written rates; returns their hashes."""
         given, place = tuple(arguments), Path(folder)
         self._task = load_task(
-            task, options=options, arguments=given, folder=place, data_dir=Path(data_dir)
+            task,
+            options=options,
+            arguments=given,
+            folder=place,
+            data_dir=Path(data_dir),
+            weight_decay=weight_decay,
         )
         self._rate = None if rate is None else load_rate(rate, arguments=given, folder=place)
         if download:
@@ -91,6 +97,7 @@ class Requests:
             "source": self._task.source,
             "rate_source": None if self._rate is None else self._rate.source,
             "epochs": None if isinstance(loaded, Loop) else _epochs(loaded),
+            "defaults": {} if isinstance(loaded, Loop) else _defaults(loaded),
         }
 
     def facts(self, *, device: str | None, **plan: Any) -> dict[str, Any]:
@@ -192,6 +199,13 @@ class Requests:
 def _epochs(task: Task) -> int | None:
     """The task's own number of epochs; None if its length is in steps."""
     return task.epochs if task.total_steps is None else None
+
+
+def _defaults(task: Task) -> dict[str, Any]:
+    """The default values of the task's options, as far as a plan can set them."""
+    fields = type(task).Options.model_fields
+    plain = (str, int, float, bool)
+    return {name: each.default for name, each in fields.items() if isinstance(each.default, plain)}
 
 
 def main() -> None:

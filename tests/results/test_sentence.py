@@ -86,6 +86,11 @@ def test_what_it_is_worth_is_said_in_epochs_of_the_baseline() -> None:
         "It reaches the final score of constant (trial 1) after 3 of 4 epochs."
         in verdict_sentence(near)
     )
+    behind = snapshot(
+        FIRST, SECOND, [0.6, 0.7], families=("cyclic", "step", "constant"), baseline=2, reached=3
+    )
+    assert behind.verdict.behind == (2,)  # with fewer seeds, but not significantly worse
+    assert "It reaches the final score of constant (trial 2) after" in verdict_sentence(behind)
     alone = snapshot(FIRST, LAST, families=("cyclic", "constant"), baseline=1)
     assert verdict_sentence(alone) == alone.verdict.sentence
 

@@ -40,6 +40,36 @@ def test_two_numbers_search_one_fixes_and_texts_choose() -> None:
     assert cyclic["base_momentum"].domain == Range(low=0.6, high=0.7)
 
 
+def test_one_value_fixes_a_whole_number_outside_what_is_searched() -> None:
+    cyclic = space({"bounds.cyclic.cycles": 9}).families["cyclic"]  # 20 epochs have 1 to 5
+    assert cyclic["cycles"].domain == Range(low=9, high=9, integer=True)
+    for cycles, message in ((0, "must be at least 1, not 0"), (311, "shorter than a step")):
+        with pytest.raises(PlanError, match=message):
+            space({"bounds.cyclic.cycles": cycles})
+
+
+def test_a_family_starts_with_the_rate_that_the_plan_names() -> None:
+    found = space({"start.cyclic": 0.3, "start.constant": 0.02, "bounds.cyclic.cycles": 2})
+    (cyclic,) = found.seed_points("cyclic")
+    assert (cyclic["max_lr"], cyclic["mode"], cyclic["cycles"]) == (0.3, "triangular", 2)
+    assert found.seed_points("constant") == ({"lr": 0.02},)
+    assert len(found.seed_points("linear")) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"start.cyclic": 3.0}, r"start.cyclic: 3 is outside the bounds of max_lr, .* to 1.5"),
+        ({"start.cyclical": 0.1}, "start.cyclical: not a family of this study; did you mean cycli"),
+        ({"start.cyclic": "high"}, "start.cyclic: 'high' is not a number"),
+        ({"start.cyclic": float("nan")}, "start.cyclic: nan is not a finite number"),
+    ],
+)
+def test_a_wrong_start_is_answered_by_key(changes, message) -> None:
+    with pytest.raises(PlanError, match=message):
+        space(changes)
+
+
 def test_the_first_settings_stay_inside_the_bounds() -> None:
     found = space(
         {

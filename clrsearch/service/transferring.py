@@ -1,0 +1,159 @@
+"""The plan of a study that confirms a recommended schedule for another batch size or length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clrsearch import proposals
+from clrsearch.errors import PlanError, PlanMismatch, StudyError
+from clrsearch.schedules import Manual
+from clrsearch.search import (
+    GROUPS,
+    Studies,
+    Study,
+    StudyPlan,
+    budget,
+    leader,
+    length_keys,
+    load_plan,
+    rate_of,
+    rescaled,
+    respaced,
+)
+from clrsearch.service.look import chosen
+from clrsearch.service.paths import Storage, storage_url
+from clrsearch.service.provenance import bind_rate
+from clrsearch.storage import open_database
+from clrsearch.tasks import TaskFacts
+
+TRIALS = 8
+AROUND = 4.0
+"""Peak rates are searched within this factor of the rescaled ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """The plan of a study that searches a schedule's peak rate anew, and the study's name."""
+
+    plan: StudyPlan
+    name: str
+
+
+def transfer(
+    study: str,
+    *,
+    batch_size: int | None = None,
+    epochs: int | None = None,
+    trials: int | None = None,
+    top: int | None = None,
+    seeds: int | None = None,
+    name: str | None = None,
+    storage: Storage = None,
+    task_dir: Path | None = None,
+) -> Transfer:
+    """Plan a study for another batch size or length, around the recommended schedule of ``study``.
+
+    All of the schedule stays, in shares of the run, except its peak rate, which is searched around
+    the rescaled one, starting with that. Half of the trials do the same for the baseline, so that
+    its rate is tuned as well as its rival's. The confirmation may take as many runs as that of
+    ``study``. If the study is there already, its own plan is returned, to be resumed.
+
+    Args:
+        study: the study to transfer from.
+        batch_size: the new batch size, if it changes.
+        epochs: the new number of epochs, if it changes.
+        trials: number of trials, 8 by default.
+        top: number of finalists besides the baseline's; by default that of ``study``.
+        seeds: fresh seeds per finalist, by default that of ``study``.
+        name: the new study's name, by default ``study`` followed by -b and the batch size, and by
+            -e and the epochs.
+        storage: the database.
+        task_dir: folder of a custom rate function, by default the current one.
+
+    Raises:
+        PlanError: the study has these values already, or the schedule cannot be rescaled to them.
+        PlanMismatch: another study has the name.
+        StudyError: there is no such study, or none of its trials is complete.
+    """
+    with open_database(storage_url(storage)) as database:
+        source = Study.open(database, study)
+        if source.plan.horizon is not None:
+            raise StudyError(
+                f"{study} is no search, but measures several lengths: "
+                f"{proposals.command('best', study, epochs=epochs or source.facts.epochs)} prints "
+                "the best schedule of one"
+            )
+        new = respaced(source.facts, epochs=epochs, batch_size=batch_size)
+        if new == source.facts:
+            raise PlanError(
+                f"{study} has this batch size and length already: "
+                f"{proposals.command('confirm', study)} confirms it"
+            )
+        name = name or _name(study, source.facts, new)
+        asked: dict[str, Any] = {} if trials is None else {"trials": trials}
+        confirm = {key: each for key, each in {"top": top, "seeds": seeds}.items() if each}
+        load_plan(None, {f"confirm.{key}": each for key, each in confirm.items()})  # their ranges
+        if name in Studies(database).searches():
+            plan = Study.open(database, name).plan
+            _require_transferred(plan, source, new, name)
+        else:
+            plan = _plan(source, new, trials or TRIALS, task_dir)
+        if confirm:
+            asked["confirm"] = plan.confirm.model_copy(update=confirm)
+        return Transfer(plan=plan.model_copy(update=asked), name=name)
+
+
+def _name(study: str, facts: TaskFacts, new: TaskFacts) -> str:
+    size = f"-b{new.batch_size}" if new.batch_size != facts.batch_size else ""
+    return f"{study}{size}" + (f"-e{new.epochs}" if new.epochs != facts.epochs else "")
+
+
+def _require_transferred(plan: StudyPlan, source: Study, new: TaskFacts, name: str) -> None:
+    """Refuse to resume a study that is for something else."""
+    wanted = {"task": source.plan.task, **length_keys(source.plan, source.facts, new)}
+    if any(getattr(plan, key) != value for key, value in wanted.items()):
+        raise PlanMismatch(
+            f"the study {name} exists, and is not {source.name} with another batch size or length: "
+            "choose another name with --name"
+        )
+
+
+def _plan(source: Study, new: TaskFacts, trials: int, task_dir: Path | None) -> StudyPlan:
+    """The plan of ``source`` for the ``new`` facts, with the shapes of its schedules fixed."""
+    use, _ = chosen(source)
+    baseline = leader(source.history.records(), source.facts.direction, source.plan.baseline)
+    schedules = {use.family: use}
+    if baseline is not None:
+        schedules.setdefault(baseline.family, baseline)
+    bounds: dict[str, Mapping[str, Any]] = {}
+    start: dict[str, float] = {}
+    manual = None
+    for family, trial in schedules.items():
+        bind_rate(source, family, task_dir)
+        found = rescaled(source.space, source.facts, family, trial.params, new)
+        shape = {key: value for key, value in found.params.items() if not key.startswith(GROUPS)}
+        rate = rate_of(shape)
+        start[family] = peak = float(shape[rate])
+        bounds[family] = {**shape, rate: (peak / AROUND, peak * AROUND)}
+        if family == Manual.family:
+            manual = found.manual
+    runs = max(budget(source.plan), 1)
+    confirm = {"enabled": True, "share": runs / (runs + trials)}
+    changes: dict[str, Any] = {
+        "trials": trials,
+        "families": tuple(dict.fromkeys((use.family, source.plan.baseline))),
+        "allocation": "equal",
+        "range_test": False,
+        "bounds": bounds,
+        "start": start,
+        "groups": source.space.multipliers_of(use.params),
+        "manual": manual,
+        "confirm": source.plan.confirm.model_copy(update=confirm),
+    }
+    kept = source.plan.model_dump(exclude_unset=True)
+    return StudyPlan.model_validate(
+        {**kept, **length_keys(source.plan, source.facts, new), **changes}
+    )
