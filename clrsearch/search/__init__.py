@@ -39,6 +39,7 @@ from clrsearch.search.study_names import require_name
 from clrsearch.search.study_record import ATTRIBUTE
 from clrsearch.search.traces import one_each
 from clrsearch.search.verdict import Standing, Verdict
+from clrsearch.search.warm_start import EarlierStudy, remembered
 
 __all__ = [
     "ATTRIBUTE",
@@ -48,6 +49,7 @@ __all__ = [
     "OPENING",
     "PRUNERS",
     "ConfirmPlan",
+    "EarlierStudy",
     "Fresh",
     "History",
     "Misfit",
@@ -89,6 +91,7 @@ __all__ = [
     "read_range_test",
     "read_toml",
     "refuse_task",
+    "remembered",
     "require_name",
     "require_plan",
     "require_size",

@@ -141,6 +141,8 @@ class StudyPlan(BaseModel):
         groups: factor on the rates of a parameter group of the task's optimizer, or the range to
             search it in.
         manual: the rates of the ``manual`` family.
+        like: stored studies of tasks that may be like this one, the most alike first; their
+            finalists are tried first, and their runs guide the proposals.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -170,6 +172,7 @@ class StudyPlan(BaseModel):
     bounds: Mapping[str, Mapping[str, Bound]] = Field(default_factory=dict)
     groups: Mapping[str, Number | tuple[Number, Number]] = Field(default_factory=dict)
     manual: StrictStr | tuple[tuple[Number | tuple[Number, Number], Number], ...] | None = None
+    like: tuple[StrictStr, ...] = ()
     confirm: ConfirmPlan = ConfirmPlan()
 
     @model_validator(mode="before")
@@ -178,6 +181,11 @@ class StudyPlan(BaseModel):
         if isinstance(content, dict) and _implies_equal_shares(content):
             return {"allocation": "equal", **content}
         return content
+
+    @field_validator("like", mode="before")
+    @classmethod
+    def _one_is_enough(cls, like: Any) -> Any:
+        return (like,) if isinstance(like, str) else like
 
     @field_validator("args")
     @classmethod
@@ -257,6 +265,9 @@ def require_plan(plan: StudyPlan) -> None:
         PlanError: naming the key.
     """
     _require_families(plan)
+    for name in plan.like:
+        if plan.like.count(name) > 1:
+            raise PlanError(f"like: {name} is listed {plan.like.count(name)} times")
     if plan.allocation == "led" and plan.sampler != "surrogate":
         raise PlanError(
             f"allocation: led needs sampler=surrogate; with sampler={plan.sampler} it must be equal"
@@ -357,12 +368,11 @@ def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, An
 def differences(stored: StudyPlan, asked: StudyPlan) -> list[str]:
     """The keys in which two plans describe different studies, with both values.
 
-    ``trials`` and ``confirm`` may change during a study, so they are skipped; so are families if
-    the new plan names none, and options that did not exist when the old plan was stored.
+    ``trials`` and ``confirm`` may change during a study, so they are skipped; so are families and
+    earlier studies if the new plan names none, and options that did not exist when the old plan was
+    stored.
     """
-    aside = {"trials", "confirm"}
-    if "families" not in asked.model_fields_set:
-        aside.add("families")
+    aside = {"trials", "confirm"} | ({"families", "like"} - asked.model_fields_set)
     earlier = {key for key, value in EARLIER.items() if getattr(stored, key) == value}
     aside |= earlier - asked.model_fields_set
     old, new = stored.model_dump(exclude=aside), asked.model_dump(exclude=aside)

@@ -154,9 +154,7 @@ def _candidates(
     for family in families:
         found += [(family, params) for params in searched.traces.seed_points(family).values()]
     for family, params in best[:BEST]:
-        found += [
-            (family, neighbour(params, spaces[family], generator)) for _ in range(NEIGHBOURS)
-        ]
+        found += [(family, neighbour(params, spaces[family], generator)) for _ in range(NEIGHBOURS)]
     return found
 
 

@@ -41,7 +41,8 @@ class StudyRecord(BaseModel):
     ``id`` and ``name`` are Optuna's; the rest is an attribute of the study. Roles that may only
     work on studies can write it too, so it is not trusted: ``uuid`` names a folder and must be a
     valid UUID. ``confirms`` is None for searches, and for confirmations created by earlier
-    versions.
+    versions. ``earlier`` is the number of pieces in which what it takes over from earlier studies
+    is stored.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,6 +57,7 @@ class StudyRecord(BaseModel):
     plan: StudyPlan
     facts: TaskFacts
     range_test: RangeTest | None = None
+    earlier: int = 0
 
     @property
     def search(self) -> str:

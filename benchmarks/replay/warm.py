@@ -1,0 +1,187 @@
+"""How soon a search that starts from an earlier one is as good as a cold one in the end.
+
+From `benchmarks/`:
+
+    python -m replay.warm [--repetitions 8] [--store FILE]
+
+A cold search of 100 runs of each held-out task says what is to be reached: the median regret of what
+it recommends. Then, on the same seeds, a search starts from one of another task. After every trial it
+is asked which of its schedules it would recommend; counted are the trials until that one is as
+good. Scores are the surface's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from clrsearch.search import Record, StudyPlan, beliefs
+from clrsearch.search.plan import ConfirmPlan
+from clrsearch.search.study_record import StudyRecord
+from clrsearch.search.trace_features import LENGTHS
+from clrsearch.search.warm_start import EarlierStudy, WarmStart, remembered
+from replay.now import Search
+from replay.play import Game, Modelled
+from replay.record import space_of
+from replay.tables import read
+from replay.tasks import EVERY
+
+SHARE = 0.25  # of the runs, for the confirmation
+PAIRS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "autoencoder": {
+        "cold": [],
+        "a variant": ["autoencoder-short"],
+        "the most alike": ["friedman"],
+        "the denoiser": ["denoiser"],
+        "the most unlike": ["diabetes"],
+    },
+    "friedman": {
+        "cold": [],
+        "a variant": ["friedman-wide"],
+        "the most alike": ["spirals"],
+        "the denoiser": ["denoiser"],
+        "the most unlike": ["diabetes"],
+    },
+    "spirals": {
+        "cold": [],
+        "a variant": ["spirals-few"],
+        "the most alike": ["wrong-labels"],
+        "the denoiser": ["denoiser"],
+        "the most unlike": ["diabetes"],
+    },
+}
+"""What each task's search starts from."""
+
+
+@cache
+def played(task: str) -> Modelled:
+    return Modelled(read(task), space_of(EVERY[task]()))
+
+
+def search(task: str, runs: int, repetition: int, warm: Sequence[EarlierStudy]) -> Search:
+    """One study, not yet begun."""
+    game = Game(played(task), runs=runs, repetition=repetition)
+    plan = StudyPlan(trials=round(runs * (1 - SHARE)), confirm=ConfirmPlan(share=SHARE))
+    rng = np.random.default_rng((repetition, runs))
+    start = WarmStart(warm, game.space) if warm else None
+    return Search(game, plan, rng, LENGTHS, 1, start)
+
+
+@cache
+def earlier(task: str, repetition: int) -> EarlierStudy:
+    """What is copied of a cold search of 100 runs, with its confirmation."""
+    found = search(task, 100, 1000 + repetition, ())
+    found.run()
+    chosen = found.confirm()
+    records = found.log.records
+    best = next(each for each in records if found.log.schedules[each.number] == chosen)
+    others = [each for each in found.candidates if each.number != best.number]
+    study = StudyRecord(
+        id=0,
+        name=task,
+        uuid=uuid.UUID(int=0),
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        versions={},
+        plan=found.plan,
+        facts=found.game.facts,
+    )
+    return remembered(study, [best, *others], records, found.again.records)
+
+
+def recommended(found: Search) -> list[float]:
+    """The regret of what would be recommended after each trial."""
+    regrets = []
+    records = found.log.records
+    for count in range(1, len(records) + 1):
+        told = records[:count]
+        believed = beliefs(told, (), found.searched)
+        complete = [each for each in told if each.state == "complete"]
+        if not complete:
+            regrets.append(float("inf"))
+            continue
+
+        def worth(each: Record, believed=believed) -> float:
+            return believed[each.number].mean if believed else each.value or 0.0
+
+        best = min(complete, key=worth)
+        regrets.append(found.game.regret(found.log.schedules[best.number]))
+    return regrets
+
+
+def play(task: str, names: Sequence[str], runs: int, repetition: int) -> dict[str, object]:
+    """The regrets after each trial, and that of the schedule that is recommended in the end."""
+    warm = [earlier(name, repetition) for name in names]
+    found = search(task, runs, repetition, warm)
+    found.run()
+    curve = recommended(found) if runs == 100 else []
+    tried = [found.game.regret(each) for each in found.log.schedules]
+    return {"final": found.game.regret(found.confirm()), "curve": curve, "tried": tried}
+
+
+def reached(curve: Sequence[float], target: float) -> int:
+    """After how many trials a regret is the target or less; one more than there are, if never."""
+    return next((n for n, regret in enumerate(curve, 1) if regret <= target), len(curve) + 1)
+
+
+def report(stored: Mapping[str, list[dict]]) -> str:
+    lines = [
+        "| task | start | trials to the cold start's score | by the best tried | regret, 100 runs | regret, 33 runs |",
+        "|---|---|---|---|---|---|",
+    ]
+    for task, starts in PAIRS.items():
+        if f"{task}|cold|100" not in stored:
+            continue
+        target = float(np.median([each["final"] for each in stored[f"{task}|cold|100"]]))
+        for start in starts:
+            rows = stored.get(f"{task}|{start}|100", [])
+            if not rows:
+                continue
+            counts = [reached(each["curve"], target) for each in rows]
+            tried = [reached(each["tried"], target) for each in rows]
+            finals = [each["final"] for each in rows]
+            short = [each["final"] for each in stored.get(f"{task}|{start}|33", [])]
+            said = f"{np.mean(short):.3f}" if short else ""
+            lines.append(
+                f"| {task} | {start}: {', '.join(starts[start])} | {np.median(counts):g} "
+                f"({np.quantile(counts, 0.25):g} to {np.quantile(counts, 0.75):g}) | "
+                f"{np.median(tried):g} | {np.mean(finals):.3f} | {said} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=8)
+    parser.add_argument("--runs", type=int, nargs="+", default=[100, 33])
+    parser.add_argument("--tasks", nargs="+", default=list(PAIRS))
+    parser.add_argument("--starts", nargs="+", default=list(PAIRS["spirals"]))
+    parser.add_argument("--store", type=Path, help="results are read from here, and kept here")
+    asked = parser.parse_args()
+    stored: dict[str, list] = {}
+    if asked.store and asked.store.exists():
+        stored = json.loads(asked.store.read_text())
+    for repetition in range(asked.repetitions):
+        for task in asked.tasks:
+            for start in asked.starts:
+                for runs in asked.runs:
+                    rows = stored.setdefault(f"{task}|{start}|{runs}", [])
+                    if len(rows) > repetition:
+                        continue
+                    begun = time.monotonic()
+                    rows.append(play(task, PAIRS[task][start], runs, repetition))
+                    print(task, start, runs, f"{time.monotonic() - begun:.1f} s", flush=True)
+        if asked.store:
+            asked.store.write_text(json.dumps(stored))
+    print(report(stored))
+
+
+if __name__ == "__main__":
+    main()
