@@ -40,21 +40,18 @@ PAIRS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "cold": [],
         "a variant": ["autoencoder-short"],
         "the most alike": ["friedman"],
-        "the denoiser": ["denoiser"],
         "the most unlike": ["diabetes"],
     },
     "friedman": {
         "cold": [],
         "a variant": ["friedman-wide"],
         "the most alike": ["spirals"],
-        "the denoiser": ["denoiser"],
         "the most unlike": ["diabetes"],
     },
     "spirals": {
         "cold": [],
         "a variant": ["spirals-few"],
         "the most alike": ["wrong-labels"],
-        "the denoiser": ["denoiser"],
         "the most unlike": ["diabetes"],
     },
 }
@@ -69,7 +66,11 @@ def played(task: str) -> Modelled:
 def search(task: str, runs: int, repetition: int, warm: Sequence[EarlierStudy]) -> Search:
     """One study, not yet begun."""
     game = Game(played(task), runs=runs, repetition=repetition)
-    plan = StudyPlan(trials=round(runs * (1 - SHARE)), confirm=ConfirmPlan(share=SHARE))
+    plan = StudyPlan(
+        trials=round(runs * (1 - SHARE)),
+        confirm=ConfirmPlan(share=SHARE),
+        like=tuple(each.name for each in warm),
+    )
     rng = np.random.default_rng((repetition, runs))
     start = WarmStart(warm, game.space) if warm else None
     return Search(game, plan, rng, LENGTHS, 1, start)

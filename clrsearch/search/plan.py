@@ -206,7 +206,7 @@ class StudyPlan(BaseModel):
 
         Every tenth slot goes to the baseline, except that among the first ten it is slot ``first``.
         The others cycle through the families; with ``allocation="led"``, two of five are cyclic and
-        the rest are ANY.
+        the rest are ANY, as are the first five of a study that starts from earlier ones.
         """
         if self.baseline in self.families:
             return [self._label(slot) for slot in range(self.trials)]
@@ -224,8 +224,9 @@ class StudyPlan(BaseModel):
         """Label of the slot at this position among the slots that are not the baseline's."""
         if self.allocation == "equal" or len(self.families) == 1:
             return self.families[place % len(self.families)]
-        kept = LED in self.families and place % LED_EVERY in LED_PLACES
-        return LED if kept else ANY
+        if LED not in self.families or (self.like and place < LED_EVERY):
+            return ANY
+        return LED if place % LED_EVERY in LED_PLACES else ANY
 
     @property
     def searched(self) -> tuple[str, ...]:

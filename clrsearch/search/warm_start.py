@@ -171,9 +171,8 @@ def translated(schedule: Schedule, study: EarlierStudy, space: StudySpace) -> Sc
     for first in space.seed_points(family)[:1]:  # for what the earlier study did not search
         wanted = {**first, **wanted}
     wanted |= params
-    for name in RATES:
-        if name in params:
-            wanted[name] = float(params[name]) * setting.base_lr / study.base_lr
+    ratio = setting.base_lr / study.base_lr
+    wanted |= {name: float(params[name]) * ratio for name in RATES if name in params}
     if "stepsize" in params:
         wanted["cycles"] = round(study.epochs / (2 * float(params["stepsize"])))
         wanted["stepsize"] = round(float(params["stepsize"]) * setting.epochs / study.epochs)
