@@ -140,3 +140,76 @@ def test_the_same_schedule_many_times_is_no_trouble() -> None:
     points = np.repeat(GENERATOR.random((2, 2)), 10, axis=0)
     found = Surrogate(runs(points, np.arange(20) % 4), np.repeat([1.0, 2.0], 10))
     assert found.mean(points[[0, -1]]) == pytest.approx([1.0, 2.0], abs=0.1)
+
+
+def earlier_surrogate(shape, generator=None) -> Surrogate:
+    generator = generator or np.random.default_rng(3)
+    points = generator.random((80, 2))
+    scores = shape(points) + 0.01 * generator.standard_normal(80)
+    return Surrogate(runs(points, np.arange(80) % 4), scores)
+
+
+def far_bowl(points):
+    """A surface with its lowest point at 0.9 in each coordinate."""
+    return ((points - 0.9) ** 2).sum(axis=1)
+
+
+def test_three_trials_are_enough_after_a_study_of_a_like_task_on_another_scale() -> None:
+    generator = np.random.default_rng(4)
+    points, new = generator.random((3, 2)), generator.random((100, 2))
+    scores = 70 + 5 * bowl(points)
+    found = Surrogate(runs(points), scores, earlier=[earlier_surrogate(bowl)])
+    assert stats.spearmanr(found.mean(new), bowl(new))[0] > 0.97
+    alone = Surrogate(runs(points), scores)
+    assert stats.spearmanr(alone.mean(new), bowl(new))[0] < 0.9
+
+
+def test_a_study_of_an_unlike_task_is_soon_ignored() -> None:
+    generator = np.random.default_rng(5)
+    new = generator.random((100, 2))
+    trust, surface = [], []
+    for count in (4, 12, 24):
+        points = generator.random((count, 2))
+        scores = bowl(points, 0.005, generator)
+        found = Surrogate(runs(points), scores, earlier=[earlier_surrogate(far_bowl)])
+        trust.append(found.scales.trusts[0])
+        surface.append(found.scales.surface)
+    assert stats.spearmanr(found.mean(new), bowl(new))[0] > 0.98
+    assert trust[-1] <= 0.25 or surface[-1] >= 1.0
+    beside = Surrogate(
+        runs(points), scores, earlier=[earlier_surrogate(far_bowl), earlier_surrogate(bowl)]
+    )
+    assert beside.scales.trusts[0] < beside.scales.trusts[1]
+
+
+def test_an_earlier_surface_is_a_mean_and_a_covariance_known_beforehand(monkeypatch) -> None:
+    """Against the joint Gaussian of the earlier runs and the new ones, written out."""
+    scales = Scales(level=0.8, surface=1.3, local=0.0, seed=0.0, noise=0.2)
+    monkeypatch.setattr("clrsearch.search.surrogate._scales", lambda told, targets: scales)
+    generator = np.random.default_rng(6)
+    old, points, new = (generator.random((count, 2)) for count in (15, 6, 4))
+    first = Surrogate(runs(old, range(15)), np.sort(bowl(old)))
+    own = Scales(level=1.1, surface=0.4, local=0.0, seed=0.0, noise=0.1, trusts=(0.5,))
+    monkeypatch.setattr("clrsearch.search.surrogate._scales", lambda told, targets, *earlier: own)
+    scores = far_bowl(points)
+    found = Surrogate(runs(points, range(6)), scores, earlier=[first])
+
+    def kernel(one, other, level, surface):
+        return level**2 + surface**2 * Matern(nu=2.5)(one, other)
+
+    def new_prior(one, other):
+        return 0.25 * kernel(one, other, 0.8, 1.3) + kernel(one, other, 1.1, 0.4)
+
+    told = np.vstack(
+        [
+            np.hstack([kernel(old, old, 0.8, 1.3), 0.5 * kernel(old, points, 0.8, 1.3)]),
+            np.hstack([0.5 * kernel(points, old, 0.8, 1.3), new_prior(points, points)]),
+        ]
+    )
+    told += np.diag([0.2**2] * 15 + [0.1**2] * 6)
+    across = np.hstack([0.5 * kernel(new, old, 0.8, 1.3), new_prior(new, points)])
+    targets = np.concatenate([first.squash(np.sort(bowl(old))), found.squash(scores)])
+    mean = across @ np.linalg.solve(told, targets)
+    covariance = new_prior(new, new) - across @ np.linalg.solve(told, across.T)
+    assert found.mean(new) == pytest.approx(found.squash.undo(mean), abs=1e-5)
+    assert found._covariance(new) == pytest.approx(covariance, abs=1e-5)
