@@ -82,8 +82,9 @@ def _first(
     """The fixed initial setting of a slot, if it has one that has not been tried."""
     if warm is not None:
         families = searched.families(label)
-        for family, params in warm.finalists:
-            if family in families and searched.traces.number(family, params) not in known:
+        for place, (family, params) in enumerate(warm.finalists):
+            fits = family in families or (label == ANY and place == 0)  # also a baseline's
+            if fits and searched.traces.number(family, params) not in known:
                 return Proposal(family=family, params=params)
         if label in warm.families:  # earlier studies know better than its seed points
             return None

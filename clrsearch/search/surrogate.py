@@ -5,15 +5,15 @@ target of the search; h_s is the interaction of schedule and seed, correlated be
 schedules. See C. E. Rasmussen and C. K. I. Williams, "Gaussian Processes for Machine Learning"
 (2006), chapters 2 and 5.
 
-With earlier studies, f(x) = sum of trust_k f_k(x) + d(x): f_k is the surface of the k-th of them as
-its own runs show it, with its own level, and d is the difference. How much to trust each, and the
-deviation of d, are chosen by the marginal likelihood, so an unlike study is soon ignored.
+With earlier studies, f(x) = sum of trust_k f_k(x) + d(x): f_k is the expected surface of the k-th of
+them, with a level of its own, and d is the difference. How much to trust each, and the deviation of
+d, are chosen by the marginal likelihood, so an unlike study is soon ignored.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
@@ -157,8 +157,8 @@ class Surrogate:
         self._earlier = tuple(earlier)
         self.scales = _scales(told, self._targets, *earlier)
         self._doubts = np.zeros(len(told))  # variances in addition to the noise
-        self._condition(told, nothing)
         if len(pruned):
+            self._condition(told, nothing)
             believed, doubts = self._censored(pruned)
             self._targets = np.concatenate([self._targets, believed])
             self._doubts = np.concatenate([self._doubts, doubts])
@@ -191,22 +191,15 @@ class Surrogate:
         runs = told.then(running)
         doubts = np.concatenate([self._doubts, np.zeros(len(running))])
         self._points = runs.points
-        covariance = _covariance(runs, self.scales) + np.diag(self.scales.noise**2 + doubts)
-        for trust, each in self._trusted:
-            covariance += trust**2 * each._covariance(runs.points)
-        self._root = _root(covariance)
+        self._root = _root(_covariance(runs, self.scales) + np.diag(self.scales.noise**2 + doubts))
         known = self._root[: len(told), : len(told)]
         unexpected = self._targets - self._inherited(told.points)
         self._weights = linalg.cho_solve((known, True), unexpected)
 
-    @property
-    def _trusted(self) -> Iterator[tuple[float, Surrogate]]:
-        return zip(self.scales.trusts, self._earlier, strict=True)
-
     def _inherited(self, points: Array) -> Array:
         """What the earlier studies lead to expect, before any run of this one."""
         expected = np.zeros(len(points))
-        for trust, each in self._trusted:
+        for trust, each in zip(self.scales.trusts, self._earlier, strict=True):
             expected += trust * each._mean(points)
         return expected
 
@@ -214,24 +207,14 @@ class Surrogate:
         known = self._points[: len(self._weights)]
         return np.asarray(self._across(points, known) @ self._weights + self._inherited(points))
 
-    def _covariance(self, points: Array, others: Array | None = None) -> Array:
-        """Posterior covariance of level + f between points and ``others``, or among themselves."""
-        half = self._half(points)
-        if others is None:
-            return np.asarray(self._across(points, points) - half.T @ half)
-        return np.asarray(self._across(points, others) - half.T @ self._half(others))
-
-    def _half(self, points: Array) -> Array:
-        across = self._across(self._points, points)
-        return np.asarray(linalg.solve_triangular(self._root, across, lower=True))
+    def _covariance(self, points: Array) -> Array:
+        half = linalg.solve_triangular(self._root, self._across(self._points, points), lower=True)
+        return np.asarray(self._across(points, points) - half.T @ half)
 
     def _across(self, points: Array, others: Array) -> Array:
-        """Covariance of level + f between points before any run of this study."""
+        """Prior covariance of level + f between points."""
         surface = self.scales.surface**2 * matern(cdist(points, others))
-        covariance = self.scales.level**2 + surface
-        for trust, each in self._trusted:
-            covariance += trust**2 * each._covariance(points, None if others is points else others)
-        return np.asarray(covariance)
+        return np.asarray(self.scales.level**2 + surface)
 
     def _censored(self, pruned: Runs) -> tuple[Array, Array]:
         """Imputed scores of pruned runs, at the median or worse: means and variances."""
@@ -283,7 +266,6 @@ def _scales(told: Runs, targets: Array, *earlier: Surrogate) -> Scales:
     distances = cdist(runs.points, runs.points)
     parts = (matern(distances), matern(distances / LOCAL), runs.seeds[:, None] == runs.seeds)
     expected = [each._mean(runs.points) for each in earlier]
-    doubted = [each._covariance(runs.points) for each in earlier]
     usual = Scales(surface=DIFFERENCE) if earlier else Scales()
 
     def scaled(noise: float, seed: float, surface: float, *trusts: float) -> Scales:
@@ -297,11 +279,10 @@ def _scales(told: Runs, targets: Array, *earlier: Surrogate) -> Scales:
     def density(*factors: float) -> float:
         scales = scaled(*factors)
         prior = -sum(math.log(each) ** 2 for each in factors) / (2 * DOUBT**2)
-        surprise, doubt = targets[some], np.zeros_like(distances)
-        for trust, mean, covariance in zip(scales.trusts, expected, doubted, strict=True):
+        surprise = targets[some]
+        for trust, mean in zip(scales.trusts, expected, strict=True):
             surprise = surprise - trust * mean
-            doubt += trust**2 * covariance
-        return _evidence(parts, surprise, scales, doubt) + prior
+        return _evidence(parts, surprise, scales) + prior
 
     chosen = [1.0] * (3 + len(earlier))
     again = [*range(3, len(chosen)), 2] if earlier else []
@@ -312,16 +293,11 @@ def _scales(told: Runs, targets: Array, *earlier: Surrogate) -> Scales:
     return scaled(*chosen)
 
 
-def _evidence(
-    parts: Sequence[Array], targets: Array, scales: Scales, doubt: Array | float = 0.0
-) -> float:
-    """Log marginal likelihood (Rasmussen and Williams, equation 5.8).
-
-    ``doubt`` is the covariance of what earlier studies lead to expect.
-    """
+def _evidence(parts: Sequence[Array], targets: Array, scales: Scales) -> float:
+    """Log marginal likelihood (Rasmussen and Williams, equation 5.8)."""
     surface, local, alike = parts
     covariance = scales.level**2 + scales.surface**2 * surface
-    covariance = covariance + alike * (scales.seed**2 + scales.local**2 * local) + doubt
+    covariance = covariance + alike * (scales.seed**2 + scales.local**2 * local)
     covariance[np.diag_indices_from(covariance)] += scales.noise**2
     root = _root(covariance)
     half = linalg.solve_triangular(root, targets, lower=True)

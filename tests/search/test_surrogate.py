@@ -182,34 +182,22 @@ def test_a_study_of_an_unlike_task_is_soon_ignored() -> None:
     assert beside.scales.trusts[0] < beside.scales.trusts[1]
 
 
-def test_an_earlier_surface_is_a_mean_and_a_covariance_known_beforehand(monkeypatch) -> None:
-    """Against the joint Gaussian of the earlier runs and the new ones, written out."""
-    scales = Scales(level=0.8, surface=1.3, local=0.0, seed=0.0, noise=0.2)
-    monkeypatch.setattr("clrsearch.search.surrogate._scales", lambda told, targets: scales)
-    generator = np.random.default_rng(6)
-    old, points, new = (generator.random((count, 2)) for count in (15, 6, 4))
-    first = Surrogate(runs(old, range(15)), np.sort(bowl(old)))
-    own = Scales(level=1.1, surface=0.4, local=0.0, seed=0.0, noise=0.1, trusts=(0.5,))
-    monkeypatch.setattr("clrsearch.search.surrogate._scales", lambda told, targets, *earlier: own)
-    scores = far_bowl(points)
-    found = Surrogate(runs(points, range(6)), scores, earlier=[first])
+def test_earlier_surfaces_are_what_is_expected_beforehand(monkeypatch) -> None:
+    """What is left is a Gaussian process as others compute it."""
+    points, new = GENERATOR.random((12, 3)), GENERATOR.random((5, 3))
+    one, other = (Surrogate(runs(points), scores) for scores in (bowl(points), far_bowl(points)))
+    scales = Scales(level=0.8, surface=1.3, local=0.0, seed=0.0, noise=0.2, trusts=(0.5, 2.0))
+    monkeypatch.setattr("clrsearch.search.surrogate._scales", lambda told, targets, *each: scales)
+    scores = np.sort(bowl(points))
+    found = Surrogate(runs(points, range(12)), scores, earlier=[one, other])
 
-    def kernel(one, other, level, surface):
-        return level**2 + surface**2 * Matern(nu=2.5)(one, other)
+    def expected(points):
+        halves = (0.5, one), (2.0, other)
+        return sum(trust * each.squash(each.mean(points)) for trust, each in halves)
 
-    def new_prior(one, other):
-        return 0.25 * kernel(one, other, 0.8, 1.3) + kernel(one, other, 1.1, 0.4)
-
-    told = np.vstack(
-        [
-            np.hstack([kernel(old, old, 0.8, 1.3), 0.5 * kernel(old, points, 0.8, 1.3)]),
-            np.hstack([0.5 * kernel(points, old, 0.8, 1.3), new_prior(points, points)]),
-        ]
-    )
-    told += np.diag([0.2**2] * 15 + [0.1**2] * 6)
-    across = np.hstack([0.5 * kernel(new, old, 0.8, 1.3), new_prior(new, points)])
-    targets = np.concatenate([first.squash(np.sort(bowl(old))), found.squash(scores)])
-    mean = across @ np.linalg.solve(told, targets)
-    covariance = new_prior(new, new) - across @ np.linalg.solve(told, across.T)
-    assert found.mean(new) == pytest.approx(found.squash.undo(mean), abs=1e-5)
-    assert found._covariance(new) == pytest.approx(covariance, abs=1e-5)
+    kernel = ConstantKernel(0.8**2) + ConstantKernel(1.3**2) * Matern(nu=2.5)
+    known = GaussianProcessRegressor(kernel, alpha=0.2**2, optimizer=None)
+    known.fit(points, found.squash(scores) - expected(points))
+    mean, covariance = known.predict(new, return_cov=True)
+    assert found.squash(found.mean(new)) == pytest.approx(mean + expected(new), abs=1e-6)
+    assert found._covariance(new) == pytest.approx(covariance, abs=1e-6)
