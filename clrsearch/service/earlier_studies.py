@@ -17,7 +17,7 @@ from clrsearch.service.confirming import candidates_of
 from clrsearch.storage import StorageUrl, has_studies, open_database
 
 
-def earlier_studies(url: StorageUrl, name: str, plan: StudyPlan) -> tuple[EarlierStudy, ...]:
+def studies_like(url: StorageUrl, name: str, plan: StudyPlan) -> tuple[EarlierStudy, ...]:
     """Copy what the study ``name`` takes over from those of ``plan.like``.
 
     Raises:

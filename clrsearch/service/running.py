@@ -26,7 +26,7 @@ from clrsearch.search import (
     require_plan,
 )
 from clrsearch.service.confirming import left
-from clrsearch.service.earlier_studies import earlier_studies
+from clrsearch.service.earlier_studies import studies_like
 from clrsearch.service.equipment import (
     DEFAULTS,
     require_gpus,
@@ -129,7 +129,7 @@ def run(
     if new:
         require_name(name)
         require_plan(plan)
-        earlier = earlier_studies(url, name, plan)
+        earlier = studies_like(url, name, plan)
         if here and workers is None:
             on_note(
                 f"{plan.task.partition(':')[2]} exists only in this process, so one worker trains "
