@@ -1,13 +1,12 @@
 """How soon a search that starts from an earlier one is as good as a cold one in the end.
 
-From `benchmarks/`:
+From `benchmarks/`, hours on a busy core:
 
-    python -m replay.warm [--repetitions 8] [--store FILE]
+    python -m replay.warm [--repetitions 6] [--store FILE]
 
-A cold search of 100 runs of each held-out task says what is to be reached: the median regret of what
-it recommends. Then, on the same seeds, a search starts from one of another task. After every trial it
-is asked which of its schedules it would recommend; counted are the trials until that one is as
-good. Scores are the surface's.
+A cold search of 100 runs of each held-out task says what is to be reached: the median regret of
+what it recommends. Counted are the trials until a search has tried a schedule as good as that, on
+the same deals of the seeds. Regrets are the surface's.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -30,26 +30,31 @@ from clrsearch.search.trace_features import LENGTHS
 from clrsearch.search.warm_start import EarlierStudy, WarmStart, remembered
 from replay.now import Search
 from replay.play import Game, Modelled
+from replay.portfolio import chosen
 from replay.record import space_of
 from replay.tables import read
 from replay.tasks import EVERY
 
 SHARE = 0.25  # of the runs, for the confirmation
+WORST = 3.0  # regrets after few trials count no more than this
 PAIRS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "autoencoder": {
         "cold": [],
+        "portfolio": ["portfolio"],
         "a variant": ["autoencoder-short"],
         "the most alike": ["friedman"],
         "the most unlike": ["diabetes"],
     },
     "friedman": {
         "cold": [],
+        "portfolio": ["portfolio"],
         "a variant": ["friedman-wide"],
         "the most alike": ["spirals"],
         "the most unlike": ["diabetes"],
     },
     "spirals": {
         "cold": [],
+        "portfolio": ["portfolio"],
         "a variant": ["spirals-few"],
         "the most alike": ["wrong-labels"],
         "the most unlike": ["diabetes"],
@@ -59,17 +64,18 @@ PAIRS: Mapping[str, Mapping[str, Sequence[str]]] = {
 
 
 @cache
-def played(task: str) -> Modelled:
+def modelled(task: str) -> Modelled:
+    """A task that can be played."""
     return Modelled(read(task), space_of(EVERY[task]()))
 
 
 def search(task: str, runs: int, repetition: int, warm: Sequence[EarlierStudy]) -> Search:
     """One study, not yet begun."""
-    game = Game(played(task), runs=runs, repetition=repetition)
+    game = Game(modelled(task), runs=runs, repetition=repetition)
     plan = StudyPlan(
         trials=round(runs * (1 - SHARE)),
         confirm=ConfirmPlan(share=SHARE),
-        like=tuple(each.name for each in warm),
+        like=tuple(each.name for each in warm if each.runs),
     )
     rng = np.random.default_rng((repetition, runs))
     start = WarmStart(warm, game.space) if warm else None
@@ -81,9 +87,9 @@ def earlier(task: str, repetition: int) -> EarlierStudy:
     """What is copied of a cold search of 100 runs, with its confirmation."""
     found = search(task, 100, 1000 + repetition, ())
     found.run()
-    chosen = found.confirm()
+    settled = found.confirm()
     records = found.log.records
-    best = next(each for each in records if found.log.schedules[each.number] == chosen)
+    best = next(each for each in records if found.log.schedules[each.number] == settled)
     others = [each for each in found.candidates if each.number != best.number]
     study = StudyRecord(
         id=0,
@@ -117,14 +123,24 @@ def recommended(found: Search) -> list[float]:
     return regrets
 
 
-def play(task: str, names: Sequence[str], runs: int, repetition: int) -> dict[str, object]:
-    """The regrets after each trial, and that of the schedule that is recommended in the end."""
-    warm = [earlier(name, repetition) for name in names]
+class Played(TypedDict):
+    """Regrets of one search: of what is recommended at its end, of what would be after each trial,
+    and of each trial's schedule.
+    """
+
+    final: float
+    curve: list[float]
+    tried: list[float]
+
+
+def play(task: str, names: Sequence[str], runs: int, repetition: int) -> Played:
+    """One search that starts from those of other tasks."""
+    warm = [chosen(task) if name == "portfolio" else earlier(name, repetition) for name in names]
     found = search(task, runs, repetition, warm)
     found.run()
     curve = recommended(found) if runs == 100 else []
     tried = [found.game.regret(each) for each in found.log.schedules]
-    return {"final": found.game.regret(found.confirm()), "curve": curve, "tried": tried}
+    return Played(final=found.game.regret(found.confirm()), curve=curve, tried=tried)
 
 
 def reached(curve: Sequence[float], target: float) -> int:
@@ -132,41 +148,39 @@ def reached(curve: Sequence[float], target: float) -> int:
     return next((n for n, regret in enumerate(curve, 1) if regret <= target), len(curve) + 1)
 
 
-def report(stored: Mapping[str, list[dict]]) -> str:
+def report(stored: Mapping[str, list[Played]]) -> str:
+    """A row per task and start: medians of trials, means of regrets."""
     lines = [
-        "| task | start | trials to the cold start's score | by the best tried | regret, 100 runs | regret, 33 runs |",
-        "|---|---|---|---|---|---|",
+        "| task | start | trials to the target | as recommended | regret after 10 | after 25 | "
+        "100 runs | 33 runs |",
+        "|---" * 8 + "|",
     ]
     for task, starts in PAIRS.items():
-        if f"{task}|cold|100" not in stored:
-            continue
-        target = float(np.median([each["final"] for each in stored[f"{task}|cold|100"]]))
-        for start in starts:
+        target = float(np.median([each["final"] for each in stored.get(f"{task}|cold|100", ())]))
+        for start, names in starts.items():
             rows = stored.get(f"{task}|{start}|100", [])
-            if not rows:
-                continue
-            counts = [reached(each["curve"], target) for each in rows]
-            tried = [reached(each["tried"], target) for each in rows]
-            finals = [each["final"] for each in rows]
-            short = [each["final"] for each in stored.get(f"{task}|{start}|33", [])]
-            said = f"{np.mean(short):.3f}" if short else ""
-            lines.append(
-                f"| {task} | {start}: {', '.join(starts[start])} | {np.median(counts):g} "
-                f"({np.quantile(counts, 0.25):g} to {np.quantile(counts, 0.75):g}) | "
-                f"{np.median(tried):g} | {np.mean(finals):.3f} | {said} |"
-            )
+            counts = [reached(each["tried"], target) for each in rows]
+            later = [reached(each["curve"], target) for each in rows]
+            ten, more = ([min(each["curve"][n], WORST) for each in rows] for n in (9, 24))
+            finals = [
+                [each["final"] for each in stored.get(f"{task}|{start}|{runs}", ())]
+                for runs in (100, 33)
+            ]
+            cells = [f"{np.median(each):g}" for each in (counts, later) if each]
+            cells += [f"{np.mean(each):.3f}" if each else "" for each in (ten, more, *finals)]
+            lines.append(f"| {task} | {', '.join((start, *names))} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=8)
+    parser.add_argument("--repetitions", type=int, default=6)
     parser.add_argument("--runs", type=int, nargs="+", default=[100, 33])
     parser.add_argument("--tasks", nargs="+", default=list(PAIRS))
     parser.add_argument("--starts", nargs="+", default=list(PAIRS["spirals"]))
     parser.add_argument("--store", type=Path, help="results are read from here, and kept here")
     asked = parser.parse_args()
-    stored: dict[str, list] = {}
+    stored: dict[str, list[Played]] = {}
     if asked.store and asked.store.exists():
         stored = json.loads(asked.store.read_text())
     for repetition in range(asked.repetitions):

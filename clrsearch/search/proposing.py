@@ -52,8 +52,11 @@ def propose(
 
     ``rank`` is the number of earlier slots with the same label, ``records`` are the trials of all
     other slots. Deterministic for the same arguments. No schedule is proposed twice while a new one
-    can be found. Families defined by a user's function are left to TPE. With a ``warm`` start, the
-    finalists of earlier studies come first, and the surrogate proposes from the beginning.
+    can be found. Families defined by a user's function are left to TPE.
+
+    With a ``warm`` start, the finalists of earlier studies come first, and the surrogate proposes
+    in every other slot from the beginning; the rest is still drawn at random, in case the tasks
+    differ.
     """
     known = {searched.traces.of(record) for record in records}
     first = _first(label, rank, searched, known, warm)
@@ -66,7 +69,7 @@ def propose(
     told = sum(record.state in ("complete", "pruned") for record in records)
     fallback = ""
     due = told >= max(FEWEST, min(STARTUP, STARTUP_SHARE * searched.plan.trials))
-    if due or (warm is not None and warm.surrogates):
+    if due or (warm is not None and warm.surrogates and rank % 2 == 0):
         try:
             ranked = _by_surrogate(label, records, searched, generator, warm)
             return _new(ranked, searched.traces, known)
@@ -86,8 +89,6 @@ def _first(
             fits = family in families or (label == ANY and place == 0)  # also a baseline's
             if fits and searched.traces.number(family, params) not in known:
                 return Proposal(family=family, params=params)
-        if label in warm.families:  # earlier studies know better than its seed points
-            return None
     if label != ANY:
         first = list(searched.traces.seed_points(label).items())[rank:]
         if first and first[0][0] not in known:

@@ -5,9 +5,9 @@ target of the search; h_s is the interaction of schedule and seed, correlated be
 schedules. See C. E. Rasmussen and C. K. I. Williams, "Gaussian Processes for Machine Learning"
 (2006), chapters 2 and 5.
 
-With earlier studies, f(x) = sum of trust_k f_k(x) + d(x): f_k is the expected surface of the k-th of
-them, with a level of its own, and d is the difference. How much to trust each, and the deviation of
-d, are chosen by the marginal likelihood, so an unlike study is soon ignored.
+With earlier studies, f(x) = sum of trust_k f_k(x) + d(x): f_k is the expected surface of the k-th
+of them, with a level of its own, and d is the difference. How much to trust each, and the deviation
+of d, are chosen by the marginal likelihood, so an unlike study is soon ignored.
 """
 
 from __future__ import annotations

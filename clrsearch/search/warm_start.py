@@ -212,11 +212,6 @@ class WarmStart:
         return notes
 
     @cached_property
-    def families(self) -> frozenset[str]:
-        """The families that an earlier study has tried."""
-        return frozenset(run.family for study in self._studies for run in study.runs)
-
-    @cached_property
     def surrogates(self) -> tuple[Surrogate, ...]:
         """A surrogate of each study that has enough runs."""
         found = (_surrogate(each, self._space) for each in self._studies)

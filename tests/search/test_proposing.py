@@ -277,8 +277,10 @@ def test_earlier_runs_propose_before_anything_is_told() -> None:
     proposed = [loss(about, each.family, each.params) for each in found]
     chance = [loss(about, each.family, each.params) for each in trials(about, 40)]
     assert np.median(proposed) < np.quantile(chance, 0.2)
-    one = propose("cyclic", 0, [], about, seed=1, warm=warm)  # not Smith's settings
-    assert one.params not in about.traces.seed_points("cyclic").values()
+    others = [propose(ANY, rank, [], about, seed=rank, warm=warm) for rank in range(1, 20, 2)]
+    assert others == [propose(ANY, rank, [], about, seed=rank) for rank in range(1, 20, 2)]
+    smiths = propose("cyclic", 0, [], about, seed=1, warm=warm)
+    assert smiths == propose("cyclic", 0, [], about, seed=1)
     told = trials(about, 6)
     again = warm_start(searched(like="old"))
     assert propose(ANY, 6, told, about, seed=3, warm=warm) == propose(
