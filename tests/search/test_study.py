@@ -111,15 +111,20 @@ def test_a_study_whose_maker_was_killed_half_way_is_made_whole(study, url, plan,
     assert made.slots.counts() == {SlotState.OPEN: 6}
 
 
-def test_what_is_taken_from_earlier_studies_is_stored_in_pieces(study, plan, facts, url) -> None:
+@pytest.mark.parametrize("database", ["url", "mysql"])
+def test_what_is_taken_from_earlier_studies_is_stored_in_pieces(
+    study, plan, facts, database, request
+) -> None:
     runs = [EarlierRun("constant", {"lr": 1 / 3 + number}, number, None) for number in range(900)]
     earlier = remembered(study.record, [], [], []).model_copy(update={"runs": tuple(runs)})
-    made = Study.create(study.database, "warm", plan, facts, {}, earlier=[earlier])
+    url = request.getfixturevalue(database)
+    with open_database(url, create=True) as opened:
+        made = Study.create(opened, "warm", plan, facts, {}, earlier=[earlier])
+        assert Studies(opened).earlier(made.record) == (earlier,)
     stored = optuna.load_study(study_name="warm", storage=url.reveal()).user_attrs
     pieces = [each for key, each in stored.items() if key.startswith("clrsearch:earlier:")]
     assert len(pieces) == made.record.earlier > 1
     assert max(len(json.dumps(each)) for each in pieces) < 60_000
-    assert Studies(study.database).earlier(made.record) == (earlier,)
     assert study.warm_start is None
 
 
