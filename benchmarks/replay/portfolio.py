@@ -62,20 +62,25 @@ def candidates() -> tuple[list[tuple[str, Schedule]], Array]:
     return found, table
 
 
+def greedy(regrets: Array, size: int) -> list[int]:
+    """Rows of a table, (schedules, tasks): each leaves the least mean of the tasks' best so far."""
+    bounded, picked = np.minimum(regrets, WORST), []
+    best = np.full(regrets.shape[1], WORST)
+    for _ in range(size):
+        picked.append(int(np.minimum(bounded, best).mean(axis=1).argmin()))
+        best = np.minimum(best, bounded[picked[-1]])
+    return picked
+
+
 @cache
 def chosen(without: str | None = None) -> EarlierStudy:
     """The portfolio, with rates relative to a task's own, from all tasks or all but one."""
     found, table = candidates()
     columns = [index for index, name in enumerate(NAMES) if name != without]
-    regrets = np.minimum(table[:, columns], WORST)
+    regrets = table[:, columns]
     regrets[[name == without for name, _ in found]] = WORST
-    best, picked = np.full(len(columns), WORST), []
-    for _ in range(SIZE):
-        row = int(np.minimum(regrets, best).mean(axis=1).argmin())
-        best = np.minimum(best, regrets[row])
-        picked.append(found[row])
     relative = []
-    for name, (family, params) in picked:
+    for name, (family, params) in (found[row] for row in greedy(regrets, SIZE)):
         own = read(name).facts.base_lr
         rates = {key: params[key] / own for key in ("lr", "max_lr") if key in params}
         relative.append((family, {**params, **rates}))
