@@ -53,11 +53,12 @@ PAIRS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "spirals": {
         "cold": [],
         "portfolio": ["portfolio"],
-        "a variant": ["spirals-few"],
+        "a variant": ["spirals-few at 0.05"],
+        "a variant with another own rate": ["spirals-few"],
         "the most unlike": ["diabetes"],
     },
 }
-"""What each task's search starts from."""
+"""What each task's search starts from; ``at`` says what counts as the own rate there."""
 
 
 @cache
@@ -98,6 +99,13 @@ def earlier(task: str, repetition: int) -> EarlierStudy:
         facts=found.game.facts,
     )
     return remembered(study, [best, *others], records, found.again.records)
+
+
+def started_from(name: str, repetition: int) -> EarlierStudy:
+    """What is copied of a search of the task of a name in ``PAIRS``."""
+    task, _, own = name.partition(" at ")
+    found = earlier(task, repetition)
+    return found.model_copy(update={"base_lr": float(own)}) if own else found
 
 
 def recommended(found: Search) -> list[float]:
