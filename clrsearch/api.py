@@ -69,7 +69,7 @@ def run(
         allow_drift: go on although the task's source, clrsearch or torch has changed.
         progress: show a progress bar.
         keys: any key of a study file, such as ``trials=100``, ``epochs=20``, ``seed=0``,
-            ``families=["cyclic", "onecycle"]`` or ``confirm={"seeds": 10}``.
+            ``families=["cyclic", "onecycle"]``, ``like="OLD"`` or ``confirm={"seeds": 10}``.
 
     Raises:
         ClrsearchError: the plan, the task or the storage cannot be used; nothing was written.
@@ -355,7 +355,7 @@ class Study:
         """A study of its own, ``NAME-compare``, that gives each family as many trials."""
         name = f"{self.name}-compare"
         plan = service.show(self.name, storage=self.storage).plan
-        kept = plan.model_dump(exclude_unset=True, exclude={"families", "allocation"})
+        kept = plan.model_dump(exclude_unset=True, exclude={"families", "allocation", "like"})
         asked = StudyPlan(**kept | ({} if trials is None else {"trials": trials}))
         found = service.comparison(
             asked, name=name, storage=self.storage, device=device, task_dir=self._task_dir

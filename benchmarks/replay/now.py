@@ -27,6 +27,7 @@ from clrsearch.search.posteriors import Searched
 from clrsearch.search.proposing import propose
 from clrsearch.search.trace_features import LENGTHS, Array, Points
 from clrsearch.search.traces import Traces
+from clrsearch.search.warm_start import WarmStart
 from replay.play import FRESH_SEEDS, SEARCH_SEEDS, Game, Schedule
 from replay.strategies import Log, Strategy
 
@@ -67,8 +68,11 @@ class Search:
     rng: np.random.Generator
     lengths: Array
     lanes: int
+    warm: WarmStart | None = None
     searched: Searched = field(init=False)
     log: Log = field(default_factory=Log)
+    again: Log = field(default_factory=Log)
+    candidates: Sequence[Record] = ()
 
     def __post_init__(self) -> None:
         self.searched = Searched(
@@ -100,7 +104,7 @@ class Search:
     def _begin(self, label: str, rank: int, seed: int) -> int:
         """Propose a trial; its number."""
         records, draw = self.log.records, int(self.rng.integers(2**31))
-        proposal = propose(label, rank, records, self.searched, seed=draw)
+        proposal = propose(label, rank, records, self.searched, seed=draw, warm=self.warm)
         return self.log.begin(self.game.admit(proposal.family, proposal.params), seed)
 
     def _run(self, number: int) -> None:
@@ -138,7 +142,7 @@ class Search:
             expected={number: each.mean for number, each in believed.items()},
             deviation={number: each.deviation for number, each in believed.items()},
         )
-        again = Log()
+        self.candidates, again = candidates, self.again
         scores: dict[int, dict[int, float | None]] = {each.number: {} for each in candidates}
         asked: set[tuple[int, int]] = set()
         while runs := self._round(candidates, scores, asked, again, left - len(asked)):

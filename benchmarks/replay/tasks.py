@@ -7,7 +7,7 @@ others in what a schedule has to do: fit little data, resist wrong labels, follo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 
@@ -273,6 +273,29 @@ def autoencoder() -> SmallTask:
     )
 
 
+def autoencoder_short() -> SmallTask:
+    """The autoencoder, half as long."""
+    task = autoencoder()
+    return replace(task, name="autoencoder-short", training=replace(task.training, epochs=7))
+
+
+def friedman_wide() -> SmallTask:
+    """Friedman's regression by a network twice as wide."""
+    return replace(friedman(), name="friedman-wide", model=lambda: _perceptron(10, 64, 1))
+
+
+def spirals_few() -> SmallTask:
+    """The spirals by half of the data, with a rate of its own that is twice as high."""
+    task = spirals()
+    inputs, labels = task.train
+    return replace(
+        task,
+        name="spirals-few",
+        training=replace(task.training, lr=0.1),
+        train=(inputs[:512], labels[:512]),
+    )
+
+
 TASKS: Mapping[str, Callable[[], SmallTask]] = {
     "characters": cache(characters),
     "denoiser": cache(denoiser),
@@ -288,4 +311,10 @@ HELD_OUT: Mapping[str, Callable[[], SmallTask]] = {
     "spirals": cache(spirals),
 }
 """Tasks that had no part in the choice of anything: neither features nor lengths nor settings."""
-EVERY = {**TASKS, **HELD_OUT}
+KIN: Mapping[str, Callable[[], SmallTask]] = {
+    "autoencoder-short": cache(autoencoder_short),
+    "friedman-wide": cache(friedman_wide),
+    "spirals-few": cache(spirals_few),
+}
+"""Variants of the held-out tasks, from which a search of these may start."""
+EVERY = {**TASKS, **HELD_OUT, **KIN}

@@ -348,11 +348,19 @@ class PlanOptions:
     no_confirm: Annotated[
         bool, typer.Option("--no-confirm", help="Do not re-run the best schedules on fresh seeds.")
     ] = False
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--like",
+            metavar="STUDY",
+            help="Start from what a stored study of a similar task has found; may be repeated.",
+        ),
+    ] = None
 
     def plan(self, study_file: Path | None) -> StudyPlan:
         """The plan of a study file with the options laid over it."""
         keys: dict[str, Any] = {"trials": self.trials, "task": self.task, "epochs": self.epochs}
-        keys |= {"seed": self.seed, "range_test": self.range_test or None}
+        keys |= {"seed": self.seed, "range_test": self.range_test or None, "like": self.like}
         if self.no_confirm:
             keys["confirm.enabled"] = False
         return asked_plan(study_file, keys, self.changes)

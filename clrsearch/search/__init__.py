@@ -47,6 +47,7 @@ from clrsearch.search.study_names import require_name
 from clrsearch.search.study_record import ATTRIBUTE
 from clrsearch.search.traces import one_each
 from clrsearch.search.verdict import Standing, Verdict
+from clrsearch.search.warm_start import EarlierStudy, remembered
 
 __all__ = [
     "ATTRIBUTE",
@@ -60,6 +61,7 @@ __all__ = [
     "RATES",
     "Condition",
     "ConfirmPlan",
+    "EarlierStudy",
     "Finalist",
     "Fresh",
     "History",
@@ -109,6 +111,7 @@ __all__ = [
     "read_range_test",
     "read_toml",
     "refuse_task",
+    "remembered",
     "require_name",
     "require_plan",
     "require_size",

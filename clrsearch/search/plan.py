@@ -180,6 +180,8 @@ class StudyPlan(BaseModel):
             settings.
         manual: the rates of the ``manual`` family.
         horizon: set in place of a search, if the study asks how good schedules are at each length.
+        like: stored studies of tasks that may be like this one, the most alike first; their
+            finalists are tried first, and their runs guide the proposals.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -212,6 +214,7 @@ class StudyPlan(BaseModel):
     groups: Mapping[str, Number | tuple[Number, Number]] = Field(default_factory=dict)
     start: Mapping[str, Number] = Field(default_factory=dict)
     manual: StrictStr | tuple[tuple[Number | tuple[Number, Number], Number], ...] | None = None
+    like: tuple[StrictStr, ...] = ()
     confirm: ConfirmPlan = ConfirmPlan()
     horizon: HorizonPlan | None = None
 
@@ -221,6 +224,11 @@ class StudyPlan(BaseModel):
         if isinstance(content, dict) and _implies_equal_shares(content):
             return {"allocation": "equal", **content}
         return content
+
+    @field_validator("like", mode="before")
+    @classmethod
+    def _one_is_enough(cls, like: Any) -> Any:
+        return (like,) if isinstance(like, str) else like
 
     @field_validator("args")
     @classmethod
@@ -248,7 +256,7 @@ class StudyPlan(BaseModel):
 
         Every tenth slot goes to the baseline, except that among the first ten it is slot ``first``.
         The others cycle through the families; with ``allocation="led"``, two of five are cyclic and
-        the rest are ANY.
+        the rest are ANY, as are the first five of a study that starts from earlier ones.
         """
         if self.baseline in self.families:
             return [self._label(slot) for slot in range(self.trials)]
@@ -266,8 +274,9 @@ class StudyPlan(BaseModel):
         """Label of the slot at this position among the slots that are not the baseline's."""
         if self.allocation == "equal" or len(self.families) == 1:
             return self.families[place % len(self.families)]
-        kept = LED in self.families and place % LED_EVERY in LED_PLACES
-        return LED if kept else ANY
+        if LED not in self.families or (self.like and place < LED_EVERY):
+            return ANY
+        return LED if place % LED_EVERY in LED_PLACES else ANY
 
     @property
     def searched(self) -> tuple[str, ...]:
@@ -309,6 +318,9 @@ def require_plan(plan: StudyPlan) -> None:
         PlanError: naming the key.
     """
     _require_families(plan)
+    for name in plan.like:
+        if plan.like.count(name) > 1:
+            raise PlanError(f"like: {name} is listed {plan.like.count(name)} times")
     if plan.allocation == "led" and plan.sampler != "surrogate":
         raise PlanError(
             f"allocation: led needs sampler=surrogate; with sampler={plan.sampler} it must be equal"
@@ -427,12 +439,10 @@ def differences(stored: StudyPlan, asked: StudyPlan) -> list[str]:
     """The keys in which two plans describe different studies, with both values.
 
     ``trials``, ``confirm`` and a horizon's seeds may change during a study, so they are skipped; so
-    are families if the new plan names none, and options that did not exist when the old plan was
-    stored.
+    are families and earlier studies if the new plan names none, and options that did not exist when
+    the old plan was stored.
     """
-    aside = {"trials", "confirm"}
-    if "families" not in asked.model_fields_set:
-        aside.add("families")
+    aside = {"trials", "confirm"} | ({"families", "like"} - asked.model_fields_set)
     if stored.horizon is not None and asked.horizon is not None:
         aside.add("seeds")
         more = {"seeds": stored.horizon.seeds}

@@ -46,10 +46,17 @@ class Belief:
     deviation: float
 
 
-def posterior(records: Sequence[Record], runs: Sequence[Record], searched: Searched) -> Surrogate:
+def posterior(
+    records: Sequence[Record],
+    runs: Sequence[Record],
+    searched: Searched,
+    *,
+    earlier: Sequence[Surrogate] = (),
+) -> Surrogate:
     """Fit the surrogate to the search's ``records`` and to the ``runs`` of its confirmation.
 
-    Schedules defined by a user's function are left out.
+    Schedules defined by a user's function are left out. ``earlier`` are the surrogates of earlier
+    studies; only proposals use them.
 
     Raises:
         SurrogateError: too few trials are complete.
@@ -76,6 +83,7 @@ def posterior(records: Sequence[Record], runs: Sequence[Record], searched: Searc
         np.array(scores),
         pruned=_runs(pruned, searched.points, pruned),
         running=_runs(running, searched.points, running),
+        earlier=earlier,
     )
 
 

@@ -21,6 +21,7 @@ from clrsearch.search.sampler import suggest
 from clrsearch.search.starts import HOLDING, Start, known_starts, may_open, with_start
 from clrsearch.search.surrogate import FEWEST, Surrogate, SurrogateError
 from clrsearch.search.traces import Traces
+from clrsearch.search.warm_start import Schedule, WarmStart
 
 STARTUP = 15  # finished trials before the surrogate proposes, or ...
 STARTUP_SHARE = 1 / 4  # ... this share of a small study
@@ -28,9 +29,6 @@ DRAWN = 600  # random candidates
 BEST = 8  # best trials whose neighbours are candidates ...
 NEIGHBOURS = 25  # ... this many each
 REDRAWN = 20  # maximum number of redraws of schedules that were already tried
-
-Schedule = tuple[str, Mapping[str, Value]]
-"""A family and its values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +48,7 @@ def propose(
     *,
     seed: int,
     seed_index: int = 0,
+    warm: WarmStart | None = None,
 ) -> Proposal:
     """Propose the trial of a slot with this ``label``, a family's name or ANY.
 
@@ -57,23 +56,27 @@ def propose(
     other slots, and ``seed_index`` is the seed that the trial starts from. Deterministic for the
     same arguments. No schedule is proposed twice while a new one can be found. Families defined by
     a user's function are left to TPE.
+
+    With a ``warm`` start, the finalists of earlier studies come first, and the surrogate proposes
+    in every other slot from the beginning; the rest is still drawn at random, in case the tasks
+    differ.
     """
     known = {searched.traces.of(record) for record in records}
     opens = may_open(searched.plan, records, seed_index)
     shared = [] if opens else known_starts(records, seed_index)
-    if label != ANY and not (shared and label in HOLDING):
-        first = list(searched.traces.seed_points(label).items())[rank:]
-        if first and first[0][0] not in known:
-            return Proposal(family=label, params=first[0][1])
+    first = _first(label, rank, searched, known, warm, opens=opens)
+    if first is not None:
+        return first
     by_function = label != ANY and not searched.space.is_formula(label)
     if searched.plan.sampler != "surrogate" or by_function:
         return _by_optuna(label, records, searched, known, seed)
     generator = np.random.default_rng(seed)
     told = sum(record.state in ("complete", "pruned") for record in records)
     fallback = ""
-    if told >= max(FEWEST, min(STARTUP, STARTUP_SHARE * searched.plan.trials)):
+    due = told >= max(FEWEST, min(STARTUP, STARTUP_SHARE * searched.plan.trials))
+    if due or (warm is not None and warm.surrogates and rank % 2 == 0):
         try:
-            ranked = _by_surrogate(label, records, searched, shared, generator)
+            ranked = _by_surrogate(label, records, searched, shared, generator, warm)
             return _new(ranked, searched.traces, known)
         except SurrogateError as error:
             fallback = str(error)
@@ -82,6 +85,32 @@ def propose(
         for family, params in _at_random(label, rank, searched, generator)
     )
     return replace(_new(drawn, searched.traces, known), fallback=fallback)
+
+
+def _first(
+    label: str,
+    rank: int,
+    searched: Searched,
+    known: set[int],
+    warm: WarmStart | None,
+    *,
+    opens: bool,
+) -> Proposal | None:
+    """The fixed initial setting of a slot, if it has one that has not been tried.
+
+    One that holds its rate counts only if the slot ``opens`` a start that no other trial has.
+    """
+    if warm is not None:
+        families = searched.families(label)
+        for place, (family, params) in enumerate(warm.finalists):
+            fits = family in families or (label == ANY and place == 0)  # also a baseline's
+            if fits and searched.traces.number(family, params) not in known:
+                return Proposal(family=family, params=params)
+    if label != ANY and (opens or label not in HOLDING):
+        first = list(searched.traces.seed_points(label).items())[rank:]
+        if first and first[0][0] not in known:
+            return Proposal(family=label, params=first[0][1])
+    return None
 
 
 def _by_optuna(
@@ -104,27 +133,44 @@ def _by_surrogate(
     searched: Searched,
     shared: Sequence[Start],
     generator: np.random.Generator,
+    warm: WarmStart | None,
 ) -> Iterator[Schedule]:
     """Candidates sorted by a surface drawn from the posterior, best first.
 
     Those that hold their rate have one of the ``shared`` starts, if there are any.
     """
-    surrogate = posterior(records, (), searched)
+    surrogate = _surrogate(records, searched, () if warm is None else warm.surrogates)
+    families = searched.families(label)
+    complete = [each for each in records if each.state == "complete" and each.family in families]
+    means = surrogate.mean(searched.points.of_records(complete))
+    ranked = [complete[index] for index in np.argsort(means, kind="stable")]
+    best: list[Schedule] = [(each.family, each.params) for each in ranked]
+    if warm is not None:
+        best += [each for each in warm.finalists if each[0] in families]
     candidates = [
         (family, with_start(family, params, shared, generator))
-        for family, params in _candidates(label, records, searched, surrogate, generator)
+        for family, params in _candidates(label, best, searched, generator)
     ]
     drawn = surrogate.draw(searched.points.of(candidates), generator)
     return (candidates[index] for index in np.argsort(drawn, kind="stable"))
 
 
+def _surrogate(
+    records: Sequence[Record], searched: Searched, earlier: Sequence[Surrogate]
+) -> Surrogate:
+    """The surrogate of this study; while it has too few trials, that of the first earlier one."""
+    try:
+        return posterior(records, (), searched, earlier=earlier)
+    except SurrogateError:
+        if not earlier:
+            raise
+        return earlier[0]
+
+
 def _candidates(
-    label: str,
-    records: Sequence[Record],
-    searched: Searched,
-    surrogate: Surrogate,
-    generator: np.random.Generator,
+    label: str, best: Sequence[Schedule], searched: Searched, generator: np.random.Generator
 ) -> list[Schedule]:
+    """Random candidates, seed points, and neighbours of the ``best`` schedules."""
     families, spaces = searched.families(label), searched.space.families
     found: list[Schedule] = [
         (family, draw(spaces[family], generator))
@@ -133,15 +179,8 @@ def _candidates(
     ]
     for family in families:
         found += [(family, params) for params in searched.traces.seed_points(family).values()]
-    complete = [each for each in records if each.state == "complete" and each.family in families]
-    if complete:
-        means = surrogate.mean(searched.points.of_records(complete))
-        for index in np.argsort(means, kind="stable")[:BEST]:
-            best = complete[index]
-            found += [
-                (best.family, neighbour(best.params, spaces[best.family], generator))
-                for _ in range(NEIGHBOURS)
-            ]
+    for family, params in best[:BEST]:
+        found += [(family, neighbour(params, spaces[family], generator)) for _ in range(NEIGHBOURS)]
     return found
 
 

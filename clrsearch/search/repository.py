@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -29,6 +29,7 @@ from clrsearch.search.study_record import (
     read_record,
     unreadable,
 )
+from clrsearch.search.warm_start import EarlierStudy, packed, unpacked
 from clrsearch.storage import Database, study_rows
 from clrsearch.tasks import TaskFacts
 
@@ -36,6 +37,7 @@ FINALIST = "finalist:"  # prefix of the trial number in the attribute's key
 STOPPED = "clrsearch:stopped"
 CANCELLED = "clrsearch:cancelled"
 DEPARTED = "clrsearch:departed:"
+EARLIER_STUDIES = "clrsearch:earlier:"  # prefix of the number of a piece in the attribute's key
 PACKING = "clrsearch:packing"
 """Prefix of the keys under which workers say why they left, each with its name."""
 PATIENCE_SECONDS = 5.0  # wait for another process that is creating the same study
@@ -96,6 +98,7 @@ class Studies:
         range_test: RangeTest | None = None,
         confirms: StudyRecord | None = None,
         condition: str | None = None,
+        earlier: Sequence[EarlierStudy] = (),
     ) -> StudyRecord:
         """Create a study without slots, or find it if another process has just created it.
 
@@ -107,6 +110,7 @@ class Studies:
             range_test: the range test, if the plan uses one.
             confirms: the search to confirm; None to create a search.
             condition: what the confirmation changes, if anything.
+            earlier: what it takes over from earlier studies.
 
         Raises:
             PlanError: the plan cannot be searched.
@@ -122,6 +126,9 @@ class Studies:
             if not self._is_half_made(study_id, direction) or self._appears(study_id):
                 return self._of_the_same_kind(name, confirms, condition)
         link = None if confirms is None else {"uuid": str(confirms.uuid), "name": confirms.name}
+        pieces = packed(earlier) if earlier else []
+        for number, piece in enumerate(pieces):
+            self.storage.set_study_user_attr(study_id, f"{EARLIER_STUDIES}{number}", piece)
         attribute = {
             "uuid": str(uuid.uuid4()),
             "stage": "search" if confirms is None else "confirm",
@@ -132,9 +139,24 @@ class Studies:
             "facts": facts.model_dump(mode="json"),
             "versions": dict(versions),
             "range_test": None if range_test is None else range_test.model_dump(mode="json"),
+            "earlier": len(pieces),
         }
         self.storage.set_study_user_attr(study_id, ATTRIBUTE, attribute)
         return read_record(study_id, name, attribute)
+
+    def earlier(self, record: StudyRecord) -> tuple[EarlierStudy, ...]:
+        """What a study takes over from earlier ones.
+
+        Raises:
+            StudyError: it is damaged.
+        """
+        if not record.earlier:
+            return ()
+        stored = self.storage.get_study_user_attrs(record.id)
+        try:
+            return unpacked([stored[f"{EARLIER_STUDIES}{n}"] for n in range(record.earlier)])
+        except ROW_ERRORS as error:
+            raise unreadable(record.name, error) from error
 
     def change(self, record: StudyRecord, **changes: Any) -> None:
         """Replace values of a study's record."""
@@ -305,7 +327,10 @@ class Studies:
         return (
             self.storage.get_n_trials(study_id) == 0
             and self.storage.get_study_directions(study_id) == [direction]
-            and not self.storage.get_study_user_attrs(study_id)
+            and all(
+                key.startswith(EARLIER_STUDIES)
+                for key in self.storage.get_study_user_attrs(study_id)
+            )
         )
 
     def _appears(self, study_id: int) -> bool:

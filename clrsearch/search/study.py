@@ -27,6 +27,7 @@ from clrsearch.search.study_record import ROW_ERRORS, Stage, StudyRecord, unread
 from clrsearch.search.trace_features import Points
 from clrsearch.search.traces import Traces
 from clrsearch.search.trial_log import TrialLog
+from clrsearch.search.warm_start import EarlierStudy, WarmStart
 from clrsearch.storage import UNFINISHED, Database, Slot, Slots, Trials
 from clrsearch.tasks import TaskFacts
 
@@ -99,15 +100,18 @@ class Study:
         versions: Mapping[str, str],
         *,
         range_test: RangeTest | None = None,
+        earlier: Sequence[EarlierStudy] = (),
     ) -> Study:
         """Create a search with its slots, or open it if another process has just created it.
+
+        ``earlier`` is what it takes over from earlier studies.
 
         Raises:
             PlanError: the plan cannot be searched.
             StudyError: the name is taken by another kind of study.
         """
         studies = Studies(database)
-        record = studies.create(name, plan, facts, versions, range_test=range_test)
+        record = studies.create(name, plan, facts, versions, range_test=range_test, earlier=earlier)
         study = cls._opened(studies, record)
         study.grow(study.plan.trials)
         return study
@@ -162,6 +166,14 @@ class Study:
         )
         self.traces = Traces(self.space, self.facts)
         self.points = Points(self.space)
+        self._warm_start: WarmStart | None = None
+
+    @property
+    def warm_start(self) -> WarmStart | None:
+        """What proposals take from earlier studies, None without any; read when first used."""
+        if self._warm_start is None and self.record.earlier:
+            self._warm_start = WarmStart(self._studies.earlier(self.record), self.space)
+        return self._warm_start
 
     def propose(self, slot: Slot, records: Sequence[Record]) -> Proposal:
         """Propose a slot's trial given all other trials; deterministic for the same history."""
@@ -174,6 +186,7 @@ class Study:
             self.searched,
             seed=int(seed),
             seed_index=slot.seed_index,
+            warm=self.warm_start,
         )
 
     @property

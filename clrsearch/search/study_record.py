@@ -45,6 +45,8 @@ class StudyRecord(BaseModel):
     work on studies can write it too, so it is not trusted: ``uuid`` names a folder and must be a
     valid UUID. ``confirms`` is None for searches, and for confirmations created by earlier
     versions. ``condition`` is what a confirmation changed: a key of the plan and its value.
+    ``earlier`` is the number of pieces in which what it takes over from earlier studies
+    is stored.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -60,6 +62,7 @@ class StudyRecord(BaseModel):
     plan: StudyPlan
     facts: TaskFacts
     range_test: RangeTest | None = None
+    earlier: int = 0
 
     @property
     def search(self) -> str:

@@ -4,6 +4,10 @@ The score of schedule x on seed s is level + seed_s + f(x) + h_s(x) + noise, all
 target of the search; h_s is the interaction of schedule and seed, correlated between similar
 schedules. See C. E. Rasmussen and C. K. I. Williams, "Gaussian Processes for Machine Learning"
 (2006), chapters 2 and 5.
+
+With earlier studies, f(x) = sum of trust_k f_k(x) + d(x): f_k is the expected surface of the k-th
+of them, with a level of its own, and d is the difference. How much to trust each, and the deviation
+of d, are chosen by the marginal likelihood, so an unlike study is soon ignored.
 """
 
 from __future__ import annotations
@@ -28,7 +32,9 @@ LOCAL = 0.6  # length scale of h relative to f's
 FITTED = 200  # maximum number of runs used to fit the scales
 JITTER = 1e-8
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # on the default scales; the data choose among them
+TRUSTS = (1 / 16, 1 / 4, 1 / 2, 1.0, 2.0)  # factors on the trust in an earlier study
 DOUBT = math.log(4)  # standard deviation of the prior on the logarithm of these factors
+DIFFERENCE = 0.5  # default deviation of the surface where it is the difference to earlier ones
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,7 +57,7 @@ class Scales:
     """Standard deviations of the components of a squashed score, whose better half spans about one.
 
     The defaults are round numbers near the most likely values on recorded tasks
-    (``benchmarks/replay``).
+    (``benchmarks/replay``). ``trusts`` are the weights of the surfaces of earlier studies.
     """
 
     level: float = 1.0
@@ -59,6 +65,7 @@ class Scales:
     local: float = 0.3
     seed: float = 0.04
     noise: float = 0.2
+    trusts: tuple[float, ...] = ()
 
     def louder(self, factor: float) -> Scales:
         """Multiply the noise and the schedule-seed interaction by ``factor``."""
@@ -129,12 +136,14 @@ class Surrogate:
         *,
         pruned: Runs | None = None,
         running: Runs | None = None,
+        earlier: Sequence[Surrogate] = (),
     ) -> None:
         """Fit to the ``scores`` of the runs ``told``; lower is better, NaN for runs that diverged.
 
         ``pruned`` runs are treated as censored: they would have scored the median or worse, by an
         unknown amount. ``running`` runs have no score yet, but reduce the uncertainty at their
-        points.
+        points. ``earlier`` are the surrogates of studies of tasks that may be like this one, over
+        the same features.
 
         Raises:
             SurrogateError: fewer than three runs have a score, or no surface fits them.
@@ -145,10 +154,11 @@ class Surrogate:
         pruned, running = pruned or nothing, running or nothing
         self.squash = Squash.of(scores)
         self._targets = self.squash(scores)
-        self.scales = _scales(told, self._targets)
+        self._earlier = tuple(earlier)
+        self.scales = _scales(told, self._targets, *earlier)
         self._doubts = np.zeros(len(told))  # variances in addition to the noise
-        self._condition(told, nothing)
         if len(pruned):
+            self._condition(told, nothing)
             believed, doubts = self._censored(pruned)
             self._targets = np.concatenate([self._targets, believed])
             self._doubts = np.concatenate([self._doubts, doubts])
@@ -183,11 +193,19 @@ class Surrogate:
         self._points = runs.points
         self._root = _root(_covariance(runs, self.scales) + np.diag(self.scales.noise**2 + doubts))
         known = self._root[: len(told), : len(told)]
-        self._weights = linalg.cho_solve((known, True), self._targets)
+        unexpected = self._targets - self._inherited(told.points)
+        self._weights = linalg.cho_solve((known, True), unexpected)
+
+    def _inherited(self, points: Array) -> Array:
+        """What the earlier studies lead to expect, before any run of this one."""
+        expected = np.zeros(len(points))
+        for trust, each in zip(self.scales.trusts, self._earlier, strict=True):
+            expected += trust * each._mean(points)
+        return expected
 
     def _mean(self, points: Array) -> Array:
         known = self._points[: len(self._weights)]
-        return np.asarray(self._across(points, known) @ self._weights)
+        return np.asarray(self._across(points, known) @ self._weights + self._inherited(points))
 
     def _covariance(self, points: Array) -> Array:
         half = linalg.solve_triangular(self._root, self._across(self._points, points), lower=True)
@@ -237,31 +255,42 @@ def _root(covariance: Array) -> Array:
     raise SurrogateError("the covariance of the trials' scores is singular")
 
 
-def _scales(told: Runs, targets: Array) -> Scales:
+def _scales(told: Runs, targets: Array, *earlier: Surrogate) -> Scales:
     """The scales with the highest posterior density on a grid around the defaults.
 
-    Coordinate descent: the noise, the seed effect, the surface, and the noise once more.
+    Coordinate descent: the noise, the seed effect, the surface, the trust in each earlier study and
+    the surface again if there are any, and the noise once more.
     """
     some = np.linspace(0, len(told) - 1, min(len(told), FITTED)).astype(int)
     runs = Runs(points=told.points[some], seeds=told.seeds[some])
     distances = cdist(runs.points, runs.points)
     parts = (matern(distances), matern(distances / LOCAL), runs.seeds[:, None] == runs.seeds)
+    expected = [each._mean(runs.points) for each in earlier]
+    usual = Scales(surface=DIFFERENCE) if earlier else Scales()
 
-    def density(noise: float, seed: float, surface: float) -> float:
-        usual = Scales()
-        scales = replace(
-            usual.louder(noise), seed=seed * usual.seed, surface=surface * usual.surface
+    def scaled(noise: float, seed: float, surface: float, *trusts: float) -> Scales:
+        return replace(
+            usual.louder(noise),
+            seed=seed * usual.seed,
+            surface=surface * usual.surface,
+            trusts=tuple(trust / len(earlier) for trust in trusts),
         )
-        prior = -sum(math.log(each) ** 2 for each in (noise, seed, surface)) / (2 * DOUBT**2)
-        return _evidence(parts, targets[some], scales) + prior
 
-    chosen = [1.0, 1.0, 1.0]
-    for place in (0, 1, 2, 0):
-        tried = [[*chosen[:place], factor, *chosen[place + 1 :]] for factor in FACTORS]
+    def density(*factors: float) -> float:
+        scales = scaled(*factors)
+        prior = -sum(math.log(each) ** 2 for each in factors) / (2 * DOUBT**2)
+        surprise = targets[some]
+        for trust, mean in zip(scales.trusts, expected, strict=True):
+            surprise = surprise - trust * mean
+        return _evidence(parts, surprise, scales) + prior
+
+    chosen = [1.0] * (3 + len(earlier))
+    again = [*range(3, len(chosen)), 2] if earlier else []
+    for place in (0, 1, 2, *again, 0):
+        grid = FACTORS if place < 3 else TRUSTS
+        tried = [[*chosen[:place], factor, *chosen[place + 1 :]] for factor in grid]
         chosen = max(tried, key=lambda factors: density(*factors))
-    usual = Scales()
-    noise, seed, surface = chosen
-    return replace(usual.louder(noise), seed=seed * usual.seed, surface=surface * usual.surface)
+    return scaled(*chosen)
 
 
 def _evidence(parts: Sequence[Array], targets: Array, scales: Scales) -> float:

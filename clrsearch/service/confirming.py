@@ -39,7 +39,7 @@ def begin_confirmation(study: Study) -> Study | None:
     if not progress.may_confirm:
         return study.confirmation() if progress.cancelled else None
     sibling, records = study.confirmation(), study.history.records()
-    candidates = _finalists(study, sibling, records)
+    candidates = candidates_of(study, sibling, records)
     seeds = study.plan.confirm.seeds
     if seeds is not None:
         runs = every_run(candidates, seeds)
@@ -87,11 +87,11 @@ def _is_settled(study: Study, confirmation: Study) -> bool:
     if study.plan.confirm.seeds is not None:
         return True
     records = study.history.records()
-    candidates = _finalists(study, confirmation, records)
+    candidates = candidates_of(study, confirmation, records)
     return not _next_round(study, confirmation, candidates, records)
 
 
-def _finalists(study: Study, sibling: Study | None, records: Sequence[Record]) -> list[Record]:
+def candidates_of(study: Study, sibling: Study | None, records: Sequence[Record]) -> list[Record]:
     """Select the finalists from the search's trials alone; scores on fresh seeds have no effect.
 
     If the plan sets a share instead of a number of seeds, there are at most as many finalists as

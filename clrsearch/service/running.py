@@ -6,7 +6,7 @@ Training code is imported lazily, so that commands that only list studies need n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from clrsearch import proposals
 from clrsearch.errors import PlanError, PlanMismatch
 from clrsearch.results import Snapshot, shortfall, snapshot
 from clrsearch.search import (
+    EarlierStudy,
     RangeTest,
     Studies,
     Study,
@@ -25,6 +26,7 @@ from clrsearch.search import (
     require_plan,
 )
 from clrsearch.service.confirming import left
+from clrsearch.service.earlier_studies import studies_like
 from clrsearch.service.equipment import (
     DEFAULTS,
     require_gpus,
@@ -123,9 +125,11 @@ def run(
     require_place(url, create=True)
     goes_on, device = _resumed(url, name, plan, settings)
     new, settings = not goes_on, replace(settings, device=device)
+    earlier: tuple[EarlierStudy, ...] = ()
     if new:
         require_name(name)
         require_plan(plan)
+        earlier = studies_like(url, name, plan)
         if here and workers is None:
             on_note(
                 f"{plan.task.partition(':')[2]} exists only in this process, so one worker trains "
@@ -159,7 +163,7 @@ def run(
             make_folder(checkpoint_root(url, settings.checkpoint_dir))
             database = opened.enter_context(open_database(url, create=True))
             if new:
-                _begin(database, name, plan, tryout, settings, tested)
+                _begin(database, name, plan, tryout, settings, tested, earlier, on_note)
             study = Study.open(database, name)
             _join(study, plan, tryout, allow_drift=settings.allow_drift)
         finished = left(study) == 0
@@ -253,12 +257,18 @@ def _begin(
     tryout: Tryout,
     settings: WorkerSettings,
     tested: RangeTest | None,
+    earlier: Sequence[EarlierStudy],
+    on_note: Callable[[str], None],
 ) -> None:
     """Create the study, replacing an existing one whose trials all failed with older source."""
     if name in Studies(database).searches():
         Study.open(database, name).delete()
     made_with = versions(task_folder(settings.task_dir), tryout.sources.rate)
-    study = Study.create(database, name, plan, tryout.facts, made_with, range_test=tested)
+    study = Study.create(
+        database, name, plan, tryout.facts, made_with, range_test=tested, earlier=earlier
+    )
+    for note in () if study.warm_start is None else study.warm_start.left_out:
+        on_note(note)
     if tested is not None and study.range_test is not None:
         show_range_test(study)
 

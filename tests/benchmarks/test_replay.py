@@ -11,12 +11,14 @@ import torch
 from replay import before, fit, now, stock, strategies
 from replay.before import simplest
 from replay.play import FRESH_SEEDS, SEARCH_SEEDS, Game, Modelled, Pool, Schedule, Spent
+from replay.portfolio import greedy
 from replay.record import space_of
 from replay.report import report
 from replay.strategies import best_of_top
 from replay.surface import TREES, Trees, bounded, curve
 from replay.tables import Table, read, write
 from replay.tasks import TASKS
+from replay.warm import reached
 from scipy.spatial.distance import cdist
 from sklearn.ensemble import ExtraTreesRegressor
 
@@ -194,6 +196,17 @@ def test_a_surface_has_the_seeds_and_the_divergence_of_what_is_recorded(table, s
     assert 0.02 < np.std(scores) < 0.1  # 0.05 was put in
     again = [modelled.curve(fine, seed)[-1] for seed in range(SEEDS)]
     assert scores == again
+
+
+def test_trials_are_counted_until_a_score_is_reached() -> None:
+    assert reached([0.3, 0.1, 0.2, 0.05], 0.1) == 2
+    assert reached([0.3, 0.2], 0.1) == 3
+
+
+def test_a_portfolio_covers_the_tasks_that_it_is_made_from() -> None:
+    regrets = np.array([[0.1, 0.1, 0.9], [0.3, 0.3, 0.3], [0.6, 0.6, 0.0], [0.2, 0.2, 5.0]])
+    assert greedy(regrets, 2) == [1, 0]  # the means of the best are 0.3, then 0.167
+    assert greedy(regrets, 3) == [1, 0, 2]
 
 
 def test_bounded_values_are_finite_and_leave_good_ones_alone():

@@ -229,3 +229,25 @@ def test_only_the_surrogate_leads() -> None:
         PlanError, match=r"allocation: led needs sampler=surrogate; with sampler=tpe"
     ):
         load_plan(None, {"sampler": "tpe", "allocation": "led"})
+
+
+def test_one_earlier_study_or_several() -> None:
+    assert load_plan(None).like == ()
+    assert load_plan(None, {"like": "old"}).like == ("old",)
+    plan = load_plan(None, {"like": ["old", "older"]})
+    assert plan.like == ("old", "older")
+    stored = StudyPlan.model_validate(plan.model_dump(mode="json"))
+    assert not differences(stored, load_plan(None))  # the study has its own copy
+    assert differences(stored, load_plan(None, {"like": []})) == [
+        "like is ('old', 'older') there and () here"
+    ]
+    with pytest.raises(PlanError, match="like: old is listed 2 times"):
+        load_plan(None, {"like": ["old", "old"]})
+
+
+def test_the_first_five_slots_after_an_earlier_study_are_for_any_family() -> None:
+    labels = load_plan(None, {"like": "old", "trials": 20}).labels(9)
+    assert labels[:12] == [
+        *(["any"] * 5),
+        *("cyclic", "any", "cyclic", "any", "constant", "any", "cyclic"),
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import uuid
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from clrsearch.search.posteriors import Searched, alike, beliefs, posterior
 from clrsearch.search.proposing import propose
 from clrsearch.search.trace_features import Points
 from clrsearch.search.traces import Traces
+from clrsearch.search.warm_start import EarlierRun, EarlierStudy, WarmStart
 
 FACTS = make_facts()
 
@@ -214,3 +216,73 @@ def test_a_function_of_the_users_is_neither_called_nor_waited_for() -> None:
     assert propose("linear", 9, [*told, *by_hand], about, seed=1).family == "linear"
     assert beliefs([*told, *by_hand], (), about).keys() == {each.number for each in told}
     assert not alike(*by_hand[:2], about)
+
+
+def warm_start(about: Searched, **finalists) -> WarmStart:
+    """A start from a study of the same task, but with ten times the rate of its own."""
+    old = make_facts(base_lr=0.5)
+    before = searched()
+    generator = np.random.default_rng(8)
+    schedules = []
+    for number in range(60):
+        family = before.plan.searched[number % 11]
+        schedules.append((family, draw(before.space.families[family], generator)))
+    runs = [
+        EarlierRun(family, scaled(params, 10), number % 4, 50 * loss(before, family, params))
+        for number, (family, params) in enumerate(schedules)
+    ]
+    study = EarlierStudy(
+        name="old",
+        uuid=uuid.UUID(int=1),
+        direction="minimize",
+        epochs=old.epochs,
+        steps_per_epoch=old.steps_per_epoch,
+        base_lr=old.base_lr,
+        momentum="momentum",
+        stepsize="whole-cycles",
+        finalists=tuple(finalists.items()),
+        runs=tuple(runs),
+    )
+    return WarmStart([study], about.space)
+
+
+def scaled(params, factor):
+    return {
+        name: factor * value if name in ("lr", "max_lr") else value
+        for name, value in params.items()
+    }
+
+
+def test_finalists_of_earlier_studies_come_first_where_they_fit() -> None:
+    about = searched(like="old")
+    linear, constant = {"lr": 3.0, "warmup_share": 0.1}, {"lr": 0.4}
+    warm = warm_start(about, linear=linear, constant=constant)
+    found = propose(ANY, 0, [], about, seed=0, warm=warm)
+    assert (found.family, found.params) == (
+        "linear",
+        {"lr": pytest.approx(0.3), "warmup_share": 0.1},
+    )
+    taken = [make_record(1.0, family="linear", params=found.params, state="running")]
+    found = propose(ANY, 1, taken, about, seed=0, warm=warm)
+    assert found.params != taken[0].params
+    found = propose("constant", 0, taken, about, seed=0, warm=warm)
+    assert found.params == {"lr": pytest.approx(0.04)}
+
+
+def test_earlier_runs_propose_before_anything_is_told() -> None:
+    about = searched(like="old")
+    warm = warm_start(about)
+    found = [propose(ANY, 0, [], about, seed=seed, warm=warm) for seed in range(20)]
+    assert not any(each.fallback for each in found)
+    proposed = [loss(about, each.family, each.params) for each in found]
+    chance = [loss(about, each.family, each.params) for each in trials(about, 40)]
+    assert np.median(proposed) < np.quantile(chance, 0.2)
+    others = [propose(ANY, rank, [], about, seed=rank, warm=warm) for rank in range(1, 20, 2)]
+    assert others == [propose(ANY, rank, [], about, seed=rank) for rank in range(1, 20, 2)]
+    smiths = propose("cyclic", 0, [], about, seed=1, warm=warm)
+    assert smiths == propose("cyclic", 0, [], about, seed=1)
+    told = trials(about, 6)
+    again = warm_start(searched(like="old"))
+    assert propose(ANY, 6, told, about, seed=3, warm=warm) == propose(
+        ANY, 6, told, about, seed=3, warm=again
+    )

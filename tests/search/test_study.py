@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from clrsearch.errors import PlanError, StudyError
-from clrsearch.search import Studies, Study, StudyPlan, suggest
+from clrsearch.search import Studies, Study, StudyPlan, remembered, suggest
+from clrsearch.search.warm_start import EarlierRun
 from clrsearch.storage import SlotState, open_database
 from clrsearch.training import probe
 
@@ -107,6 +109,43 @@ def test_a_study_whose_maker_was_killed_half_way_is_made_whole(study, url, plan,
     optuna.create_study(study_name="half", storage=url.reveal(), direction=facts.direction)
     made = Study.create(study.database, "half", plan, facts, {})
     assert made.slots.counts() == {SlotState.OPEN: 6}
+
+
+@pytest.mark.parametrize("database", ["url", "mysql"])
+def test_what_is_taken_from_earlier_studies_is_stored_in_pieces(
+    study, plan, facts, database, request
+) -> None:
+    runs = [EarlierRun("constant", {"lr": 1 / 3 + number}, number, None) for number in range(900)]
+    earlier = remembered(study.record, [], [], []).model_copy(update={"runs": tuple(runs)})
+    url = request.getfixturevalue(database)
+    with open_database(url, create=True) as opened:
+        made = Study.create(opened, "warm", plan, facts, {}, earlier=[earlier])
+        assert Studies(opened).earlier(made.record) == (earlier,)
+    stored = optuna.load_study(study_name="warm", storage=url.reveal()).user_attrs
+    pieces = [each for key, each in stored.items() if key.startswith("clrsearch:earlier:")]
+    assert len(pieces) == made.record.earlier > 1
+    assert max(len(json.dumps(each)) for each in pieces) < 60_000
+    assert study.warm_start is None
+
+
+def test_a_study_whose_maker_was_killed_among_the_pieces_is_made_whole(
+    study, url, plan, facts
+) -> None:
+    half = optuna.create_study(study_name="half", storage=url.reveal(), direction=facts.direction)
+    half.set_user_attr("clrsearch:earlier:0", "[")
+    half.set_user_attr("clrsearch:earlier:1", "[")
+    earlier = remembered(study.record, [], [], [])
+    made = Study.create(study.database, "half", plan, facts, {}, earlier=[earlier])
+    assert Studies(study.database).earlier(made.record) == (earlier,)
+
+
+def test_a_damaged_piece_is_told(study, url, plan, facts) -> None:
+    earlier = remembered(study.record, [], [], [])
+    Study.create(study.database, "warm", plan, facts, {}, earlier=[earlier])
+    stored = optuna.load_study(study_name="warm", storage=url.reveal())
+    stored.set_user_attr("clrsearch:earlier:0", "[{}]")
+    with pytest.raises(StudyError, match="the study warm cannot be read"):
+        _ = Study.open(study.database, "warm").warm_start
 
 
 def test_times_are_in_utc(study) -> None:

@@ -140,3 +140,64 @@ def test_the_same_schedule_many_times_is_no_trouble() -> None:
     points = np.repeat(GENERATOR.random((2, 2)), 10, axis=0)
     found = Surrogate(runs(points, np.arange(20) % 4), np.repeat([1.0, 2.0], 10))
     assert found.mean(points[[0, -1]]) == pytest.approx([1.0, 2.0], abs=0.1)
+
+
+def earlier_surrogate(shape, generator=None) -> Surrogate:
+    generator = generator or np.random.default_rng(3)
+    points = generator.random((80, 2))
+    scores = shape(points) + 0.01 * generator.standard_normal(80)
+    return Surrogate(runs(points, np.arange(80) % 4), scores)
+
+
+def far_bowl(points):
+    """A surface with its lowest point at 0.9 in each coordinate."""
+    return ((points - 0.9) ** 2).sum(axis=1)
+
+
+def test_three_trials_are_enough_after_a_study_of_a_like_task_on_another_scale() -> None:
+    generator = np.random.default_rng(4)
+    points, new = generator.random((3, 2)), generator.random((100, 2))
+    scores = 70 + 5 * bowl(points)
+    found = Surrogate(runs(points), scores, earlier=[earlier_surrogate(bowl)])
+    assert stats.spearmanr(found.mean(new), bowl(new))[0] > 0.97
+    alone = Surrogate(runs(points), scores)
+    assert stats.spearmanr(alone.mean(new), bowl(new))[0] < 0.9
+
+
+def test_a_study_of_an_unlike_task_is_soon_ignored() -> None:
+    generator = np.random.default_rng(5)
+    new = generator.random((100, 2))
+    trust, surface = [], []
+    for count in (4, 12, 24):
+        points = generator.random((count, 2))
+        scores = bowl(points, 0.005, generator)
+        found = Surrogate(runs(points), scores, earlier=[earlier_surrogate(far_bowl)])
+        trust.append(found.scales.trusts[0])
+        surface.append(found.scales.surface)
+    assert stats.spearmanr(found.mean(new), bowl(new))[0] > 0.98
+    assert trust[-1] <= 0.25 or surface[-1] >= 1.0
+    beside = Surrogate(
+        runs(points), scores, earlier=[earlier_surrogate(far_bowl), earlier_surrogate(bowl)]
+    )
+    assert beside.scales.trusts[0] < beside.scales.trusts[1]
+
+
+def test_earlier_surfaces_are_what_is_expected_beforehand(monkeypatch) -> None:
+    """What is left is a Gaussian process as others compute it."""
+    points, new = GENERATOR.random((12, 3)), GENERATOR.random((5, 3))
+    one, other = (Surrogate(runs(points), scores) for scores in (bowl(points), far_bowl(points)))
+    scales = Scales(level=0.8, surface=1.3, local=0.0, seed=0.0, noise=0.2, trusts=(0.5, 2.0))
+    monkeypatch.setattr("clrsearch.search.surrogate._scales", lambda told, targets, *each: scales)
+    scores = np.sort(bowl(points))
+    found = Surrogate(runs(points, range(12)), scores, earlier=[one, other])
+
+    def expected(points):
+        halves = (0.5, one), (2.0, other)
+        return sum(trust * each.squash(each.mean(points)) for trust, each in halves)
+
+    kernel = ConstantKernel(0.8**2) + ConstantKernel(1.3**2) * Matern(nu=2.5)
+    known = GaussianProcessRegressor(kernel, alpha=0.2**2, optimizer=None)
+    known.fit(points, found.squash(scores) - expected(points))
+    mean, covariance = known.predict(new, return_cov=True)
+    assert found.squash(found.mean(new)) == pytest.approx(mean + expected(new), abs=1e-6)
+    assert found._covariance(new) == pytest.approx(covariance, abs=1e-6)
