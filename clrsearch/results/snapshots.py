@@ -51,7 +51,7 @@ class Snapshot:
     baseline_family: str
     schedules: Mapping[int, Schedule] = field(repr=False)
     expected_best: Record | None = None
-    horizon: Horizon | None = None
+    horizon: Horizon | None = field(default=None, repr=False)
 
     @property
     def total(self) -> int:

@@ -216,7 +216,7 @@ class StudyPlan(BaseModel):
     manual: StrictStr | tuple[tuple[Number | tuple[Number, Number], Number], ...] | None = None
     like: tuple[StrictStr, ...] = ()
     confirm: ConfirmPlan = ConfirmPlan()
-    horizon: HorizonPlan | None = None
+    horizon: HorizonPlan | None = Field(default=None, repr=False)
 
     @model_validator(mode="before")
     @classmethod
