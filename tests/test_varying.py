@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 def search(task_dir, name="mine", **keys):
     """A small study (4 epochs of 4 batches of 8), worked off in this process."""
-    given = {"task": "tiny.py:Noisy", "families": ("linear",), "trials": 11}
+    given = {"task": "tiny.py:Noisy", "families": ("linear",), "trials": 5}
     given["confirm"] = ConfirmPlan(top=2, seeds=2)
     settings = WorkerSettings(device="cpu", task_dir=task_dir)
     service.run(StudyPlan(**(given | keys)), name=name, workers=0, settings=settings)
@@ -208,6 +208,7 @@ def test_wrong_options_are_told_in_a_line(url, task_dir, clrsearch) -> None:
         (["seed"], "--vary seed: expected KEY=VALUE or KEY=VALUE,VALUE"),
         (["seed=1,"], "--vary seed=1,: expected KEY=VALUE"),
         (["seed=one"], "seed: must be a whole number, not 'one'"),
+        (["seed=1", "--workers", "-1"], "workers must be at least 0, not -1"),
     ):
         code, _, err = clrsearch("confirm", "mine", "--vary", *words)
         assert code == 2 and err.startswith(f"clrsearch: {message}")
