@@ -118,7 +118,7 @@ def test_what_was_interrupted_goes_on_and_any_worker_may_help(url, task_dir) -> 
     assert not found.interrupted and [each.left for each in found.conditions] == [0, 0, 0]
 
 
-def test_they_are_cancelled_retried_and_deleted_with_their_study(url, task_dir) -> None:
+def test_they_are_cancelled_and_deleted_with_their_study(any_url, task_dir) -> None:
     search(task_dir)
     search(task_dir, name="other")
     settings = WorkerSettings(device="cpu", task_dir=task_dir, max_trials=1)
@@ -126,8 +126,8 @@ def test_they_are_cancelled_retried_and_deleted_with_their_study(url, task_dir) 
     assert service.cancel("mine") == len(found.schedules) - 1
     assert not vary(task_dir, {"weight_decay": [0.1]}, seeds=1).conditions[1].left
     service.delete("mine")
-    assert names(url) == ["other", "other.confirm"]
-    with open_database(url) as database:
+    assert names(any_url) == ["other", "other.confirm"]
+    with open_database(any_url) as database:
         assert len(slot_owners(database.engine)) == 2
 
 
