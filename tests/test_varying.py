@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 def search(task_dir, name="mine", **keys):
     """A small study (4 epochs of 4 batches of 8), worked off in this process."""
-    given = {"task": "tiny.py:Noisy", "families": ("linear",), "trials": 11}
+    given = {"task": "tiny.py:Noisy", "families": ("linear",), "trials": 5}
     given["confirm"] = ConfirmPlan(top=2, seeds=2)
     settings = WorkerSettings(device="cpu", task_dir=task_dir)
     service.run(StudyPlan(**(given | keys)), name=name, workers=0, settings=settings)
@@ -118,7 +118,7 @@ def test_what_was_interrupted_goes_on_and_any_worker_may_help(url, task_dir) -> 
     assert not found.interrupted and [each.left for each in found.conditions] == [0, 0, 0]
 
 
-def test_they_are_cancelled_retried_and_deleted_with_their_study(url, task_dir) -> None:
+def test_they_are_cancelled_and_deleted_with_their_study(any_url, task_dir) -> None:
     search(task_dir)
     search(task_dir, name="other")
     settings = WorkerSettings(device="cpu", task_dir=task_dir, max_trials=1)
@@ -126,8 +126,8 @@ def test_they_are_cancelled_retried_and_deleted_with_their_study(url, task_dir) 
     assert service.cancel("mine") == len(found.schedules) - 1
     assert not vary(task_dir, {"weight_decay": [0.1]}, seeds=1).conditions[1].left
     service.delete("mine")
-    assert names(url) == ["other", "other.confirm"]
-    with open_database(url) as database:
+    assert names(any_url) == ["other", "other.confirm"]
+    with open_database(any_url) as database:
         assert len(slot_owners(database.engine)) == 2
 
 
@@ -208,6 +208,7 @@ def test_wrong_options_are_told_in_a_line(url, task_dir, clrsearch) -> None:
         (["seed"], "--vary seed: expected KEY=VALUE or KEY=VALUE,VALUE"),
         (["seed=1,"], "--vary seed=1,: expected KEY=VALUE"),
         (["seed=one"], "seed: must be a whole number, not 'one'"),
+        (["seed=1", "--workers", "-1"], "workers must be at least 0, not -1"),
     ):
         code, _, err = clrsearch("confirm", "mine", "--vary", *words)
         assert code == 2 and err.startswith(f"clrsearch: {message}")

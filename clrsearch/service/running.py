@@ -116,7 +116,7 @@ def run(
     """
     began = time.monotonic()
     quiet_optuna()
-    _require_arguments(plan, workers, settings)
+    require_arguments(plan, workers, settings)
     here = workers == 0 or is_kept_here(plan.task)
     name = default_name(plan) if name is None else name
     require_gpus(settings)
@@ -210,8 +210,8 @@ def result_of(
     )
 
 
-def _require_arguments(plan: StudyPlan, workers: int | None, settings: WorkerSettings) -> None:
-    """Validate the arguments of :func:`run`.
+def require_arguments(plan: StudyPlan, workers: int | None, settings: WorkerSettings) -> None:
+    """Validate the plan of a study that is to be run, with so many workers.
 
     Raises:
         PlanError: ``plan`` is not a StudyPlan, or its task cannot have that number of workers.

@@ -28,6 +28,7 @@ from clrsearch.service.equipment import (
 )
 from clrsearch.service.paths import Storage, checkpoint_root, storage_url
 from clrsearch.service.provenance import refuse_drift, sources_of
+from clrsearch.service.running import require_arguments
 from clrsearch.service.tryout import Tryout
 from clrsearch.service.working import watch_workers, work_here
 from clrsearch.storage import (
@@ -99,6 +100,7 @@ def vary(
     settings = resolved(settings, url)
     with open_database(url) as database:
         study = Study.open(database, name)
+        require_arguments(study.plan, workers, settings)
         conditions = read_conditions(changes, study.plan, study.facts)
         schedules = _compared(study, top or TOP)
         if not settings.allow_drift:
@@ -107,7 +109,7 @@ def vary(
         here = workers == 0 or is_kept_here(study.plan.task)
         asked = every_run(schedules, seeds or SEEDS)
         tried = [
-            _tried(study, each, schedules, settings, 1 if here else workers, runs=len(asked))
+            _tried(study, each, schedules, settings, 0 if here else workers, runs=len(asked))
             for each in conditions
             if not _has_run(study, each, asked)
         ]
@@ -154,7 +156,7 @@ def _tried(
     *,
     runs: int,
 ) -> _Tried:
-    """Try the task out under a condition; nothing is stored.
+    """Try the task out under a condition, in this process without ``workers``; stores nothing.
 
     Raises:
         PlanError: the value is the task's own, or a schedule is impossible under the condition.
@@ -166,6 +168,7 @@ def _tried(
         device=settings.device,
         task_dir=settings.task_dir,
         data_dir=settings.data_dir,
+        here=workers == 0,
     ) as tryout:
         if condition.is_own(study.plan, tryout.defaults):
             raise PlanError(f"vary {label}: that is how the study was searched")
@@ -175,7 +178,11 @@ def _tried(
             plan=plan,
             facts=tryout.facts,
             finalists=condition.finalists(schedules, study.facts, tryout.facts),
-            devices=tryout.devices(workers, slots=runs, gpus_per_trial=settings.gpus_per_trial),
+            devices=tryout.devices(
+                1 if workers == 0 else workers,
+                slots=runs,
+                gpus_per_trial=settings.gpus_per_trial,
+            ),
         )
 
 
