@@ -107,12 +107,15 @@ def _print_next_steps(result: Result) -> None:
     say(f"Saved in {result.storage}")
     if result.interrupted:
         say(f"Interrupted. To resume: {proposals.again()}")
-    elif now.recommended is not None:
+        return
+    if result.ran_out is not None:
+        say(f"{result.ran_out[0].upper()}{result.ran_out[1:]}.")
+    if now.recommended is not None:
         steps = {
             "Save this code": f"{proposals.command('best', now.name)} > schedule.py",
             "Replay that trial": proposals.command("replay", now.name, now.recommended.number),
             "Settle which is best": settling(now),
-            "Search further": proposals.again(trials=now.total + 50),
+            "Search further": result.further,
             "Start another study": proposals.again(name=f"{now.name}-2"),
             "See all trials": proposals.command("dashboard", now.name),
         }

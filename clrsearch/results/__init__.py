@@ -1,5 +1,12 @@
 """The results of a study at one moment: as plain data, as values and in words."""
 
+from clrsearch.results.allowance import (
+    FEWEST_TRIALS,
+    forecast,
+    spent,
+    too_little,
+    what_is_left,
+)
 from clrsearch.results.confirmation import Confirmed
 from clrsearch.results.formatting import (
     duration,
@@ -18,11 +25,13 @@ from clrsearch.results.source import source_code
 from clrsearch.results.status import Status, read_status, status_json
 
 __all__ = [
+    "FEWEST_TRIALS",
     "Confirmed",
     "Snapshot",
     "Status",
     "duration",
     "ends",
+    "forecast",
     "number",
     "read_status",
     "schedule_line",
@@ -31,9 +40,12 @@ __all__ = [
     "shortfall",
     "snapshot",
     "source_code",
+    "spent",
     "status_json",
+    "too_little",
     "trial_json",
     "trial_line",
     "verdict_sentence",
+    "what_is_left",
     "worth",
 ]

@@ -1,6 +1,7 @@
 """The search: which trial to run next, when to prune, which schedule wins; never imports torch."""
 
 from clrsearch.search.allocation import OPENING, Run, budget, every_run, next_runs
+from clrsearch.search.budgeting import end_if_over, is_over, read_purses, tend
 from clrsearch.search.confirm import judge
 from clrsearch.search.consistency import Misfit, misfits
 from clrsearch.search.fresh import Fresh, read_fresh
@@ -8,6 +9,8 @@ from clrsearch.search.history import History, Record, State, best_first, leader
 from clrsearch.search.importance import LEAST as LEAST_FOR_IMPORTANCES
 from clrsearch.search.importance import importances
 from clrsearch.search.plan import (
+    BUDGETS,
+    LIMITS,
     ConfirmPlan,
     StudyPlan,
     differences,
@@ -22,7 +25,7 @@ from clrsearch.search.posteriors import alike, beliefs, expected_of
 from clrsearch.search.progress import Phase, Progress
 from clrsearch.search.pruner import PRUNERS, hopeless
 from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
-from clrsearch.search.repository import Studies
+from clrsearch.search.repository import Granted, Studies
 from clrsearch.search.sampler import quiet, suggest
 from clrsearch.search.shortlist import finalists
 from clrsearch.search.space import (
@@ -34,6 +37,15 @@ from clrsearch.search.space import (
     require_size,
     setting_of,
 )
+from clrsearch.search.spending import (
+    SLACK,
+    Purse,
+    fewest_runs,
+    further_runs,
+    further_trials,
+    purses,
+    workers_at_work,
+)
 from clrsearch.search.study import CURVES, Study
 from clrsearch.search.study_names import require_name
 from clrsearch.search.study_record import ATTRIBUTE
@@ -42,17 +54,22 @@ from clrsearch.search.verdict import Standing, Verdict
 
 __all__ = [
     "ATTRIBUTE",
+    "BUDGETS",
     "CURVES",
     "GROUPS",
     "LEAST_FOR_IMPORTANCES",
+    "LIMITS",
     "OPENING",
     "PRUNERS",
+    "SLACK",
     "ConfirmPlan",
     "Fresh",
+    "Granted",
     "History",
     "Misfit",
     "Phase",
     "Progress",
+    "Purse",
     "RangeTest",
     "Record",
     "Run",
@@ -69,12 +86,17 @@ __all__ = [
     "budget",
     "build_space",
     "differences",
+    "end_if_over",
     "every_run",
     "expected_of",
+    "fewest_runs",
     "finalists",
     "fitting",
+    "further_runs",
+    "further_trials",
     "hopeless",
     "importances",
+    "is_over",
     "judge",
     "leader",
     "load_plan",
@@ -84,8 +106,10 @@ __all__ = [
     "next_runs",
     "one_each",
     "padded",
+    "purses",
     "quiet",
     "read_fresh",
+    "read_purses",
     "read_range_test",
     "read_toml",
     "refuse_task",
@@ -96,4 +120,6 @@ __all__ = [
     "settings",
     "smoothed",
     "suggest",
+    "tend",
+    "workers_at_work",
 ]

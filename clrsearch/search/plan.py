@@ -49,6 +49,12 @@ LED_EVERY = 5
 """... this many slots that are not the baseline's: more than a third of all."""
 EARLIER: Mapping[str, Any] = {"sampler": "tpe", "allocation": "equal", "seeds": 1}
 """Values of stored plans that predate these options."""
+LIMITS = ("trials", "minutes", "gpu_hours", "epochs_total", "until_settled")
+"""The keys that say when a search ends. A command that has any of them replaces all."""
+BUDGETS = ("minutes", "gpu_hours", "epochs_total")
+"""Those that limit the whole study, its confirmation included."""
+AUTO = "auto"
+"""Value of ``trials`` that means ``until_settled``."""
 STORED = "stored"
 """Validation context of a stored plan, which may exceed the limits for new plans."""
 
@@ -60,8 +66,11 @@ Bound = Scalar | tuple[Scalar, ...]
 Number = StrictInt | StrictFloat
 
 MOST_TRIALS = 100_000
+MOST_UNTIL_SETTLED = 300
+"""Limit on the trials of a search that ends when it is settled."""
 MOST_EPOCHS = 1_000_000
 MOST_STEPS = 50_000_000
+MOST_EPOCHS_TOTAL = 1_000_000_000
 MOST_FINALISTS = 100
 MOST_SEEDS = 1000
 MOST_RETRIES = 100
@@ -124,7 +133,13 @@ class StudyPlan(BaseModel):
     """A study's settings. None means the task's own default.
 
     Attributes:
-        trials: number of slots; retrying a failed trial does not use up another.
+        trials: number of slots; retrying a failed trial does not use up another. Next to a budget,
+            an upper limit on the number of slots. ``"auto"`` sets ``until_settled``.
+        minutes: time for the whole study from the start of the command that gives it.
+        gpu_hours: training time of all trials, times the GPUs that train each.
+        epochs_total: epochs of all trials.
+        until_settled: whether the search ends once another trial promises too little, see
+            :mod:`clrsearch.search.settling`.
         allocation: how trials are shared among families: ``led`` by the surrogate, or ``equal``.
             Defaults to ``equal`` if families are named or with one of Optuna's samplers.
         sampler: the surrogate over all families, or one of Optuna's samplers per family.
@@ -153,6 +168,12 @@ class StudyPlan(BaseModel):
     metric: str | None = Field(default=None, min_length=1)
     direction: Literal["minimize", "maximize"] | None = None
     trials: Annotated[StrictInt, at_most(MOST_TRIALS)] = Field(default=100, ge=1)
+    minutes: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
+    gpu_hours: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
+    epochs_total: Annotated[StrictInt, at_most(MOST_EPOCHS_TOTAL)] | None = Field(
+        default=None, ge=1
+    )
+    until_settled: StrictBool = False
     families: tuple[str, ...] = Field(default=SEARCHED, min_length=1)
     baseline: str = BASELINE
     allocation: Literal["led", "equal"] = "led"
@@ -179,6 +200,16 @@ class StudyPlan(BaseModel):
             return {"allocation": "equal", **content}
         return content
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_budget_leaves_the_trials_open(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        if content.get("trials") == AUTO:
+            return {**content, "trials": MOST_UNTIL_SETTLED, "until_settled": True}
+        budgeted = any(content.get(key) is not None for key in BUDGETS)
+        return {"trials": MOST_TRIALS, **content} if budgeted else content
+
     @field_validator("args")
     @classmethod
     def _is_a_command_line(cls, args: str | None) -> str | None:
@@ -187,6 +218,16 @@ class StudyPlan(BaseModel):
         except ValueError as error:
             raise PydanticCustomError("args", "must have matching quotes") from error
         return args
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether time, GPU hours or epochs limit the study."""
+        return any(getattr(self, key) is not None for key in BUDGETS)
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether slots are added while the study runs; ``trials`` is then their upper limit."""
+        return self.until_settled or self.budgeted
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -334,9 +375,9 @@ def _is_finite(value: object) -> bool:
 def settings(plan: StudyPlan) -> list[str]:
     """The settings that differ from the default plan, as KEY=VALUE.
 
-    The task, ``trials`` and ``confirm`` are skipped, as in :func:`differences`.
+    The task, ``trials``, budgets and ``confirm`` are skipped, as in :func:`differences`.
     """
-    aside = {"task", "trials", "confirm"}
+    aside = {"task", *LIMITS, "confirm"}
     content = plan.model_dump(mode="json", exclude_defaults=True, exclude=aside)
     content.pop("allocation", None)
     if _implies_equal_shares(content) == (plan.allocation == "led"):
@@ -357,10 +398,11 @@ def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, An
 def differences(stored: StudyPlan, asked: StudyPlan) -> list[str]:
     """The keys in which two plans describe different studies, with both values.
 
-    ``trials`` and ``confirm`` may change during a study, so they are skipped; so are families if
-    the new plan names none, and options that did not exist when the old plan was stored.
+    ``trials``, budgets and ``confirm`` may change during a study, so they are skipped; so are
+    families if the new plan names none, and options that did not exist when the old plan was
+    stored.
     """
-    aside = {"trials", "confirm"}
+    aside = {*LIMITS, "confirm"}
     if "families" not in asked.model_fields_set:
         aside.add("families")
     earlier = {key for key, value in EARLIER.items() if getattr(stored, key) == value}

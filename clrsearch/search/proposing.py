@@ -90,18 +90,19 @@ def _by_surrogate(
 ) -> Iterator[Schedule]:
     """Candidates sorted by a surface drawn from the posterior, best first."""
     surrogate = posterior(records, (), searched)
-    candidates = _candidates(label, records, searched, surrogate, generator)
-    drawn = surrogate.draw(searched.points.of(candidates), generator)
-    return (candidates[index] for index in np.argsort(drawn, kind="stable"))
+    offered = candidates(label, records, searched, surrogate, generator)
+    drawn = surrogate.draw(searched.points.of(offered), generator)
+    return (offered[index] for index in np.argsort(drawn, kind="stable"))
 
 
-def _candidates(
+def candidates(
     label: str,
     records: Sequence[Record],
     searched: Searched,
     surrogate: Surrogate,
     generator: np.random.Generator,
 ) -> list[Schedule]:
+    """Random schedules, the initial settings, and neighbours of the best trials."""
     families, spaces = searched.families(label), searched.space.families
     found: list[Schedule] = [
         (family, draw(spaces[family], generator))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -157,6 +158,12 @@ def require_gpus(settings: WorkerSettings) -> None:
     """
     if settings.gpus_per_trial > 1:
         training.require_gpus(settings.device, settings.gpus_per_trial)
+
+
+def crowding(devices: Sequence[str]) -> float:
+    """How many workers share a core if these, one per worker, are all this machine's own CPU."""
+    cores = training.usable_cores()
+    return max(devices.count("cpu") / cores, 1.0)
 
 
 def require_shares(batch_size: int | None, settings: WorkerSettings) -> None:

@@ -6,7 +6,7 @@ Training code is imported lazily, so that commands that only list studies need n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,18 +21,21 @@ from clrsearch.search import (
     StudyPlan,
     differences,
     fitting,
+    is_over,
     require_name,
     require_plan,
 )
 from clrsearch.service.confirming import left
 from clrsearch.service.equipment import (
     DEFAULTS,
+    crowding,
     require_gpus,
     require_room,
     require_shares,
     resolved,
     wanted_device,
 )
+from clrsearch.service.granting import Grant, search_further, settle_up
 from clrsearch.service.paths import (
     Storage,
     checkpoint_root,
@@ -70,6 +73,8 @@ class Result:
         interrupted: whether the run was interrupted.
         began_finished: whether the study had already finished before the run.
         seconds: duration of the run.
+        ran_out: which limit was reached before the verdict was settled; None if it was settled.
+        further: the command that searches further, if this one can be repeated.
     """
 
     snapshot: Snapshot
@@ -79,6 +84,8 @@ class Result:
     interrupted: bool
     began_finished: bool
     seconds: float
+    ran_out: str | None = None
+    further: str | None = None
 
 
 def run(
@@ -151,6 +158,7 @@ def run(
                 gpus_per_trial=settings.gpus_per_trial,
             )
             require_room(url, len(devices))
+            grant = _grant(plan, tryout, new=new, began=began, devices=devices)
             tested = None
             if new and plan.range_test:
                 on_range_test(None)
@@ -161,13 +169,13 @@ def run(
             if new:
                 _begin(database, name, plan, tryout, settings, tested)
             study = Study.open(database, name)
-            _join(study, plan, tryout, allow_drift=settings.allow_drift)
-        finished = left(study) == 0
+            _join(study, plan, tryout, grant, on_note, allow_drift=settings.allow_drift)
+        finished = left(study) == 0 or is_over(study)
         interrupted = False
         if here and not finished:
             in_process = replace(settings, device=devices[0])
             work_here(study, url, in_process, on_change=on_change, on_note=on_note)
-            interrupted = left(study) > 0
+            interrupted = left(study) > 0 and not is_over(study)
         elif not finished:
             if not study.plan.confirm.enabled:
                 devices = devices[: study.slots.unfinished()]
@@ -194,7 +202,9 @@ def result_of(
     began_finished: bool = False,
 ) -> Result:
     """The result of a run that has ``began`` at this time of the monotonic clock."""
-    now = Patience(settings.storage_patience)(lambda: snapshot(study))
+    patience = Patience(settings.storage_patience)
+    ran_out = patience(lambda: settle_up(study))
+    now = patience(lambda: snapshot(study))
     return Result(
         snapshot=now,
         shortfall=shortfall(study, now),
@@ -203,6 +213,8 @@ def result_of(
         interrupted=interrupted,
         began_finished=began_finished,
         seconds=time.monotonic() - began,
+        ran_out=None if interrupted else ran_out,
+        further=search_further(study, now.total),
     )
 
 
@@ -288,13 +300,38 @@ def _resumed(
         return True, wanted_device(study, settings)
 
 
-def _join(study: Study, plan: StudyPlan, tryout: Tryout, *, allow_drift: bool) -> None:
+def _grant(
+    plan: StudyPlan, tryout: Tryout, *, new: bool, began: float, devices: Sequence[str]
+) -> Grant:
+    """What the plan grants its study; for a new one, what an interval takes is tried.
+
+    Raises:
+        PlanError: it is too small for a new study.
+    """
+    seconds = 0.0
+    if new and (plan.minutes or plan.gpu_hours):
+        seconds = tryout.interval_seconds(tryout.facts) * crowding(devices)
+    grant = Grant(plan=plan, began=began, workers=len(devices), interval_seconds=seconds)
+    if new:
+        grant.require_enough(tryout.facts)
+    return grant
+
+
+def _join(
+    study: Study,
+    plan: StudyPlan,
+    tryout: Tryout,
+    grant: Grant,
+    on_note: Callable[[str], None],
+    *,
+    allow_drift: bool,
+) -> None:
     """Apply the plan to an existing study: add slots if it requests more; refuse other changes."""
     # first, so that an invalid value is not reported as a different plan
     tryout.require_space(study.plan, study.facts, study.range_test)
     different = differences(study.plan, plan)
     fewer = "trials" in plan.model_fields_set and plan.trials < study.plan.trials
-    if fewer:
+    if fewer and not plan.until_settled:
         different.append(
             f"trials is {study.plan.trials} there and {plan.trials} here; it can only be increased"
         )
@@ -309,7 +346,8 @@ def _join(study: Study, plan: StudyPlan, tryout: Tryout, *, allow_drift: bool) -
     rate_function = tryout.rate_function(study.facts)
     if rate_function is not None:
         study.bind(rate_function)
-    study.grow(plan.trials if "trials" in plan.model_fields_set else study.plan.trials)
+    if (told := grant.give(study)) is not None:
+        on_note(told)
     if "confirm" in plan.model_fields_set:
         if plan.confirm != study.plan.confirm:
             study.plan_confirmation(plan.confirm)

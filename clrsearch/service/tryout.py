@@ -179,6 +179,17 @@ class Tryout:
             lanes=lanes,
         )
 
+    def interval_seconds(self, facts: TaskFacts) -> float:
+        """What training and validating an interval takes in the process."""
+        found: float = self._ask(
+            "interval_seconds",
+            facts=facts.model_dump(mode="json"),
+            device=self._device,
+            seed=self._plan.seed,
+            precision=self._plan.precision,
+        )
+        return found
+
     def pace(self, facts: TaskFacts, seconds: float) -> Pace:
         """How fast the task trains in the process, timed for so many seconds."""
         found = self._ask(

@@ -1,0 +1,54 @@
+"""Whether a search is settled: another trial is expected to gain next to nothing.
+
+Expected improvement (J. Mockus, 1975; D. R. Jones et al., 1998) of a schedule over the best one, by
+the posterior mean of its score over seeds, and not of one noisy run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from clrsearch.search.history import Record
+from clrsearch.search.plan import ANY
+from clrsearch.search.posteriors import Searched, posterior
+from clrsearch.search.proposing import STARTUP, candidates
+from clrsearch.search.surrogate import SurrogateError
+
+FEWEST = STARTUP + 5
+"""Finished trials before a search can be settled: some that the surrogate has proposed."""
+WORTHLESS = 0.1
+"""Improvement, in standard deviations of a run's noise, that is not worth a trial."""
+
+
+def is_settled(records: Sequence[Record], searched: Searched) -> bool:
+    """Whether no schedule promises a tenth of a seed's deviation over the best one tried.
+
+    Deterministic for the same trials; False until a surrogate can be fitted to ``FEWEST``.
+    """
+    ended = [each for each in records if each.state in ("complete", "pruned")]
+    if len(ended) < FEWEST or not searched.families(ANY):
+        return False
+    try:
+        return promise(records, searched, seed=len(ended)) < WORTHLESS
+    except SurrogateError:
+        return False
+
+
+def promise(records: Sequence[Record], searched: Searched, *, seed: int) -> float:
+    """The largest expected improvement among candidates, in standard deviations of the noise.
+
+    Raises:
+        SurrogateError: too few trials are complete.
+    """
+    surrogate = posterior(records, (), searched)
+    generator = np.random.default_rng(seed)
+    offered = searched.points.of(candidates(ANY, records, searched, surrogate, generator))
+    complete = [
+        each
+        for each in records
+        if each.state == "complete" and searched.space.is_formula(each.family)
+    ]
+    tried = searched.points.of_records(complete)
+    return surrogate.improvement(offered, tried)
