@@ -1,7 +1,7 @@
 """The search: which trial to run next, when to prune, which schedule wins; never imports torch."""
 
 from clrsearch.search.allocation import OPENING, Run, budget, every_run, next_runs
-from clrsearch.search.budgeting import end_if_over, is_over, read_purses, tend
+from clrsearch.search.budgeting import LOT, MOST_OPEN, end_if_over, is_over, read_purses, tend
 from clrsearch.search.confirm import judge
 from clrsearch.search.consistency import Misfit, misfits
 from clrsearch.search.fresh import Fresh, read_fresh
@@ -59,6 +59,8 @@ __all__ = [
     "GROUPS",
     "LEAST_FOR_IMPORTANCES",
     "LIMITS",
+    "LOT",
+    "MOST_OPEN",
     "OPENING",
     "PRUNERS",
     "SLACK",

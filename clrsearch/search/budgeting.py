@@ -8,6 +8,7 @@ from clrsearch.search.study import Study
 from clrsearch.storage import SlotState, budget, unfinished
 
 SPARE = 2  # open slots to have: one to claim, and one that tells others that the search goes on
+MOST_OPEN = 1000  # slots to open at a time
 LOT = 5  # slots added at a time until the search is settled
 OVER_SECONDS = 1.0  # before the deadline, when workers have left and nothing can begin any more
 
@@ -52,7 +53,7 @@ def tend(study: Study) -> None:
             study.slots.cancel()
             return
         further = min(further, LOT)
-    study.extend(min(max(further, SPARE), limit.trials - budget(counts)))
+    study.extend(min(max(further, SPARE), MOST_OPEN, limit.trials - budget(counts)))
 
 
 def is_over(study: Study) -> bool:

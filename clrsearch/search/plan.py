@@ -229,6 +229,18 @@ class StudyPlan(BaseModel):
         """Whether slots are added while the study runs; ``trials`` is then their upper limit."""
         return self.until_settled or self.budgeted
 
+    def limited(self, trials: int | str | None = None, **budget: float | None) -> StudyPlan:
+        """This plan with other limits; without any, it leaves those of its study as they are.
+
+        Raises:
+            PlanError: a limit is out of range.
+        """
+        given = {
+            key: value for key, value in {"trials": trials, **budget}.items() if value is not None
+        }
+        content = self.model_dump(exclude=set(LIMITS), exclude_unset=True) | given
+        return _checked(content, None, context=STORED)
+
     @property
     def arguments(self) -> tuple[str, ...]:
         """``args``, split like a shell does."""
@@ -283,12 +295,18 @@ def load_plan(path: Path | None, changes: Mapping[str, Any] | None = None) -> St
     content = {} if path is None else _read(path)
     for key, value in (changes or {}).items():
         _lay_over(content, key, value)
-    try:
-        plan = StudyPlan.model_validate(content)
-    except ValidationError as error:
-        raise PlanError(_explain(error.errors()[0], path)) from error
+    plan = _checked(content, path)
     require_plan(plan)
     return plan
+
+
+def _checked(
+    content: Mapping[str, Any], path: Path | None, *, context: str | None = None
+) -> StudyPlan:
+    try:
+        return StudyPlan.model_validate(content, context=context)
+    except ValidationError as error:
+        raise PlanError(_explain(error.errors()[0], path)) from error
 
 
 def require_plan(plan: StudyPlan) -> None:

@@ -256,7 +256,7 @@ class Study:
 
     def extend(self, more: int) -> None:
         """Open so many more slots: cancelled ones first."""
-        more -= self.slots.reopen(more)
+        more -= self.slots.reopen(max(more, 0))
         if more > 0:
             self.grow(self.slots.counts().total() + more)
 

@@ -11,6 +11,8 @@ from clrsearch.results import FEWEST_TRIALS, forecast, spent, too_little
 from clrsearch.search import (
     BUDGETS,
     LIMITS,
+    LOT,
+    MOST_OPEN,
     Granted,
     Study,
     StudyPlan,
@@ -20,7 +22,7 @@ from clrsearch.search import (
     read_purses,
 )
 from clrsearch.service.confirming import lacks_budget
-from clrsearch.storage import budget, read_clock
+from clrsearch.storage import budget, read_clock, unfinished
 from clrsearch.tasks import TaskFacts
 
 START_SECONDS = 4.0  # until the workers train
@@ -90,14 +92,15 @@ class Grant:
         )
         if study.cancelled:
             study.allow_confirmation()
-        found = read_purses(study, self.workers)
-        there = budget(study.slots.counts())
-        more = min(further_trials(found, plan), plan.trials - there)
-        if more > 0:
-            study.extend(more)
+        found, counts = read_purses(study, self.workers), study.slots.counts()
+        waiting = unfinished(counts)
+        missing = max(plan.trials - budget(counts), 0)
         if not plan.open_ended:
+            study.extend(missing)
             return None
-        return forecast(found, plan, study.facts.spacing, workers=self.workers, trials=max(more, 0))
+        further = min(max(further_trials(found, plan), waiting), missing + waiting)
+        study.extend(min(further - waiting, LOT if plan.until_settled else MOST_OPEN))
+        return forecast(found, plan, study.facts.spacing, workers=self.workers, trials=further)
 
 
 def settle_up(study: Study) -> str | None:
