@@ -146,7 +146,7 @@ def test_what_has_begun_when_the_time_is_over_is_resumed_when_more_is_given(url,
     begin(url, task_dir, **keys, minutes=1)  # whose trials take 8 seconds, which nobody knows yet
     with open_database(url) as database:
         study = Study.open(database, "mine")
-        assert study.slots.unfinished() == 10
+        assert study.slots.unfinished() == 4
         soon = read_clock(database.engine) + 5
         study.limit(study.record.plan, Granted(deadline=soon))
     service.work("mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
@@ -155,7 +155,7 @@ def test_what_has_begun_when_the_time_is_over_is_resumed_when_more_is_given(url,
     assert 0 < broken.epoch < 40
     with open_database(url) as database:
         study = Study.open(database, "mine")
-        assert study.slots.counts() == {SlotState.OPEN: 1, SlotState.CANCELLED: 9}
+        assert study.slots.counts() == {SlotState.OPEN: 1, SlotState.CANCELLED: 3}
         assert has_ended(study)
     late, _ = run(task_dir, **keys)
     assert late.began_finished  # without more, it stays as it is
