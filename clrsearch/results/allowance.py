@@ -23,8 +23,7 @@ def forecast(
         return f"up to {_count(trials, 'trial')}{settled}"
     tightest = _tightest(purses, plan)
     unit = _UNITS[tightest.key]
-    whole = tightest.granted
-    head = _amount(tightest.key, whole)
+    head = _amount(tightest.key, tightest.granted)
     if tightest.key == "minutes":
         head += f" on {_count(workers, 'worker')}"
     about = "at most" if plan.until_settled else "about"
@@ -33,8 +32,10 @@ def forecast(
     rest = tightest.left - spent
     said = f"{head}: {about} {_count(trials, 'trial')} of {run} ({_size(spent, unit)})"
     if plan.confirm.enabled:
+        said += " and a confirmation"
+    if plan.confirm.enabled and not plan.until_settled:
         up_to = "" if trials == further_trials(purses, plan) else "up to "
-        said += f" and a confirmation ({up_to}{_size(rest, unit)})"
+        said += f" ({up_to}{_size(rest, unit)})"
     return f"{said}{settled}"
 
 

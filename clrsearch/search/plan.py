@@ -80,11 +80,13 @@ MOST_SAMPLES = 10_000_000  # per batch
 _WANTED = {
     "bounds": "not a number, string, boolean or list of these",
     "options": "not a number, string or boolean",
+    "minutes": "not a finite number above 0",
+    "gpu_hours": "not a finite number above 0",
     "groups": "neither a number nor a range [LOW, HIGH]",
     "manual": 'neither a list of [EPOCHS, RATE] nor "file.py:NAME"',
 }
 """Error text for values of union types, in place of one error per alternative."""
-_DEPTH = {"bounds": 3, "options": 2, "groups": 2, "manual": 1}  # length of such a value's key
+_DEPTH = {"bounds": 3, "options": 2, "groups": 2}  # length of such a value's key, if not 1
 _TYPES = {
     "too_short": "must not be empty",
     "string_too_short": "must not be empty",
@@ -520,7 +522,7 @@ def _explain(error: ErrorDetails, path: Path | None) -> str:
         return f"{where}{key}: must be a table, not {error['input']!r}"
     top = str(error["loc"][0])
     if top in _WANTED:
-        value = ".".join(map(str, error["loc"][: _DEPTH[top]]))
+        value = ".".join(map(str, error["loc"][: _DEPTH.get(top, 1)]))
         return f"{where}{value}: {error['input']!r} is {_WANTED[top]}"
     if error["type"] in _TYPES:
         return f"{where}{key}: {_TYPES[error['type']]}, not {error['input']!r}"
