@@ -218,10 +218,10 @@ def test_minutes_for_too_few_runs_are_refused_with_how_many_are_needed(url, task
 def test_a_search_until_it_is_settled_ends_by_itself(url, task_dir) -> None:
     result, notes = run(task_dir, task="tiny.py:Tiny", trials="auto")
     assert notes == [
-        "up to 300 trials, fewer if another is expected to gain less than a tenth of the deviation "
+        "up to 200 trials, fewer if another is expected to gain less than a tenth of the deviation "
         "between seeds"
     ]
-    assert 20 <= result.snapshot.done <= 300
+    assert 20 <= result.snapshot.done <= 200
     assert result.snapshot.done == result.snapshot.total
     assert result.snapshot.confirmed.total > 0
     again, _ = run(task_dir, task="tiny.py:Tiny")

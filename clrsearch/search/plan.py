@@ -66,7 +66,7 @@ Bound = Scalar | tuple[Scalar, ...]
 Number = StrictInt | StrictFloat
 
 MOST_TRIALS = 100_000
-MOST_UNTIL_SETTLED = 300
+MOST_UNTIL_SETTLED = 200
 """Limit on the trials of a search that ends when it is settled."""
 MOST_EPOCHS = 1_000_000
 MOST_STEPS = 50_000_000

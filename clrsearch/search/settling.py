@@ -19,11 +19,12 @@ from clrsearch.search.surrogate import SurrogateError
 FEWEST = STARTUP + 5
 """Finished trials before a search can be settled: some that the surrogate has proposed."""
 WORTHLESS = 0.1
-"""Improvement, in standard deviations of a run's noise, that is not worth a trial."""
+"""Improvement, in standard deviations of a run as the confirmation's tolerance has them, that is
+not worth a trial."""
 
 
 def is_settled(records: Sequence[Record], searched: Searched) -> bool:
-    """Whether no schedule promises a tenth of a seed's deviation over the best one tried.
+    """Whether no schedule promises a tenth of a run's deviation over the best one tried.
 
     Deterministic for the same trials; False until a surrogate can be fitted to ``FEWEST``.
     """
@@ -37,7 +38,7 @@ def is_settled(records: Sequence[Record], searched: Searched) -> bool:
 
 
 def promise(records: Sequence[Record], searched: Searched, *, seed: int) -> float:
-    """The largest expected improvement among candidates, in standard deviations of the noise.
+    """The largest expected improvement among candidates, in standard deviations of a run.
 
     Raises:
         SurrogateError: too few trials are complete.

@@ -175,7 +175,8 @@ class Surrogate:
     def improvement(self, points: Array, tried: Array) -> float:
         """The largest expected improvement of a point over the ``tried`` one with the best mean.
 
-        In standard deviations of the noise; both ends are scores over seeds, without noise.
+        In standard deviations of a run's score given its schedule and its seed, which are those of
+        noise and of what the schedule owes to the seed. Both schedules' scores are over seeds.
         """
         means = self._mean(tried)
         best = tried[[int(np.argmin(means))]]
@@ -186,7 +187,7 @@ class Surrogate:
         ahead = float(means.min()) - self._mean(points)
         ratio = ahead / deviation
         gain = deviation * stats.norm.pdf(ratio) + ahead * stats.norm.cdf(ratio)
-        return float(gain.max()) / self.scales.noise
+        return float(gain.max()) / math.hypot(self.scales.noise, self.scales.local)
 
     @property
     def noise(self) -> float:

@@ -63,7 +63,7 @@ def test_a_search_that_ends_when_it_is_settled_says_so() -> None:
     settled = (
         "fewer if another is expected to gain less than a tenth of the deviation between seeds"
     )
-    assert told([], 300, trials="auto") == f"up to 300 trials, {settled}"
+    assert told([], 200, trials="auto") == f"up to 200 trials, {settled}"
     assert told([epochs(2000, 2000)], 75, trials="auto", epochs_total=2000) == (
         f"2000 epochs: at most 75 trials of 20 epochs (1500) and a confirmation, {settled}"
     )
@@ -76,7 +76,7 @@ def test_what_is_left_is_told_for_each_limit() -> None:
     )
     assert what_is_left([minutes(1, -4, run=1)], StudyPlan()) == "0 s of 1 minute left"
     assert what_is_left([], StudyPlan()) == ""
-    assert what_is_left([], StudyPlan(trials="auto")) == "at most 300 trials"
+    assert what_is_left([], StudyPlan(trials="auto")) == "at most 200 trials"
 
 
 def test_the_limit_that_is_reached_is_named() -> None:
