@@ -25,8 +25,7 @@ from clrsearch.service.confirming import lacks_budget
 from clrsearch.storage import budget, read_clock, unfinished
 from clrsearch.tasks import TaskFacts
 
-START_SECONDS = 4.0  # until the workers train
-END_SECONDS = 5.0  # for the start of the command, and from the deadline until the result is told
+LEAST_LOADING = 2.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,21 +35,28 @@ class Grant:
     Attributes:
         plan: with the limits it gives.
         began: when it began, by the monotonic clock.
+        loading: seconds that it took to load the task in a process. On a busy machine it is many,
+            and so it is for workers to start, and for the command to end once they have left.
         workers: the number of workers that it starts.
         interval_seconds: what an interval takes, as far as it was tried.
     """
 
     plan: StudyPlan
     began: float
+    loading: float
     workers: int
     interval_seconds: float
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the deadline, which leaves time to tell the result."""
+        """Seconds until the deadline, which leaves time to end the workers and tell the result."""
         if self.plan.minutes is None:
             return None
-        return 60 * self.plan.minutes - (time.monotonic() - self.began) - END_SECONDS
+        return 60 * self.plan.minutes - (time.monotonic() - self.began) - 2 * self._loading
+
+    @property
+    def _loading(self) -> float:
+        return max(self.loading, LEAST_LOADING)
 
     def require_enough(self, facts: TaskFacts) -> None:
         """Refuse a budget that is too small for a few trials and their confirmation.
@@ -63,7 +69,7 @@ class Grant:
             self.plan,
             facts,
             (),
-            seconds_left=None if seconds is None else seconds - START_SECONDS,
+            seconds_left=None if seconds is None else seconds - self._loading,
             interval_seconds=self.interval_seconds,
             workers=self.workers,
         )

@@ -99,6 +99,7 @@ def run(
     on_change: Callable[[Snapshot], None] = lambda snapshot: None,
     on_note: Callable[[str], None] = lambda text: None,
     on_range_test: Callable[[RangeTest | None], None] = lambda tested: None,
+    began: float | None = None,
 ) -> Result:
     """Start a study, or resume the one of this name, and run workers until no slot is left.
 
@@ -114,12 +115,13 @@ def run(
         on_note: called with other messages, such as how a worker was lost.
         on_range_test: called with None when the range test of a new study starts, if its plan
             requests one, and then with the result.
+        began: when the command began, by the monotonic clock, for its minutes; by default now.
 
     Raises:
         ClrsearchError: the plan, task or storage is not valid; nothing is written.
         StudyStopped: the task's code failed repeatedly.
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     quiet_optuna()
     _require_arguments(plan, workers, settings)
     here = workers == 0 or is_kept_here(plan.task)
@@ -158,7 +160,7 @@ def run(
                 gpus_per_trial=settings.gpus_per_trial,
             )
             require_room(url, len(devices))
-            grant = _grant(plan, tryout, new=new, began=began, devices=devices)
+            grant = _grant(plan, tryout, devices, began=began, new=new)
             tested = None
             if new and plan.range_test:
                 on_range_test(None)
@@ -301,17 +303,23 @@ def _resumed(
 
 
 def _grant(
-    plan: StudyPlan, tryout: Tryout, *, new: bool, began: float, devices: Sequence[str]
+    plan: StudyPlan, tryout: Tryout, devices: Sequence[str], *, began: float, new: bool
 ) -> Grant:
-    """What the plan grants its study; for a new one, what an interval takes is tried.
+    """What the plan grants its study; for a new one, an interval is timed if that matters.
 
     Raises:
-        PlanError: it is too small for a new study.
+        PlanError: it is too little for a new study.
     """
     seconds = 0.0
     if new and (plan.minutes or plan.gpu_hours):
         seconds = tryout.interval_seconds(tryout.facts) * crowding(devices)
-    grant = Grant(plan=plan, began=began, workers=len(devices), interval_seconds=seconds)
+    grant = Grant(
+        plan=plan,
+        began=began,
+        loading=tryout.loading,
+        workers=len(devices),
+        interval_seconds=seconds,
+    )
     if new:
         grant.require_enough(tryout.facts)
     return grant

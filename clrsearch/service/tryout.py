@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Tryout:
     Attributes:
         sources: hashes of the source files loaded.
         epochs: the task's default number of epochs; None for a custom training loop.
+        loading: seconds that loading it took, the start of the process included.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Tryout:
         The task reads its data from ``data_dir``, or from the default data folder; with
         ``download`` missing data is fetched. With ``here`` it is probed in this process.
         """
+        began = time.monotonic()
         self._plan = plan
         self._device = device
         here = here or is_kept_here(plan.task)
@@ -88,6 +91,7 @@ class Tryout:
             raise
         self.sources = Sources(task=loaded["source"], rate=loaded["rate_source"])
         self.epochs: int | None = loaded["epochs"]
+        self.loading = time.monotonic() - began
 
     def __enter__(self) -> Tryout:
         return self
