@@ -175,7 +175,7 @@ class StudyPlan(BaseModel):
     epochs_total: Annotated[StrictInt, at_most(MOST_EPOCHS_TOTAL)] | None = Field(
         default=None, ge=1
     )
-    until_settled: StrictBool = False
+    until_settled: StrictBool = Field(default=False, repr=False)
     families: tuple[str, ...] = Field(default=SEARCHED, min_length=1)
     baseline: str = BASELINE
     allocation: Literal["led", "equal"] = "led"

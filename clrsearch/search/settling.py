@@ -13,11 +13,12 @@ import numpy as np
 from clrsearch.search.history import Record
 from clrsearch.search.plan import ANY
 from clrsearch.search.posteriors import Searched, posterior
-from clrsearch.search.proposing import STARTUP, candidates
+from clrsearch.search.proposing import candidates
 from clrsearch.search.surrogate import SurrogateError
 
-FEWEST = STARTUP + 5
-"""Finished trials before a search can be settled: some that the surrogate has proposed."""
+FEWEST = 50
+"""Finished trials before a search can be settled: with fewer, the surrogate is too sure of itself
+(``benchmarks/README.md``)."""
 WORTHLESS = 0.1
 """Improvement, in standard deviations of a run as the confirmation's tolerance has them, that is
 not worth a trial."""

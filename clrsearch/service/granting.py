@@ -10,7 +10,6 @@ from clrsearch.errors import PlanError
 from clrsearch.results import FEWEST_TRIALS, forecast, spent, too_little
 from clrsearch.search import (
     BUDGETS,
-    LIMITS,
     LOT,
     MOST_OPEN,
     Granted,
@@ -82,7 +81,7 @@ class Grant:
         Without any limit given, those that it has stay.
         """
         plan = self.plan
-        if not plan.model_fields_set & set(LIMITS):
+        if not (plan.open_ended or "trials" in plan.model_fields_set):
             if not study.record.plan.open_ended:
                 study.grow(study.plan.trials)
             return None

@@ -44,20 +44,20 @@ def trials(about: Searched, count: int, *, noise: float = 0.3, **changes) -> lis
 
 def test_it_is_never_settled_before_the_surrogate_has_proposed_some() -> None:
     about = searched()
-    few = trials(about, 30, noise=0.001)
-    assert not is_settled(few[:19], about)
-    assert not is_settled([*few[:19], *trials(about, 9, noise=1.0, state="running")], about)
-    assert not is_settled([*few[:19], *trials(about, 9, noise=1.0, state="failed")], about)
+    few = trials(about, 49, noise=0.001)
+    assert not is_settled(few, about)
+    for state in ("running", "failed"):
+        assert not is_settled([*few, *trials(about, 9, noise=0.001, state=state)], about)
 
 
 def test_a_search_goes_on_while_another_trial_promises_something() -> None:
     about = searched()
-    assert not is_settled(trials(about, 20), about)
+    assert not is_settled(trials(about, 50), about)
 
 
 def test_a_search_that_knows_the_best_is_settled() -> None:
     about = searched()
-    assert is_settled(trials(about, 30, noise=0.001), about)
+    assert is_settled(trials(about, 80, noise=0.001), about)
 
 
 def test_the_same_trials_decide_the_same() -> None:
@@ -69,5 +69,5 @@ def test_the_same_trials_decide_the_same() -> None:
 @pytest.mark.parametrize("state", ["pruned", "complete"])
 def test_without_complete_trials_to_fit_it_goes_on(state) -> None:
     about = searched()
-    told = trials(about, 30, noise=0.1, state=state, diverged=True)
+    told = trials(about, 60, noise=0.1, state=state, diverged=True)
     assert not is_settled(told, about)
