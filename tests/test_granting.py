@@ -9,6 +9,7 @@ import threading
 import pytest
 from running import begin, children, records, wait_for
 
+import clrsearch
 from clrsearch import service
 from clrsearch.errors import PlanError
 from clrsearch.search import ConfirmPlan, Granted, Study, StudyPlan, tend
@@ -226,3 +227,33 @@ def test_a_search_until_it_is_settled_ends_by_itself(url, task_dir) -> None:
     assert result.snapshot.confirmed.total > 0
     again, _ = run(task_dir, task="tiny.py:Tiny")
     assert again.began_finished
+
+
+def test_the_deadline_is_one_of_the_databases_clock(any_url, task_dir) -> None:
+    begin(any_url, task_dir, minutes=1)
+    with open_database(any_url) as database:
+        study = Study.open(database, "mine")
+        assert study.seconds_left is None
+        study.limit(StudyPlan(minutes=2), Granted(deadline=read_clock(database.engine) + 100))
+        study = Study.open(database, "mine")
+        assert 40 < study.seconds_left <= 100
+        assert (study.record.plan.minutes, study.record.plan.trials) == (2, 100_000)
+        assert study.plan.trials == 4
+        study.slots.cancel()
+        study.extend(6)  # the four that were cancelled, and two more
+        assert study.slots.counts() == {SlotState.OPEN: 6}
+        assert Study.open(database, "mine").plan.trials == 6
+
+
+def test_a_study_of_the_front_door_may_be_given_more(url, task_dir) -> None:
+    how = {"workers": 1, "device": "cpu", "progress": False}
+    study = clrsearch.run("tiny.py:Noisy", epochs_total=80, task_dir=task_dir, **how)
+    before = len(study.trials)
+    assert before >= 15
+    study.run(epochs_total=160, **how)
+    after = len(study.trials)
+    assert after > before
+    study.run(after + 1, **how)
+    assert len(study.trials) == after + 1
+    with pytest.raises(PlanError, match="minutes: -3 is not a finite number above 0"):
+        study.run(minutes=-3, **how)

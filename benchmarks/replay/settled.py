@@ -1,8 +1,8 @@
 """When a search that ends by itself (``--trials auto``) ends, and what it regrets then.
 
-From `benchmarks/`: `python -m replay.settled [TASK ...] [--repetitions 2]`. Prints for each search after
-how many trials it ended, and the regret of the schedule that the surrogate expects to be the best
-then and after so many trials; there is no confirmation.
+From `benchmarks/`: `python -m replay.settled [TASK ...] [--repetitions 2]`. Prints for each search
+after how many trials it ended, and the regret of the schedule that the surrogate expects to be the
+best then and after so many trials; there is no confirmation.
 """
 
 from __future__ import annotations

@@ -1,7 +1,14 @@
 """The search: which trial to run next, when to prune, which schedule wins; never imports torch."""
 
 from clrsearch.search.allocation import OPENING, Run, budget, every_run, next_runs
-from clrsearch.search.budgeting import LOT, MOST_OPEN, end_if_over, is_over, read_purses, tend
+from clrsearch.search.budgeting import (
+    LOT,
+    end_if_over,
+    is_over,
+    next_lot,
+    read_purses,
+    tend,
+)
 from clrsearch.search.confirm import judge
 from clrsearch.search.consistency import Misfit, misfits
 from clrsearch.search.fresh import Fresh, read_fresh
@@ -60,7 +67,6 @@ __all__ = [
     "LEAST_FOR_IMPORTANCES",
     "LIMITS",
     "LOT",
-    "MOST_OPEN",
     "OPENING",
     "PRUNERS",
     "SLACK",
@@ -105,6 +111,7 @@ __all__ = [
     "misfit_reason",
     "misfits",
     "nearest",
+    "next_lot",
     "next_runs",
     "one_each",
     "padded",

@@ -48,12 +48,18 @@ def tend(study: Study) -> None:
         return
     if counts[SlotState.OPEN] >= SPARE or study.cancelled:
         return
-    if limit.until_settled:
-        if is_settled(study.history.records(), study.searched):
-            study.slots.cancel()
-            return
-        further = min(further, LOT)
-    study.extend(min(max(further, SPARE), MOST_OPEN, limit.trials - budget(counts)))
+    lot = next_lot(study)
+    if lot:
+        study.extend(min(max(further, SPARE), lot, limit.trials - budget(counts)))
+    else:
+        study.slots.cancel()
+
+
+def next_lot(study: Study) -> int:
+    """The most slots to open at a time; 0 if the search is to end since it is settled."""
+    if not study.record.plan.until_settled:
+        return MOST_OPEN
+    return 0 if is_settled(study.history.records(), study.searched) else LOT
 
 
 def is_over(study: Study) -> bool:

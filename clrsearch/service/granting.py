@@ -10,13 +10,12 @@ from clrsearch.errors import PlanError
 from clrsearch.results import FEWEST_TRIALS, forecast, spent, too_little
 from clrsearch.search import (
     BUDGETS,
-    LOT,
-    MOST_OPEN,
     Granted,
     Study,
     StudyPlan,
     end_if_over,
     further_trials,
+    next_lot,
     purses,
     read_purses,
 )
@@ -104,7 +103,7 @@ class Grant:
             study.extend(missing)
             return None
         further = min(max(further_trials(found, plan), waiting), missing + waiting)
-        study.extend(min(further - waiting, LOT if plan.until_settled else MOST_OPEN))
+        study.extend(min(further - waiting, next_lot(study)))
         return forecast(found, plan, study.facts.spacing, workers=self.workers, trials=further)
 
 

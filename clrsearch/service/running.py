@@ -179,7 +179,7 @@ def run(
             work_here(study, url, in_process, on_change=on_change, on_note=on_note)
             interrupted = left(study) > 0 and not is_over(study)
         elif not finished:
-            if not study.plan.confirm.enabled:
+            if not (study.plan.confirm.enabled or study.record.plan.open_ended):
                 devices = devices[: study.slots.unfinished()]
             interrupted = watch_workers(
                 study, url, settings, devices, on_change=on_change, on_note=on_note
