@@ -24,6 +24,7 @@ from clrsearch.storage import budget, read_clock, unfinished
 from clrsearch.tasks import TaskFacts
 
 LEAST_LOADING = 2.0  # seconds
+ENDING = 3  # in times of what loading takes: workers leave, and torch runs the code that is printed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ class Grant:
         """Seconds until the deadline, which leaves time to end the workers and tell the result."""
         if self.plan.minutes is None:
             return None
-        return 60 * self.plan.minutes - (time.monotonic() - self.began) - 2 * self._loading
+        return 60 * self.plan.minutes - (time.monotonic() - self.began) - ENDING * self._loading
 
     @property
     def _loading(self) -> float:
