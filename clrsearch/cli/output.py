@@ -75,13 +75,8 @@ def print_error(error: ClrsearchError) -> None:
 def print_result(result: Result, *, json: bool) -> None:
     """Print the result of ``run``: table, verdict, code, storage location and next steps."""
     now = result.snapshot
-    found = (
-        None
-        if now.recommended is None
-        else best(now.name, storage=result.storage, task_dir=result.task_dir)
-    )
     if json:
-        say(json_format.dumps(_summary(now, found)))
+        say(json_format.dumps(_summary(now, _best_of(result))))
         return
     if result.began_finished:
         head = f"{now.name} is finished: {now.done} trials, {ends(now)}."
@@ -97,9 +92,18 @@ def print_result(result: Result, *, json: bool) -> None:
     if now.confirmed is not None:
         _print_table(confirmed_table(now.confirmed, now))
         say("")
+    found = _best_of(result)
     if found is not None:
         say(*found.code.split("\n"))
     _print_next_steps(result)
+
+
+def _best_of(result: Result) -> Best | None:
+    """The recommended schedule, whose code is run before it is printed, which takes a moment."""
+    now = result.snapshot
+    if now.recommended is None:
+        return None
+    return best(now.name, storage=result.storage, task_dir=result.task_dir)
 
 
 def _print_next_steps(result: Result) -> None:
