@@ -68,8 +68,9 @@ def run(
         data_dir: where the task finds its data; ``download`` fetches it to there.
         allow_drift: go on although the task's source, clrsearch or torch has changed.
         progress: show a progress bar.
-        keys: any key of a study file, such as ``trials=100``, ``epochs=20``, ``seed=0``,
-            ``families=["cyclic", "onecycle"]``, ``like="OLD"`` or ``confirm={"seeds": 10}``.
+        keys: any key of a study file, such as ``trials=100``, ``minutes=30``, ``epochs=20``,
+            ``seed=0``, ``families=["cyclic", "onecycle"]``, ``like="OLD"`` or
+            ``confirm={"seeds": 10}``.
 
     Raises:
         ClrsearchError: the plan, the task or the storage cannot be used; nothing was written.
@@ -243,16 +244,21 @@ class Study:
 
     def run(
         self,
-        trials: int | None = None,
+        trials: int | Literal["auto"] | None = None,
         *,
+        minutes: float | None = None,
+        gpu_hours: float | None = None,
+        epochs_total: int | None = None,
         workers: int | None = None,
         device: str | None = None,
         progress: bool = True,
     ) -> Study:
-        """Finish what is left, or have it grow to so many trials; see :func:`run`."""
-        asked = service.show(self.name, storage=self.storage).plan
-        if trials is not None:
-            asked = asked.model_copy(update={"trials": trials})
+        """Finish what is left, or have it grow to so many trials or by a budget; see :func:`run`.
+
+        ``gpu_hours`` and ``epochs_total`` are those of the whole study, ``minutes`` count from now.
+        """
+        budget = {"minutes": minutes, "gpu_hours": gpu_hours, "epochs_total": epochs_total}
+        asked = service.show(self.name, storage=self.storage).plan.limited(trials, **budget)
         return self._work(asked, workers, device, progress)
 
     def confirm(

@@ -331,7 +331,27 @@ class PlanOptions:
     """What to search."""
 
     trials: Annotated[
-        int | None, typer.Option("--trials", help="Number of schedules to try. Default: 100.")
+        Any,
+        typer.Option(
+            "--trials",
+            parser=number_or("auto"),
+            metavar="N|auto",
+            help="Number of schedules to try; auto ends the search once another is hardly worth "
+            "it. Default: 100, or as many as the budget lasts for.",
+        ),
+    ] = None
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--minutes", help="Time for the search and its confirmation, from now on, verdict told."
+        ),
+    ] = None
+    gpu_hours: Annotated[
+        float | None,
+        typer.Option("--gpu-hours", help="Training time of all trials of the study, per GPU."),
+    ] = None
+    epochs_total: Annotated[
+        int | None, typer.Option("--epochs-total", help="Epochs of all trials of the study.")
     ] = None
     task: TaskOption = None
     epochs: Annotated[
@@ -359,8 +379,9 @@ class PlanOptions:
 
     def plan(self, study_file: Path | None) -> StudyPlan:
         """The plan of a study file with the options laid over it."""
-        keys: dict[str, Any] = {"trials": self.trials, "task": self.task, "epochs": self.epochs}
-        keys |= {"seed": self.seed, "range_test": self.range_test or None, "like": self.like}
+        names = ("trials", "minutes", "gpu_hours", "epochs_total", "task", "epochs", "seed", "like")
+        keys: dict[str, Any] = {name: getattr(self, name) for name in names}
+        keys["range_test"] = self.range_test or None
         if self.no_confirm:
             keys["confirm.enabled"] = False
         return asked_plan(study_file, keys, self.changes)

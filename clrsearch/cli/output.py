@@ -82,13 +82,8 @@ def print_error(error: ClrsearchError) -> None:
 def print_result(result: Result, *, json: bool) -> None:
     """Print the result of ``run``: table, verdict, code, storage location and next steps."""
     now = result.snapshot
-    found = (
-        None
-        if now.recommended is None
-        else best(now.name, storage=result.storage, task_dir=result.task_dir)
-    )
     if json:
-        say(json_format.dumps(_summary(now, found)))
+        say(json_format.dumps(_summary(now, _best_of(result))))
         return
     if result.began_finished:
         head = f"{now.name} is finished: {now.done} trials, {ends(now)}."
@@ -108,9 +103,18 @@ def print_result(result: Result, *, json: bool) -> None:
     if now.confirmed is not None:
         _print_table(confirmed_table(now.confirmed, now))
         say("")
+    found = _best_of(result)
     if found is not None:
         say(*found.code.split("\n"))
     _print_next_steps(result)
+
+
+def _best_of(result: Result) -> Best | None:
+    """The recommended schedule, whose code is run before it is printed, which takes a moment."""
+    now = result.snapshot
+    if now.recommended is None:
+        return None
+    return best(now.name, storage=result.storage, task_dir=result.task_dir)
 
 
 def _print_next_steps(result: Result) -> None:
@@ -118,12 +122,15 @@ def _print_next_steps(result: Result) -> None:
     say(f"Saved in {result.storage}")
     if result.interrupted:
         say(f"Interrupted. To resume: {proposals.again()}")
-    elif now.recommended is not None:
+        return
+    if result.ran_out is not None:
+        say(f"{result.ran_out[0].upper()}{result.ran_out[1:]}.")
+    if now.recommended is not None:
         steps = {
             "Save this code": f"{proposals.command('best', now.name)} > schedule.py",
             "Replay that trial": proposals.command("replay", now.name, now.recommended.number),
             "Settle which is best": settling(now),
-            "Search further": proposals.again(trials=now.total + 50),
+            "Search further": result.further,
             "Start another study": proposals.again(name=f"{now.name}-2"),
             "See all trials": proposals.command("dashboard", now.name),
         }

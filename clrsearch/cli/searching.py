@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,9 +67,11 @@ def run(
     Run the same command again to resume an interrupted study, or with more --trials to extend a
     finished one. At the end, the best schedules are re-run on fresh seeds.
     """
+    began = time.monotonic()
     watch_work(
         study.plan(study_file),
         json=json,
+        began=began,
         name=study_file.stem if study.name is None and study_file else study.name,
         storage=storage.url(),
         workers=study.workers,
@@ -90,6 +93,7 @@ def compare(
     The best schedule of each family is then re-run on fresh seeds. Families that do not fit the
     number of epochs are left out; choose them yourself with --set 'families=["cyclic", "cosine"]'.
     """
+    began = time.monotonic()
     from clrsearch import service
     from clrsearch.reports import say
 
@@ -112,6 +116,7 @@ def compare(
     watch_work(
         comparison.plan,
         json=json,
+        began=began,
         name=name,
         storage=database,
         workers=study.workers,

@@ -29,6 +29,8 @@ def status_table(status: Status) -> RenderableType:
     outlook = _outlook(status)
     if outlook:
         parts.append(Text(outlook))
+    if status.budget:
+        parts.append(Text(f"Budget: {status.budget}."))
     if status.packing:
         parts.append(Text(f"{status.packing[0].upper()}{status.packing[1:]}."))
     if status.stopped:

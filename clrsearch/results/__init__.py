@@ -1,5 +1,12 @@
 """The results of a study at one moment: as plain data, as values and in words."""
 
+from clrsearch.results.allowance import (
+    FEWEST_TRIALS,
+    forecast,
+    spent,
+    too_little,
+    what_is_left,
+)
 from clrsearch.results.conditioned import Conditioned, Variation, variation, variation_json
 from clrsearch.results.confirmation import Confirmed
 from clrsearch.results.formatting import (
@@ -21,6 +28,7 @@ from clrsearch.results.source import source_code
 from clrsearch.results.status import Status, read_status, status_json
 
 __all__ = [
+    "FEWEST_TRIALS",
     "AtLength",
     "Conditioned",
     "Confirmed",
@@ -30,6 +38,7 @@ __all__ = [
     "Variation",
     "duration",
     "ends",
+    "forecast",
     "horizon_json",
     "horizon_sentences",
     "number",
@@ -41,11 +50,14 @@ __all__ = [
     "shortfall",
     "snapshot",
     "source_code",
+    "spent",
     "status_json",
+    "too_little",
     "trial_json",
     "trial_line",
     "variation",
     "variation_json",
     "verdict_sentence",
+    "what_is_left",
     "worth",
 ]

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clrsearch.causes import cause
-from clrsearch.search import Record, Study
+from clrsearch.results.allowance import what_is_left
+from clrsearch.search import Record, Study, read_purses
 from clrsearch.storage import Claim, SlotState, budget, host_of, unfinished
 from clrsearch.tasks import Spacing
 
@@ -88,6 +89,7 @@ class Status:
         pace: the throughput, if known.
         failures: causes of failures, most frequent first.
         departures: why workers left though trials were left, by worker.
+        budget: what is left of its time, GPU hours or epochs, in words; empty without such limits.
         packing: how trials are trained, alone or in lanes, and why; empty if nobody asked.
         stopped: whether the study was stopped.
         stopped_by: the latest failed trial, if any.
@@ -102,6 +104,7 @@ class Status:
     failures: tuple[Failure, ...]
     departures: Mapping[str, str]
     packing: str
+    budget: str
     stopped: bool
     stopped_by: int | None
 
@@ -145,6 +148,7 @@ def read_status(study: Study) -> Status:
         failures=failures(records),
         departures=study.departures(),
         packing=study.packing,
+        budget=what_is_left(read_purses(study), study.record.plan),
         stopped=study.stopped is not None,
         stopped_by=max(failed, default=None),
     )
@@ -240,6 +244,7 @@ def status_json(status: Status) -> str:
         ],
         "departures": status.departures,
         "packing": status.packing,
+        "budget": status.budget,
         "stopped": status.stopped,
     }
     return json.dumps(content)

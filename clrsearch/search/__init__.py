@@ -1,6 +1,14 @@
 """The search: which trial to run next, when to prune, which schedule wins; never imports torch."""
 
 from clrsearch.search.allocation import OPENING, Run, budget, every_run, next_runs
+from clrsearch.search.budgeting import (
+    LOT,
+    end_if_over,
+    is_over,
+    next_lot,
+    read_purses,
+    tend,
+)
 from clrsearch.search.conditions import Condition, read_conditions
 from clrsearch.search.confirm import judge
 from clrsearch.search.consistency import Misfit, misfits
@@ -12,6 +20,8 @@ from clrsearch.search.horizon_runs import count as runs_of
 from clrsearch.search.importance import LEAST as LEAST_FOR_IMPORTANCES
 from clrsearch.search.importance import importances
 from clrsearch.search.plan import (
+    BUDGETS,
+    LIMITS,
     ConfirmPlan,
     HorizonPlan,
     StudyPlan,
@@ -27,7 +37,7 @@ from clrsearch.search.posteriors import alike, beliefs, expected_of
 from clrsearch.search.progress import Phase, Progress
 from clrsearch.search.pruner import PRUNERS, hopeless
 from clrsearch.search.rangetest import RangeTest, padded, read_range_test, smoothed
-from clrsearch.search.repository import Finalist, Studies
+from clrsearch.search.repository import Finalist, Granted, Studies
 from clrsearch.search.rescaling import Rescaled, Rule, length_keys, rescaled, respaced
 from clrsearch.search.sampler import quiet, suggest
 from clrsearch.search.shortlist import finalists
@@ -42,6 +52,15 @@ from clrsearch.search.space import (
     require_size,
     setting_of,
 )
+from clrsearch.search.spending import (
+    SLACK,
+    Purse,
+    fewest_runs,
+    further_runs,
+    further_trials,
+    purses,
+    workers_at_work,
+)
 from clrsearch.search.study import CURVES, Study
 from clrsearch.search.study_names import require_name
 from clrsearch.search.study_record import ATTRIBUTE
@@ -51,24 +70,30 @@ from clrsearch.search.warm_start import EarlierStudy, remembered
 
 __all__ = [
     "ATTRIBUTE",
+    "BUDGETS",
     "CURVES",
     "EPOCHS",
     "GROUPS",
     "HORIZON_FAMILY",
     "LEAST_FOR_IMPORTANCES",
+    "LIMITS",
+    "LOT",
     "OPENING",
     "PRUNERS",
     "RATES",
+    "SLACK",
     "Condition",
     "ConfirmPlan",
     "EarlierStudy",
     "Finalist",
     "Fresh",
+    "Granted",
     "History",
     "HorizonPlan",
     "Misfit",
     "Phase",
     "Progress",
+    "Purse",
     "RangeTest",
     "Record",
     "Rescaled",
@@ -87,13 +112,18 @@ __all__ = [
     "budget",
     "build_space",
     "differences",
+    "end_if_over",
     "every_run",
     "expected_of",
+    "fewest_runs",
     "finalists",
     "fitting",
+    "further_runs",
+    "further_trials",
     "held_until",
     "hopeless",
     "importances",
+    "is_over",
     "judge",
     "leader",
     "length_keys",
@@ -101,13 +131,16 @@ __all__ = [
     "misfit_reason",
     "misfits",
     "nearest",
+    "next_lot",
     "next_runs",
     "one_each",
     "padded",
+    "purses",
     "quiet",
     "rate_of",
     "read_conditions",
     "read_fresh",
+    "read_purses",
     "read_range_test",
     "read_toml",
     "refuse_task",
@@ -122,4 +155,6 @@ __all__ = [
     "settings",
     "smoothed",
     "suggest",
+    "tend",
+    "workers_at_work",
 ]

@@ -51,6 +51,12 @@ LED_EVERY = 5
 """... this many slots that are not the baseline's: more than a third of all."""
 EARLIER: Mapping[str, Any] = {"sampler": "tpe", "allocation": "equal", "seeds": 1}
 """Values of stored plans that predate these options."""
+LIMITS = ("trials", "minutes", "gpu_hours", "epochs_total", "until_settled")
+"""The keys that say when a search ends. A command that has any of them replaces all."""
+BUDGETS = ("minutes", "gpu_hours", "epochs_total")
+"""Those that limit the whole study, its confirmation included."""
+AUTO = "auto"
+"""Value of ``trials`` that means ``until_settled``."""
 STORED = "stored"
 """Validation context of a stored plan, which may exceed the limits for new plans."""
 
@@ -62,8 +68,11 @@ Bound = Scalar | tuple[Scalar, ...]
 Number = StrictInt | StrictFloat
 
 MOST_TRIALS = 100_000
+MOST_UNTIL_SETTLED = 200
+"""Limit on the trials of a search that ends when it is settled."""
 MOST_EPOCHS = 1_000_000
 MOST_STEPS = 50_000_000
+MOST_EPOCHS_TOTAL = 1_000_000_000
 MOST_FINALISTS = 100
 MOST_SEEDS = 1000
 MOST_RETRIES = 100
@@ -73,6 +82,8 @@ MOST_SAMPLES = 10_000_000  # per batch
 _WANTED = {
     "bounds": "not a number, string, boolean or list of these",
     "options": "not a number, string or boolean",
+    "minutes": "not a finite number above 0",
+    "gpu_hours": "not a finite number above 0",
     "groups": "neither a number nor a range [LOW, HIGH]",
     "start": "not a number",
     "weight_decay": "neither a number, 0 or more, nor a factor such as 0.3x",
@@ -84,9 +95,7 @@ _DEPTH = {
     "options": 2,
     "groups": 2,
     "start": 2,
-    "manual": 1,
-    "weight_decay": 1,
-}  # length of such a value's key
+}  # length of such a value's key, if not 1
 _TYPES = {
     "too_short": "must not be empty",
     "string_too_short": "must not be empty",
@@ -156,7 +165,13 @@ class StudyPlan(BaseModel):
     """A study's settings. None means the task's own default.
 
     Attributes:
-        trials: number of slots; retrying a failed trial does not use up another.
+        trials: number of slots; retrying a failed trial does not use up another. Next to a budget,
+            an upper limit on the number of slots. ``"auto"`` sets ``until_settled``.
+        minutes: time for the whole study from the start of the command that gives it.
+        gpu_hours: training time of all trials, times the GPUs that train each.
+        epochs_total: epochs of all trials.
+        until_settled: whether the search ends once another trial promises too little, see
+            :mod:`clrsearch.search.settling`.
         allocation: how trials are shared among families: ``led`` by the surrogate, or ``equal``.
             Defaults to ``equal`` if families are named or with one of Optuna's samplers.
         sampler: the surrogate over all families, or one of Optuna's samplers per family.
@@ -194,6 +209,12 @@ class StudyPlan(BaseModel):
     metric: str | None = Field(default=None, min_length=1)
     direction: Literal["minimize", "maximize"] | None = None
     trials: Annotated[StrictInt, at_most(MOST_TRIALS)] = Field(default=100, ge=1)
+    minutes: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
+    gpu_hours: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
+    epochs_total: Annotated[StrictInt, at_most(MOST_EPOCHS_TOTAL)] | None = Field(
+        default=None, ge=1
+    )
+    until_settled: StrictBool = Field(default=False, repr=False)
     families: tuple[str, ...] = Field(default=SEARCHED, min_length=1)
     baseline: str = BASELINE
     allocation: Literal["led", "equal"] = "led"
@@ -230,6 +251,16 @@ class StudyPlan(BaseModel):
     def _one_is_enough(cls, like: Any) -> Any:
         return (like,) if isinstance(like, str) else like
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_budget_leaves_the_trials_open(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        if content.get("trials") == AUTO:
+            return {**content, "trials": MOST_UNTIL_SETTLED, "until_settled": True}
+        budgeted = any(content.get(key) is not None for key in BUDGETS)
+        return {"trials": MOST_TRIALS, **content} if budgeted else content
+
     @field_validator("args")
     @classmethod
     def _is_a_command_line(cls, args: str | None) -> str | None:
@@ -245,6 +276,28 @@ class StudyPlan(BaseModel):
         if given is not None:
             WeightDecay.read(given)
         return given
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether time, GPU hours or epochs limit the study."""
+        return any(getattr(self, key) is not None for key in BUDGETS)
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether slots are added while the study runs; ``trials`` is then their upper limit."""
+        return self.until_settled or self.budgeted
+
+    def limited(self, trials: int | str | None = None, **budget: float | None) -> StudyPlan:
+        """This plan with other limits; without any, it leaves those of its study as they are.
+
+        Raises:
+            PlanError: a limit is out of range.
+        """
+        given = {
+            key: value for key, value in {"trials": trials, **budget}.items() if value is not None
+        }
+        content = self.model_dump(exclude=set(LIMITS), exclude_unset=True) | given
+        return _checked(content, None, context=STORED)
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -303,12 +356,18 @@ def load_plan(path: Path | None, changes: Mapping[str, Any] | None = None) -> St
         _lay_over(content, key, value)
     if "horizon" in content:
         raise PlanError("horizon: leave this out, and use clrsearch horizon --epochs 5,10,20")
-    try:
-        plan = StudyPlan.model_validate(content)
-    except ValidationError as error:
-        raise PlanError(_explain(error.errors()[0], path)) from error
+    plan = _checked(content, path)
     require_plan(plan)
     return plan
+
+
+def _checked(
+    content: Mapping[str, Any], path: Path | None, *, context: str | None = None
+) -> StudyPlan:
+    try:
+        return StudyPlan.model_validate(content, context=context)
+    except ValidationError as error:
+        raise PlanError(_explain(error.errors()[0], path)) from error
 
 
 def require_plan(plan: StudyPlan) -> None:
@@ -415,9 +474,9 @@ def _is_finite(value: object) -> bool:
 def settings(plan: StudyPlan) -> list[str]:
     """The settings that differ from the default plan, as KEY=VALUE.
 
-    The task, ``trials`` and ``confirm`` are skipped, as in :func:`differences`.
+    The task, ``trials``, budgets and ``confirm`` are skipped, as in :func:`differences`.
     """
-    aside = {"task", "trials", "confirm"}
+    aside = {"task", *LIMITS, "confirm"}
     content = plan.model_dump(mode="json", exclude_defaults=True, exclude=aside)
     content.pop("allocation", None)
     if _implies_equal_shares(content) == (plan.allocation == "led"):
@@ -438,11 +497,11 @@ def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, An
 def differences(stored: StudyPlan, asked: StudyPlan) -> list[str]:
     """The keys in which two plans describe different studies, with both values.
 
-    ``trials``, ``confirm`` and a horizon's seeds may change during a study, so they are skipped; so
-    are families and earlier studies if the new plan names none, and options that did not exist when
-    the old plan was stored.
+    ``trials``, budgets, ``confirm`` and a horizon's seeds may change during a study, so they are
+    skipped; so are families and earlier studies if the new plan names none, and options that did
+    not exist when the old plan was stored.
     """
-    aside = {"trials", "confirm"} | ({"families", "like"} - asked.model_fields_set)
+    aside = {*LIMITS, "confirm"} | ({"families", "like"} - asked.model_fields_set)
     if stored.horizon is not None and asked.horizon is not None:
         aside.add("seeds")
         more = {"seeds": stored.horizon.seeds}
@@ -544,7 +603,7 @@ def _explain(error: ErrorDetails, path: Path | None) -> str:
         return f"{where}{key}: must be a table, not {error['input']!r}"
     top = str(error["loc"][0])
     if top in _WANTED:
-        value = ".".join(map(str, error["loc"][: _DEPTH[top]]))
+        value = ".".join(map(str, error["loc"][: _DEPTH.get(top, 1)]))
         return f"{where}{value}: {error['input']!r} is {_WANTED[top]}"
     if error["type"] in _TYPES:
         return f"{where}{key}: {_TYPES[error['type']]}, not {error['input']!r}"

@@ -140,19 +140,16 @@ def _by_surrogate(
     Those that hold their rate have one of the ``shared`` starts, if there are any.
     """
     surrogate = _surrogate(records, searched, () if warm is None else warm.surrogates)
-    families = searched.families(label)
-    complete = [each for each in records if each.state == "complete" and each.family in families]
-    means = surrogate.mean(searched.points.of_records(complete))
-    ranked = [complete[index] for index in np.argsort(means, kind="stable")]
-    best: list[Schedule] = [(each.family, each.params) for each in ranked]
+    best = best_of(label, records, searched, surrogate)
     if warm is not None:
+        families = searched.families(label)
         best += [each for each in warm.finalists if each[0] in families]
-    candidates = [
+    offered = [
         (family, with_start(family, params, shared, generator))
-        for family, params in _candidates(label, best, searched, generator)
+        for family, params in candidates(label, best, searched, generator)
     ]
-    drawn = surrogate.draw(searched.points.of(candidates), generator)
-    return (candidates[index] for index in np.argsort(drawn, kind="stable"))
+    drawn = surrogate.draw(searched.points.of(offered), generator)
+    return (offered[index] for index in np.argsort(drawn, kind="stable"))
 
 
 def _surrogate(
@@ -167,10 +164,21 @@ def _surrogate(
         return earlier[0]
 
 
-def _candidates(
+def best_of(
+    label: str, records: Sequence[Record], searched: Searched, surrogate: Surrogate
+) -> list[Schedule]:
+    """The schedules of the complete trials that a slot with this label may try, the best first."""
+    families = searched.families(label)
+    complete = [each for each in records if each.state == "complete" and each.family in families]
+    means = surrogate.mean(searched.points.of_records(complete))
+    ranked = [complete[index] for index in np.argsort(means, kind="stable")]
+    return [(each.family, each.params) for each in ranked]
+
+
+def candidates(
     label: str, best: Sequence[Schedule], searched: Searched, generator: np.random.Generator
 ) -> list[Schedule]:
-    """Random candidates, seed points, and neighbours of the ``best`` schedules."""
+    """Random schedules, the initial settings, and neighbours of the ``best`` ones."""
     families, spaces = searched.families(label), searched.space.families
     found: list[Schedule] = [
         (family, draw(spaces[family], generator))

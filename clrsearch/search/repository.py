@@ -13,6 +13,7 @@ from typing import Any
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import get_storage
 from optuna.study import StudyDirection
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clrsearch.errors import StudyError
 from clrsearch.schedules import Value
@@ -40,6 +41,8 @@ DEPARTED = "clrsearch:departed:"
 EARLIER_STUDIES = "clrsearch:earlier:"  # prefix of the number of a piece in the attribute's key
 PACKING = "clrsearch:packing"
 """Prefix of the keys under which workers say why they left, each with its name."""
+GRANTED = "clrsearch:granted"
+"""Key of what a command has granted: the deadline, and what an interval takes."""
 PATIENCE_SECONDS = 5.0  # wait for another process that is creating the same study
 
 
@@ -49,6 +52,20 @@ class Finalist:
 
     family: str
     params: Mapping[str, Value]
+
+
+class Granted(BaseModel):
+    """What a command has granted a study, as stored.
+
+    Attributes:
+        deadline: when its minutes are over, in Unix time of the database's clock.
+        interval_seconds: what the training and validation of an interval took when it was tried.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    deadline: float | None = None
+    interval_seconds: float = 0.0
 
 
 class Studies:
@@ -271,6 +288,18 @@ class Studies:
     def cancel(self, record: StudyRecord, *, cancelled: bool) -> None:
         """Mark a study as cancelled, or remove the mark."""
         self.storage.set_study_user_attr(record.id, CANCELLED, cancelled)
+
+    def granted(self, record: StudyRecord) -> Granted:
+        """What a command has granted a search."""
+        found = self.storage.get_study_user_attrs(record.id).get(GRANTED)
+        try:
+            return Granted() if found is None else Granted.model_validate(found)
+        except ValidationError as error:
+            raise unreadable(record.name, error) from error
+
+    def grant(self, record: StudyRecord, granted: Granted) -> None:
+        """Store what a command grants a search."""
+        self.storage.set_study_user_attr(record.id, GRANTED, granted.model_dump(mode="json"))
 
     def delete(self, record: StudyRecord) -> None:
         """Delete a study with its trials; its slots and checkpoints are kept."""

@@ -13,14 +13,14 @@ from clrsearch.errors import PlanError, StudyError
 from clrsearch.schedules import RateFunction, Trace, Value, trace
 from clrsearch.search.history import History, Record
 from clrsearch.search.horizon_runs import EPOCHS, Planned, count, planned
-from clrsearch.search.plan import BASELINE_EVERY, FIRST_SEED, ConfirmPlan, StudyPlan
+from clrsearch.search.plan import BASELINE_EVERY, FIRST_SEED, LIMITS, ConfirmPlan, StudyPlan
 from clrsearch.search.posteriors import Belief, Searched, beliefs
 from clrsearch.search.prefixes import held, partings
 from clrsearch.search.progress import Progress
 from clrsearch.search.proposing import Proposal, propose
 from clrsearch.search.pruner import PRUNERS
 from clrsearch.search.rangetest import RangeTest
-from clrsearch.search.repository import Finalist, Studies
+from clrsearch.search.repository import Finalist, Granted, Studies
 from clrsearch.search.sampler import distributions
 from clrsearch.search.space import StudySpace, build_space
 from clrsearch.search.study_record import ROW_ERRORS, Stage, StudyRecord, unreadable
@@ -28,11 +28,13 @@ from clrsearch.search.trace_features import Points
 from clrsearch.search.traces import Traces
 from clrsearch.search.trial_log import TrialLog
 from clrsearch.search.warm_start import EarlierStudy, WarmStart
-from clrsearch.storage import UNFINISHED, Database, Slot, Slots, Trials
+from clrsearch.storage import UNFINISHED, Database, Slot, Slots, Trials, budget, read_clock
 from clrsearch.tasks import TaskFacts
 
 CURVES = ("rates", "momenta")
 """Trial attributes for display only; they follow from the parameters."""
+FIRST_LOT = 10
+"""Number of slots that an open-ended search begins with."""
 
 
 class Study:
@@ -40,7 +42,8 @@ class Study:
 
     Attributes:
         record: its plan, its task's facts and versions, as created.
-        plan: its present plan.
+        plan: its present plan; if it is open-ended, ``trials`` is the number of slots so far, and
+            that of ``record.plan`` the limit.
         slots: its slots.
         history: its trials, as read.
         log: its trials, as written.
@@ -80,13 +83,15 @@ class Study:
 
     @classmethod
     def _opened(cls, studies: Studies, record: StudyRecord) -> Study:
-        """The study of a record; it has at least as many trials as slots."""
+        """The study of a record; it has as many trials as slots, or more are still to be added."""
         try:
             study = cls(studies, record)
-            total = study.slots.counts().total()
+            counts = study.slots.counts()
         except (PlanError, *ROW_ERRORS) as error:
             raise unreadable(record.name, error, record.model_dump()) from error
-        trials = max(record.plan.trials, total)
+        trials = max(record.plan.trials, counts.total())
+        if record.plan.open_ended:
+            trials = budget(counts)
         study.plan = record.plan.model_copy(update={"trials": trials})
         return study
 
@@ -113,7 +118,7 @@ class Study:
         studies = Studies(database)
         record = studies.create(name, plan, facts, versions, range_test=range_test, earlier=earlier)
         study = cls._opened(studies, record)
-        study.grow(study.plan.trials)
+        study.grow(min(record.plan.trials, FIRST_LOT) if plan.open_ended else study.plan.trials)
         return study
 
     @property
@@ -318,6 +323,32 @@ class Study:
         self._studies.change_plan(
             self.record, **{**changes, "horizon": more.model_dump(mode="json")}
         )
+
+    def extend(self, more: int) -> None:
+        """Open so many more slots: cancelled ones first."""
+        more -= self.slots.reopen(max(more, 0))
+        if more > 0:
+            self.grow(self.slots.counts().total() + more)
+
+    def limit(self, asked: StudyPlan, granted: Granted) -> None:
+        """Replace what limits the search by what is ``asked`` for and ``granted``; adds no slot."""
+        limits = asked.model_dump(include=set(LIMITS))
+        self._studies.grant(self.record, granted)
+        self._studies.change_plan(self.record, **limits)
+        stored = self.record.plan.model_copy(update=limits)
+        self.record = self.record.model_copy(update={"plan": stored})
+        self.plan = self.plan.model_copy(update={**limits, "trials": self.plan.trials})
+
+    @property
+    def granted(self) -> Granted:
+        """What the latest command has granted it; re-read."""
+        return self._studies.granted(self.record)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the deadline, by the database's clock; None if there is none; re-read."""
+        deadline = self.granted.deadline
+        return None if deadline is None else deadline - read_clock(self.database.engine)
 
     def plan_confirmation(self, confirm: ConfirmPlan) -> None:
         """Change the confirmation's plan."""

@@ -181,6 +181,24 @@ class Surrogate:
         root = _root(self._covariance(points))
         return self._mean(points) + root @ generator.standard_normal(len(points))
 
+    @one_thread
+    def improvement(self, points: Array, tried: Array) -> float:
+        """The largest expected improvement of a point over the ``tried`` one with the best mean.
+
+        In standard deviations of a run's score given its schedule and its seed, which are those of
+        noise and of what the schedule owes to the seed. Both schedules' scores are over seeds.
+        """
+        means = self._mean(tried)
+        best = tried[[int(np.argmin(means))]]
+        joint = np.vstack([best, points])
+        covariance = self._covariance(joint)
+        variance = covariance[0, 0] + np.diag(covariance) - 2 * covariance[0]
+        deviation = np.sqrt(np.maximum(variance[1:], JITTER))
+        ahead = float(means.min()) - self._mean(points)
+        ratio = ahead / deviation
+        gain = deviation * stats.norm.pdf(ratio) + ahead * stats.norm.cdf(ratio)
+        return float(gain.max()) / math.hypot(self.scales.noise, self.scales.local)
+
     @property
     def noise(self) -> float:
         """Standard deviation of a run's score not explained by schedule or seed."""

@@ -17,11 +17,18 @@ from clrsearch.search import (
     every_run,
     expected_of,
     finalists,
+    further_runs,
+    is_over,
     next_runs,
     one_each,
     read_fresh,
+    read_purses,
+    workers_at_work,
 )
 from clrsearch.storage import UNFINISHED, Patience, SlotState
+from clrsearch.storage import budget as budget_of
+
+NO_LIMIT = 1_000_000  # runs
 
 
 def begin_confirmation(study: Study) -> Study | None:
@@ -33,20 +40,18 @@ def begin_confirmation(study: Study) -> Study | None:
     nothing is added, but an existing confirmation is still returned, since it may have trials to
     resume.
 
-    Returns None if the search has not ended or has no complete trial.
+    No more runs are added than the study's budget pays for. Returns None if the search has not
+    ended or has no complete trial.
     """
     progress = study.progress()
     if not progress.may_confirm:
         return study.confirmation() if progress.cancelled else None
     sibling, records = study.confirmation(), study.history.records()
-    candidates = candidates_of(study, sibling, records)
-    seeds = study.plan.confirm.seeds
-    if seeds is not None:
-        runs = every_run(candidates, seeds)
-    else:
-        runs = _next_round(study, sibling, candidates, records)
-        if not runs:
-            return sibling
+    room = _room(study, sibling)
+    candidates = candidates_of(study, sibling, records, room=room)
+    runs = _next_runs(study, sibling, candidates, records, room=room)
+    if not runs:
+        return sibling
     begun = study.confirm(candidates, runs)
     if study.cancelled:  # meanwhile
         begun.slots.cancel()
@@ -60,7 +65,7 @@ def rounds(study: Study, patience: Patience) -> Iterator[Study]:
         sibling = patience(lambda: begin_confirmation(study))
         if sibling is None:
             return
-        known, asked = asked, patience(sibling.slots.counts).total()
+        known, asked = asked, budget_of(patience(sibling.slots.counts))
         if asked == known:
             return
         yield sibling
@@ -74,33 +79,71 @@ def left(study: Study) -> int:
 
 
 def has_ended(study: Study) -> bool:
-    """Whether nothing is left to run, in the search or the confirmation."""
+    """Whether nothing is left to run, in the search or the confirmation, or their time is over."""
+    if is_over(study):
+        return study.progress().live == 0
     phase = study.progress().phase
     if phase is not Phase.BETWEEN_ROUNDS:
         return phase in (Phase.ENDED, Phase.STOPPED)
     sibling = study.confirmation()
-    return sibling is not None and _is_settled(study, sibling)
+    room = _room(study, sibling)
+    return not room if sibling is None else _is_settled(study, sibling, room)
 
 
-def _is_settled(study: Study, confirmation: Study) -> bool:
-    """Whether a confirmation whose runs have all ended needs no further round."""
-    if study.plan.confirm.seeds is not None:
+def lacks_budget(study: Study) -> bool:
+    """Whether it is the end of a study's budget, and not a verdict, that ended its confirmation."""
+    plan, sibling = study.record.plan, study.confirmation()
+    if not (plan.budgeted and plan.confirm.enabled) or study.cancelled:
+        return False
+    if sibling is None or study.progress().left:
         return True
+    return not _is_settled(study, sibling, NO_LIMIT)
+
+
+def _is_settled(study: Study, confirmation: Study, room: int) -> bool:
+    """Whether a confirmation whose runs have all ended needs no further one, if it has ``room``."""
     records = study.history.records()
-    candidates = candidates_of(study, confirmation, records)
-    return not _next_round(study, confirmation, candidates, records)
+    candidates = candidates_of(study, confirmation, records, room=room)
+    return not _next_runs(study, confirmation, candidates, records, room=room)
 
 
-def candidates_of(study: Study, sibling: Study | None, records: Sequence[Record]) -> list[Record]:
+def _room(study: Study, sibling: Study | None) -> int:
+    """The number of runs that may be added to a confirmation, as far as the budget goes."""
+    if not study.record.plan.budgeted:
+        return NO_LIMIT
+    waiting = 0 if sibling is None else sibling.slots.unfinished()
+    workers = workers_at_work(study.history.records())
+    return max(further_runs(read_purses(study, workers)) - waiting, 0)
+
+
+def _shared(study: Study) -> int:
+    """The number of runs that the share of a search's trials makes in all.
+
+    A budget replaces it, unless the search has ended earlier, with all the trials asked for.
+    """
+    limit, trials = study.record.plan, budget_of(study.slots.counts())
+    if limit.budgeted and (limit.until_settled or trials < limit.trials):
+        return NO_LIMIT
+    if limit.open_ended:
+        return budget(study.plan.model_copy(update={"trials": trials}))
+    return budget(study.plan)
+
+
+def candidates_of(
+    study: Study, sibling: Study | None, records: Sequence[Record], *, room: int = NO_LIMIT
+) -> list[Record]:
     """Select the finalists from the search's trials alone; scores on fresh seeds have no effect.
 
     If the plan sets a share instead of a number of seeds, there are at most as many finalists as
-    its budget covers with two seeds each. A comparison of families has a finalist from each family,
-    however unlikely it is to be the best. Without the surrogate, finalists are ranked by score.
+    its budget, or ``room`` for runs beside those there are, covers with two seeds each. A
+    comparison of families has a finalist from each family, however unlikely it is to be the best.
+    Without the surrogate, finalists are ranked by score.
     """
     plan, top = study.plan, study.plan.confirm.top
     if plan.confirm.seeds is None:
-        top = min(top, max(budget(plan) // OPENING - 1, 1))  # one is the baseline's
+        there = 0 if sibling is None else budget_of(sibling.slots.counts())
+        runs = min(_shared(study), there + room)
+        top = min(top, max(runs // OPENING - 1, 1))  # one is the baseline's
     believed = beliefs(records, (), study.searched) if plan.sampler == "surrogate" else {}
     deviation = {number: each.deviation for number, each in believed.items()}
     if plan.allocation == "equal":
@@ -121,8 +164,30 @@ def candidates_of(study: Study, sibling: Study | None, records: Sequence[Record]
     return one_each([*known, *best], study.traces.of)  # read_fresh merges equal schedules too
 
 
+def _next_runs(
+    study: Study,
+    sibling: Study | None,
+    candidates: Sequence[Record],
+    records: Sequence[Record],
+    *,
+    room: int,
+) -> list[Run]:
+    """The runs to add, at most ``room``: the next round's, or all with a fixed number of seeds."""
+    seeds = study.plan.confirm.seeds
+    if seeds is None:
+        return _next_round(study, sibling, candidates, records, room=room)[:room]
+    states = {} if sibling is None else sibling.slots.runs()
+    asked = {run for run, state in states.items() if state != SlotState.CANCELLED}
+    return [run for run in every_run(candidates, seeds) if run not in asked][:room]
+
+
 def _next_round(
-    study: Study, sibling: Study | None, candidates: Sequence[Record], records: Sequence[Record]
+    study: Study,
+    sibling: Study | None,
+    candidates: Sequence[Record],
+    records: Sequence[Record],
+    *,
+    room: int,
 ) -> list[Run]:
     """The runs to add; empty while a round is in progress, or after the last one."""
     asked: set[Run] = set()
@@ -149,14 +214,8 @@ def _next_round(
         asked,
         direction=study.facts.direction,
         baseline=study.plan.baseline,
-        left=budget(study.plan) - len(asked),
-        workers=_workers(records),
+        left=min(_shared(study) - len(asked), room),
+        workers=workers_at_work(records),
         expected=expected_of(candidates, believed),
         tolerance=study.plan.confirm.tolerance,
     )
-
-
-def _workers(records: Sequence[Record]) -> int:
-    """How many workers were running trials of the search when its last trial started."""
-    last = max(record.started for record in records)
-    return len({each.worker for each in records if each.ended is None or each.ended >= last})

@@ -138,7 +138,7 @@ def _check_checkpoints(study: Study, folder: Path) -> Iterator[Finding]:
 def _remedy(study: Study, misfit: Misfit) -> str:
     match misfit.mended_by:
         case "run":
-            return f"{run_command(study, study.plan.trials)} adds them"
+            return f"{run_command(study, trials=study.plan.trials)} adds them"
         case "worker":
             return f"{proposals.command('worker', study.name)} fixes this"
     return BY_HAND

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -184,6 +184,12 @@ def require_gpus(settings: WorkerSettings) -> None:
     """
     if settings.gpus_per_trial > 1:
         training.require_gpus(settings.device, settings.gpus_per_trial)
+
+
+def crowding(devices: Sequence[str]) -> float:
+    """How many workers share a core if these, one per worker, are all this machine's own CPU."""
+    cores = training.usable_cores()
+    return max(devices.count("cpu") / cores, 1.0)
 
 
 def require_shares(batch_size: int | None, settings: WorkerSettings) -> None:

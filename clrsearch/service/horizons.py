@@ -9,7 +9,15 @@ from pydantic import ValidationError
 
 from clrsearch.errors import PlanError, StudyError
 from clrsearch.results import Horizon, snapshot
-from clrsearch.search import HORIZON_FAMILY, ConfirmPlan, HorizonPlan, Study, StudyPlan, runs_of
+from clrsearch.search import (
+    BUDGETS,
+    HORIZON_FAMILY,
+    ConfirmPlan,
+    HorizonPlan,
+    Study,
+    StudyPlan,
+    runs_of,
+)
 from clrsearch.service.paths import Storage, storage_url
 from clrsearch.storage import open_database
 
@@ -52,7 +60,7 @@ def horizon_plan(
         ) from error
     if len(horizon.epochs) < FEWEST_LENGTHS:
         raise PlanError("--epochs: give two lengths or more, as in --epochs 5,10,20,40")
-    for key in ("steps", "validate_every", "groups"):
+    for key in ("steps", "validate_every", "groups", *BUDGETS):
         if getattr(plan, key):
             raise PlanError(f"{key}: leave it out, a horizon cannot have it")
     return plan.model_copy(

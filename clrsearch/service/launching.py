@@ -20,7 +20,7 @@ from clrsearch.launch import (
     Submitter,
 )
 from clrsearch.results import Snapshot
-from clrsearch.search import Study
+from clrsearch.search import Study, is_over
 from clrsearch.service.crowding import crowd
 from clrsearch.service.equipment import (
     DEFAULTS,
@@ -301,8 +301,13 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
             data_dir=settings.data_dir,
         ):
             pass  # only check that the task loads
+        if is_over(study):
+            raise StudyError(
+                f"the time granted to {name} is over: "
+                f"{run_command(study, minutes=study.record.plan.minutes)} grants it again"
+            )
         left = study.progress().busy
-        more = run_command(study, study.plan.trials + 50)
+        more = run_command(study, trials=study.plan.trials + 50)
     count, notes = workers.count, []
     if settings.idle_wait is None:
         if not left:

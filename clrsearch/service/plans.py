@@ -115,16 +115,14 @@ def _reasons(families: Sequence[str], spacing: Spacing) -> dict[str, str]:
     return {each: reason for each in families if (reason := misfit_reason(each, setting))}
 
 
-def run_command(study: Study, trials: int) -> str:
-    """The command that resumes a study, growing it to ``trials`` trials."""
+def run_command(study: Study, **limits: object) -> str:
+    """The command that resumes a study with other ``limits``, such as ``trials=150``."""
     plan, horizon = study.plan, study.plan.horizon
     if horizon is not None:
         epochs = ",".join(map(str, horizon.epochs))
         how = {"task": plan.task, "epochs": epochs, "seeds": horizon.seeds}
         return proposals.command("horizon", name=study.name, **how)
-    return proposals.command(
-        "run", name=study.name, task=plan.task, trials=trials, set=settings(plan)
-    )
+    return proposals.command("run", name=study.name, task=plan.task, **limits, set=settings(plan))
 
 
 def confirmation_plan(
@@ -153,11 +151,11 @@ def confirmation_plan(
         if left:
             raise StudyError(
                 f"{left} trials of {name} have not ended: "
-                f"{run_command(study, study.plan.trials)} resumes them, "
+                f"{run_command(study, trials=study.plan.trials)} resumes them, "
                 f"{proposals.command('cancel', name)} cancels those that have not started"
             )
         if all(record.state != "complete" for record in study.history.records()):
             raise StudyError(f"no trial of {name} is complete: there is nothing to confirm")
         asked = {"enabled": True, "seeds": seeds, **given}
         confirm = study.plan.confirm.model_copy(update=asked)
-        return study.plan.model_copy(update={"confirm": confirm})
+        return study.plan.limited(study.plan.trials).model_copy(update={"confirm": confirm})

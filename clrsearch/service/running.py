@@ -22,6 +22,7 @@ from clrsearch.search import (
     StudyPlan,
     differences,
     fitting,
+    is_over,
     require_name,
     require_plan,
 )
@@ -29,12 +30,14 @@ from clrsearch.service.confirming import left
 from clrsearch.service.earlier_studies import studies_like
 from clrsearch.service.equipment import (
     DEFAULTS,
+    crowding,
     require_gpus,
     require_room,
     require_shares,
     resolved,
     wanted_device,
 )
+from clrsearch.service.granting import Grant, search_further, settle_up
 from clrsearch.service.paths import (
     Storage,
     checkpoint_root,
@@ -72,6 +75,8 @@ class Result:
         interrupted: whether the run was interrupted.
         began_finished: whether the study had already finished before the run.
         seconds: duration of the run.
+        ran_out: which limit was reached before the verdict was settled; None if it was settled.
+        further: the command that searches further, if this one can be repeated.
     """
 
     snapshot: Snapshot
@@ -81,6 +86,8 @@ class Result:
     interrupted: bool
     began_finished: bool
     seconds: float
+    ran_out: str | None = None
+    further: str | None = None
 
 
 def run(
@@ -94,6 +101,7 @@ def run(
     on_change: Callable[[Snapshot], None] = lambda snapshot: None,
     on_note: Callable[[str], None] = lambda text: None,
     on_range_test: Callable[[RangeTest | None], None] = lambda tested: None,
+    began: float | None = None,
 ) -> Result:
     """Start a study, or resume the one of this name, and run workers until no slot is left.
 
@@ -109,12 +117,13 @@ def run(
         on_note: called with other messages, such as how a worker was lost.
         on_range_test: called with None when the range test of a new study starts, if its plan
             requests one, and then with the result.
+        began: when the command began, by the monotonic clock, for its minutes; by default now.
 
     Raises:
         ClrsearchError: the plan, task or storage is not valid; nothing is written.
         StudyStopped: the task's code failed repeatedly.
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     quiet_optuna()
     require_arguments(plan, workers, settings)
     here = workers == 0 or is_kept_here(plan.task)
@@ -155,6 +164,7 @@ def run(
                 gpus_per_trial=settings.gpus_per_trial,
             )
             require_room(url, len(devices))
+            grant = _grant(plan, tryout, devices, began=began, new=new)
             tested = None
             if new and plan.range_test:
                 on_range_test(None)
@@ -165,15 +175,15 @@ def run(
             if new:
                 _begin(database, name, plan, tryout, settings, tested, earlier, on_note)
             study = Study.open(database, name)
-            _join(study, plan, tryout, allow_drift=settings.allow_drift)
-        finished = left(study) == 0
+            _join(study, plan, tryout, grant, on_note, allow_drift=settings.allow_drift)
+        finished = left(study) == 0 or is_over(study)
         interrupted = False
         if here and not finished:
             in_process = replace(settings, device=devices[0])
             work_here(study, url, in_process, on_change=on_change, on_note=on_note)
-            interrupted = left(study) > 0
+            interrupted = left(study) > 0 and not is_over(study)
         elif not finished:
-            if not study.plan.confirm.enabled:
+            if not (study.plan.confirm.enabled or study.record.plan.open_ended):
                 devices = devices[: study.slots.unfinished()]
             interrupted = watch_workers(
                 study, url, settings, devices, on_change=on_change, on_note=on_note
@@ -198,7 +208,9 @@ def result_of(
     began_finished: bool = False,
 ) -> Result:
     """The result of a run that has ``began`` at this time of the monotonic clock."""
-    now = Patience(settings.storage_patience)(lambda: snapshot(study))
+    patience = Patience(settings.storage_patience)
+    ran_out = patience(lambda: settle_up(study))
+    now = patience(lambda: snapshot(study))
     return Result(
         snapshot=now,
         shortfall=shortfall(study, now),
@@ -207,6 +219,8 @@ def result_of(
         interrupted=interrupted,
         began_finished=began_finished,
         seconds=time.monotonic() - began,
+        ran_out=None if interrupted else ran_out,
+        further=search_further(study, now.total),
     )
 
 
@@ -298,14 +312,45 @@ def _resumed(
         return True, wanted_device(study, settings)
 
 
-def _join(study: Study, plan: StudyPlan, tryout: Tryout, *, allow_drift: bool) -> None:
+def _grant(
+    plan: StudyPlan, tryout: Tryout, devices: Sequence[str], *, began: float, new: bool
+) -> Grant:
+    """What the plan grants its study; for a new one, an interval is timed if that matters.
+
+    Raises:
+        PlanError: it is too little for a new study.
+    """
+    seconds = 0.0
+    if new and (plan.minutes or plan.gpu_hours):
+        seconds = tryout.interval_seconds(tryout.facts) * crowding(devices)
+    grant = Grant(
+        plan=plan,
+        began=began,
+        loading=tryout.loading,
+        workers=len(devices),
+        interval_seconds=seconds,
+    )
+    if new:
+        grant.require_enough(tryout.facts)
+    return grant
+
+
+def _join(
+    study: Study,
+    plan: StudyPlan,
+    tryout: Tryout,
+    grant: Grant,
+    on_note: Callable[[str], None],
+    *,
+    allow_drift: bool,
+) -> None:
     """Apply the plan to an existing study: add slots if it requests more; refuse other changes."""
     # first, so that an invalid value is not reported as a different plan
     tryout.require_space(study.plan, study.facts, study.range_test)
     different = differences(study.plan, plan)
     counted = plan.horizon is None and "trials" in plan.model_fields_set
     fewer = counted and plan.trials < study.plan.trials
-    if fewer:
+    if fewer and not plan.until_settled:
         different.append(
             f"trials is {study.plan.trials} there and {plan.trials} here; it can only be increased"
         )
@@ -322,7 +367,8 @@ def _join(study: Study, plan: StudyPlan, tryout: Tryout, *, allow_drift: bool) -
         study.bind(rate_function)
     if plan.horizon is not None:
         study.more_seeds(plan.horizon.seeds)
-    study.grow(plan.trials if counted else study.plan.trials)
+    if (told := grant.give(study)) is not None:
+        on_note(told)
     if "confirm" in plan.model_fields_set:
         if plan.confirm != study.plan.confirm:
             study.plan_confirmation(plan.confirm)

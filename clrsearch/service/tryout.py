@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class Tryout:
         sources: hashes of the source files loaded.
         epochs: the task's default number of epochs; None for a custom training loop.
         defaults: the default values of the task's options.
+        loading: seconds that loading it took, the start of the process included.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Tryout:
         The task reads its data from ``data_dir``, or from the default data folder; with
         ``download`` missing data is fetched. With ``here`` it is probed in this process.
         """
+        began = time.monotonic()
         self._plan = plan
         self._device = device
         here = here or is_kept_here(plan.task)
@@ -91,6 +94,7 @@ class Tryout:
         self.sources = Sources(task=loaded["source"], rate=loaded["rate_source"])
         self.epochs: int | None = loaded["epochs"]
         self.defaults: dict[str, Any] = loaded["defaults"]
+        self.loading = time.monotonic() - began
 
     def __enter__(self) -> Tryout:
         return self
@@ -181,6 +185,17 @@ class Tryout:
             deterministic=self._plan.deterministic,
             lanes=lanes,
         )
+
+    def interval_seconds(self, facts: TaskFacts) -> float:
+        """What training and validating an interval takes in the process."""
+        found: float = self._ask(
+            "interval_seconds",
+            facts=facts.model_dump(mode="json"),
+            device=self._device,
+            seed=self._plan.seed,
+            precision=self._plan.precision,
+        )
+        return found
 
     def pace(self, facts: TaskFacts, seconds: float) -> Pace:
         """How fast the task trains in the process, timed for so many seconds."""

@@ -19,7 +19,7 @@ from clrsearch.errors import (
 )
 from clrsearch.launch import LocalLauncher
 from clrsearch.results import Snapshot, snapshot
-from clrsearch.search import Record, Study
+from clrsearch.search import Record, Study, end_if_over
 from clrsearch.service.confirming import rounds
 from clrsearch.service.equipment import (
     DEFAULTS,
@@ -165,7 +165,7 @@ def _work(
     patience = Patience(settings.storage_patience, on_wait=waits)
 
     def work_off(study: Study, device: torch.device, trainer: Trainer) -> bool:
-        """Work on the search, then on its confirmation; False if interrupted."""
+        """Work on the search, then on its confirmation; False if interrupted or time is up."""
 
         def work_on(each: Study) -> bool:
             folder = checkpoint_folder(url, each, settings.checkpoint_dir)
@@ -187,7 +187,12 @@ def _work(
                 sharing=sharing_in(folder / TRUNKS, each, device, settings, on_note),
             ).work()
 
-        return work_on(study) and all(map(work_on, rounds(study, patience)))
+        seconds_left = patience(lambda: study.seconds_left)
+        if seconds_left is not None:
+            interruption.end_in(seconds_left)
+        ended = work_on(study) and all(map(work_on, rounds(study, patience)))
+        patience(partial(end_if_over, study))
+        return ended
 
     with open_database(url, patience=patience) as database:
         patience(lambda: require_writable(database))

@@ -21,6 +21,7 @@ from clrsearch.storage.slots import (
     SlotState,
     budget,
     host_of,
+    read_clock,
     slot_owners,
     unfinished,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "open_database",
     "place_of",
     "quiet_optuna",
+    "read_clock",
     "require_place",
     "require_writable",
     "slot_owners",

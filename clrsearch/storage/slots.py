@@ -91,6 +91,12 @@ database_clock = _Now()
 """The clock shared by all workers, as Unix time."""
 
 
+def read_clock(engine: sa.Engine) -> float:
+    """The present time of the database's clock, as Unix time."""
+    with engine.connect() as connection:
+        return float(connection.scalar(sa.select(database_clock)) or 0.0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
     """A slot as held by its claimer.
@@ -413,6 +419,16 @@ class Slots:
     def cancel(self) -> int:
         """Cancel the slots that have not started; returns their number."""
         return self._change(_slots.c.state == SlotState.OPEN, ~_BEGUN, state=SlotState.CANCELLED)
+
+    def reopen(self, most: int) -> int:
+        """Reopen up to so many cancelled slots, the lowest numbers first; returns how many."""
+        cancelled = sa.select(_slots.c.number).where(
+            self._ours, _slots.c.state == SlotState.CANCELLED
+        )
+        with self._engine.connect() as connection:
+            first = connection.scalars(cancelled.order_by(_slots.c.number).limit(most)).all()
+        self._reopen(first)
+        return len(first)
 
     def _reopen(self, cancelled: Sequence[int]) -> None:
         for some in _batches(cancelled):

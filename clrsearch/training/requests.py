@@ -46,10 +46,11 @@ from clrsearch.training.lane_choice import Training, require_lanes
 from clrsearch.training.making import RunMaker, load_data, run_maker
 from clrsearch.training.probing import probe
 from clrsearch.training.rate_ramp import ramp
-from clrsearch.training.run import Diverged, Interrupted
+from clrsearch.training.run import Diverged, Epoch, Interrupted
 from clrsearch.training.task_data import TaskData
 
 UNTIMED, LEAST_LOOKS = 3, 6  # looks for an interruption, before a pace is and can be known
+TIMED_SECONDS, TIMED_INTERVALS = 10.0, 3  # whichever is over first
 GRACE_SECONDS = 5.0  # for a request that is running when the parent ends
 
 
@@ -146,6 +147,34 @@ class Requests:
             data = load_data(task, known, chosen, seed=seed)
             require_lanes(task, known, data, lanes, **how)
 
+    def interval_seconds(
+        self, *, facts: Mapping[str, Any], device: str | None, seed: int, precision: Any
+    ) -> float:
+        """What training and validating an interval takes, in seconds.
+
+        Where an interval is long, its validation is left out, and its steps are told from some.
+        """
+        known, chosen = TaskFacts.model_validate(facts), self._device(device)
+        began, looks, ends = time.perf_counter(), list[float](), list[float]()
+
+        def interrupted() -> bool:
+            looks.append(time.perf_counter())
+            return len(looks) > LEAST_LOOKS and looks[-1] - began >= TIMED_SECONDS
+
+        def note(epoch: Epoch) -> bool:
+            ends.append(time.perf_counter())
+            return len(ends) < TIMED_INTERVALS
+
+        with computing(chosen), suppress(Interrupted, Diverged):
+            self._maker(known, chosen, seed, precision)(
+                _constant(known), seed=seed, seed_index=0, interrupted=interrupted
+            ).train(note)
+        if len(ends) > 1:  # the first one includes the start
+            return (ends[-1] - ends[0]) / (len(ends) - 1)
+        timed = looks[UNTIMED:]
+        steps = known.horizon / known.intervals
+        return steps * (timed[-1] - timed[0]) / (len(timed) - 1)
+
     def pace(
         self,
         *,
@@ -161,10 +190,7 @@ class Requests:
         """
         known, chosen = TaskFacts.model_validate(facts), self._device(device)
         with computing(chosen):
-            if self._make_run is None:
-                self._make_run = run_maker(self._task.task, known, chosen, precision, seed=seed)
-            rates = np.full((len(known.ratios), known.horizon), known.base_lr)
-            trace = Trace(rates=rates * np.array(known.ratios)[:, None], momenta=None)
+            make_run, trace = self._maker(known, chosen, seed, precision), _constant(known)
             looks: list[float] = []
 
             def interrupted() -> bool:
@@ -173,7 +199,7 @@ class Requests:
 
             with suppress(Interrupted):
                 while True:
-                    run = self._make_run(trace, seed=seed, seed_index=0, interrupted=interrupted)
+                    run = make_run(trace, seed=seed, seed_index=0, interrupted=interrupted)
                     with suppress(Diverged):
                         run.train(lambda epoch: True)
         taken, free = memory(chosen)
@@ -188,12 +214,24 @@ class Requests:
         found = self._devices or devices_for(device)
         return spread(found, workers, slots=slots, gpus_per_trial=gpus_per_trial)
 
+    def _maker(self, facts: TaskFacts, device: torch.device, seed: int, precision: Any) -> RunMaker:
+        """What makes runs of the task, created once."""
+        if self._make_run is None:
+            self._make_run = run_maker(self._task.task, facts, device, precision, seed=seed)
+        return self._make_run
+
     def _device(self, name: str | None) -> torch.device:
         """The device to try the task on, all other GPUs being hidden from a process of its own."""
         if self._chosen is None:
             self._devices = devices_for(name)
             self._chosen = find_device(see_only(name) if self._own_process else name)
         return self._chosen
+
+
+def _constant(facts: TaskFacts) -> Trace:
+    """The task's own learning rates at every step."""
+    rates = np.full((len(facts.ratios), facts.horizon), facts.base_lr)
+    return Trace(rates=rates * np.array(facts.ratios)[:, None], momenta=None)
 
 
 def _epochs(task: Task) -> int | None:

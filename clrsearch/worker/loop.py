@@ -18,7 +18,7 @@ from clrsearch.errors import (
     StudyStopped,
     TaskError,
 )
-from clrsearch.search import Record, Study
+from clrsearch.search import Record, Study, tend
 from clrsearch.storage import DATABASE_ERRORS, Patience, Slot
 from clrsearch.training import (
     Checkpoints,
@@ -177,6 +177,7 @@ class Worker:
         if self._leases and not self._takes_more():
             return None
         self._may_go_on()
+        self._patience(partial(tend, self._study))
         stay = self._in_rounds or self._patience(self._confirms)
         slot = self._claims.next(held=self._leases, stay=stay)
         self._looked_in_vain = None if slot else time.monotonic()

@@ -41,12 +41,18 @@ class Interruption:
         self._arrivals: socket.socket | None = None
         self._arrived: list[int] = []
         self._end = None if seconds is None else time.monotonic() + seconds
+        self._deadline: float | None = None
         self.trials_left = trials
+
+    def end_in(self, seconds: float) -> None:
+        """Leave after this time from now at the latest, and not after an earlier such call's."""
+        self._deadline = time.monotonic() + seconds
 
     @property
     def asked(self) -> bool:
         """Whether to leave now."""
-        late = self._end is not None and time.monotonic() >= self._end
+        now = time.monotonic()
+        late = any(end is not None and now >= end for end in (self._end, self._deadline))
         over = self.trials_left is not None and self.trials_left <= 0
         return self._told or late or over
 

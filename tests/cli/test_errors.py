@@ -47,6 +47,21 @@ def refused(clrsearch, monkeypatch, url, task_dir):
             "epochs: must be at most 1,000,000, not 100000000000",
         ),
         (["preview", "cyclic", "--epochs", "100000000000"], "epochs: 100,000,000,000 epochs of"),
+        (["run", "--minutes", "0"], "minutes: 0.0 is not a finite number above 0"),
+        (["run", "--minutes=-1"], "minutes: -1.0 is not a finite number above 0"),
+        (["run", "--minutes", "nan"], "minutes: nan is not a finite number above 0"),
+        (["compare", "--minutes", "inf"], "minutes: inf is not a finite number above 0"),
+        (["run", "--gpu-hours", "0"], "gpu_hours: 0.0 is not a finite number above 0"),
+        (
+            ["run", "--epochs-total", "0"],
+            "epochs_total: input should be greater than or equal to 1, not 0",
+        ),
+        (["run", "--set", "minutes=soon"], "minutes: 'soon' is not a finite number above 0"),
+        (
+            ["run", "--task", "tiny.py:Tiny", "--epochs-total", "8", "--trials", "9"],
+            "8 epochs are about 2 runs of 4 epochs, too few for 2 trials and a confirmation of 4: "
+            "give at least --epochs-total 24, or fewer --epochs",
+        ),
         (["run", "--workers", "-2"], "workers must be at least 0, not -2"),
         (
             [*("run", "--epochs", "3", "--set", 'families=["cyclic"]'), "--set=stepsize=integers"],

@@ -80,6 +80,7 @@ def status(*found: Holder, slots: dict[str, int], **changes) -> Status:
         "failures": (),
         "departures": {},
         "packing": "",
+        "budget": "",
         "stopped": False,
         "stopped_by": None,
     }
@@ -307,6 +308,7 @@ def test_json_for_other_programs() -> None:
         "failures": [{"cause": "KeyError: 'x'", "trials": [2, 4]}],
         "departures": {},
         "packing": "",
+        "budget": "",
         "stopped": False,
     }
 

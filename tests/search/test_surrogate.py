@@ -201,3 +201,25 @@ def test_earlier_surfaces_are_what_is_expected_beforehand(monkeypatch) -> None:
     mean, covariance = known.predict(new, return_cov=True)
     assert found.squash(found.mean(new)) == pytest.approx(mean + expected(new), abs=1e-6)
     assert found._covariance(new) == pytest.approx(covariance, abs=1e-6)
+
+
+def test_the_expected_improvement_is_the_mean_gain_of_surfaces_drawn() -> None:
+    generator = np.random.default_rng(3)
+    points = generator.random((12, 2))
+    found = Surrogate(runs(points, range(12)), bowl(points, 0.05, generator))
+    new = np.array([[0.3, 0.3]])
+    best = points[[int(np.argmin(found.mean(points)))]]
+    drawn = np.array(
+        [found.draw(np.vstack([best, new]), np.random.default_rng(seed)) for seed in range(4000)]
+    )
+    gain = np.maximum(drawn[:, 0] - drawn[:, 1], 0.0)
+    deviation = math.hypot(found.scales.noise, found.scales.local)
+    error = gain.std() / math.sqrt(len(gain)) / deviation
+    assert found.improvement(new, points) == pytest.approx(gain.mean() / deviation, abs=4 * error)
+
+
+def test_nothing_is_expected_to_improve_on_itself() -> None:
+    points = np.random.default_rng(3).random((12, 2))
+    found = Surrogate(runs(points, range(12)), bowl(points))
+    best = points[[int(np.argmin(found.mean(points)))]]
+    assert found.improvement(best, points) == pytest.approx(0.0, abs=1e-3)

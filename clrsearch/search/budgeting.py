@@ -1,0 +1,75 @@
+"""Keeps an open-ended study within its budget: opens slots, and ends the search in time."""
+
+from __future__ import annotations
+
+from clrsearch.search.settling import is_settled
+from clrsearch.search.spending import Purse, further_trials, purses, workers_at_work
+from clrsearch.search.study import Study
+from clrsearch.storage import SlotState, budget, unfinished
+
+SPARE = 2  # open slots to have: one to claim, and one that tells others that the search goes on
+MOST_OPEN = 1000  # slots to open at a time
+LOT = 5  # slots added at a time until the search is settled
+OVER_SECONDS = 1.0  # before the deadline, when workers have left and nothing can begin any more
+
+
+def read_purses(study: Study, workers: int | None = None) -> list[Purse]:
+    """What is left of each limit of a search; ``workers`` by default as many as are at work."""
+    granted, seconds_left = study.granted, study.seconds_left
+    sibling = study.confirmation()
+    trials = study.history.records()
+    runs = [] if sibling is None else sibling.history.records()
+    return purses(
+        study.record.plan,
+        study.facts,
+        trials,
+        runs,
+        seconds_left=seconds_left,
+        interval_seconds=granted.interval_seconds,
+        workers=workers or workers_at_work([*trials, *runs]),
+    )
+
+
+def tend(study: Study) -> None:
+    """Open slots of an open-ended search as they are needed, or end it by cancelling open ones.
+
+    To be called before a slot is claimed. While the search goes on, one of its slots is always
+    unfinished; once none is, only a command makes it go on.
+    """
+    limit = study.record.plan
+    if study.stage != "search" or not limit.open_ended:
+        return
+    counts = study.slots.counts()
+    if not unfinished(counts):
+        return
+    further = further_trials(read_purses(study), limit)
+    if further < 1:
+        study.slots.cancel()
+        return
+    if counts[SlotState.OPEN] >= SPARE or study.cancelled:
+        return
+    lot = next_lot(study)
+    if lot:
+        study.extend(min(max(further, SPARE), lot, limit.trials - budget(counts)))
+    else:
+        study.slots.cancel()
+
+
+def next_lot(study: Study) -> int:
+    """The most slots to open at a time; 0 if the search is to end since it is settled."""
+    if not study.record.plan.until_settled:
+        return MOST_OPEN
+    return 0 if is_settled(study.history.records(), study.searched) else LOT
+
+
+def is_over(study: Study) -> bool:
+    """Whether the time granted to a search and its confirmation is over."""
+    seconds_left = study.seconds_left
+    return seconds_left is not None and seconds_left < OVER_SECONDS
+
+
+def end_if_over(study: Study) -> None:
+    """Cancel what has not begun once the time is over; what has begun stays to be resumed."""
+    if is_over(study):
+        for each in study.stages():
+            each.slots.cancel()
