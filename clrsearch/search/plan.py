@@ -90,12 +90,7 @@ _WANTED = {
     "manual": 'neither a list of [EPOCHS, RATE] nor "file.py:NAME"',
 }
 """Error text for values of union types, in place of one error per alternative."""
-_DEPTH = {
-    "bounds": 3,
-    "options": 2,
-    "groups": 2,
-    "start": 2,
-}  # length of such a value's key, if not 1
+_DEPTH = {"bounds": 3, "options": 2, "groups": 2, "start": 2}  # length of a key, if not 1
 _TYPES = {
     "too_short": "must not be empty",
     "string_too_short": "must not be empty",
