@@ -23,7 +23,7 @@ from clrsearch.results import (
     verdict_sentence,
     worth,
 )
-from clrsearch.search import RangeTest, Record, StudyPlan, Verdict, load_plan
+from clrsearch.search import RangeTest, Record, StudyPlan, Verdict, limited, load_plan
 from clrsearch.service import Best, Picture, Replayed, Storage, WorkerSettings
 from clrsearch.storage import StorageUrl
 from clrsearch.tasks import describe, importable_name, keep, refuse_while_importing
@@ -258,8 +258,8 @@ class Study:
         ``gpu_hours`` and ``epochs_total`` are those of the whole study, ``minutes`` count from now.
         """
         budget = {"minutes": minutes, "gpu_hours": gpu_hours, "epochs_total": epochs_total}
-        asked = service.show(self.name, storage=self.storage).plan.limited(trials, **budget)
-        return self._work(asked, workers, device, progress)
+        plan = service.show(self.name, storage=self.storage).plan
+        return self._work(limited(plan, trials, **budget), workers, device, progress)
 
     def confirm(
         self,

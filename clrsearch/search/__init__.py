@@ -26,13 +26,11 @@ from clrsearch.search.plan import (
     HorizonPlan,
     StudyPlan,
     differences,
-    load_plan,
     nearest,
-    read_toml,
-    refuse_task,
     require_plan,
     settings,
 )
+from clrsearch.search.plan_file import limited, load_plan, read_toml, refuse_task
 from clrsearch.search.posteriors import alike, beliefs, expected_of
 from clrsearch.search.progress import Phase, Progress
 from clrsearch.search.pruner import PRUNERS, hopeless
@@ -127,6 +125,7 @@ __all__ = [
     "judge",
     "leader",
     "length_keys",
+    "limited",
     "load_plan",
     "misfit_reason",
     "misfits",

@@ -13,7 +13,8 @@ from typing import Any
 from clrsearch.errors import PlanError
 from clrsearch.schedules import Manual
 from clrsearch.search.history import Record
-from clrsearch.search.plan import ConfirmPlan, StudyPlan, load_plan, nearest
+from clrsearch.search.plan import ConfirmPlan, StudyPlan, nearest
+from clrsearch.search.plan_file import load_plan
 from clrsearch.search.repository import Finalist
 from clrsearch.search.rescaling import length_keys, respaced, stretched, stretched_rates
 from clrsearch.search.study_names import LONGEST

@@ -9,7 +9,15 @@ from pathlib import Path
 from clrsearch import proposals
 from clrsearch.errors import PlanError, StudyError
 from clrsearch.schedules import FAMILIES, Manual, Setting
-from clrsearch.search import Studies, Study, StudyPlan, load_plan, misfit_reason, settings
+from clrsearch.search import (
+    Studies,
+    Study,
+    StudyPlan,
+    limited,
+    load_plan,
+    misfit_reason,
+    settings,
+)
 from clrsearch.service.paths import Storage, storage_url
 from clrsearch.service.tryout import Tryout
 from clrsearch.storage import has_studies, open_database
@@ -158,4 +166,4 @@ def confirmation_plan(
             raise StudyError(f"no trial of {name} is complete: there is nothing to confirm")
         asked = {"enabled": True, "seeds": seeds, **given}
         confirm = study.plan.confirm.model_copy(update=asked)
-        return study.plan.limited(study.plan.trials).model_copy(update={"confirm": confirm})
+        return limited(study.plan, study.plan.trials).model_copy(update={"confirm": confirm})
