@@ -15,6 +15,7 @@ from clrsearch import service
 from clrsearch.errors import PlanError, TaskError
 from clrsearch.plots import picture, picture_of_range_test, to_plotly
 from clrsearch.results import (
+    AtLength,
     Snapshot,
     Variation,
     ends,
@@ -23,7 +24,15 @@ from clrsearch.results import (
     verdict_sentence,
     worth,
 )
-from clrsearch.search import RangeTest, Record, StudyPlan, Verdict, limited, load_plan
+from clrsearch.search import (
+    LIMITS,
+    RangeTest,
+    Record,
+    StudyPlan,
+    Verdict,
+    limited,
+    load_plan,
+)
 from clrsearch.service import Best, Picture, Replayed, Storage, WorkerSettings
 from clrsearch.storage import StorageUrl
 from clrsearch.tasks import describe, importable_name, keep, refuse_while_importing
@@ -369,6 +378,40 @@ class Study:
         for note in found.notes:
             warnings.warn(note, stacklevel=2)
         return self._work(found.plan, workers, device, progress, name=name)
+
+    def horizon(
+        self,
+        epochs: Sequence[int],
+        *,
+        rates: Sequence[float] | None = None,
+        seeds: int | None = None,
+        workers: int | None = None,
+        device: str | None = None,
+        progress: bool = True,
+    ) -> Study:
+        """A study of its own, ``NAME-horizon``, that measures the best schedule of each length.
+
+        Its ``lengths`` have them.
+
+        Args:
+            epochs: the lengths, two or more.
+            rates: the peak rates; by default 1, 3 and 10 times the task's own.
+            seeds: the number of seeds per schedule, 3 by default.
+            workers, device, progress: as for :func:`run`.
+
+        Raises:
+            PlanError: a value is out of range, or the length of the study is in steps.
+        """
+        plan = service.show(self.name, storage=self.storage).plan
+        kept = plan.model_dump(exclude_unset=True, exclude={*LIMITS, "like"})
+        asked = service.horizon_plan(StudyPlan(**kept), epochs, rates=rates, seeds=seeds)
+        return self._work(asked, workers, device, progress, name=f"{self.name}-horizon")
+
+    @property
+    def lengths(self) -> Sequence[AtLength]:
+        """The best schedule of each length in a study of :meth:`horizon`; empty in others."""
+        found = self._now.horizon
+        return () if found is None else found.lengths
 
     def replay(self, trial: int | None = None, *, device: str | None = None) -> Replayed:
         """Train a trial again, the recommended one by default, and compare every epoch."""

@@ -257,3 +257,30 @@ def test_workers_that_are_killed_do_it_no_harm(url, task_dir) -> None:
     last = max(records(), key=lambda each: each.inherited)
     assert last.inherited
     assert service.replay("lengths", last.number, device="cpu", task_dir=task_dir).matches
+
+
+def test_from_a_notebook(url, task_dir) -> None:
+    """A study and its horizon, in whose plan nothing is left of a search."""
+    import clrsearch
+
+    study = clrsearch.run(
+        "tiny.py:Noisy",
+        name="notebook",
+        task_dir=task_dir,
+        trials=2,
+        families=["step"],
+        bounds={"step": {"lr": 0.001}},
+        confirm={"enabled": False},
+        workers=0,
+        device="cpu",
+        progress=False,
+    )
+    assert not study.lengths
+    how = {"workers": 0, "device": "cpu", "progress": False}
+    found = study.horizon([2, 4], rates=[0.001], seeds=2, **how)
+    assert found.name == "notebook-horizon"
+    assert [each.epochs for each in found.lengths] == [2, 4]
+    assert found.best.trial == found.lengths[-1].trial
+    assert "4 epochs" in repr(found) or "8 of 8 trials" in repr(found)
+    with pytest.raises(PlanError, match="--epochs: give two lengths or more"):
+        study.horizon([2])
