@@ -16,6 +16,7 @@ from clrsearch.errors import PlanError, StudyError
 from clrsearch.results import Horizon
 from clrsearch.schedules import execute
 from clrsearch.search import Study, StudyPlan, load_plan
+from clrsearch.service.plans import run_command
 from clrsearch.storage import open_database
 from clrsearch.worker import WorkerSettings
 
@@ -284,3 +285,50 @@ def test_from_a_notebook(url, task_dir) -> None:
     assert "4 epochs" in repr(found) or "8 of 8 trials" in repr(found)
     with pytest.raises(PlanError, match="--epochs: give two lengths or more"):
         study.horizon([2])
+
+
+def test_seeds_added_under_a_running_worker_are_run_by_it(url, task_dir) -> None:
+    """A worker has opened the study before it grows, and is given a slot that it did not know."""
+    measured(task_dir)
+    with open_database(url) as database:
+        earlier, later = (Study.open(database, "lengths") for _ in range(2))
+        later.more_seeds(3)
+        later.grow(later.plan.trials)
+        slot = earlier.slots.claim("late")
+        assert slot.number == 24
+        planned = earlier.planned(slot.number)
+        assert planned == later.planned(24) and planned.seed_index == slot.seed_index
+        assert earlier.partings(slot, planned.family, planned.params) == {1, 2, 3, 4}
+        assert slot.attempt == 1
+
+
+def test_seeds_that_are_cancelled_leave_what_was_found(url, task_dir) -> None:
+    found = measured(task_dir)
+    with open_database(url) as database:
+        study = Study.open(database, "lengths")
+        study.more_seeds(4)
+        study.grow(study.plan.trials)
+        study.cancel()
+    assert service.horizon("lengths").lengths == found.lengths
+    assert service.best("lengths", epochs=2).trial == found.lengths[0].trial
+
+
+def test_nothing_is_recommended_before_two_seeds(url, task_dir) -> None:
+    plan = service.horizon_plan(StudyPlan(task="tiny.py:Tiny"), (2, 4), rates=(0.001,), seeds=2)
+    settings = WorkerSettings(device="cpu", task_dir=task_dir, max_trials=3)
+    service.run(plan, name="lengths", workers=0, settings=settings)
+    assert service.horizon("lengths").lengths == ()
+    with pytest.raises(StudyError, match="lengths has no complete trial yet"):
+        service.best("lengths", epochs=4)
+
+
+def test_the_command_that_is_proposed_is_one_that_goes_on(url, task_dir) -> None:
+    measured(task_dir)
+    with open_database(url) as database:
+        study = Study.open(database, "lengths")
+        told = run_command(study, trials=study.plan.trials)
+        assert told == (
+            "clrsearch horizon --name lengths --task tiny.py:Noisy --epochs 2,4,8 --seeds 2 "
+            "--rates 0.001,0.003"
+        )
+        assert " --seeds 4 " in run_command(study, trials=study.plan.trials + 50)

@@ -10,9 +10,10 @@ import numpy as np
 from scipy import stats
 
 from clrsearch.search import EPOCHS, Record, Study, held_until
-from clrsearch.tasks import Direction, sign_of
+from clrsearch.tasks import Direction, TaskFacts, sign_of
 
 LEVEL = 0.05
+FEWEST_SEEDS = 2
 Cell = tuple[float, str, int]
 """The peak rate, the shape of the decay, and the length of the runs of some seeds."""
 
@@ -83,59 +84,55 @@ class Horizon:
 def read_horizon(study: Study) -> Horizon:
     """What a study of several lengths has found so far."""
     records = study.history.records()
-    direction = study.facts.direction
-    cells = _cells(records)
-    held = _held(cells, study, sign_of(direction))
+    sign = sign_of(study.facts.direction)
+    runs = _comparable(records)
+    held = _held(runs, study.facts, sign)
     ended = [record for record in records if record.state != "running"]
     shared = sum(record.inherited for record in ended)
     return Horizon(
         metric=study.facts.metric,
-        direction=direction,
-        lengths=tuple(_best_by_length(cells, held, study)),
+        direction=study.facts.direction,
+        lengths=tuple(_best_by_length(runs, held, sign)),
         held=held,
-        rates=tuple(sorted({cell[0] for cell in cells})),
+        rates=tuple(sorted({float(record.params["lr"]) for record in records})),
         trained=sum(record.epoch for record in ended) - shared,
         shared=shared,
         left=study.slots.unfinished(),
     )
 
 
-def _cells(records: Sequence[Record]) -> dict[Cell, dict[int, Record]]:
-    """The trials by schedule and seed; those that failed are left out."""
+def _comparable(records: Sequence[Record]) -> dict[Cell, list[Record]]:
+    """The runs of each schedule on the seeds that all have run on, two or more; else nothing.
+
+    Schedules that diverged or failed on a seed are left out.
+    """
     found: dict[Cell, dict[int, Record]] = {}
+    unfit: set[Cell] = set()
     for record in records:
-        if record.state in ("complete", "pruned"):
-            params = record.params
-            cell = (float(params["lr"]), str(params["shape"]), int(params[EPOCHS]))
+        params = record.params
+        cell = (float(params["lr"]), str(params["shape"]), int(params[EPOCHS]))
+        if record.state == "complete":
             found.setdefault(cell, {})[record.seed_index] = record
-    return found
-
-
-def _whole(cells: Mapping[Cell, Mapping[int, Record]], study: Study) -> dict[Cell, list[Record]]:
-    """The schedules that have run on all seeds and diverged on none."""
-    assert study.plan.horizon is not None
-    return {
-        cell: [runs[seed] for seed in sorted(runs)]
-        for cell, runs in cells.items()
-        if len(runs) == study.plan.horizon.seeds
-        and all(run.state == "complete" for run in runs.values())
-    }
+        elif record.diverged or record.final:
+            unfit.add(cell)
+    fit = {cell: runs for cell, runs in found.items() if cell not in unfit}
+    seeds = sorted(set.intersection(*map(set, fit.values()))) if fit else []
+    if len(seeds) < FEWEST_SEEDS:
+        return {}
+    return {cell: [runs[seed] for seed in seeds] for cell, runs in fit.items()}
 
 
 def _best_by_length(
-    cells: Mapping[Cell, Mapping[int, Record]], held: Mapping[int, float], study: Study
+    runs: Mapping[Cell, Sequence[Record]], held: Mapping[int, float], sign: float
 ) -> Iterator[AtLength]:
-    sign = sign_of(study.facts.direction)
-    whole = _whole(cells, study)
-    scores = {cell: [float(run.value or 0.0) for run in runs] for cell, runs in whole.items()}
-    for epochs in sorted({cell[2] for cell in whole}):
-        of_length = [cell for cell in whole if cell[2] == epochs]
+    scores = {cell: [float(run.value or 0.0) for run in some] for cell, some in runs.items()}
+    for epochs in sorted({cell[2] for cell in runs}):
+        of_length = [cell for cell in runs if cell[2] == epochs]
         best = min(of_length, key=lambda cell: sign * float(np.mean(scores[cell])))
         rate, shape, _ = best
         mean = float(np.mean(scores[best]))
-        alike = [scores[cell] for cell in of_length if cell[0] == rate]
-        half = _half_interval(alike)
-        first = whole[best][0]
+        half = _half_interval([scores[cell] for cell in of_length if cell[0] == rate])
+        first = runs[best][0]
         reached = [epoch for epoch, score in held.items() if sign * score <= sign * mean]
         yield AtLength(
             epochs=epochs,
@@ -143,7 +140,7 @@ def _best_by_length(
             rate=rate,
             shape=shape,
             decay=float(first.params["decay_share"]) * epochs,
-            scores={run.seed_index: float(run.value or 0.0) for run in whole[best]},
+            scores={run.seed_index: float(run.value or 0.0) for run in runs[best]},
             mean=mean,
             low=mean - half,
             high=mean + half,
@@ -159,18 +156,13 @@ def _half_interval(schedules: Sequence[Sequence[float]]) -> float:
     return float(stats.t.ppf(1 - LEVEL / 2, freedom)) * math.sqrt(variance / seeds)
 
 
-def _held(
-    cells: Mapping[Cell, Mapping[int, Record]], study: Study, sign: float
-) -> dict[int, float]:
+def _held(runs: Mapping[Cell, Sequence[Record]], facts: TaskFacts, sign: float) -> dict[int, float]:
     """The mean score of the best held rate after each epoch, in trials before their decay."""
+    until = {cell: held_until(some[0].params, facts) for cell, some in runs.items()}
     means: dict[int, list[float]] = {}
-    for rate in {cell[0] for cell in cells}:
-        whole = {cell: runs for cell, runs in _whole(cells, study).items() if cell[0] == rate}
-        until = {cell: held_until(runs[0].params, study.facts) for cell, runs in whole.items()}
-        last = max(whole, key=until.__getitem__, default=None)
-        if last is None:
-            continue
-        for epoch in range(1, until[last] + 1):
-            mean = float(np.mean([run.values[epoch] for run in whole[last]]))
+    for rate in {cell[0] for cell in runs}:
+        latest = max((cell for cell in runs if cell[0] == rate), key=until.__getitem__)
+        for epoch in range(1, until[latest] + 1):
+            mean = float(np.mean([run.values[epoch] for run in runs[latest]]))
             means.setdefault(epoch, []).append(mean)
     return {epoch: sign * min(sign * mean for mean in found) for epoch, found in means.items()}

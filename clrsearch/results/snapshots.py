@@ -72,8 +72,11 @@ class Snapshot:
     def recommended(self) -> Record | None:
         """The recommended trial: the one the verdict has chosen.
 
-        Without a verdict it is the expected best, or else the search best.
+        Without a verdict it is the expected best, or else the search best; of several lengths, the
+        best of the longest.
         """
+        if self.horizon is not None:  # not the best score, which the length decides
+            return self.expected_best
         if self.verdict is None:
             return self.expected_best or self.search_best
         return next(each for each in self.records if each.number == self.verdict.chosen)

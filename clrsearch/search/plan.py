@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from clrsearch.errors import PlanError
-from clrsearch.schedules import FAMILIES, Manual
+from clrsearch.schedules import FAMILIES, Manual, MultiStep, Step, WarmupStableDecay
 from clrsearch.tasks import WeightDecay
 
 BASELINE = "constant"
@@ -39,6 +39,8 @@ ANY = "any"
 """Family of a slot for which the surrogate chooses the family."""
 SEARCHED = tuple(family for family in FAMILIES if family not in (BASELINE, Manual.family))
 """Families of a plan that names none, as far as they fit the task."""
+HOLDING = (BASELINE, *(each.family for each in (Step, MultiStep, WarmupStableDecay)))
+"""Families that hold their peak rate for a while."""
 LED = "cyclic"
 """The family with a guaranteed share of the slots; the surrogate chooses the rest."""
 LED_PLACES = (0, 2)
@@ -151,7 +153,7 @@ class StudyPlan(BaseModel):
         precision: number format of the model's computations, see
             :mod:`clrsearch.training.precision`.
         deterministic: whether results on a GPU have to repeat exactly, at the price of speed.
-        trunks: the most beginnings (peak rate, warm-up and seed) of schedules that hold their
+        trunks: about the most beginnings (peak rate, warm-up and seed) of schedules that hold their
             rate; trials that share one train it once. None for as many as are proposed.
         weight_decay: that of the optimizer's parameter groups that have one, in place of the
             task's own, or a factor on it, such as ``0.3x``.
@@ -340,6 +342,10 @@ def _require_trunks(plan: StudyPlan) -> None:
         raise PlanError(
             f"trunks: must be at least {plan.seeds}, one for each of the seeds, not {plan.trunks}; "
             "set seeds to fewer"
+        )
+    if not set(plan.families) & set(HOLDING) - {BASELINE}:
+        raise PlanError(
+            f"trunks: none of the families holds its rate, as {', '.join(HOLDING[1:])} do"
         )
 
 

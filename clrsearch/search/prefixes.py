@@ -9,7 +9,7 @@ import numpy as np
 from clrsearch.schedules import Trace
 
 
-def partings(trace: Trace, others: Iterable[Trace], ends: Sequence[int]) -> set[int]:
+def parting_intervals(trace: Trace, others: Iterable[Trace], ends: Sequence[int]) -> set[int]:
     """The intervals, from 1, at whose ends others can go on from a run of ``trace``.
 
     For each of the ``others`` it is the last one within which the traces are the same; none if that

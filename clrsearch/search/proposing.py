@@ -15,10 +15,10 @@ import numpy as np
 from clrsearch.schedules import Value
 from clrsearch.search.candidates import draw, neighbour
 from clrsearch.search.history import Record
-from clrsearch.search.plan import ANY, LED
+from clrsearch.search.plan import ANY, HOLDING, LED
 from clrsearch.search.posteriors import Searched, posterior
 from clrsearch.search.sampler import suggest
-from clrsearch.search.starts import HOLDING, Start, known_starts, may_open, with_start
+from clrsearch.search.starts import Start, known_starts, may_open, with_start
 from clrsearch.search.surrogate import FEWEST, Surrogate, SurrogateError
 from clrsearch.search.traces import Traces
 from clrsearch.search.warm_start import Schedule, WarmStart
@@ -62,6 +62,7 @@ def propose(
     differ.
     """
     known = {searched.traces.of(record) for record in records}
+    spaces = searched.space.families
     opens = may_open(searched.plan, records, seed_index)
     shared = [] if opens else known_starts(records, seed_index)
     first = _first(label, rank, searched, known, warm, opens=opens)
@@ -81,7 +82,7 @@ def propose(
         except SurrogateError as error:
             fallback = str(error)
     drawn = (
-        (family, with_start(family, params, shared, generator))
+        (family, with_start(family, params, shared, spaces[family], generator))
         for family, params in _at_random(label, rank, searched, generator)
     )
     return replace(_new(drawn, searched.traces, known), fallback=fallback)
@@ -144,8 +145,9 @@ def _by_surrogate(
     if warm is not None:
         families = searched.families(label)
         best += [each for each in warm.finalists if each[0] in families]
+    spaces = searched.space.families
     offered = [
-        (family, with_start(family, params, shared, generator))
+        (family, with_start(family, params, shared, spaces[family], generator))
         for family, params in candidates(label, best, searched, generator)
     ]
     drawn = surrogate.draw(searched.points.of(offered), generator)

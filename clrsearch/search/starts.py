@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from clrsearch.schedules import Constant, MultiStep, Step, Value, WarmupStableDecay
+from clrsearch.schedules import Range, Space, Value
 from clrsearch.search.history import Record
-from clrsearch.search.plan import FIRST_SEED, StudyPlan
+from clrsearch.search.plan import FIRST_SEED, HOLDING, StudyPlan
 
-HOLDING = tuple(each.family for each in (Constant, Step, MultiStep, WarmupStableDecay))
-"""Families that hold their peak rate for a while."""
 OPENED_BY = 1 / 2
 """The share of a study's trials by which all starts have been chosen: late ones are better, for
 more is known, but fewer trials share them."""
@@ -44,7 +42,8 @@ def known_starts(records: Sequence[Record], seed_index: int) -> list[Start]:
 def may_open(plan: StudyPlan, records: Sequence[Record], seed_index: int) -> bool:
     """Whether a trial of this seed may have a start that no other trial has.
 
-    The plan's ``trunks`` are shared equally among the seeds, and opened one after the other.
+    The plan's ``trunks`` are shared equally among the seeds, and opened one after the other;
+    workers that begin at the same time may open a few more.
     """
     if plan.trunks is None:
         return True
@@ -59,16 +58,30 @@ def with_start(
     family: str,
     params: Mapping[str, Value],
     known: Sequence[Start],
+    space: Space,
     generator: np.random.Generator,
 ) -> Mapping[str, Value]:
     """The values with one of the ``known`` starts in place of their own, drawn at random.
 
-    A constant rate can only take one without a warm-up. Values of families that do not hold their
-    rate stay as they are, and so do those that none of the starts fits.
+    It has to lie in the family's ``space``, and a constant rate can only take one without a
+    warm-up. Values of families that do not hold their rate stay as they are, and so do those that
+    none of the starts fits.
     """
-    own = start_of(family, params)
-    fitting = [each for each in known if "warmup_share" in params or not each["warmup_share"]]
-    if own is None or not fitting:
+    if start_of(family, params) is None:
+        return params
+    fitting = [each for each in known if _fits(each, space)]
+    if not fitting:
         return params
     start = fitting[generator.integers(len(fitting))]
     return {name: start.get(name, value) for name, value in params.items()}
+
+
+def _fits(start: Start, space: Space) -> bool:
+    """Whether schedules of this space can have the start."""
+    if "warmup_share" not in space and start["warmup_share"]:
+        return False
+    for name, value in start.items():
+        domain = space[name].domain if name in space else None
+        if isinstance(domain, Range) and domain.clip(float(value)) != value:
+            return False
+    return True

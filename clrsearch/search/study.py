@@ -15,7 +15,7 @@ from clrsearch.search.history import History, Record
 from clrsearch.search.horizon_runs import EPOCHS, Planned, count, planned
 from clrsearch.search.plan import BASELINE_EVERY, FIRST_SEED, LIMITS, ConfirmPlan, StudyPlan
 from clrsearch.search.posteriors import Belief, Searched, beliefs
-from clrsearch.search.prefixes import held, partings
+from clrsearch.search.prefixes import held, parting_intervals
 from clrsearch.search.progress import Progress
 from clrsearch.search.proposing import Proposal, propose
 from clrsearch.search.pruner import PRUNERS
@@ -235,8 +235,16 @@ class Study:
             return self.facts
         return self.facts.model_copy(update={"epochs": int(params[EPOCHS])})
 
-    def planned(self) -> list[Planned]:
-        """The trials of a study that is no search, by slot; they are planned in advance."""
+    def planned(self, slot: int) -> Planned:
+        """The trial of a slot in a study that is no search: all are planned in advance."""
+        runs = self._planned()
+        if slot >= len(runs):  # seeds have been added since this process opened the study
+            horizon = self._studies.read(self.name).plan.horizon
+            self.plan = self.plan.model_copy(update={"horizon": horizon})
+            runs = self._planned()
+        return runs[slot]
+
+    def _planned(self) -> list[Planned]:
         return [] if self.plan.horizon is None else planned(self.plan.horizon, self.facts)
 
     def partings(self, slot: Slot, family: str, params: Mapping[str, Value]) -> set[int]:
@@ -244,11 +252,11 @@ class Study:
         if self.stage == "confirm":
             others = self.finalists().values()
             traces = (self.trace(each.family, each.params) for each in others)
-            return partings(self.trace(family, params), traces, self.facts.ends)
+            return parting_intervals(self.trace(family, params), traces, self.facts.ends)
         if self.plan.horizon is not None:
-            alike = (each for each in self.planned() if each.seed_index == slot.seed_index)
+            alike = (each for each in self._planned() if each.seed_index == slot.seed_index)
             traces = (self.trace(each.family, each.params) for each in alike)
-            return partings(self.trace(family, params), traces, self.ends(params))
+            return parting_intervals(self.trace(family, params), traces, self.ends(params))
         if self.plan.trunks is None:
             return set()
         return held(self.trace(family, params), self.facts.ends)
@@ -303,7 +311,7 @@ class Study:
             self.plan = self.plan.model_copy(update={"trials": trials})
         plan = self.plan
         if plan.horizon is not None:
-            runs = self.planned()
+            runs = self._planned()
             self.slots.grow([run.family for run in runs], [run.seed_index for run in runs])
             return
         first = self.slots.first_of(plan.baseline)

@@ -13,6 +13,7 @@ from clrsearch import proposals, training, worker
 from clrsearch.errors import StorageError, StudyError
 from clrsearch.search import Misfit, Studies, Study, misfits
 from clrsearch.service.doctor import Finding
+from clrsearch.service.equipment import TRUNKS
 from clrsearch.service.paths import (
     Storage,
     beside,
@@ -187,10 +188,13 @@ def prune_checkpoints(*, storage: Storage = None, checkpoint_dir: Path | None = 
             study = studies.get(folder.name)
             if study is not None:
                 files += training.needless(folder, partial(worker.needed, study))
-                done += [] if study.slots.unfinished() else [folder]
+                if not study.slots.unfinished():
+                    files += (folder / TRUNKS).glob("*")
+                    done += [folder / TRUNKS, folder]
             elif alone:
                 files += training.needless(folder, lambda: training.Needed(trials=(), workers=()))
-                done.append(folder)
+                files += (folder / TRUNKS).glob("*")
+                done += [folder / TRUNKS, folder]
             else:
                 foreign.append(folder)
     sizes = [_remove(path) for path in files]

@@ -91,10 +91,12 @@ def found_device(
 class Trainer:
     """What trains a study's trials: a maker of runs, and lanes if there are any.
 
-    ``packing`` says in one line why there are lanes or none; empty if nobody asked.
+    ``source`` is the hash of the task's source. ``packing`` says in one line why there are lanes or
+    none; empty if nobody asked.
     """
 
     make_run: training.RunMaker
+    source: str
     lanes: training.Lanes | None = None
     packing: str = ""
 
@@ -116,9 +118,9 @@ def trainer_of(
         FailsHere: there is no memory for it, or the device failed.
     """
     try:
-        task = load_same(
+        task, source = load_same(
             study, settings.task_dir, settings.data_dir, allow_drift=settings.allow_drift
-        ).task
+        )
         facts = study.facts
         if settings.allow_drift:  # of the splits as well
             facts = facts.model_copy(update={"splits": None})
@@ -127,7 +129,7 @@ def trainer_of(
         make_run = training.run_maker(task, facts, group=group, data=data, **how)
         wanted = wanted_lanes(study, settings, device)
         if wanted == 1 or group is not None:
-            return Trainer(make_run=make_run)
+            return Trainer(make_run=make_run, source=source)
         chosen = training.choose_lanes(
             task,
             facts,
@@ -138,7 +140,7 @@ def trainer_of(
             seed=study.plan.seed,
             **how,
         )
-        return Trainer(make_run=make_run, lanes=chosen.lanes, packing=chosen.reason)
+        return Trainer(make_run=make_run, source=source, lanes=chosen.lanes, packing=chosen.reason)
     except (TaskError, RuntimeError, MemoryError) as error:
         failure = workers.device_failure(error)
         if failure is None:
@@ -163,6 +165,7 @@ def sharing_in(
     folder: Path,
     study: Study,
     device: torch.device,
+    source: str,
     settings: WorkerSettings,
     on_note: Callable[[str], None],
 ) -> workers.Sharing | None:
@@ -173,7 +176,7 @@ def sharing_in(
     if not settings.trunk_gb or settings.gpus_per_trial > 1:
         return None
     trunks = training.Trunks(folder, settings.trunk_gb * 1e9)
-    return workers.Sharing(study, trunks, training.model_of(device), on_note)
+    return workers.Sharing(study, trunks, f"{training.model_of(device)} {source}", on_note)
 
 
 def require_gpus(settings: WorkerSettings) -> None:

@@ -22,6 +22,8 @@ from clrsearch.service.paths import Storage, storage_url
 from clrsearch.storage import open_database
 
 FEWEST_LENGTHS = 2
+PLANNED = ("horizon", "epochs", "families", "baseline", "allocation", "pruner", "seeds")
+"""The keys that a horizon's plan has values of its own for."""
 
 
 def horizon_plan(
@@ -74,6 +76,10 @@ def horizon_plan(
             "pruner": "none",
             "seeds": horizon.seeds,
             "range_test": False,
+            "until_settled": False,
+            "trunks": None,
+            "like": (),
+            "start": {},
             "bounds": {},
             "manual": None,
             "confirm": ConfirmPlan(enabled=False),

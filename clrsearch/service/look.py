@@ -321,7 +321,7 @@ def show(
         record = study.trial(trial)
         bind_rate(study, record.family, task_dir)
         played = study.trace(record.family, record.params)
-        rates = played.before(study.facts.ends).rates[0]
+        rates = played.before(study.ends(record.params)).rates[0]
         return Shown(
             snapshot=snapshot(study), plan=study.plan, trial=record, rates=tuple(rates.tolist())
         )

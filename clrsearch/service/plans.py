@@ -18,12 +18,14 @@ from clrsearch.search import (
     misfit_reason,
     settings,
 )
+from clrsearch.service.horizons import PLANNED
 from clrsearch.service.paths import Storage, storage_url
 from clrsearch.service.tryout import Tryout
 from clrsearch.storage import has_studies, open_database
 from clrsearch.tasks import Spacing
 
 MANY = 1000  # steps per epoch
+MORE_SEEDS = 2  # of a horizon, whose trials have all ended
 FEW = 5  # with fewer trials, a family's best score says little about the family
 
 
@@ -124,13 +126,24 @@ def _reasons(families: Sequence[str], spacing: Spacing) -> dict[str, str]:
 
 
 def run_command(study: Study, **limits: object) -> str:
-    """The command that resumes a study with other ``limits``, such as ``trials=150``."""
+    """The command that resumes a study with other ``limits``, such as ``trials=150``.
+
+    A horizon grows by seeds.
+    """
     plan, horizon = study.plan, study.plan.horizon
-    if horizon is not None:
-        epochs = ",".join(map(str, horizon.epochs))
-        how = {"task": plan.task, "epochs": epochs, "seeds": horizon.seeds}
-        return proposals.command("horizon", name=study.name, **how)
-    return proposals.command("run", name=study.name, task=plan.task, **limits, set=settings(plan))
+    if horizon is None:
+        return proposals.command(
+            "run", name=study.name, task=plan.task, **limits, set=settings(plan)
+        )
+    more = int(str(limits.get("trials", 0))) > plan.trials
+    how: dict[str, object] = {
+        "epochs": ",".join(map(str, horizon.epochs)),
+        "seeds": horizon.seeds + (MORE_SEEDS if more else 0),
+    }
+    if horizon.rates is not None:
+        how["rates"] = ",".join(map(str, horizon.rates))
+    kept = plan.model_copy(update=StudyPlan().model_dump(include=set(PLANNED)))
+    return proposals.command("horizon", name=study.name, task=plan.task, **how, set=settings(kept))
 
 
 def confirmation_plan(

@@ -59,7 +59,7 @@ from clrsearch.storage import (
     quiet_optuna,
     require_place,
 )
-from clrsearch.tasks import describe, is_kept_here
+from clrsearch.tasks import TaskFacts, describe, is_kept_here
 from clrsearch.worker import WorkerSettings
 
 
@@ -262,6 +262,26 @@ def _require_fit(plan: StudyPlan, tryout: Tryout, settings: WorkerSettings) -> N
     require_shares(tryout.facts.batch_size, settings)
     if isinstance(settings.lanes, int) and settings.lanes > 1:
         tryout.require_lanes(tryout.facts, settings.lanes)
+    if plan.trunks is not None:
+        _require_sharing(tryout.facts, settings)
+
+
+def _require_sharing(facts: TaskFacts, settings: WorkerSettings) -> None:
+    """Refuse few starts for trials that cannot share what they have in common.
+
+    Raises:
+        PlanError: saying why.
+    """
+    reasons = {
+        "a loop of your own": facts.batch_size is None,
+        "--lanes": settings.lanes not in (None, "off", 1),
+        "--gpus-per-trial": settings.gpus_per_trial > 1,
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise PlanError(
+                f"trunks: trials cannot share their beginnings with {reason}: leave one of them out"
+            )
 
 
 def _begin(

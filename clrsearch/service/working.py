@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -184,7 +185,9 @@ def _work(
                 in_rounds=each is not study and study.plan.confirm.seeds is None,
                 ranks=settings.gpus_per_trial,
                 lanes=trainer.lanes,
-                sharing=sharing_in(folder / TRUNKS, each, device, settings, on_note),
+                sharing=sharing_in(
+                    folder / TRUNKS, each, device, trainer.source, settings, on_note
+                ),
             ).work()
 
         seconds_left = patience(lambda: study.seconds_left)
@@ -317,7 +320,12 @@ def _allow_work(study: Study) -> None:
 
 
 def _tidy(study: Study, url: StorageUrl, settings: WorkerSettings) -> None:
-    """Remove the confirmation's checkpoint folder if it is empty."""
-    for each in Patience(settings.storage_patience)(study.stages)[1:]:
+    """Remove what trials shared, and the confirmation's checkpoint folder if it is empty."""
+    stages = Patience(settings.storage_patience)(study.stages)
+    for each in stages:
+        if not each.slots.unfinished():
+            folder = checkpoint_folder(url, each, settings.checkpoint_dir) / TRUNKS
+            shutil.rmtree(folder, ignore_errors=True)
+    for each in stages[1:]:
         with suppress(OSError, StorageError):  # not empty: trials will resume from it
             checkpoint_folder(url, each, settings.checkpoint_dir).rmdir()

@@ -23,6 +23,8 @@ from clrsearch.schedules import Trace
 from clrsearch.training.run import Unrestorable, restoring
 from clrsearch.training.state_file import open_state, save_state
 
+LOOK_SHARE = 1 / 20  # of the bytes that a folder may take: what is written between two looks
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trunk:
@@ -33,13 +35,14 @@ class Trunk:
     path: Path
 
 
-def beginnings(trace: Trace, ends: Sequence[int], *, seed_index: int, place: str) -> list[str]:
+def beginnings(trace: Trace, ends: Sequence[int], *, seed_index: int, context: str) -> list[str]:
     """The names of a run's beginnings up to each of its intervals' ``ends``, in steps.
 
     Runs of one study have a name in common if all that shapes their states is the same: the seed,
-    the rates and momenta up to there, the device (``place``) and the version of torch.
+    the rates and momenta up to there, the version of torch, and the ``context``: the kind of device
+    and the task's source.
     """
-    digest = hashlib.sha256(f"{seed_index} {place} {torch.__version__}".encode())
+    digest = hashlib.sha256(f"{seed_index} {context} {torch.__version__}".encode())
     names = []
     for interval, (begin, end) in enumerate(pairwise((0, *ends)), start=1):
         digest.update(trace.rates[:, begin:end].tobytes())
@@ -51,11 +54,12 @@ def beginnings(trace: Trace, ends: Sequence[int], *, seed_index: int, place: str
 
 
 class Trunks:
-    """A folder of trunks that takes at most ``most_bytes``: the longest unused ones are deleted."""
+    """A folder of trunks that takes about ``most_bytes``: the longest unused ones are deleted."""
 
     def __init__(self, folder: Path, most_bytes: float) -> None:
         self.folder = folder
         self._most_bytes = most_bytes
+        self._unchecked = most_bytes  # bytes written since the folder was looked at
 
     def has(self, name: str) -> bool:
         """Whether there is a trunk of this name."""
@@ -65,13 +69,23 @@ class Trunks:
         """Keep the state of a run that has the beginning of this name.
 
         Raises:
-            OSError: the disk is full, or another file-system error occurred.
+            OSError: the disk is full, the state alone takes more than all may take, or another
+                file-system error occurred.
             TaskError: the state contains something that cannot be pickled.
         """
         path = self._path(name)
         told = {"values": [[interval, value] for interval, value in values.items()]}
         save_state(path, told, state)
-        self._delete_unused(but=path)
+        size = path.stat().st_size
+        if size > self._most_bytes:
+            path.unlink()
+            raise OSError(
+                f"it takes {size / 1e9:.3g} GB, and all may take {self._most_bytes / 1e9:g}"
+            )
+        self._unchecked += size
+        if self._unchecked >= LOOK_SHARE * self._most_bytes:
+            self._delete_unused(but=path)
+            self._unchecked = 0
 
     def longest(self, names: Iterable[str]) -> Trunk | None:
         """The trunk of the first of these names that there is one of; damaged ones are deleted."""
@@ -80,7 +94,8 @@ class Trunks:
             try:
                 with open_state(path) as (told, content), restoring():
                     state = torch.load(content, map_location="cpu", weights_only=True)
-                os.utime(path)  # it has been used now
+                with suppress(OSError):  # it may be somebody else's
+                    os.utime(path)  # it has been used now
                 return Trunk(values=dict(told["values"]), state=state, path=path)
             except FileNotFoundError:
                 continue
@@ -98,7 +113,7 @@ class Trunks:
 
     def _delete_unused(self, *, but: Path) -> None:
         files = []
-        for path in self.folder.glob("*.pt"):
+        for path in self.folder.iterdir():  # drafts of killed workers, too
             with suppress(FileNotFoundError):  # another worker has deleted it
                 found = path.stat()
                 files.append((found.st_mtime, found.st_size, path))
@@ -107,5 +122,6 @@ class Trunks:
             if taken <= self._most_bytes:
                 return
             if path != but:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink()
                 taken -= size

@@ -148,8 +148,8 @@ class Attempt:
         """Report an epoch and save a checkpoint if due; returns whether to continue."""
         with self._watchdog.after_epoch():
             more = self._report(epoch)
-            if self._beginning is not None:
-                self._beginning.leave(self._outbox.values)
+            if self._beginning is not None and isinstance(self._run, SequentialRun):
+                self._beginning.keep(self._run, self._outbox.values)
             if more:
                 self._save_in_time()
         return more

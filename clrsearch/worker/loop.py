@@ -316,20 +316,26 @@ class Worker:
         self._on_end(ended)
 
     def _train(self, slot: Slot, lease: Lease, trial: Begun) -> Generator[None]:
-        """Train the trial and record its result; restart it if its checkpoint is unusable.
+        """Train the trial and record its result.
 
-        If it is interrupted, its progress is saved.
+        It starts over if its checkpoint, or a beginning that it shares, is unusable. If it is
+        interrupted, its progress is saved.
         """
-        for resumes in (not trial.is_new, False):
+        beginning: Beginning | None = None
+        if self._sharing is not None:
+            beginning = self._patience(partial(self._sharing.of, slot, trial.identity))
+        resumes = not trial.is_new
+        while True:
             run: Run | LaneRun | None = None
+            inherited: Mapping[int, float] = {}
+            unusable = f"its checkpoint {self._checkpoints.path(trial.number)}"
             try:
-                inherited: Mapping[int, float] = {}
                 with self._watchdog.watching():
                     run = self._run(slot, lease, trial)
-                    beginning = self._beginning(run, slot, trial)
                     resumed = resumes and self._resume(run, slot, trial)
-                    if beginning is not None and not resumed:
-                        inherited = beginning.take()
+                    if beginning is not None and isinstance(run, SequentialRun) and not resumed:
+                        unusable = "a beginning that it shares"
+                        inherited = beginning.take(run)
                 attempt = self._attempt(slot, lease, run, trial, beginning, inherited)
                 try:
                     yield from attempt.train()
@@ -338,20 +344,15 @@ class Worker:
                     raise
                 return
             except Unrestorable as error:
-                path = self._checkpoints.path(trial.number)
                 self._on_note(
-                    f"trial {trial.number} starts over: its checkpoint {path} cannot be used: "
-                    f"{error}"
+                    f"trial {trial.number} starts over: {unusable} cannot be used: {error}"
                 )
+                if not resumes:
+                    beginning = None
+                resumes = False
             finally:
                 if isinstance(run, LaneRun):
                     run.leave()
-
-    def _beginning(self, run: Run | LaneRun, slot: Slot, trial: Begun) -> Beginning | None:
-        """What the trial has in common with others, if its run can share it."""
-        if self._sharing is None or not isinstance(run, SequentialRun):
-            return None
-        return self._sharing.of(slot, trial.identity, run)
 
     def _clean_up(self) -> None:
         """Remove leftovers of workers that were killed between two writes, and what was shared."""
@@ -406,7 +407,7 @@ class Worker:
         beginning: Beginning | None,
         inherited: Mapping[int, float],
     ) -> Attempt:
-        ends = trial.played.before(self._study.facts.ends)
+        ends = trial.played.before(self._study.ends(trial.identity.params))
         family = trial.identity.family
         prunable = self._trials.may_prune(family, trial.identity.params)
         return Attempt(

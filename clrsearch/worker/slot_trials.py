@@ -79,7 +79,7 @@ class Trials:
             number, values = running[0].number, running[0].values
             study.log.resume(number, who)
         else:
-            attributes = {**who} | epoch_ends(played.before(study.facts.ends))
+            attributes = {**who} | epoch_ends(played.before(study.ends(params)))
             number, values = study.begin(slot, params, attributes, family), {}
         if not study.slots.bind(slot, number):  # the slot was lost before training started
             if not running:
@@ -102,7 +102,7 @@ class Trials:
             finalist = self._study.finalists()[slot.finalist]
             return finalist.family, finalist.params
         if self._study.plan.horizon is not None:
-            planned = self._study.planned()[slot.number]
+            planned = self._study.planned(slot.number)
             return planned.family, planned.params
         proposal = self._study.propose(slot, self._others(slot))
         if proposal.fallback and not self._fell_back:

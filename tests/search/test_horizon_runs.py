@@ -10,7 +10,7 @@ from clrsearch.schedules import trace
 from clrsearch.search import HorizonPlan, StudyPlan, build_space, held_until, runs_of
 from clrsearch.search.horizon_runs import planned
 from clrsearch.search.plan import FIRST_SEED
-from clrsearch.search.prefixes import partings
+from clrsearch.search.prefixes import parting_intervals
 
 FACTS = make_facts(epochs=40, steps_per_epoch=10, base_lr=0.02)
 PLAN = HorizonPlan(epochs=(5, 10, 20, 40), rates=(0.1, 0.3), seeds=2)
@@ -56,7 +56,7 @@ def test_all_lengths_together_cost_less_than_twice_the_longest() -> None:
     known: set[bytes] = set()
     for run, played in zip(runs, traces, strict=True):
         ends = FACTS.ends[: run.params["epochs"]]
-        assert partings(played, traces, ends)  # somebody goes on from each
+        assert parting_intervals(played, traces, ends)  # somebody goes on from each
         known |= {played.rates[:, :end].tobytes() for end in ends}
     assert len(known) == 32 + (1 + 2 + 4 + 8) + (2 + 4 + 8 + 16)  # of 150 epochs
 

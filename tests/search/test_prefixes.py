@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clrsearch.schedules import Constant, Cosine, MultiStep, Trace, WarmupStableDecay, trace
-from clrsearch.search.prefixes import held, partings
+from clrsearch.search.prefixes import held, parting_intervals
 
 ENDS = (4, 8, 12)
 
@@ -30,18 +30,20 @@ ONES = of(*[1.0] * 12)
     ],
 )
 def test_two_traces_part_at_the_end_of_the_last_interval_that_is_the_same(other, expected) -> None:
-    assert partings(ONES, [other], ENDS) == partings(other, [ONES], ENDS) == expected
+    assert (
+        parting_intervals(ONES, [other], ENDS) == parting_intervals(other, [ONES], ENDS) == expected
+    )
 
 
 def test_each_of_several_parts_where_it_does() -> None:
     others = [of(*[1.0] * 4, *[0.1] * 8), of(*[1.0] * 9, *[0.1] * 3), of(*[0.1] * 12)]
-    assert partings(ONES, others, ENDS) == {1, 2}
+    assert parting_intervals(ONES, others, ENDS) == {1, 2}
 
 
 def test_momenta_part_traces_as_well() -> None:
     one = of(*[1.0] * 12, momenta=[0.9] * 12)
     other = of(*[1.0] * 12, momenta=[0.9] * 5 + [0.8] * 7)
-    assert partings(one, [other], ENDS) == {1}
+    assert parting_intervals(one, [other], ENDS) == {1}
 
 
 def test_a_difference_in_any_group_counts() -> None:
@@ -49,7 +51,7 @@ def test_a_difference_in_any_group_counts() -> None:
     other = rates.copy()
     other[1, 8:] = 0.5
     both = (Trace(rates=each, momenta=None) for each in (rates, other))
-    assert partings(next(both), both, ENDS) == {2}
+    assert parting_intervals(next(both), both, ENDS) == {2}
 
 
 @pytest.mark.parametrize(

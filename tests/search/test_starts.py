@@ -65,15 +65,30 @@ def test_seeds_share_the_starts_as_equally_as_they_can() -> None:
 
 
 def test_a_schedule_gets_a_known_start() -> None:
-    generator = np.random.default_rng(0)
+    spaces = build_space(load_plan(None), make_facts()).families
     known = [{"lr": 0.3, "warmup_share": 0.1}]
-    given = with_start("wsd", WSD, known, generator)
-    assert given == {**WSD, "lr": 0.3, "warmup_share": 0.1}
-    assert with_start("cosine", WSD, known, generator) == WSD
-    assert with_start("wsd", WSD, [], generator) == WSD
-    assert with_start("constant", {"lr": 0.1}, known, generator) == {"lr": 0.1}
+
+    def given(family, params, known):
+        return with_start(family, params, known, spaces[family], np.random.default_rng(0))
+
+    assert given("wsd", WSD, known) == {**WSD, "lr": 0.3, "warmup_share": 0.1}
+    assert given("cosine", WSD, known) == WSD
+    assert given("wsd", WSD, []) == WSD
+    assert given("constant", {"lr": 0.1}, known) == {"lr": 0.1}
     flat = [*known, {"lr": 0.2, "warmup_share": 0.0}]
-    assert with_start("constant", {"lr": 0.1}, flat, generator) == {"lr": 0.2}
+    assert given("constant", {"lr": 0.1}, flat) == {"lr": 0.2}
+
+
+def test_a_start_outside_a_familys_bounds_is_none_of_its() -> None:
+    bounds = {"bounds.constant.lr": 0.01, "bounds.step.lr": [0.001, 0.05]}
+    spaces = build_space(load_plan(None, bounds), make_facts()).families
+    known = [{"lr": 0.7, "warmup_share": 0.0}, {"lr": 0.04, "warmup_share": 0.0}]
+    generator = np.random.default_rng(0)
+    for _ in range(10):
+        fixed = with_start("constant", {"lr": 0.01}, known, spaces["constant"], generator)
+        assert fixed == {"lr": 0.01}
+        params = {"lr": 0.01, "drops": 1, "gamma": 0.1, "warmup_share": 0.0}
+        assert with_start("step", params, known, spaces["step"], generator)["lr"] == 0.04
 
 
 def test_a_study_has_no_more_starts_than_it_asks_for() -> None:
@@ -104,6 +119,10 @@ def test_a_study_has_no_more_starts_than_it_asks_for() -> None:
         (
             {"trunks": 3},
             "trunks: must be at least 4, one for each of the seeds, not 3; set seeds to fewer",
+        ),
+        (
+            {"trunks": 6, "families": ["cosine"]},
+            "trunks: none of the families holds its rate, as step, multistep, wsd do",
         ),
         ({"trunks": 0}, "trunks: input should be greater than or equal to 1, not 0"),
     ],

@@ -17,8 +17,8 @@ CPU = torch.device("cpu")
 ENDS = (4, 8, 12)
 
 
-def names(trace: Trace, *, seed_index: int = 0, place: str = "cpu") -> list[str]:
-    return beginnings(trace, ENDS, seed_index=seed_index, place=place)
+def names(trace: Trace, *, seed_index: int = 0, context: str = "cpu") -> list[str]:
+    return beginnings(trace, ENDS, seed_index=seed_index, context=context)
 
 
 def of(*rates: float, momenta=None) -> Trace:
@@ -53,7 +53,7 @@ def test_from_a_trunk_is_from_the_start(make, tmp_path) -> None:
     donor, other = make(4)
     metrics = [donor.next_epoch() for _ in range(2)]
     ends = (4, 8, 12, 16)
-    how = {"seed_index": 0, "place": "cpu"}
+    how = {"seed_index": 0, "context": "cpu"}
     (_, mine, *_), (_, theirs, *_) = (beginnings(each, ends, **how) for each in (played, other))
     assert mine == theirs
     trunks.save(theirs, {1: 0.25, 2: 0.125}, donor.state())
@@ -80,7 +80,7 @@ def test_what_shapes_a_state_is_in_its_name() -> None:
     later = names(of(*[1.0] * 8, *[0.5] * 4))
     assert later[:2] == one[:2] and later[2] != one[2]
     assert not set(names(of(*[1.0] * 12), seed_index=1)) & set(one)
-    assert not set(names(of(*[1.0] * 12), place="cuda")) & set(one)
+    assert not set(names(of(*[1.0] * 12), context="cuda")) & set(one)
     assert not set(names(of(*[1.0] * 12, momenta=[0.9] * 12))) & set(one)
     moved = names(of(*[1.0] * 12, momenta=[0.9] * 4 + [0.8] * 8))
     assert moved[0] == names(of(*[1.0] * 12, momenta=[0.9] * 12))[0]
@@ -105,11 +105,19 @@ def test_those_that_nobody_used_for_longest_make_room(tmp_path) -> None:
     assert files(tmp_path) == {"a", "c", "d"}
 
 
-def test_one_that_takes_more_than_all_may_take_is_kept_alone(tmp_path) -> None:
+def test_one_that_takes_more_than_all_may_take_is_refused(tmp_path) -> None:
     trunks = Trunks(tmp_path, 50e3)
-    trunks.save("a", {}, state(1.0))
-    trunks.save("b", {}, state(2.0))
-    assert files(tmp_path) == {"b"}
+    with pytest.raises(OSError, match=r"it takes 0\.0001\d* GB, and all may take 5e-05"):
+        trunks.save("a", {}, state(1.0))
+    assert not files(tmp_path)
+
+
+def test_drafts_of_killed_workers_make_room_as_well(tmp_path) -> None:
+    draft = tmp_path / "x.0123.tmp"
+    draft.write_bytes(bytes(200_000))
+    os.utime(draft, (0, 0))
+    Trunks(tmp_path, 250e3).save("a", {}, state(1.0))
+    assert files(tmp_path) == {"a"}
 
 
 def test_the_first_name_that_there_is_one_of_counts(tmp_path) -> None:

@@ -13,6 +13,7 @@ from running import PATIENCE, begin, children, records, wait_for
 from clrsearch import service
 from clrsearch.search import ConfirmPlan, Study, load_plan
 from clrsearch.storage import open_database
+from clrsearch.training import Trunks
 from clrsearch.worker import WorkerSettings
 
 FEW_STARTS = {
@@ -24,6 +25,12 @@ FEW_STARTS = {
     "sampler": "surrogate",
     "allocation": "led",
 }
+
+
+@pytest.fixture(autouse=True)
+def as_often_as_can_be(monkeypatch) -> None:
+    """States are kept after epochs of milliseconds, too."""
+    monkeypatch.setattr("clrsearch.worker.sharing.SAVES_APART", 0)
 
 
 def worked(name: str, task_dir, *, trunk_gb: float = 10.0, **changes):
@@ -158,3 +165,32 @@ def test_killed_workers_do_no_harm(url, task_dir, seconds) -> None:
     assert shared
     for record in shared[-2:]:
         assert service.replay("mine", record.number, device="cpu", task_dir=task_dir).matches
+
+
+def test_states_of_another_model_are_told_and_not_used(url, task_dir, tmp_path) -> None:
+    """All that are there are overwritten by that of another model, under their names."""
+    begin(url, task_dir, **{**FEW_STARTS, "trials": 3, "epochs": 4, "trunks": 1}, task="tiny.py:Noisy")
+    settings = WorkerSettings(device="cpu", task_dir=task_dir, max_trials=1)
+    service.work("mine", settings=settings)
+    (folder,) = tmp_path.rglob("trunks")
+    others = Trunks(folder, 1e9)
+    for path in folder.glob("*.pt"):
+        others.save(path.stem, {1: 0.5}, {"model": {}})
+    notes: list[str] = []
+    service.work("mine", settings=settings, on_note=notes.append)
+    assert notes and all("a beginning that it shares cannot be used: " in note for note in notes)
+    assert [record.state for record in records(url)] == ["complete"] * 2
+    assert records(url)[1].inherited == 0
+    assert service.replay("mine", 1, device="cpu", task_dir=task_dir).matches
+
+
+def test_what_was_shared_is_pruned_with_checkpoints(url, task_dir, tmp_path) -> None:
+    begin(url, task_dir, **{**FEW_STARTS, "trials": 3, "epochs": 4, "trunks": 1}, task="tiny.py:Noisy")
+    settings = WorkerSettings(device="cpu", task_dir=task_dir, max_trials=1)
+    service.work("mine", settings=settings)
+    assert list(tmp_path.rglob("trunks/*.pt"))
+    service.prune_checkpoints()
+    assert list(tmp_path.rglob("trunks/*.pt"))  # for the trials that are left
+    service.cancel("mine")
+    service.prune_checkpoints()
+    assert not list(tmp_path.rglob("trunks"))
