@@ -119,8 +119,8 @@ def test_the_command_from_end_to_end(clrsearch, url, task_dir, tmp_path) -> None
     assert code == 0, errors
     assert "tiny-horizon: 24 of 24 trials done." in out
     assert out.count(", last ") == 3 and "epochs  error " in out
-    assert "2 epochs in place of 4 cost " in out
-    assert "68 epochs were trained, and 44 were not: equal beginnings are trained once." in out
+    assert "Training for 2 epochs instead of 4 costs " in out
+    assert "68 epochs trained; 44 saved by training shared beginnings once." in out
     assert "  complete  epoch  2/2  " in out
     code, _, errors = clrsearch("best", "tiny-horizon")
     assert code == 0, errors

@@ -7,7 +7,7 @@ from running import ALONE
 
 from clrsearch import service
 from clrsearch.errors import PlanError, PlanMismatch
-from clrsearch.search import ConfirmPlan, Study, StudyPlan, beliefs
+from clrsearch.search import ConfirmPlan, Study, StudyPlan, beliefs, load_plan
 from clrsearch.storage import Slot, open_database
 from clrsearch.worker import WorkerSettings
 
@@ -71,7 +71,9 @@ def test_a_family_that_is_not_searched_is_named(url, task_dir) -> None:
     run(task_dir, "old", families=("step",), trials=4)
     notes = []
     now = run(task_dir, "new", notes, like=("old",), families=("linear",), trials=3)
-    assert notes == ["like old: step is not searched here"]
+    assert notes == [
+        "like old: left out its finalists of families that are not searched here: step"
+    ]
     assert now.done == 3
 
 
@@ -118,3 +120,17 @@ def test_the_command_has_an_option(url, task_dir, clrsearch, monkeypatch) -> Non
     assert "like: no study nwe; did you mean new?" in errors
     now = service.show("new").snapshot
     assert now.records[0].params == service.show("old").snapshot.recommended.params
+
+
+def test_a_study_that_starts_from_another_has_seeds_of_its_own(url, task_dir) -> None:
+    """On OLD's seeds its finalists were chosen; a resume need not name the seed."""
+    settings = WorkerSettings(device="cpu", task_dir=task_dir)
+    how = {"task": "tiny.py:Tiny", "families": ["step"], "trials": 3, "confirm.enabled": False}
+    service.run(load_plan(None, how), name="old", workers=0, settings=settings)
+    asked = load_plan(None, {**how, "like": "old"})
+    service.run(asked, name="new", workers=0, settings=settings)
+    assert service.show("new").plan.seed == 1
+    service.run(asked, name="new", workers=0, settings=settings)
+    named = load_plan(None, {**how, "like": "old", "seed": 0})
+    service.run(named, name="same", workers=0, settings=settings)
+    assert service.show("same").plan.seed == 0

@@ -336,22 +336,28 @@ class PlanOptions:
             "--trials",
             parser=number_or("auto"),
             metavar="N|auto",
-            help="Number of schedules to try; auto ends the search once another is hardly worth "
-            "it. Default: 100, or as many as the budget lasts for.",
+            help="Number of schedules to try; auto: stop once another is unlikely to help. "
+            "Default: 100, or as many as the budget pays for.",
         ),
     ] = None
     minutes: Annotated[
         float | None,
         typer.Option(
-            "--minutes", help="Time for the search and its confirmation, from now on, verdict told."
+            "--minutes", help="Time limit in minutes for this command, confirmation included."
         ),
     ] = None
     gpu_hours: Annotated[
         float | None,
-        typer.Option("--gpu-hours", help="Training time of all trials of the study, per GPU."),
+        typer.Option(
+            "--gpu-hours",
+            help="Total GPU hours of the study, confirmation included; on a CPU, worker hours.",
+        ),
     ] = None
     epochs_total: Annotated[
-        int | None, typer.Option("--epochs-total", help="Epochs of all trials of the study.")
+        int | None,
+        typer.Option(
+            "--epochs-total", help="Total epochs of the study's trials, confirmation included."
+        ),
     ] = None
     task: TaskOption = None
     epochs: Annotated[

@@ -96,7 +96,7 @@ def print_result(result: Result, *, json: bool) -> None:
     inherited, epochs = now.shared
     if inherited:
         unit = now.spacing.progress
-        say(f"{inherited} of {epochs} {unit}s were not trained: equal beginnings are trained once.")
+        say(f"{inherited} of {epochs} {unit}s saved by training shared beginnings once.")
     say("")
     _print_table(result_table(now))
     say("")

@@ -291,9 +291,10 @@ def horizon(
 ) -> None:
     """Measure how good the best schedule is at each number of epochs.
 
-    Some rates are held, and for each length a decay branches off; what runs have in common is
-    trained once, so that all lengths together cost less than twice the longest. With more --seeds
-    than before, only the missing runs are added.
+    Some rates are held, and for each length a decay branches off. What runs have in common is
+    trained once: if the lengths double, each rate and seed costs about twice the longest run. With
+    more --seeds than before, only the missing runs are added. What a study file says of a search,
+    such as its trials and families, does not count here.
     """
     from clrsearch import service
     from clrsearch.cli import output

@@ -142,7 +142,7 @@ def picture_of_search(now: Snapshot) -> Figure:
 
 
 def picture_of_horizon(found: Horizon) -> Figure:
-    """The score of the best schedule at each length, and of the best held rate at each epoch."""
+    """The score of the best schedule of each length, and of the best constant rate by epoch."""
     lengths = np.array([float(each.epochs) for each in found.lengths])
     means = np.array([each.mean for each in found.lengths])
     low, high = (
@@ -161,7 +161,7 @@ def picture_of_horizon(found: Horizon) -> Figure:
                 curves=(
                     Curve(label=label, x=lengths, y=means, style=figures.FIRST),
                     Curve(
-                        label="best held rate",
+                        label="best constant rate",
                         x=np.array(epochs, dtype=float),
                         y=held,
                         style=figures.OTHER,

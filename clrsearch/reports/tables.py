@@ -157,14 +157,14 @@ def result_table(snapshot: Snapshot) -> RenderableType:
 
 
 def horizon_table(found: Horizon) -> RenderableType:
-    """The best schedule of each length, and the epochs that a held rate needs for its score."""
+    """The best schedule of each length, and the epochs that a constant rate needs for its score."""
     table = plain_table(
         "epochs",
         found.metric,
         "95 % interval",
         "peak rate",
         "decay",
-        "held rate needs",
+        "constant rate needs",
         right=("epochs",),
     )
     most = max(found.held, default=0)

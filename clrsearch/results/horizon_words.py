@@ -23,11 +23,11 @@ def horizon_sentences(found: Horizon) -> tuple[str, ...]:
 def _of_lengths(found: Horizon) -> Iterator[str]:
     for short, long in pairwise(found.lengths):
         loss, half = _paired(short.scores, long.scores, sign_of(found.direction))
-        within = "" if half is None else f" ({number(loss - half)} to {number(loss + half)})"
-        verb = "cost" if loss >= 0 else "gain"
+        verb = "costs" if loss >= 0 else "gains"
+        low, high = sorted([abs(loss) - half, abs(loss) + half])
         yield (
-            f"{short.epochs} epochs in place of {long.epochs} {verb} {number(abs(loss))} of "
-            f"{found.metric}{within}."
+            f"Training for {short.epochs} epochs instead of {long.epochs} {verb} "
+            f"{number(abs(loss))} in {found.metric} (95 %: {number(low)} to {number(high)})."
         )
 
 
@@ -36,13 +36,13 @@ def _of_schedules(found: Horizon) -> Iterator[str]:
     for each in found.lengths:
         if each.held is not None and each.held > each.epochs:
             yield (
-                f"A held rate needs {each.held} epochs for what the best schedule reaches in "
-                f"{each.epochs}."
+                f"A constant rate needs {each.held} epochs to match the best {each.epochs}-epoch "
+                "schedule."
             )
         elif each.held is None and each.epochs <= most:
             yield (
-                f"A held rate does not reach in {most} epochs what the best schedule reaches "
-                f"in {each.epochs}."
+                f"No constant rate matched the best {each.epochs}-epoch schedule within {most} "
+                "epochs."
             )
 
 
@@ -51,16 +51,16 @@ def _of_rates(found: Horizon) -> Iterator[str]:
         at = [str(each.epochs) for each in found.lengths if each.rate == rate]
         if at and len(found.rates) > 1:
             yield (
-                f"The {which} rate that was tried, {number(rate)}, is the best at "
-                f"{' and '.join(at)} epochs: try others with --rates."
+                f"The {which} rate tried, {number(rate)}, is the best at {' and '.join(at)} "
+                "epochs: try others with --rates."
             )
 
 
 def _of_sharing(found: Horizon) -> Iterator[str]:
     if found.shared:
         yield (
-            f"{found.trained} epochs were trained, and {found.shared} were not: equal beginnings "
-            "are trained once."
+            f"{found.trained} epochs trained; {found.shared} saved by training shared beginnings "
+            "once."
         )
 
 
@@ -93,11 +93,9 @@ def horizon_json(found: Horizon) -> dict[str, Any]:
 
 def _paired(
     short: Mapping[int, float], long: Mapping[int, float], sign: float
-) -> tuple[float, float | None]:
-    """By how much the first is worse, on average over the common seeds, and half the interval."""
-    seeds = sorted(short.keys() & long.keys())
-    differences = np.array([sign * (short[seed] - long[seed]) for seed in seeds])
-    if len(seeds) < 2:
-        return float(differences.mean()), None
-    half = float(stats.t.ppf(1 - LEVEL / 2, len(seeds) - 1))
-    return float(differences.mean()), half * float(differences.std(ddof=1)) / math.sqrt(len(seeds))
+) -> tuple[float, float]:
+    """By how much the first is worse, on average over the seeds, and half the 95 % interval."""
+    differences = np.array([sign * (short[seed] - long[seed]) for seed in short])
+    half = float(stats.t.ppf(1 - LEVEL / 2, len(differences) - 1))
+    deviation = float(differences.std(ddof=1))
+    return float(differences.mean()), half * deviation / math.sqrt(len(differences))

@@ -419,10 +419,11 @@ def differences(stored: StudyPlan, asked: StudyPlan) -> list[str]:
     """The keys in which two plans describe different studies, with both values.
 
     ``trials``, budgets, ``confirm`` and a horizon's seeds may change during a study, so they are
-    skipped; so are families and earlier studies if the new plan names none, and options that did
-    not exist when the old plan was stored.
+    skipped; so are families and earlier studies if the new plan names none, the seed of a study
+    that starts from earlier ones, and options that did not exist when the old plan was stored.
     """
-    aside = {*LIMITS, "confirm"} | ({"families", "like"} - asked.model_fields_set)
+    chosen = {"families", "like", *(["seed"] if stored.like else [])}
+    aside = {*LIMITS, "confirm"} | (chosen - asked.model_fields_set)
     if stored.horizon is not None and asked.horizon is not None:
         aside.add("seeds")
         more = {"seeds": stored.horizon.seeds}

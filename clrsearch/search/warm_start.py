@@ -7,6 +7,7 @@ created, so it does not depend on the earlier studies any more.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import zip_longest
@@ -144,7 +145,7 @@ def best_and_a_spread(
 
 def packed(studies: Sequence[EarlierStudy]) -> list[str]:
     """The studies as pieces of text that fit into columns of 64 kB."""
-    text = _STUDIES.dump_json(tuple(studies)).decode()
+    text = json.dumps(_STUDIES.dump_python(tuple(studies), mode="json"))  # a byte per character
     return [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
 
 
@@ -208,7 +209,10 @@ class WarmStart:
             families = dict.fromkeys(family for family, _ in study.finalists)
             absent = [family for family in families if family not in self._space.families]
             if absent:
-                notes.append(f"like {study.name}: {', '.join(absent)} is not searched here")
+                notes.append(
+                    f"like {study.name}: left out its finalists of families that are not searched "
+                    f"here: {', '.join(absent)}"
+                )
         return notes
 
     @cached_property

@@ -17,22 +17,29 @@ from clrsearch.service.confirming import candidates_of
 from clrsearch.storage import StorageUrl, has_studies, open_database
 
 
-def studies_like(url: StorageUrl, name: str, plan: StudyPlan) -> tuple[EarlierStudy, ...]:
-    """Copy what the study ``name`` takes over from those of ``plan.like``.
+def started_like(
+    url: StorageUrl, name: str, plan: StudyPlan
+) -> tuple[StudyPlan, tuple[EarlierStudy, ...]]:
+    """Copy what the study ``name`` takes over from those of ``plan.like``; and its plan.
+
+    Unless it names a seed, it has another one than they: on theirs, their finalists were chosen.
 
     Raises:
         PlanError: one of them is not stored, or is the study itself, a confirmation, or without a
             complete trial.
     """
     if not plan.like:
-        return ()
+        return plan, ()
     if name in plan.like:
         raise PlanError(f"like: {name} is this study itself: choose another name with --name")
     if not has_studies(url):
         raise PlanError(f"like: no study {plan.like[0]}: the database has none yet")
     with open_database(url) as database:
         studies = [_opened(Studies(database), each) for each in plan.like]
-        return tuple(_remembered(each, among=len(studies)) for each in studies)
+        taken = {each.plan.seed for each in studies}
+        if "seed" not in plan.model_fields_set and plan.seed in taken:
+            plan = plan.model_copy(update={"seed": max(taken) + 1})
+        return plan, tuple(_remembered(each, among=len(studies)) for each in studies)
 
 
 def _opened(studies: Studies, name: str) -> Study:

@@ -27,7 +27,7 @@ from clrsearch.search import (
     require_plan,
 )
 from clrsearch.service.confirming import left
-from clrsearch.service.earlier_studies import studies_like
+from clrsearch.service.earlier_studies import started_like
 from clrsearch.service.equipment import (
     DEFAULTS,
     crowding,
@@ -138,7 +138,7 @@ def run(
     if new:
         require_name(name)
         require_plan(plan)
-        earlier = studies_like(url, name, plan)
+        plan, earlier = started_like(url, name, plan)
         if here and workers is None:
             on_note(
                 f"{plan.task.partition(':')[2]} exists only in this process, so one worker trains "

@@ -184,7 +184,9 @@ def test_the_finalists_of_several_studies_take_turns() -> None:
     other = earlier(("onecycle", ONECYCLE), ("constant", {"lr": 0.4}), name="another")
     warm = WarmStart([one, other], space)
     assert [params["lr"] for _, params in warm.finalists] == [0.1, 0.4, 0.2, 0.3]
-    assert warm.left_out == ["like another: onecycle is not searched here"]
+    assert warm.left_out == [
+        "like another: left out its finalists of families that are not searched here: onecycle"
+    ]
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])

@@ -27,6 +27,9 @@ FEW_STARTS = {
 }
 
 
+ONE_START = {"task": "tiny.py:Noisy", "trials": 3, "epochs": 4, "trunks": 1}
+
+
 @pytest.fixture(autouse=True)
 def as_often_as_can_be(monkeypatch) -> None:
     """States are kept after epochs of milliseconds, too."""
@@ -169,7 +172,7 @@ def test_killed_workers_do_no_harm(url, task_dir, seconds) -> None:
 
 def test_states_of_another_model_are_told_and_not_used(url, task_dir, tmp_path) -> None:
     """All that are there are overwritten by that of another model, under their names."""
-    begin(url, task_dir, **{**FEW_STARTS, "trials": 3, "epochs": 4, "trunks": 1}, task="tiny.py:Noisy")
+    begin(url, task_dir, **FEW_STARTS | ONE_START)
     settings = WorkerSettings(device="cpu", task_dir=task_dir, max_trials=1)
     service.work("mine", settings=settings)
     (folder,) = tmp_path.rglob("trunks")
@@ -185,7 +188,7 @@ def test_states_of_another_model_are_told_and_not_used(url, task_dir, tmp_path) 
 
 
 def test_what_was_shared_is_pruned_with_checkpoints(url, task_dir, tmp_path) -> None:
-    begin(url, task_dir, **{**FEW_STARTS, "trials": 3, "epochs": 4, "trunks": 1}, task="tiny.py:Noisy")
+    begin(url, task_dir, **FEW_STARTS | ONE_START)
     settings = WorkerSettings(device="cpu", task_dir=task_dir, max_trials=1)
     service.work("mine", settings=settings)
     assert list(tmp_path.rglob("trunks/*.pt"))
