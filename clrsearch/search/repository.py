@@ -38,9 +38,9 @@ FINALIST = "finalist:"  # prefix of the trial number in the attribute's key
 STOPPED = "clrsearch:stopped"
 CANCELLED = "clrsearch:cancelled"
 DEPARTED = "clrsearch:departed:"
+"""Prefix of the keys under which workers say why they left, each with its name."""
 EARLIER_STUDIES = "clrsearch:earlier:"  # prefix of the number of a piece in the attribute's key
 PACKING = "clrsearch:packing"
-"""Prefix of the keys under which workers say why they left, each with its name."""
 GRANTED = "clrsearch:granted"
 """Key of what a command has granted: the deadline, and what an interval takes."""
 PATIENCE_SECONDS = 5.0  # wait for another process that is creating the same study
