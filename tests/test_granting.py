@@ -7,7 +7,7 @@ import signal
 import threading
 
 import pytest
-from running import begin, children, records, wait_for
+from running import ALONE, begin, children, records, wait_for
 
 import clrsearch
 from clrsearch import service
@@ -57,6 +57,27 @@ def test_the_epochs_are_spent_on_the_search_and_its_confirmation_and_no_more(url
         assert study.plan.trials == 15
     again, _ = run(task_dir, epochs_total=80)
     assert again.began_finished
+
+
+def test_a_small_budget_is_not_overspent_by_many_workers(url, task_dir) -> None:
+    result, notes = run(task_dir, workers=4, epochs_total=24)
+    assert notes == ["24 epochs: about 2 trials of 4 epochs (8) and a confirmation (16)"]
+    assert result.snapshot.done == 2
+    assert epochs(url) == (8, 16)
+    assert {each.family for each in result.snapshot.records} == {"cyclic", "constant"}
+
+
+def test_no_more_slots_are_open_than_the_budget_pays_for(url, task_dir) -> None:
+    begin(url, task_dir, trials=100, epochs_total=80)  # 10 trials
+    with open_database(url) as database:
+        study = Study.open(database, "mine")
+        assert study.slots.counts() == {SlotState.OPEN: 10}
+        study.limit(StudyPlan(epochs_total=32, confirm=ALONE), Granted())
+        claimed = [study.slots.claim(f"w{turn}") for turn in range(2)]
+        tend(study)
+        assert [each.number for each in claimed] == [0, 1]
+        states = study.slots.counts()
+        assert states == {SlotState.CLAIMED: 2, SlotState.OPEN: 2, SlotState.CANCELLED: 6}
 
 
 def test_more_epochs_make_the_search_and_the_confirmation_go_on(url, task_dir) -> None:

@@ -33,7 +33,8 @@ def read_purses(study: Study, workers: int | None = None) -> list[Purse]:
 def tend(study: Study) -> None:
     """Open slots of an open-ended search as they are needed, or end it by cancelling open ones.
 
-    To be called before a slot is claimed. While the search goes on, one of its slots is always
+    To be called before a slot is claimed. No more slots are open than the budget pays for in full,
+    since workers may claim them all at once. While the search goes on, one of its slots is always
     unfinished; once none is, only a command makes it go on.
     """
     limit = study.record.plan
@@ -42,15 +43,16 @@ def tend(study: Study) -> None:
     counts = study.slots.counts()
     if not unfinished(counts):
         return
-    further = further_trials(read_purses(study), limit)
-    if further < 1:
-        study.slots.cancel()
+    further = further_trials(read_purses(study), limit) - study.slots.starting()
+    waiting = counts[SlotState.OPEN]
+    if further < waiting:
+        study.slots.cancel(keep=max(further, 0))
         return
-    if counts[SlotState.OPEN] >= SPARE or study.cancelled:
+    if waiting >= min(SPARE, further) or study.cancelled:
         return
     lot = next_lot(study)
     if lot:
-        study.extend(min(max(further, SPARE), lot, limit.trials - budget(counts)))
+        study.extend(min(further - waiting, lot, limit.trials - budget(counts)))
     else:
         study.slots.cancel()
 

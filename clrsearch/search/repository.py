@@ -116,6 +116,7 @@ class Studies:
         confirms: StudyRecord | None = None,
         condition: str | None = None,
         earlier: Sequence[EarlierStudy] = (),
+        granted: Granted | None = None,
     ) -> StudyRecord:
         """Create a study without slots, or find it if another process has just created it.
 
@@ -128,6 +129,7 @@ class Studies:
             confirms: the search to confirm; None to create a search.
             condition: what the confirmation changes, if anything.
             earlier: what it takes over from earlier studies.
+            granted: what the command grants it.
 
         Raises:
             PlanError: the plan cannot be searched.
@@ -146,6 +148,8 @@ class Studies:
         pieces = packed(earlier) if earlier else []
         for number, piece in enumerate(pieces):
             self.storage.set_study_user_attr(study_id, f"{EARLIER_STUDIES}{number}", piece)
+        if granted is not None:  # before the plan, whose minutes mean nothing without a deadline
+            self.storage.set_study_user_attr(study_id, GRANTED, granted.model_dump(mode="json"))
         attribute = {
             "uuid": str(uuid.uuid4()),
             "stage": "search" if confirms is None else "confirm",
@@ -357,7 +361,7 @@ class Studies:
             self.storage.get_n_trials(study_id) == 0
             and self.storage.get_study_directions(study_id) == [direction]
             and all(
-                key.startswith(EARLIER_STUDIES)
+                key == GRANTED or key.startswith(EARLIER_STUDIES)
                 for key in self.storage.get_study_user_attrs(study_id)
             )
         )

@@ -23,6 +23,7 @@ from clrsearch.search.rangetest import RangeTest
 from clrsearch.search.repository import Finalist, Granted, Studies
 from clrsearch.search.sampler import distributions
 from clrsearch.search.space import StudySpace, build_space
+from clrsearch.search.spending import further_trials, purses
 from clrsearch.search.study_record import ROW_ERRORS, Stage, StudyRecord, unreadable
 from clrsearch.search.trace_features import Points
 from clrsearch.search.traces import Traces
@@ -34,7 +35,7 @@ from clrsearch.tasks import TaskFacts
 CURVES = ("rates", "momenta")
 """Trial attributes for display only; they follow from the parameters."""
 FIRST_LOT = 10
-"""Number of slots that an open-ended search begins with."""
+"""The most slots that an open-ended search begins with."""
 
 
 class Study:
@@ -106,20 +107,29 @@ class Study:
         *,
         range_test: RangeTest | None = None,
         earlier: Sequence[EarlierStudy] = (),
+        granted: Granted | None = None,
     ) -> Study:
         """Create a search with its slots, or open it if another process has just created it.
 
-        ``earlier`` is what it takes over from earlier studies.
+        ``earlier`` is what it takes over from earlier studies, and ``granted`` what it may take.
+        An open-ended search begins with few slots, and no more than its budget pays for.
 
         Raises:
             PlanError: the plan cannot be searched.
             StudyError: the name is taken by another kind of study.
         """
         studies = Studies(database)
-        record = studies.create(name, plan, facts, versions, range_test=range_test, earlier=earlier)
+        record = studies.create(
+            name, plan, facts, versions, range_test=range_test, earlier=earlier, granted=granted
+        )
         study = cls._opened(studies, record)
-        study.grow(min(record.plan.trials, FIRST_LOT) if plan.open_ended else study.plan.trials)
+        study.grow(study._first_lot() if plan.open_ended else study.plan.trials)
         return study
+
+    def _first_lot(self) -> int:
+        plan, seconds = self.record.plan, self.granted.interval_seconds
+        found = purses(plan, self.facts, (), interval_seconds=seconds)
+        return min(plan.trials, FIRST_LOT, max(further_trials(found, plan), 1))
 
     @property
     def database(self) -> Database:
