@@ -180,14 +180,22 @@ def purses(
 
 
 def _spent(records: Sequence[Record], key: str, per_interval: float, intervals: int) -> float:
-    """What trials have taken, those that run at their full length."""
+    """What trials have taken: those that run their full length."""
     total = 0.0
     for each in records:
         if key == "gpu_hours" and each.seconds > 0:
             total += each.seconds * each.ranks
         else:
-            total += per_interval * (intervals if each.state == "running" else each.epoch)
+            total += per_interval * _trained(each, intervals)
     return total
+
+
+def _trained(record: Record, intervals: int) -> int:
+    """The number of intervals trained, with the one in which a trial diverged or failed."""
+    if record.state == "running":
+        return intervals
+    broken = record.diverged or record.state == "failed"
+    return min(record.epoch + broken, intervals)
 
 
 def workers_at_work(records: Sequence[Record]) -> int:
