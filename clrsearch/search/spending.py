@@ -104,12 +104,16 @@ def cost_of_run(
     Before any has, ``interval_seconds`` are those of an interval.
     """
     ended = sorted(
-        (each for each in records if each.ended is not None and each.epoch and each.seconds > 0),
+        (
+            each
+            for each in records
+            if each.ended is not None and each.epoch > each.inherited and each.seconds > 0
+        ),
         key=lambda each: (each.ended, each.number),
     )[-RECENT:]
     if not ended:
         return Cost(seconds=interval_seconds * intervals)
-    seconds = median(each.seconds / each.epoch for each in ended)
+    seconds = median(each.seconds / (each.epoch - each.inherited) for each in ended)
     pauses = _pauses(ended)
     return Cost(
         seconds=seconds * intervals,
@@ -191,11 +195,11 @@ def _spent(records: Sequence[Record], key: str, per_interval: float, intervals: 
 
 
 def _trained(record: Record, intervals: int) -> int:
-    """The number of intervals trained, with the one in which a trial diverged or failed."""
+    """The number of intervals that a trial trained itself, with the one in which it broke."""
     if record.state == "running":
         return intervals
     broken = record.diverged or record.state == "failed"
-    return min(record.epoch + broken, intervals)
+    return min(record.epoch + broken, intervals) - record.inherited
 
 
 def workers_at_work(records: Sequence[Record]) -> int:

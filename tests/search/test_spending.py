@@ -153,6 +153,17 @@ def test_a_trial_that_diverges_or_fails_has_cost_the_epoch_in_which_it_did() -> 
     assert found.left == 100 - 1 - 3 - 10
 
 
+def test_epochs_that_another_trial_trained_are_not_paid_for_again() -> None:
+    trials = [
+        ended(0, 1, 10.0),
+        ended(1, 2, 4.0, inherited=6),
+        ended(2, 3, 0.5, inherited=10),  # all of it
+    ]
+    (found,) = purses(StudyPlan(epochs_total=100), FACTS, trials)
+    assert found.left == 100 - 10 - 4
+    assert cost_of_run(trials, 10).seconds == pytest.approx(10.0)
+
+
 def test_a_failed_trial_has_cost_its_epochs() -> None:
     trials = [ended(0, 1, 100.0), ended(1, 2, 0.0, epochs=3, state="failed")]
     (found,) = purses(StudyPlan(gpu_hours=1), FACTS, trials)
