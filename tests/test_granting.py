@@ -179,6 +179,8 @@ def test_what_has_begun_when_the_time_is_over_is_resumed_when_more_is_given(url,
         study = Study.open(database, "mine")
         assert study.slots.counts() == {SlotState.OPEN: 1, SlotState.CANCELLED: 3}
         assert has_ended(study)
+    watched = service.status("mine", watch=True)  # returns though a trial is left
+    assert (watched.over, watched.left) == (True, 1)
     late, _ = run(task_dir, **keys)
     assert late.began_finished  # without more, it stays as it is
     result, _ = run(task_dir, **keys, minutes=0.7)
