@@ -80,6 +80,21 @@ def test_no_more_slots_are_open_than_the_budget_pays_for(url, task_dir) -> None:
         assert states == {SlotState.CLAIMED: 2, SlotState.OPEN: 2, SlotState.CANCELLED: 6}
 
 
+def test_a_running_worker_learns_of_changed_limits(url, task_dir) -> None:
+    begin(url, task_dir, trials=100, epochs_total=24)  # 3 trials
+    with open_database(url) as database:
+        at_work, asked = Study.open(database, "mine"), Study.open(database, "mine")
+        asked.limit(StudyPlan(epochs_total=80, confirm=ALONE), Granted())
+        tend(at_work)
+        assert at_work.slots.counts() == {SlotState.OPEN: 3}  # and none cancelled
+        at_work.slots.cancel(keep=1)
+        tend(at_work)
+        assert at_work.slots.counts()[SlotState.OPEN] == 10
+        asked.limit(StudyPlan(minutes=9), Granted(deadline=read_clock(database.engine) - 1))
+        tend(at_work)
+        assert at_work.slots.unfinished() == 0
+
+
 def test_more_epochs_make_the_search_and_the_confirmation_go_on(url, task_dir) -> None:
     run(task_dir, epochs_total=80)
     result, notes = run(task_dir, epochs_total=200)

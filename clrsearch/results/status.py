@@ -155,7 +155,7 @@ def read_status(study: Study) -> Status:
         failures=failures(records),
         departures=study.departures(),
         packing=study.packing,
-        budget=what_is_left(read_purses(study), study.record.plan),
+        budget=what_is_left(read_purses(study), study.limits),
         over=is_over(study),
         stopped=study.stopped is not None,
         stopped_by=max(failed, default=None),

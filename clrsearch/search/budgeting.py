@@ -20,7 +20,7 @@ def read_purses(study: Study, workers: int | None = None) -> list[Purse]:
     trials = study.history.records()
     runs = [] if sibling is None else sibling.history.records()
     return purses(
-        study.record.plan,
+        study.limits,
         study.facts,
         trials,
         runs,
@@ -37,8 +37,7 @@ def tend(study: Study) -> None:
     since workers may claim them all at once. While the search goes on, one of its slots is always
     unfinished; once none is, only a command makes it go on.
     """
-    limit = study.record.plan
-    if study.stage != "search" or not limit.open_ended:
+    if study.stage != "search" or not (limit := study.limits).open_ended:
         return
     counts = study.slots.counts()
     if not unfinished(counts):
@@ -59,7 +58,7 @@ def tend(study: Study) -> None:
 
 def next_lot(study: Study) -> int:
     """The most slots to open at a time; 0 if the search is to end since it is settled."""
-    if not study.record.plan.until_settled:
+    if not study.limits.until_settled:
         return MOST_OPEN
     return 0 if is_settled(study.history.records(), study.searched) else LOT
 

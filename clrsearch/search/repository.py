@@ -42,7 +42,7 @@ DEPARTED = "clrsearch:departed:"
 EARLIER_STUDIES = "clrsearch:earlier:"  # prefix of the number of a piece in the attribute's key
 PACKING = "clrsearch:packing"
 GRANTED = "clrsearch:granted"
-"""Key of what a command has granted: the deadline, and what an interval takes."""
+"""Key of what a command has granted: the limits, their deadline, and what an interval takes."""
 PATIENCE_SECONDS = 5.0  # wait for another process that is creating the same study
 
 
@@ -60,12 +60,15 @@ class Granted(BaseModel):
     Attributes:
         deadline: when its minutes are over, in Unix time of the database's clock.
         interval_seconds: what the training and validation of an interval took when it was tried.
+        limits: the plan's keys that limit the search, so that workers learn of changed ones; empty
+            if they are those that the study was created with.
     """
 
     model_config = ConfigDict(frozen=True)
 
     deadline: float | None = None
     interval_seconds: float = 0.0
+    limits: Mapping[str, bool | int | float | None] = {}
 
 
 class Studies:

@@ -44,7 +44,7 @@ class Study:
     Attributes:
         record: its plan, its task's facts and versions, as created.
         plan: its present plan; if it is open-ended, ``trials`` is the number of slots so far, and
-            that of ``record.plan`` the limit.
+            that of ``limits`` the limit.
         slots: its slots.
         history: its trials, as read.
         log: its trials, as written.
@@ -343,7 +343,7 @@ class Study:
     def limit(self, asked: StudyPlan, granted: Granted) -> None:
         """Replace what limits the search by what is ``asked`` for and ``granted``; adds no slot."""
         limits = asked.model_dump(include=set(LIMITS))
-        self._studies.grant(self.record, granted)
+        self._studies.grant(self.record, granted.model_copy(update={"limits": limits}))
         self._studies.change_plan(self.record, **limits)
         stored = self.record.plan.model_copy(update=limits)
         self.record = self.record.model_copy(update={"plan": stored})
@@ -353,6 +353,11 @@ class Study:
     def granted(self) -> Granted:
         """What the latest command has granted it; re-read."""
         return self._studies.granted(self.record)
+
+    @property
+    def limits(self) -> StudyPlan:
+        """Its plan with the limits that the latest command has set; re-read."""
+        return self.record.plan.model_copy(update=dict(self.granted.limits))
 
     @property
     def seconds_left(self) -> float | None:

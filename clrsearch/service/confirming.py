@@ -92,7 +92,7 @@ def has_ended(study: Study) -> bool:
 
 def lacks_budget(study: Study) -> bool:
     """Whether it is the end of a study's budget, and not a verdict, that ended its confirmation."""
-    plan, sibling = study.record.plan, study.confirmation()
+    plan, sibling = study.limits, study.confirmation()
     if not (plan.budgeted and plan.confirm.enabled) or study.cancelled:
         return False
     if sibling is None or study.progress().left:
@@ -109,7 +109,7 @@ def _is_settled(study: Study, confirmation: Study, room: int) -> bool:
 
 def _room(study: Study, sibling: Study | None) -> int:
     """The number of runs that may be added to a confirmation, as far as the budget goes."""
-    if not study.record.plan.budgeted:
+    if not study.limits.budgeted:
         return NO_LIMIT
     waiting = 0 if sibling is None else sibling.slots.unfinished()
     workers = workers_at_work(study.history.records())
@@ -121,7 +121,7 @@ def _shared(study: Study) -> int:
 
     A budget replaces it, unless the search has ended earlier, with all the trials asked for.
     """
-    limit, trials = study.record.plan, budget_of(study.slots.counts())
+    limit, trials = study.limits, budget_of(study.slots.counts())
     if limit.budgeted and (limit.until_settled or trials < limit.trials):
         return NO_LIMIT
     if limit.open_ended:
