@@ -209,7 +209,8 @@ def test_nothing_is_opened_after_cancel(url, task_dir) -> None:
     with open_database(url) as database:
         study = Study.open(database, "mine")
         study.limit(StudyPlan(epochs_total=800), Granted())
-        study.extend(1)
+        study.extend(16)
+        assert study.slots.unfinished() == 1
         study.cancel()
         tend(study)
         assert study.slots.unfinished() == 0
@@ -278,6 +279,7 @@ def test_the_deadline_is_one_of_the_databases_clock(any_url, task_dir) -> None:
         assert (study.record.plan.minutes, study.record.plan.trials) == (2, 100_000)
         assert study.plan.trials == 4
         study.slots.cancel()
+        study.extend(6)
         study.extend(6)  # the four that were cancelled, and two more
         assert study.slots.counts() == {SlotState.OPEN: 6}
         assert Study.open(database, "mine").plan.trials == 6

@@ -51,7 +51,9 @@ def tend(study: Study) -> None:
         return
     lot = next_lot(study)
     if lot:
-        study.extend(min(further - waiting, lot, limit.trials - budget(counts)))
+        study.extend(min(budget(counts) + min(further - waiting, lot), limit.trials))
+        if study.cancelled:  # meanwhile
+            study.slots.cancel()
     else:
         study.slots.cancel()
 

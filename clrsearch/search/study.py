@@ -334,11 +334,15 @@ class Study:
             self.record, **{**changes, "horizon": more.model_dump(mode="json")}
         )
 
-    def extend(self, more: int) -> None:
-        """Open so many more slots: cancelled ones first."""
-        more -= self.slots.reopen(max(more, 0))
-        if more > 0:
-            self.grow(self.slots.counts().total() + more)
+    def extend(self, trials: int) -> None:
+        """Open slots until so many are not cancelled: cancelled ones first.
+
+        Several workers that decide the same at once open them once.
+        """
+        self.slots.reopen(trials)
+        counts = self.slots.counts()
+        if (missing := trials - budget(counts)) > 0:
+            self.grow(counts.total() + missing)
 
     def limit(self, asked: StudyPlan, granted: Granted) -> None:
         """Replace what limits the search by what is ``asked`` for and ``granted``; adds no slot."""

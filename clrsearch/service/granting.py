@@ -104,12 +104,12 @@ class Grant:
         found, counts = read_purses(study, self.workers), study.slots.counts()
         missing = max(plan.trials - budget(counts), 0)
         if not plan.open_ended:
-            study.extend(missing)
+            study.extend(plan.trials)
             return None
         waiting = counts[SlotState.OPEN]
         further = min(further_trials(found, plan), missing + waiting)
-        study.slots.cancel(keep=max(further, 0))
-        study.extend(min(further - waiting, next_lot(study)))
+        study.slots.cancel(keep=further)
+        study.extend(budget(counts) + min(further - waiting, next_lot(study)))
         return forecast(found, plan, study.facts.spacing, workers=self.workers, trials=further)
 
 

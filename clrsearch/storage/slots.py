@@ -427,23 +427,22 @@ class Slots:
             for some in _batches(numbers[keep:])
         )
 
-    def reopen(self, most: int) -> int:
-        """Reopen up to so many cancelled slots, the lowest numbers first; returns how many."""
-        cancelled = sa.select(_slots.c.number).where(
-            self._ours, _slots.c.state == SlotState.CANCELLED
-        )
-        with self._engine.connect() as connection:
-            first = connection.scalars(cancelled.order_by(_slots.c.number).limit(most)).all()
-        self._reopen(first)
-        return len(first)
+    def reopen(self, total: int) -> int:
+        """Reopen cancelled slots until so many are not, the lowest first; returns how many it did.
 
-    def _reopen(self, cancelled: Sequence[int]) -> None:
-        for some in _batches(cancelled):
-            self._change(
-                _slots.c.state == SlotState.CANCELLED,
-                _slots.c.number.in_(some),
-                state=SlotState.OPEN,
-            )
+        Several processes may call this at once.
+        """
+        states = self.states()
+        cancelled = [each for each, state in states.items() if state == SlotState.CANCELLED]
+        missing = max(total - (len(states) - len(cancelled)), 0)
+        return self._reopen(cancelled[:missing])
+
+    def _reopen(self, numbers: Sequence[int]) -> int:
+        cancelled = _slots.c.state == SlotState.CANCELLED
+        return sum(
+            self._change(cancelled, _slots.c.number.in_(some), state=SlotState.OPEN)
+            for some in _batches(numbers)
+        )
 
     def _change(self, *which: sa.ColumnElement[bool], **values: object) -> int:
         with self._engine.begin() as connection:

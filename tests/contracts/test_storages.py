@@ -283,6 +283,14 @@ def test_of_the_open_slots_the_lowest_are_kept(slots) -> None:
     assert states == ["open", "claimed", "open", "open", "cancelled", "cancelled"]
 
 
+def test_cancelled_slots_are_reopened_up_to_a_total(slots) -> None:
+    slots.claim("w")
+    slots.cancel()
+    assert slots.reopen(2) == 1
+    assert slots.reopen(2) == 0
+    assert slots.states() == {0: "claimed", 1: "open", 2: "cancelled"}
+
+
 def test_studies_do_not_see_each_others_slots(slots) -> None:
     other = Slots(slots._engine, "study-2")
     other.grow(["constant"])
