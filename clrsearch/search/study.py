@@ -36,6 +36,8 @@ CURVES = ("rates", "momenta")
 """Trial attributes for display only; they follow from the parameters."""
 FIRST_LOT = 10
 """The most slots that an open-ended search begins with."""
+USUAL = 100
+"""Number of trials that proposals expect of an open-ended search, or its limit if that is less."""
 
 
 class Study:
@@ -206,9 +208,17 @@ class Study:
 
     @property
     def searched(self) -> Searched:
-        """The inputs of the study's proposals."""
+        """The inputs of the study's proposals.
+
+        They take the size of an open-ended search to be the same in all workers, whatever the
+        number of slots so far.
+        """
+        plan = self.plan
+        if plan.open_ended:
+            size = min(self.record.plan.trials, USUAL)
+            plan = plan.model_copy(update={"trials": size})
         return Searched(
-            plan=self.plan,
+            plan=plan,
             space=self.space,
             traces=self.traces,
             points=self.points,
