@@ -307,6 +307,8 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
                 f"{run_command(study, minutes=study.record.plan.minutes)} grants it again"
             )
         left = study.progress().busy
+        if left and study.limits.open_ended:  # slots are added while it runs
+            left = max(left, workers.count)
         more = run_command(study, trials=study.plan.trials + 50)
     count, notes = workers.count, []
     if settings.idle_wait is None:
