@@ -14,6 +14,7 @@ from clrsearch import service
 from clrsearch.errors import PlanError
 from clrsearch.search import ConfirmPlan, Granted, Study, StudyPlan, tend
 from clrsearch.service.confirming import has_ended
+from clrsearch.service.granting import settle_up
 from clrsearch.storage import SlotState, open_database, read_clock
 from clrsearch.worker import WorkerSettings
 
@@ -215,6 +216,22 @@ def test_nothing_is_opened_after_cancel(url, task_dir) -> None:
         tend(study)
         assert study.slots.unfinished() == 0
         assert study.slots.counts()[SlotState.CANCELLED] >= 1
+
+
+def test_a_budget_is_not_spent_when_workers_leave_before(url, task_dir) -> None:
+    begin(url, task_dir, task="tiny.py:Noisy", trials=100, epochs_total=400, confirm=ConfirmPlan())
+    settings = WorkerSettings(device="cpu", task_dir=task_dir, max_trials=2)
+    service.work("mine", settings=settings)
+    with open_database(url) as database:
+        assert settle_up(Study.open(database, "mine")) is None
+
+
+def test_minutes_without_a_deadline_are_not_over(url, task_dir) -> None:
+    begin(url, task_dir, minutes=1, confirm=ConfirmPlan())  # as if killed before they were granted
+    with open_database(url) as database:
+        study = Study.open(database, "mine")
+        study.slots.cancel()
+        assert settle_up(study) is None
 
 
 def test_a_confirmation_that_is_asked_for_has_no_limit_but_its_seeds(url, task_dir) -> None:

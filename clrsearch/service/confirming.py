@@ -91,13 +91,20 @@ def has_ended(study: Study) -> bool:
 
 
 def lacks_budget(study: Study) -> bool:
-    """Whether it is the end of a study's budget, and not a verdict, that ended its confirmation."""
+    """Whether it is the end of a study's budget, and not a verdict, that ended its confirmation.
+
+    It is not if workers have left while the budget still pays for something.
+    """
     plan, sibling = study.limits, study.confirmation()
     if not (plan.budgeted and plan.confirm.enabled) or study.cancelled:
         return False
-    if sibling is None or study.progress().left:
-        return True
-    return not _is_settled(study, sibling, NO_LIMIT)
+    over, room = is_over(study), _room(study, sibling)
+    if study.progress().left:
+        return over
+    if sibling is None:
+        return over or not room
+    unsettled = not _is_settled(study, sibling, NO_LIMIT)
+    return unsettled and (over or _is_settled(study, sibling, room))
 
 
 def _is_settled(study: Study, confirmation: Study, room: int) -> bool:

@@ -116,9 +116,10 @@ class Grant:
 def settle_up(study: Study) -> str | None:
     """End a study whose time is over; returns what has kept its verdict from being settled."""
     end_if_over(study)
-    if not lacks_budget(study):
+    found = read_purses(study)
+    if not found or not lacks_budget(study):
         return None
-    return f"{spent(read_purses(study))} before the verdict was settled"
+    return f"{spent(found)} before the verdict was settled"
 
 
 def search_further(study: Study, trials: int) -> str | None:
