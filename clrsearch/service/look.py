@@ -282,8 +282,8 @@ def status(
     """The status of a study: its slots, active workers, throughput, and causes of failures.
 
     With ``watch`` it returns once every slot has ended, or the time granted is over and all workers
-    have left, and calls ``on_change`` every two seconds until then. It waits out database outages of up to ``storage_patience`` seconds, calling
-    ``on_wait`` with the cause of each.
+    have left, and calls ``on_change`` every two seconds until then. It waits out database outages
+    of up to ``storage_patience`` seconds, calling ``on_wait`` with the cause of each.
 
     Raises:
         StudyError: there is no such study.
