@@ -13,7 +13,7 @@ import clrsearch
 from clrsearch import service
 from clrsearch.errors import PlanError
 from clrsearch.search import ConfirmPlan, Granted, Study, StudyPlan, tend
-from clrsearch.service.confirming import has_ended
+from clrsearch.service.confirming import begin_confirmation, has_ended
 from clrsearch.service.granting import settle_up
 from clrsearch.storage import SlotState, open_database, read_clock
 from clrsearch.worker import WorkerSettings
@@ -232,6 +232,26 @@ def test_minutes_without_a_deadline_are_not_over(url, task_dir) -> None:
         study = Study.open(database, "mine")
         study.slots.cancel()
         assert settle_up(study) is None
+
+
+def test_runs_that_have_begun_are_paid_for_once(url, task_dir) -> None:
+    keys = {"trials": 100, "epochs_total": 32, "confirm": ConfirmPlan(top=1, seeds=3)}
+    begin(url, task_dir, task="tiny.py:Noisy", **keys)  # 2 trials of 4 epochs, and 6 runs
+    settings = WorkerSettings(device="cpu", task_dir=task_dir, max_trials=3)
+    service.work("mine", settings=settings)
+    with open_database(url) as database:
+        study = Study.open(database, "mine")
+        sibling = study.confirmation()
+        assert sibling.slots.counts() == {SlotState.COMPLETE: 1, SlotState.OPEN: 5}
+        slot = sibling.slots.claim("w")
+        number = sibling.begin(
+            slot, sibling.finalists()[slot.finalist].params, {"worker": "w", "device": "cpu"}
+        )
+        sibling.slots.bind(slot, number)
+        study.limit(StudyPlan(epochs_total=40), Granted())
+        study.plan_confirmation(ConfirmPlan(top=1, seeds=9))
+        begin_confirmation(study)
+        assert len(sibling.slots.runs()) == 8
 
 
 def test_a_confirmation_that_is_asked_for_has_no_limit_but_its_seeds(url, task_dir) -> None:
