@@ -7,13 +7,14 @@ import signal
 import threading
 
 import pytest
-from running import begin, children, records, wait_for
+from running import ALONE, begin, children, records, wait_for
 
 import clrsearch
 from clrsearch import service
 from clrsearch.errors import PlanError
 from clrsearch.search import ConfirmPlan, Granted, Study, StudyPlan, tend
-from clrsearch.service.confirming import has_ended
+from clrsearch.service.confirming import begin_confirmation, has_ended
+from clrsearch.service.granting import settle_up
 from clrsearch.storage import SlotState, open_database, read_clock
 from clrsearch.worker import WorkerSettings
 
@@ -57,6 +58,42 @@ def test_the_epochs_are_spent_on_the_search_and_its_confirmation_and_no_more(url
         assert study.plan.trials == 15
     again, _ = run(task_dir, epochs_total=80)
     assert again.began_finished
+
+
+def test_a_small_budget_is_not_overspent_by_many_workers(url, task_dir) -> None:
+    result, notes = run(task_dir, workers=4, epochs_total=24)
+    assert notes == ["24 epochs: about 2 trials of 4 epochs (8) and a confirmation (16)"]
+    assert result.snapshot.done == 2
+    assert epochs(url) == (8, 16)
+    assert {each.family for each in result.snapshot.records} == {"cyclic", "constant"}
+
+
+def test_no_more_slots_are_open_than_the_budget_pays_for(url, task_dir) -> None:
+    begin(url, task_dir, trials=100, epochs_total=80)  # 10 trials
+    with open_database(url) as database:
+        study = Study.open(database, "mine")
+        assert study.slots.counts() == {SlotState.OPEN: 10}
+        study.limit(StudyPlan(epochs_total=32, confirm=ALONE), Granted())
+        claimed = [study.slots.claim(f"w{turn}") for turn in range(2)]
+        tend(study)
+        assert [each.number for each in claimed] == [0, 1]
+        states = study.slots.counts()
+        assert states == {SlotState.CLAIMED: 2, SlotState.OPEN: 2, SlotState.CANCELLED: 6}
+
+
+def test_a_running_worker_learns_of_changed_limits(url, task_dir) -> None:
+    begin(url, task_dir, trials=100, epochs_total=24)  # 3 trials
+    with open_database(url) as database:
+        at_work, asked = Study.open(database, "mine"), Study.open(database, "mine")
+        asked.limit(StudyPlan(epochs_total=80, confirm=ALONE), Granted())
+        tend(at_work)
+        assert at_work.slots.counts() == {SlotState.OPEN: 3}  # and none cancelled
+        at_work.slots.cancel(keep=1)
+        tend(at_work)
+        assert at_work.slots.counts()[SlotState.OPEN] == 10
+        asked.limit(StudyPlan(minutes=9), Granted(deadline=read_clock(database.engine) - 1))
+        tend(at_work)
+        assert at_work.slots.unfinished() == 0
 
 
 def test_more_epochs_make_the_search_and_the_confirmation_go_on(url, task_dir) -> None:
@@ -158,6 +195,8 @@ def test_what_has_begun_when_the_time_is_over_is_resumed_when_more_is_given(url,
         study = Study.open(database, "mine")
         assert study.slots.counts() == {SlotState.OPEN: 1, SlotState.CANCELLED: 3}
         assert has_ended(study)
+    watched = service.status("mine", watch=True)  # returns though a trial is left
+    assert (watched.over, watched.left) == (True, 1)
     late, _ = run(task_dir, **keys)
     assert late.began_finished  # without more, it stays as it is
     result, _ = run(task_dir, **keys, minutes=0.7)
@@ -171,11 +210,48 @@ def test_nothing_is_opened_after_cancel(url, task_dir) -> None:
     with open_database(url) as database:
         study = Study.open(database, "mine")
         study.limit(StudyPlan(epochs_total=800), Granted())
-        study.extend(1)
+        study.extend(16)
+        assert study.slots.unfinished() == 1
         study.cancel()
         tend(study)
         assert study.slots.unfinished() == 0
         assert study.slots.counts()[SlotState.CANCELLED] >= 1
+
+
+def test_a_budget_is_not_spent_when_workers_leave_before(url, task_dir) -> None:
+    begin(url, task_dir, task="tiny.py:Noisy", trials=100, epochs_total=400, confirm=ConfirmPlan())
+    settings = WorkerSettings(device="cpu", task_dir=task_dir, max_trials=2)
+    service.work("mine", settings=settings)
+    with open_database(url) as database:
+        assert settle_up(Study.open(database, "mine")) is None
+
+
+def test_minutes_without_a_deadline_are_not_over(url, task_dir) -> None:
+    begin(url, task_dir, minutes=1, confirm=ConfirmPlan())  # as if killed before they were granted
+    with open_database(url) as database:
+        study = Study.open(database, "mine")
+        study.slots.cancel()
+        assert settle_up(study) is None
+
+
+def test_runs_that_have_begun_are_paid_for_once(url, task_dir) -> None:
+    keys = {"trials": 100, "epochs_total": 32, "confirm": ConfirmPlan(top=1, seeds=3)}
+    begin(url, task_dir, task="tiny.py:Noisy", **keys)  # 2 trials of 4 epochs, and 6 runs
+    settings = WorkerSettings(device="cpu", task_dir=task_dir, max_trials=3)
+    service.work("mine", settings=settings)
+    with open_database(url) as database:
+        study = Study.open(database, "mine")
+        sibling = study.confirmation()
+        assert sibling.slots.counts() == {SlotState.COMPLETE: 1, SlotState.OPEN: 5}
+        slot = sibling.slots.claim("w")
+        number = sibling.begin(
+            slot, sibling.finalists()[slot.finalist].params, {"worker": "w", "device": "cpu"}
+        )
+        sibling.slots.bind(slot, number)
+        study.limit(StudyPlan(epochs_total=40), Granted())
+        study.plan_confirmation(ConfirmPlan(top=1, seeds=9))
+        begin_confirmation(study)
+        assert len(sibling.slots.runs()) == 8
 
 
 def test_a_confirmation_that_is_asked_for_has_no_limit_but_its_seeds(url, task_dir) -> None:
@@ -240,6 +316,7 @@ def test_the_deadline_is_one_of_the_databases_clock(any_url, task_dir) -> None:
         assert (study.record.plan.minutes, study.record.plan.trials) == (2, 100_000)
         assert study.plan.trials == 4
         study.slots.cancel()
+        study.extend(6)
         study.extend(6)  # the four that were cancelled, and two more
         assert study.slots.counts() == {SlotState.OPEN: 6}
         assert Study.open(database, "mine").plan.trials == 6

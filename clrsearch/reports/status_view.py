@@ -51,6 +51,10 @@ def status_advice(status: Status) -> list[str]:
         retry = f"{proposals.command('retry', name)} retries the failed trials."
         why = [] if trial is None else [f"{proposals.command('show', name, trial)} shows why."]
         return [*why, retry]
+    if status.left and status.ended:
+        return [
+            "Its time is over: the command that granted it resumes it and grants as much again."
+        ]
     if status.left and not status.live:
         worker = proposals.command("worker", name)
         return [f"Unless a worker is just starting, {worker} resumes it."]

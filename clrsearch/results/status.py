@@ -13,7 +13,7 @@ from typing import Any
 
 from clrsearch.causes import cause
 from clrsearch.results.allowance import what_is_left
-from clrsearch.search import Record, Study, read_purses
+from clrsearch.search import Record, Study, is_over, read_purses
 from clrsearch.storage import Claim, SlotState, budget, host_of, unfinished
 from clrsearch.tasks import Spacing
 
@@ -91,6 +91,7 @@ class Status:
         departures: why workers left though trials were left, by worker.
         budget: what is left of its time, GPU hours or epochs, in words; empty without such limits.
         packing: how trials are trained, alone or in lanes, and why; empty if nobody asked.
+        over: whether the time granted to it is over.
         stopped: whether the study was stopped.
         stopped_by: the latest failed trial, if any.
     """
@@ -105,6 +106,7 @@ class Status:
     departures: Mapping[str, str]
     packing: str
     budget: str
+    over: bool
     stopped: bool
     stopped_by: int | None
 
@@ -117,6 +119,11 @@ class Status:
     def left(self) -> int:
         """Number of open or claimed slots."""
         return unfinished(self.slots)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be trained: all slots have ended, or the time is over."""
+        return not self.left or (self.over and not self.live)
 
     @property
     def live(self) -> tuple[Holder, ...]:
@@ -148,7 +155,8 @@ def read_status(study: Study) -> Status:
         failures=failures(records),
         departures=study.departures(),
         packing=study.packing,
-        budget=what_is_left(read_purses(study), study.record.plan),
+        budget=what_is_left(read_purses(study), study.limits),
+        over=is_over(study),
         stopped=study.stopped is not None,
         stopped_by=max(failed, default=None),
     )

@@ -20,7 +20,7 @@ def read_purses(study: Study, workers: int | None = None) -> list[Purse]:
     trials = study.history.records()
     runs = [] if sibling is None else sibling.history.records()
     return purses(
-        study.record.plan,
+        study.limits,
         study.facts,
         trials,
         runs,
@@ -33,31 +33,34 @@ def read_purses(study: Study, workers: int | None = None) -> list[Purse]:
 def tend(study: Study) -> None:
     """Open slots of an open-ended search as they are needed, or end it by cancelling open ones.
 
-    To be called before a slot is claimed. While the search goes on, one of its slots is always
+    To be called before a slot is claimed. No more slots are open than the budget pays for in full,
+    since workers may claim them all at once. While the search goes on, one of its slots is always
     unfinished; once none is, only a command makes it go on.
     """
-    limit = study.record.plan
-    if study.stage != "search" or not limit.open_ended:
+    if study.stage != "search" or not (limit := study.limits).open_ended:
         return
     counts = study.slots.counts()
     if not unfinished(counts):
         return
-    further = further_trials(read_purses(study), limit)
-    if further < 1:
-        study.slots.cancel()
+    further = further_trials(read_purses(study), limit) - study.slots.starting()
+    waiting = counts[SlotState.OPEN]
+    if further < waiting:
+        study.slots.cancel(keep=max(further, 0))
         return
-    if counts[SlotState.OPEN] >= SPARE or study.cancelled:
+    if waiting >= min(SPARE, further) or study.cancelled:
         return
     lot = next_lot(study)
     if lot:
-        study.extend(min(max(further, SPARE), lot, limit.trials - budget(counts)))
+        study.extend(min(budget(counts) + min(further - waiting, lot), limit.trials))
+        if study.cancelled:  # meanwhile
+            study.slots.cancel()
     else:
         study.slots.cancel()
 
 
 def next_lot(study: Study) -> int:
     """The most slots to open at a time; 0 if the search is to end since it is settled."""
-    if not study.record.plan.until_settled:
+    if not study.limits.until_settled:
         return MOST_OPEN
     return 0 if is_settled(study.history.records(), study.searched) else LOT
 

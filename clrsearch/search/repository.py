@@ -38,11 +38,11 @@ FINALIST = "finalist:"  # prefix of the trial number in the attribute's key
 STOPPED = "clrsearch:stopped"
 CANCELLED = "clrsearch:cancelled"
 DEPARTED = "clrsearch:departed:"
+"""Prefix of the keys under which workers say why they left, each with its name."""
 EARLIER_STUDIES = "clrsearch:earlier:"  # prefix of the number of a piece in the attribute's key
 PACKING = "clrsearch:packing"
-"""Prefix of the keys under which workers say why they left, each with its name."""
 GRANTED = "clrsearch:granted"
-"""Key of what a command has granted: the deadline, and what an interval takes."""
+"""Key of what a command has granted: the limits, their deadline, and what an interval takes."""
 PATIENCE_SECONDS = 5.0  # wait for another process that is creating the same study
 
 
@@ -60,12 +60,15 @@ class Granted(BaseModel):
     Attributes:
         deadline: when its minutes are over, in Unix time of the database's clock.
         interval_seconds: what the training and validation of an interval took when it was tried.
+        limits: the plan's keys that limit the search, so that workers learn of changed ones; empty
+            if they are those that the study was created with.
     """
 
     model_config = ConfigDict(frozen=True)
 
     deadline: float | None = None
     interval_seconds: float = 0.0
+    limits: Mapping[str, bool | int | float | None] = {}
 
 
 class Studies:
@@ -116,6 +119,7 @@ class Studies:
         confirms: StudyRecord | None = None,
         condition: str | None = None,
         earlier: Sequence[EarlierStudy] = (),
+        granted: Granted | None = None,
     ) -> StudyRecord:
         """Create a study without slots, or find it if another process has just created it.
 
@@ -128,6 +132,7 @@ class Studies:
             confirms: the search to confirm; None to create a search.
             condition: what the confirmation changes, if anything.
             earlier: what it takes over from earlier studies.
+            granted: what the command grants it.
 
         Raises:
             PlanError: the plan cannot be searched.
@@ -146,6 +151,8 @@ class Studies:
         pieces = packed(earlier) if earlier else []
         for number, piece in enumerate(pieces):
             self.storage.set_study_user_attr(study_id, f"{EARLIER_STUDIES}{number}", piece)
+        if granted is not None:  # before the plan, whose minutes mean nothing without a deadline
+            self.storage.set_study_user_attr(study_id, GRANTED, granted.model_dump(mode="json"))
         attribute = {
             "uuid": str(uuid.uuid4()),
             "stage": "search" if confirms is None else "confirm",
@@ -357,7 +364,7 @@ class Studies:
             self.storage.get_n_trials(study_id) == 0
             and self.storage.get_study_directions(study_id) == [direction]
             and all(
-                key.startswith(EARLIER_STUDIES)
+                key == GRANTED or key.startswith(EARLIER_STUDIES)
                 for key in self.storage.get_study_user_attrs(study_id)
             )
         )

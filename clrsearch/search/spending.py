@@ -104,12 +104,16 @@ def cost_of_run(
     Before any has, ``interval_seconds`` are those of an interval.
     """
     ended = sorted(
-        (each for each in records if each.ended is not None and each.epoch and each.seconds > 0),
+        (
+            each
+            for each in records
+            if each.ended is not None and each.epoch > each.inherited and each.seconds > 0
+        ),
         key=lambda each: (each.ended, each.number),
     )[-RECENT:]
     if not ended:
         return Cost(seconds=interval_seconds * intervals)
-    seconds = median(each.seconds / each.epoch for each in ended)
+    seconds = median(each.seconds / (each.epoch - each.inherited) for each in ended)
     pauses = _pauses(ended)
     return Cost(
         seconds=seconds * intervals,
@@ -180,14 +184,22 @@ def purses(
 
 
 def _spent(records: Sequence[Record], key: str, per_interval: float, intervals: int) -> float:
-    """What trials have taken, those that run at their full length."""
+    """What trials have taken: those that run their full length."""
     total = 0.0
     for each in records:
         if key == "gpu_hours" and each.seconds > 0:
             total += each.seconds * each.ranks
         else:
-            total += per_interval * (intervals if each.state == "running" else each.epoch)
+            total += per_interval * _trained(each, intervals)
     return total
+
+
+def _trained(record: Record, intervals: int) -> int:
+    """The number of intervals that a trial trained itself, with the one in which it broke."""
+    if record.state == "running":
+        return intervals
+    broken = record.diverged or record.state == "failed"
+    return min(record.epoch + broken, intervals) - record.inherited
 
 
 def workers_at_work(records: Sequence[Record]) -> int:

@@ -23,6 +23,7 @@ from clrsearch.search.rangetest import RangeTest
 from clrsearch.search.repository import Finalist, Granted, Studies
 from clrsearch.search.sampler import distributions
 from clrsearch.search.space import StudySpace, build_space
+from clrsearch.search.spending import further_trials, purses
 from clrsearch.search.study_record import ROW_ERRORS, Stage, StudyRecord, unreadable
 from clrsearch.search.trace_features import Points
 from clrsearch.search.traces import Traces
@@ -34,7 +35,9 @@ from clrsearch.tasks import TaskFacts
 CURVES = ("rates", "momenta")
 """Trial attributes for display only; they follow from the parameters."""
 FIRST_LOT = 10
-"""Number of slots that an open-ended search begins with."""
+"""The most slots that an open-ended search begins with."""
+USUAL = 100
+"""Number of trials that proposals expect of an open-ended search, or its limit if that is less."""
 
 
 class Study:
@@ -43,7 +46,7 @@ class Study:
     Attributes:
         record: its plan, its task's facts and versions, as created.
         plan: its present plan; if it is open-ended, ``trials`` is the number of slots so far, and
-            that of ``record.plan`` the limit.
+            that of ``limits`` the limit.
         slots: its slots.
         history: its trials, as read.
         log: its trials, as written.
@@ -106,20 +109,29 @@ class Study:
         *,
         range_test: RangeTest | None = None,
         earlier: Sequence[EarlierStudy] = (),
+        granted: Granted | None = None,
     ) -> Study:
         """Create a search with its slots, or open it if another process has just created it.
 
-        ``earlier`` is what it takes over from earlier studies.
+        ``earlier`` is what it takes over from earlier studies, and ``granted`` what it may take.
+        An open-ended search begins with few slots, and no more than its budget pays for.
 
         Raises:
             PlanError: the plan cannot be searched.
             StudyError: the name is taken by another kind of study.
         """
         studies = Studies(database)
-        record = studies.create(name, plan, facts, versions, range_test=range_test, earlier=earlier)
+        record = studies.create(
+            name, plan, facts, versions, range_test=range_test, earlier=earlier, granted=granted
+        )
         study = cls._opened(studies, record)
-        study.grow(min(record.plan.trials, FIRST_LOT) if plan.open_ended else study.plan.trials)
+        study.grow(study._first_lot() if plan.open_ended else study.plan.trials)
         return study
+
+    def _first_lot(self) -> int:
+        plan, seconds = self.record.plan, self.granted.interval_seconds
+        found = purses(plan, self.facts, (), interval_seconds=seconds)
+        return min(plan.trials, FIRST_LOT, max(further_trials(found, plan), 1))
 
     @property
     def database(self) -> Database:
@@ -196,9 +208,17 @@ class Study:
 
     @property
     def searched(self) -> Searched:
-        """The inputs of the study's proposals."""
+        """The inputs of the study's proposals.
+
+        They take the size of an open-ended search to be the same in all workers, whatever the
+        number of slots so far.
+        """
+        plan = self.plan
+        if plan.open_ended:
+            size = min(self.record.plan.trials, USUAL)
+            plan = plan.model_copy(update={"trials": size})
         return Searched(
-            plan=self.plan,
+            plan=plan,
             space=self.space,
             traces=self.traces,
             points=self.points,
@@ -332,16 +352,20 @@ class Study:
             self.record, **{**changes, "horizon": more.model_dump(mode="json")}
         )
 
-    def extend(self, more: int) -> None:
-        """Open so many more slots: cancelled ones first."""
-        more -= self.slots.reopen(max(more, 0))
-        if more > 0:
-            self.grow(self.slots.counts().total() + more)
+    def extend(self, trials: int) -> None:
+        """Open slots until so many are not cancelled: cancelled ones first.
+
+        Several workers that decide the same at once open them once.
+        """
+        self.slots.reopen(trials)
+        counts = self.slots.counts()
+        if (missing := trials - budget(counts)) > 0:
+            self.grow(counts.total() + missing)
 
     def limit(self, asked: StudyPlan, granted: Granted) -> None:
         """Replace what limits the search by what is ``asked`` for and ``granted``; adds no slot."""
         limits = asked.model_dump(include=set(LIMITS))
-        self._studies.grant(self.record, granted)
+        self._studies.grant(self.record, granted.model_copy(update={"limits": limits}))
         self._studies.change_plan(self.record, **limits)
         stored = self.record.plan.model_copy(update=limits)
         self.record = self.record.model_copy(update={"plan": stored})
@@ -351,6 +375,11 @@ class Study:
     def granted(self) -> Granted:
         """What the latest command has granted it; re-read."""
         return self._studies.granted(self.record)
+
+    @property
+    def limits(self) -> StudyPlan:
+        """Its plan with the limits that the latest command has set; re-read."""
+        return self.record.plan.model_copy(update=dict(self.granted.limits))
 
     @property
     def seconds_left(self) -> float | None:

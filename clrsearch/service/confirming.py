@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from clrsearch.search import (
@@ -17,7 +18,6 @@ from clrsearch.search import (
     every_run,
     expected_of,
     finalists,
-    further_runs,
     is_over,
     next_runs,
     one_each,
@@ -36,9 +36,10 @@ def begin_confirmation(study: Study) -> Study | None:
 
     If the plan sets the number of seeds, all runs are added at once; otherwise the next round is.
     Several processes may call this at once: each decides from what is stored at the end of a round,
-    so all find the same runs. Finalists stay finalists when the search grows. After ``cancel``
-    nothing is added, but an existing confirmation is still returned, since it may have trials to
-    resume.
+    so all find the same runs, unless they depend on the time that is left. Then those of the first
+    one count: nothing is added to a round that has begun meanwhile. Finalists stay finalists when
+    the search grows. After ``cancel`` nothing is added, but an existing confirmation is still
+    returned, since it may have trials to resume.
 
     No more runs are added than the study's budget pays for. Returns None if the search has not
     ended or has no complete trial.
@@ -47,10 +48,14 @@ def begin_confirmation(study: Study) -> Study | None:
     if not progress.may_confirm:
         return study.confirmation() if progress.cancelled else None
     sibling, records = study.confirmation(), study.history.records()
+    asked = _asked(sibling)
     room = _room(study, sibling)
     candidates = candidates_of(study, sibling, records, room=room)
     runs = _next_runs(study, sibling, candidates, records, room=room)
     if not runs:
+        return sibling
+    sibling = study.confirmation()
+    if _asked(sibling) != asked:
         return sibling
     begun = study.confirm(candidates, runs)
     if study.cancelled:  # meanwhile
@@ -91,13 +96,20 @@ def has_ended(study: Study) -> bool:
 
 
 def lacks_budget(study: Study) -> bool:
-    """Whether it is the end of a study's budget, and not a verdict, that ended its confirmation."""
-    plan, sibling = study.record.plan, study.confirmation()
+    """Whether it is the end of a study's budget, and not a verdict, that ended its confirmation.
+
+    It is not if workers have left while the budget still pays for something.
+    """
+    plan, sibling = study.limits, study.confirmation()
     if not (plan.budgeted and plan.confirm.enabled) or study.cancelled:
         return False
-    if sibling is None or study.progress().left:
-        return True
-    return not _is_settled(study, sibling, NO_LIMIT)
+    over, room = is_over(study), _room(study, sibling)
+    if study.progress().left:
+        return over
+    if sibling is None:
+        return over or not room
+    unsettled = not _is_settled(study, sibling, NO_LIMIT)
+    return unsettled and (over or _is_settled(study, sibling, room))
 
 
 def _is_settled(study: Study, confirmation: Study, room: int) -> bool:
@@ -109,11 +121,16 @@ def _is_settled(study: Study, confirmation: Study, room: int) -> bool:
 
 def _room(study: Study, sibling: Study | None) -> int:
     """The number of runs that may be added to a confirmation, as far as the budget goes."""
-    if not study.record.plan.budgeted:
+    if not study.limits.budgeted:
         return NO_LIMIT
-    waiting = 0 if sibling is None else sibling.slots.unfinished()
+    counts = Counter[SlotState]() if sibling is None else sibling.slots.counts()
+    waiting = counts[SlotState.OPEN]
     workers = workers_at_work(study.history.records())
-    return max(further_runs(read_purses(study, workers)) - waiting, 0)
+    room = NO_LIMIT
+    for each in read_purses(study, workers):  # GPU hours and epochs count runs that have begun
+        asked = waiting + counts[SlotState.CLAIMED] if each.key == "minutes" else waiting
+        room = min(room, each.runs() - asked)
+    return max(room, 0)
 
 
 def _shared(study: Study) -> int:
@@ -121,7 +138,7 @@ def _shared(study: Study) -> int:
 
     A budget replaces it, unless the search has ended earlier, with all the trials asked for.
     """
-    limit, trials = study.record.plan, budget_of(study.slots.counts())
+    limit, trials = study.limits, budget_of(study.slots.counts())
     if limit.budgeted and (limit.until_settled or trials < limit.trials):
         return NO_LIMIT
     if limit.open_ended:
@@ -176,9 +193,14 @@ def _next_runs(
     seeds = study.plan.confirm.seeds
     if seeds is None:
         return _next_round(study, sibling, candidates, records, room=room)[:room]
-    states = {} if sibling is None else sibling.slots.runs()
-    asked = {run for run, state in states.items() if state != SlotState.CANCELLED}
+    asked = _asked(sibling)
     return [run for run in every_run(candidates, seeds) if run not in asked][:room]
+
+
+def _asked(sibling: Study | None) -> set[Run]:
+    """The runs of a confirmation, without those that were cancelled."""
+    states = {} if sibling is None else sibling.slots.runs()
+    return {run for run, state in states.items() if state != SlotState.CANCELLED}
 
 
 def _next_round(

@@ -20,7 +20,7 @@ from clrsearch.search import (
     read_purses,
 )
 from clrsearch.service.confirming import lacks_budget
-from clrsearch.storage import budget, read_clock, unfinished
+from clrsearch.storage import Database, SlotState, budget, read_clock
 from clrsearch.tasks import TaskFacts
 
 LEAST_LOADING = 2.0  # seconds
@@ -75,6 +75,14 @@ class Grant:
         if further_trials(found, self.plan) < FEWEST_TRIALS:
             raise PlanError(too_little(found, self.plan, facts.spacing, workers=self.workers))
 
+    def granted(self, database: Database, interval_seconds: float = 0.0) -> Granted:
+        """What is stored of it; ``interval_seconds`` if it has not tried what an interval takes."""
+        seconds = self.seconds_left
+        return Granted(
+            deadline=None if seconds is None else read_clock(database.engine) + seconds,
+            interval_seconds=self.interval_seconds or interval_seconds,
+        )
+
     def give(self, study: Study) -> str | None:
         """Set the study's limits and open slots for it; returns a line on how it will be spent.
 
@@ -89,31 +97,29 @@ class Grant:
         if not (before or plan.open_ended):
             study.grow(plan.trials)
             return None
-        seconds, known = self.seconds_left, study.granted.interval_seconds
-        now = read_clock(study.database.engine)
-        deadline = None if seconds is None else now + seconds
-        study.limit(
-            plan, Granted(deadline=deadline, interval_seconds=self.interval_seconds or known)
-        )
+        granted = self.granted(study.database, study.granted.interval_seconds)
+        study.limit(plan, granted)
         if study.cancelled:
             study.allow_confirmation()
         found, counts = read_purses(study, self.workers), study.slots.counts()
-        waiting = unfinished(counts)
         missing = max(plan.trials - budget(counts), 0)
         if not plan.open_ended:
-            study.extend(missing)
+            study.extend(plan.trials)
             return None
-        further = min(max(further_trials(found, plan), waiting), missing + waiting)
-        study.extend(min(further - waiting, next_lot(study)))
+        waiting = counts[SlotState.OPEN]
+        further = min(further_trials(found, plan), missing + waiting)
+        study.slots.cancel(keep=further)
+        study.extend(budget(counts) + min(further - waiting, next_lot(study)))
         return forecast(found, plan, study.facts.spacing, workers=self.workers, trials=further)
 
 
 def settle_up(study: Study) -> str | None:
     """End a study whose time is over; returns what has kept its verdict from being settled."""
     end_if_over(study)
-    if not lacks_budget(study):
+    found = read_purses(study)
+    if not found or not lacks_budget(study):
         return None
-    return f"{spent(read_purses(study))} before the verdict was settled"
+    return f"{spent(found)} before the verdict was settled"
 
 
 def search_further(study: Study, trials: int) -> str | None:

@@ -307,6 +307,7 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
                 f"{run_command(study, minutes=study.record.plan.minutes)} grants it again"
             )
         left = study.progress().busy
+        slots_to_come = study.limits.open_ended
         more = run_command(study, trials=study.plan.trials + 50)
     count, notes = workers.count, []
     if settings.idle_wait is None:
@@ -315,7 +316,7 @@ def _prepare(name: str, workers: Workers, storage: Storage) -> _Ready:
                 f"no trials of {name} are left: {more} adds some, and with --idle-wait workers "
                 "wait for them"
             )
-        if count > left:
+        if count > left and not slots_to_come:
             notes.append(f"{left} trials are left: starting {left} workers instead of {count}")
             count = left
     return _Ready(url=url, count=count, settings=settings, device=device, notes=notes)

@@ -281,9 +281,9 @@ def status(
 ) -> Status:
     """The status of a study: its slots, active workers, throughput, and causes of failures.
 
-    With ``watch`` it returns once every slot has ended, and calls ``on_change`` every two seconds
-    until then. It waits out database outages of up to ``storage_patience`` seconds, calling
-    ``on_wait`` with the cause of each.
+    With ``watch`` it returns once every slot has ended, or the time granted is over and all workers
+    have left, and calls ``on_change`` every two seconds until then. It waits out database outages
+    of up to ``storage_patience`` seconds, calling ``on_wait`` with the cause of each.
 
     Raises:
         StudyError: there is no such study.
@@ -296,7 +296,7 @@ def status(
         while True:
             now = patience(lambda: read_status(study))
             on_change(now)
-            if not watch or not now.left:
+            if not watch or now.ended:
                 return now
             time.sleep(WATCH_SECONDS)
 

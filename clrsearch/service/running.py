@@ -173,7 +173,7 @@ def run(
             make_folder(checkpoint_root(url, settings.checkpoint_dir))
             database = opened.enter_context(open_database(url, create=True))
             if new:
-                _begin(database, name, plan, tryout, settings, tested, earlier, on_note)
+                _begin(database, name, plan, tryout, settings, tested, earlier, grant, on_note)
             study = Study.open(database, name)
             _join(study, plan, tryout, grant, on_note, allow_drift=settings.allow_drift)
         finished = left(study) == 0 or is_over(study)
@@ -292,6 +292,7 @@ def _begin(
     settings: WorkerSettings,
     tested: RangeTest | None,
     earlier: Sequence[EarlierStudy],
+    grant: Grant,
     on_note: Callable[[str], None],
 ) -> None:
     """Create the study, replacing an existing one whose trials all failed with older source."""
@@ -299,7 +300,14 @@ def _begin(
         Study.open(database, name).delete()
     made_with = versions(task_folder(settings.task_dir), tryout.sources.rate)
     study = Study.create(
-        database, name, plan, tryout.facts, made_with, range_test=tested, earlier=earlier
+        database,
+        name,
+        plan,
+        tryout.facts,
+        made_with,
+        range_test=tested,
+        earlier=earlier,
+        granted=grant.granted(database) if plan.open_ended else None,
     )
     for note in () if study.warm_start is None else study.warm_start.left_out:
         on_note(note)

@@ -190,9 +190,7 @@ def _work(
                 ),
             ).work()
 
-        seconds_left = patience(lambda: study.seconds_left)
-        if seconds_left is not None:
-            interruption.end_in(seconds_left)
+        interruption.end_in(patience(lambda: study.seconds_left))
         ended = work_on(study) and all(map(work_on, rounds(study, patience)))
         patience(partial(end_if_over, study))
         return ended

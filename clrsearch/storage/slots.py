@@ -416,27 +416,33 @@ class Slots:
         failed = _slots.c.state == SlotState.FAILED
         return self._change(failed, state=SlotState.OPEN, worker=None, **_ANEW)
 
-    def cancel(self) -> int:
-        """Cancel the slots that have not started; returns their number."""
-        return self._change(_slots.c.state == SlotState.OPEN, ~_BEGUN, state=SlotState.CANCELLED)
-
-    def reopen(self, most: int) -> int:
-        """Reopen up to so many cancelled slots, the lowest numbers first; returns how many."""
-        cancelled = sa.select(_slots.c.number).where(
-            self._ours, _slots.c.state == SlotState.CANCELLED
-        )
+    def cancel(self, keep: int = 0) -> int:
+        """Cancel the slots that have not started, the lowest ``keep`` aside; returns how many."""
+        waiting = sa.and_(_slots.c.state == SlotState.OPEN, ~_BEGUN)
+        query = sa.select(_slots.c.number).where(self._ours, waiting).order_by(_slots.c.number)
         with self._engine.connect() as connection:
-            first = connection.scalars(cancelled.order_by(_slots.c.number).limit(most)).all()
-        self._reopen(first)
-        return len(first)
+            numbers = connection.scalars(query).all()
+        return sum(
+            self._change(waiting, _slots.c.number.in_(some), state=SlotState.CANCELLED)
+            for some in _batches(numbers[keep:])
+        )
 
-    def _reopen(self, cancelled: Sequence[int]) -> None:
-        for some in _batches(cancelled):
-            self._change(
-                _slots.c.state == SlotState.CANCELLED,
-                _slots.c.number.in_(some),
-                state=SlotState.OPEN,
-            )
+    def reopen(self, total: int) -> int:
+        """Reopen cancelled slots until so many are not, the lowest first; returns how many it did.
+
+        Several processes may call this at once.
+        """
+        states = self.states()
+        cancelled = [each for each, state in states.items() if state == SlotState.CANCELLED]
+        missing = max(total - (len(states) - len(cancelled)), 0)
+        return self._reopen(cancelled[:missing])
+
+    def _reopen(self, numbers: Sequence[int]) -> int:
+        cancelled = _slots.c.state == SlotState.CANCELLED
+        return sum(
+            self._change(cancelled, _slots.c.number.in_(some), state=SlotState.OPEN)
+            for some in _batches(numbers)
+        )
 
     def _change(self, *which: sa.ColumnElement[bool], **values: object) -> int:
         with self._engine.begin() as connection:
@@ -478,6 +484,13 @@ class Slots:
     def unfinished(self) -> int:
         """Number of slots that are not used up."""
         return unfinished(self.counts())
+
+    def starting(self) -> int:
+        """Number of claimed slots whose trials have not begun."""
+        claimed = sa.and_(_slots.c.state == SlotState.CLAIMED, ~_BEGUN)
+        query = sa.select(sa.func.count()).select_from(_slots).where(self._ours, claimed)
+        with self._engine.connect() as connection:
+            return connection.scalar(query) or 0
 
     def live(self) -> int:
         """Number of slots claimed under an unexpired lease."""

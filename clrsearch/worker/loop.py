@@ -178,6 +178,8 @@ class Worker:
             return None
         self._may_go_on()
         self._patience(partial(tend, self._study))
+        if self._study.stage == "search":  # whose deadline a command may have changed
+            self._interruption.end_in(self._patience(lambda: self._study.seconds_left))
         stay = self._in_rounds or self._patience(self._confirms)
         slot = self._claims.next(held=self._leases, stay=stay)
         self._looked_in_vain = None if slot else time.monotonic()

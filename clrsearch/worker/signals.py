@@ -44,9 +44,9 @@ class Interruption:
         self._deadline: float | None = None
         self.trials_left = trials
 
-    def end_in(self, seconds: float) -> None:
-        """Leave after this time from now at the latest, and not after an earlier such call's."""
-        self._deadline = time.monotonic() + seconds
+    def end_in(self, seconds: float | None) -> None:
+        """Leave after this time from now at the latest, or at any; earlier calls are forgotten."""
+        self._deadline = None if seconds is None else time.monotonic() + seconds
 
     @property
     def asked(self) -> bool:

@@ -175,6 +175,14 @@ def test_more_workers_than_trials_are_clipped(clrsearch, server, task_dir) -> No
     assert (errors, out.count("clrsearch worker mine")) == ("", 8)
 
 
+def test_a_search_that_opens_slots_as_it_goes_gets_all_its_workers(
+    clrsearch, server, task_dir
+) -> None:
+    begin(server, task_dir, trials="auto")
+    code, out, errors = clrsearch("launch", "slurm", "mine", "--dry-run", "--workers", "30")
+    assert (code, errors, out.count("clrsearch worker mine")) == (0, "", 30)
+
+
 def test_a_confirmation_that_follows_needs_workers_too(clrsearch, server, task_dir) -> None:
     begin(server, task_dir, families=("cyclic",), confirm=ConfirmPlan(top=1, seeds=5))
     launch = ("launch", "ray", "mine", "--dry-run", "--workers", "12")

@@ -270,6 +270,27 @@ def test_failed_slots_are_tried_again_and_open_ones_cancelled(slots) -> None:
     assert slots.claim("v").number == 0  # none but its own is left
 
 
+def test_of_the_open_slots_the_lowest_are_kept(slots) -> None:
+    slots.grow(["cyclic"] * 6)
+    begun = slots.claim("w")
+    slots.bind(begun, 1)
+    slots.hand_back(begun)
+    slots.claim("v", held=[0])
+    assert (slots.starting(), slots.unfinished()) == (1, 6)
+    assert slots.cancel(keep=2) == 2
+    assert slots.cancel(keep=2) == 0
+    states = [str(state) for state in slots.states().values()]
+    assert states == ["open", "claimed", "open", "open", "cancelled", "cancelled"]
+
+
+def test_cancelled_slots_are_reopened_up_to_a_total(slots) -> None:
+    slots.claim("w")
+    slots.cancel()
+    assert slots.reopen(2) == 1
+    assert slots.reopen(2) == 0
+    assert slots.states() == {0: "claimed", 1: "open", 2: "cancelled"}
+
+
 def test_studies_do_not_see_each_others_slots(slots) -> None:
     other = Slots(slots._engine, "study-2")
     other.grow(["constant"])

@@ -81,6 +81,7 @@ def status(*found: Holder, slots: dict[str, int], **changes) -> Status:
         "departures": {},
         "packing": "",
         "budget": "",
+        "over": False,
         "stopped": False,
         "stopped_by": None,
     }
@@ -238,6 +239,7 @@ def test_validations_are_counted_where_there_are_more_or_fewer_than_epochs() -> 
     [
         ((), {"open": 3}, {}, "No live workers."),
         ((), {"open": 3}, {}, "clrsearch worker mine resumes it"),
+        ((), {"open": 1}, {"over": True}, "the command that granted it resumes it"),
         ((holder(silent=True),), {"claimed": 1}, {}, "No live workers."),
         ((holder(),), {"claimed": 1}, {}, "can be estimated once 3 trials have ended"),
         ((), {"open": 3, "failed": 1}, {"stopped": True}, "Stopped: the task failed repeatedly"),

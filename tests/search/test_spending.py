@@ -143,10 +143,31 @@ def test_gpu_hours_are_seconds_on_each_gpu() -> None:
     assert (found.granted, found.run, found.left) == (3600.0, 720.0, 2160.0)
 
 
+def test_a_trial_that_diverges_or_fails_has_cost_the_epoch_in_which_it_did() -> None:
+    trials = [
+        ended(0, 1, 0.0, epochs=0, state="failed"),
+        ended(1, 2, 1.0, epochs=2, state="complete", diverged=True),
+        ended(2, 3, 1.0, epochs=10, state="failed"),
+    ]
+    (found,) = purses(StudyPlan(epochs_total=100), FACTS, trials)
+    assert found.left == 100 - 1 - 3 - 10
+
+
+def test_epochs_that_another_trial_trained_are_not_paid_for_again() -> None:
+    trials = [
+        ended(0, 1, 10.0),
+        ended(1, 2, 4.0, inherited=6),
+        ended(2, 3, 0.5, inherited=10),  # all of it
+    ]
+    (found,) = purses(StudyPlan(epochs_total=100), FACTS, trials)
+    assert found.left == 100 - 10 - 4
+    assert cost_of_run(trials, 10).seconds == pytest.approx(10.0)
+
+
 def test_a_failed_trial_has_cost_its_epochs() -> None:
     trials = [ended(0, 1, 100.0), ended(1, 2, 0.0, epochs=3, state="failed")]
     (found,) = purses(StudyPlan(gpu_hours=1), FACTS, trials)
-    assert found.left == pytest.approx(3600 - 130)
+    assert found.left == pytest.approx(3600 - 140)
 
 
 def test_workers_at_work_are_those_that_ran_trials_when_the_last_one_started() -> None:

@@ -230,6 +230,26 @@ def test_a_study_opened_again_has_what_was_added_and_is_the_same(study) -> None:
         study.reopen()
 
 
+@pytest.mark.parametrize(
+    ("keys", "size"),
+    [
+        ({"trials": "auto"}, 100),
+        ({"epochs_total": 4000}, 100),
+        ({"epochs_total": 4000, "trials": 12}, 12),
+        ({"trials": 12}, 13),
+    ],
+)
+def test_proposals_take_an_open_ended_search_to_have_one_size(url, facts, keys, size) -> None:
+    with open_database(url, create=True) as database:
+        made = Study.create(database, "mine", StudyPlan(**keys), facts, {"clrsearch": "0"})
+        other = Study.open(database, "mine")
+        other.grow(13)
+        assert made.plan.trials < 13
+        assert other.searched.plan.trials == size
+        if other.plan.open_ended:
+            assert made.searched.plan.trials == size
+
+
 def begun(study) -> Study:
     """The study's confirmation, with one finalist on one seed."""
     number = study.begin(study.slots.claim("w"), PARAMS, ATTRIBUTES)

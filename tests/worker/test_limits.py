@@ -45,6 +45,14 @@ def test_it_leaves_when_its_time_is_up() -> None:
     assert interruption.asked
 
 
+def test_a_deadline_that_is_lifted_is_forgotten() -> None:
+    interruption = Interruption()
+    interruption.end_in(0.0)
+    assert interruption.asked
+    interruption.end_in(None)
+    assert not interruption.asked
+
+
 def test_it_leaves_when_it_has_ended_so_many_trials() -> None:
     interruption = Interruption(trials=2)
     interruption.count()
