@@ -135,6 +135,14 @@ def test_a_study_searches_the_peak_again(url, task_dir) -> None:
     assert grown.snapshot.done == 10
 
 
+def test_limits_and_earlier_studies_stay_with_the_source(url, task_dir) -> None:
+    search(task_dir, name="old", families=("step",))
+    given = {"like": ("old",), "trunks": 4, "allocation": "led", "epochs_total": 40, "trials": 100}
+    search(task_dir, families=("step",), **given)
+    plan = service.transfer("mine", batch_size=16).plan
+    assert (plan.like, plan.trunks, plan.budgeted, plan.trials) == ((), None, False, 8)
+
+
 def test_cycles_that_a_search_of_that_length_would_not_try_are_confirmed_too(url, task_dir) -> None:
     given = {"bounds": {"cyclic": {"cycles": 1, "cycle_momentum": False}}}
     search(task_dir, families=("cyclic",), baseline="cyclic", epochs=8, **given)

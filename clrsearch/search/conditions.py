@@ -13,7 +13,7 @@ from typing import Any
 from clrsearch.errors import PlanError
 from clrsearch.schedules import Manual
 from clrsearch.search.history import Record
-from clrsearch.search.plan import ConfirmPlan, StudyPlan, nearest
+from clrsearch.search.plan import LIMITS, ConfirmPlan, StudyPlan, nearest
 from clrsearch.search.plan_file import load_plan
 from clrsearch.search.repository import Finalist
 from clrsearch.search.rescaling import length_keys, respaced, stretched, stretched_rates
@@ -72,7 +72,8 @@ class Condition:
             "manual": manual,
             "confirm": ConfirmPlan(enabled=False),
         }
-        return StudyPlan.model_validate({**plan.model_dump(exclude_unset=True), **changes, **runs})
+        kept = plan.model_dump(exclude_unset=True, exclude={*LIMITS, "like", "trunks"})
+        return StudyPlan.model_validate({**kept, **changes, **runs})
 
     def finalists(
         self, candidates: Sequence[Record], facts: TaskFacts, new: TaskFacts

@@ -12,6 +12,7 @@ from clrsearch.errors import PlanError, PlanMismatch, StudyError
 from clrsearch.schedules import Manual
 from clrsearch.search import (
     GROUPS,
+    LIMITS,
     Studies,
     Study,
     StudyPlan,
@@ -153,7 +154,7 @@ def _plan(source: Study, new: TaskFacts, trials: int, task_dir: Path | None) -> 
         "manual": manual,
         "confirm": source.plan.confirm.model_copy(update=confirm),
     }
-    kept = source.plan.model_dump(exclude_unset=True)
+    kept = source.plan.model_dump(exclude_unset=True, exclude={*LIMITS, "like", "trunks"})
     return StudyPlan.model_validate(
         {**kept, **length_keys(source.plan, source.facts, new), **changes}
     )

@@ -45,6 +45,13 @@ def test_one_value_is_changed_and_nothing_is_searched() -> None:
     assert changed("epochs", 90).epochs == 90
 
 
+def test_limits_and_earlier_studies_are_those_of_the_search_alone() -> None:
+    plan = load_plan(None, {"like": ["OLD"], "trunks": 9, "minutes": 30, "seeds": 2})
+    found = changed("seed", 3, plan)
+    assert (found.like, found.trunks, found.budgeted, found.trials) == ((), None, False, 100)
+    assert found.seeds == 2
+
+
 def test_a_length_in_steps_follows_the_batch_size() -> None:
     facts = make_facts(epochs=4, steps_per_epoch=500, steps=2000, validate_every=500)
     plan = load_plan(None, {"steps": 2000, "validate_every": 500})
