@@ -94,9 +94,17 @@ def test_impossible_values_are_refused(url, task_dir, clrsearch) -> None:
         ("--batch-size", "100", "batch_size: 100 exceeds the 34 training samples"),
         ("--batch-size", "0", "Input should be greater than or equal to 1"),
         ("--epochs", "-3", "Input should be greater than or equal to 1"),
+        ("--epochs", "10000000000", "epochs: must be at most 1,000,000"),
     ):
         code, _, err = clrsearch("best", "mine", option, value)
         assert code == 2 and message in err
+    with pytest.raises(PlanError, match=r"epochs: .* greater than or equal to 1, not 0"):
+        service.best("mine", epochs=0)
+
+
+def test_a_run_of_a_confirmation_is_not_said_to_be_the_best(url, task_dir) -> None:
+    search(task_dir)
+    assert "expected to be the best" not in service.best("mine.confirm").code
 
 
 def test_a_study_searches_the_peak_again(url, task_dir) -> None:
@@ -135,6 +143,30 @@ def test_a_study_searches_the_peak_again(url, task_dir) -> None:
     assert grown.snapshot.done == 10
 
 
+def test_a_transfer_of_an_earlier_recommendation_is_not_resumed(url, task_dir) -> None:
+    search(task_dir)
+    planned = service.transfer("mine", batch_size=16)
+    stale = planned.plan.model_copy(
+        update={"bounds": {"linear": {"lr": (1e-3, 1e-2)}}, "start": {}}
+    )
+    settings = WorkerSettings(device="cpu", task_dir=task_dir)
+    service.run(stale, name=planned.name, workers=0, settings=settings)
+    with pytest.raises(
+        PlanMismatch, match=r"mine-b16 exists.*: bounds, start would differ; choose"
+    ):
+        service.transfer("mine", batch_size=16)
+    assert service.transfer("mine", batch_size=16, name="another").plan == planned.plan
+
+
+def test_a_recommended_baseline_has_a_rival(url, task_dir) -> None:
+    bounds = {"linear": {"lr": 1e-9}, "constant": {"lr": 0.1}}  # one of which does not train
+    search(task_dir, baseline="constant", families=("linear",), bounds=bounds)
+    assert service.best("mine").trial.family == "constant"
+    plan = service.transfer("mine", batch_size=16).plan
+    assert (plan.families, plan.baseline) == (("constant", "linear"), "constant")
+    assert plan.start == pytest.approx({"constant": 0.2, "linear": 2e-9})
+
+
 def test_limits_and_earlier_studies_stay_with_the_source(url, task_dir) -> None:
     search(task_dir, name="old", families=("step",))
     given = {"like": ("old",), "trunks": 4, "allocation": "led", "epochs_total": 40, "trials": 100}
@@ -165,6 +197,21 @@ def test_what_is_no_transfer_is_refused(url, task_dir, clrsearch) -> None:
         service.transfer("other", batch_size=16)
     with pytest.raises(PlanError, match="seeds: must be at most"):
         service.transfer("mine", batch_size=16, seeds=100_000)
+    for values, message in (
+        ({"trials": 0}, "trials: .* greater than or equal to 1, not 0"),
+        ({"trials": 200_000}, "trials: must be at most 100,000"),
+        ({"top": 0}, "confirm.top: .* greater than or equal to 1"),
+        ({"seeds": 0}, "confirm.seeds: .* greater than or equal to 1"),
+        ({"batch_size": 0}, "batch_size: .* greater than or equal to 1"),
+        ({"batch_size": "64"}, "batch_size: must be a whole number, not '64'"),
+        ({"batch_size": 64.5}, "batch_size: must be a whole number, not 64.5"),
+        ({"epochs": 0}, "epochs: .* greater than or equal to 1"),
+        ({"epochs": 10**10}, "epochs: must be at most 1,000,000"),
+    ):
+        with pytest.raises(PlanError, match=message):
+            service.transfer("mine", **{"batch_size": 16} | values)
+    with pytest.raises(StudyError, match=r"mine.confirm has the runs of a confirmation: name mine"):
+        service.transfer("mine.confirm", batch_size=16)
     for option in ("--trials", "--name"):
         code, _, err = clrsearch("confirm", "mine", option, "9")
         assert (code, err) == (2, f"clrsearch: {option} needs --batch-size or --epochs\n")
