@@ -90,6 +90,25 @@ def test_a_run_is_that_of_the_changed_task(url, task_dir) -> None:
                 assert seen == run.values
 
 
+def test_what_cannot_be_varied_is_refused_before_anything_runs(url, task_dir) -> None:
+    with pytest.raises(PlanError, match="vary: no change given"):
+        vary(task_dir, {})
+    for how, message in (
+        ({"seeds": 0}, "confirm.seeds: .* greater than or equal to 1, not 0"),
+        ({"seeds": -1}, "confirm.seeds: .* greater than or equal to 1, not -1"),
+        ({"seeds": 100_000}, "confirm.seeds: must be at most 1,000"),
+        ({"top": 0}, "confirm.top: .* greater than or equal to 1, not 0"),
+    ):
+        with pytest.raises(PlanError, match=message):
+            vary(task_dir, {"seed": [3]}, **how)
+    settings = WorkerSettings(device="cpu", task_dir=task_dir)
+    lengths = service.horizon_plan(StudyPlan(task="tiny.py:Tiny"), [1, 2], rates=[0.1], seeds=2)
+    service.run(lengths, name="mine", workers=0, settings=settings)
+    with pytest.raises(StudyError, match="mine is no search, but measures several lengths"):
+        vary(task_dir, {"seed": [3]})
+    assert names(url) == ["mine"]
+
+
 def test_only_what_is_missing_is_run(url, task_dir) -> None:
     search(task_dir)
     before = vary(task_dir, {"weight_decay": [0.1]}, seeds=1)
