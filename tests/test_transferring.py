@@ -33,8 +33,8 @@ def test_best_prints_it_rescaled_and_says_so(url, task_dir, clrsearch) -> None:
     assert "rescaled to    10 epochs of 8 batches of 4\n" in out
     assert (
         "not confirmed  rescaled from batch size 8 and 4 epochs: rates x 0.5, the linear rule "
-        "(Goyal et al., arXiv:1706.02677); a schedule does not transfer to another number of "
-        "epochs by itself\n"
+        "(Goyal et al., arXiv:1706.02677); a schedule tuned for one number of epochs may not suit "
+        "another\n"
     ) in out
     assert "to confirm     clrsearch confirm mine --batch-size 4 --epochs 10\n" in out
     assert "EPOCHS = 10\nSTEPS_PER_EPOCH = 8\n" in out
@@ -57,10 +57,21 @@ def test_other_epochs_alone_leave_the_rates_as_they_are(url, task_dir, clrsearch
     search(task_dir)
     _, out, _ = clrsearch("best", "mine", "--epochs", "8")
     assert (
-        "not confirmed  rescaled from 4 epochs: the rates are as they were; a schedule does not "
-        "transfer to another number of epochs by itself\n"
+        "not confirmed  rescaled from 4 epochs: rates unchanged; a schedule tuned for one number "
+        "of epochs may not suit another\n"
     ) in out
     assert "to confirm     clrsearch confirm mine --epochs 8\n" in out
+
+
+def test_no_command_is_proposed_that_would_be_refused(url, task_dir) -> None:
+    settings = WorkerSettings(device="cpu", task_dir=task_dir)
+    lengths = service.horizon_plan(StudyPlan(task="tiny.py:Tiny"), [1, 2], rates=[0.1], seeds=2)
+    service.run(lengths, name="lengths", workers=0, settings=settings)
+    code = service.best("lengths", epochs=6, batch_size=16).code
+    assert "not confirmed" in code and "to confirm" not in code
+    assert ", the best for 1 epoch on 2 seeds\n" in service.best("lengths", epochs=1).code
+    with pytest.raises(StudyError, match="lengths is no search, but measures several lengths"):
+        service.transfer("lengths", epochs=6)
 
 
 def test_the_values_say_that_they_are_not_confirmed(url, task_dir, clrsearch) -> None:
