@@ -12,6 +12,7 @@ from clrsearch import service
 from clrsearch.errors import PlanError, StudyError, TaskError
 from clrsearch.results import variation_json
 from clrsearch.search import ConfirmPlan, Studies, Study, StudyPlan
+from clrsearch.service.tryout import Tryout
 from clrsearch.storage import SlotState, open_database, slot_owners
 from clrsearch.tasks import load_task
 from clrsearch.training import computing, probe, run_maker
@@ -93,6 +94,9 @@ def test_a_run_is_that_of_the_changed_task(url, task_dir) -> None:
 def test_what_cannot_be_varied_is_refused_before_anything_runs(url, task_dir) -> None:
     with pytest.raises(PlanError, match="vary: no change given"):
         vary(task_dir, {})
+    search(task_dir, "own", task="tiny.py:Tiny", trials=3, confirm=ConfirmPlan(top=1, seeds=1))
+    with pytest.raises(PlanError, match="vary 3: cannot be changed"):
+        package.open("own").vary({3: 4})
     for how, message in (
         ({"seeds": 0}, "confirm.seeds: .* greater than or equal to 1, not 0"),
         ({"seeds": -1}, "confirm.seeds: .* greater than or equal to 1, not -1"),
@@ -106,7 +110,15 @@ def test_what_cannot_be_varied_is_refused_before_anything_runs(url, task_dir) ->
     service.run(lengths, name="mine", workers=0, settings=settings)
     with pytest.raises(StudyError, match="mine is no search, but measures several lengths"):
         vary(task_dir, {"seed": [3]})
-    assert names(url) == ["mine"]
+    assert names(url) == ["own", "own.confirm", "mine"]
+
+
+def test_weight_decays_are_compared_in_the_optimizers_groups() -> None:
+    plan = StudyPlan(task="digits", weight_decay=0.0005)
+    with Tryout(plan, device="cpu", task_dir=None, data_dir=None, here=True) as tryout:
+        own, same, thrice = tryout.weight_decays(None, 0.0005, "3x")
+    assert set(own) == {5e-4} and same == own
+    assert set(thrice) == {3 * 5e-4}
 
 
 def test_only_what_is_missing_is_run(url, task_dir) -> None:
@@ -176,6 +188,7 @@ def test_wrong_input_is_refused_before_anything_is_stored(url, task_dir) -> None
     search(task_dir, trials=3, task="tiny.py:Tiny", confirm=ConfirmPlan(top=1, seeds=1))
     for changes, error, message in (
         ({"weight_decay": ["3x"]}, TaskError, "that of SGD is 0, which a factor of 3"),
+        ({"weight_decay": [0]}, PlanError, "weight_decay=0: that is how the study was searched"),
         ({"options.width": [3]}, TaskError, "options.width: is unknown"),
         ({"options.optimizer": ["sgd"]}, PlanError, "optimizer=sgd: that is how the study was"),
         ({"batch_size": [4, 100]}, PlanError, "100 exceeds the 34 training samples"),

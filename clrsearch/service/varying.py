@@ -178,9 +178,9 @@ def _tried(
         data_dir=settings.data_dir,
         here=workers == 0,
     ) as tryout:
-        if condition.is_own(study.plan, tryout.defaults):
-            raise PlanError(f"vary {label}: that is how the study was searched")
         tryout.require_space(plan, tryout.facts)
+        if condition.is_own(study.plan, tryout.defaults) or _decays_alike(study.plan, plan, tryout):
+            raise PlanError(f"vary {label}: that is how the study was searched")
         return _Tried(
             label=label,
             plan=plan,
@@ -192,6 +192,14 @@ def _tried(
                 gpus_per_trial=settings.gpus_per_trial,
             ),
         )
+
+
+def _decays_alike(own: StudyPlan, plan: StudyPlan, tryout: Tryout) -> bool:
+    """Whether a plan asks for a weight decay that the optimizer's groups have anyway."""
+    if plan.weight_decay == own.weight_decay:
+        return False
+    before, after = tryout.weight_decays(own.weight_decay, plan.weight_decay)
+    return before == after
 
 
 def _work(

@@ -81,6 +81,18 @@ def test_labels_are_in_order_and_once_each() -> None:
     ]
 
 
+def test_equal_values_are_one_condition() -> None:
+    asked = {"weight_decay": ["3x", "3 x", "3.0x", ".3x", "0.30x", 0.1, "1e-1", 2, 2.0]}
+    found = read_conditions(asked, PLAN, FACTS)
+    assert [each.label for each in found] == [
+        "weight_decay=3x",
+        "weight_decay=0.3x",
+        "weight_decay=0.1",
+        "weight_decay=2",
+    ]
+    assert [each.value for each in found] == ["3x", "0.3x", 0.1, 2]
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -113,6 +125,8 @@ def test_what_cannot_be_changed_is_told(key, value, message) -> None:
 def test_a_key_needs_a_value() -> None:
     with pytest.raises(PlanError, match="vary seed: no value given"):
         read_conditions({"seed": []}, PLAN, FACTS)
+    with pytest.raises(PlanError, match="vary seed: no value given"):
+        read_conditions({"seed": [None]}, PLAN, FACTS)
 
 
 def test_a_factor_on_a_factor_is_refused() -> None:
