@@ -293,6 +293,7 @@ class Study:
         batch_size: int | None = None,
         epochs: int | None = None,
         trials: int | None = None,
+        top: int | None = None,
         seeds: int | None = None,
         name: str | None = None,
         workers: int | None = None,
@@ -302,11 +303,12 @@ class Study:
         """A study of its own that confirms the recommended schedule for a batch size or length.
 
         It searches the peak rate around the rescaled one in so many ``trials``, 8 by default, and
-        that of the baseline, and runs the best on fresh seeds. It is named after this study,
-        such as ``NAME-b512-e90``.
+        that of the baseline, and runs the ``top`` of them on fresh ``seeds``. It is named after
+        this study, such as ``NAME-b512-e90``.
 
         Raises:
-            PlanError: the schedule cannot be rescaled so.
+            PlanError: a value is out of range, or the schedule cannot be rescaled so.
+            PlanMismatch: another study has the name.
             StudyError: no trial is complete yet.
         """
         found = service.transfer(
@@ -314,6 +316,7 @@ class Study:
             batch_size=batch_size,
             epochs=epochs,
             trials=trials,
+            top=top,
             seeds=seeds,
             name=name,
             storage=self.storage,
@@ -337,12 +340,12 @@ class Study:
         ``changes`` has one value or a list of values by key; see :func:`clrsearch.service.vary`.
 
         Raises:
-            PlanError: a key cannot be changed, or a value is invalid or the study's own.
+            PlanError: nothing is changed, a key cannot be, or a value is invalid or as it was.
             StudyError: there is no recommendation on fresh seeds yet.
             KeyboardInterrupt: it was interrupted; what has been trained is saved.
         """
         listed = {
-            key: list(values) if isinstance(values, list | tuple) else [values]
+            str(key): list(values) if isinstance(values, list | tuple) else [values]
             for key, values in changes.items()
         }
         found = service.vary(

@@ -33,8 +33,8 @@ def test_best_prints_it_rescaled_and_says_so(url, task_dir, clrsearch) -> None:
     assert "rescaled to    10 epochs of 8 batches of 4\n" in out
     assert (
         "not confirmed  rescaled from batch size 8 and 4 epochs: rates x 0.5, the linear rule "
-        "(Goyal et al., arXiv:1706.02677); a schedule does not transfer to another number of "
-        "epochs by itself\n"
+        "(Goyal et al., arXiv:1706.02677); a schedule tuned for one number of epochs may not suit "
+        "another\n"
     ) in out
     assert "to confirm     clrsearch confirm mine --batch-size 4 --epochs 10\n" in out
     assert "EPOCHS = 10\nSTEPS_PER_EPOCH = 8\n" in out
@@ -57,10 +57,21 @@ def test_other_epochs_alone_leave_the_rates_as_they_are(url, task_dir, clrsearch
     search(task_dir)
     _, out, _ = clrsearch("best", "mine", "--epochs", "8")
     assert (
-        "not confirmed  rescaled from 4 epochs: the rates are as they were; a schedule does not "
-        "transfer to another number of epochs by itself\n"
+        "not confirmed  rescaled from 4 epochs: rates unchanged; a schedule tuned for one number "
+        "of epochs may not suit another\n"
     ) in out
     assert "to confirm     clrsearch confirm mine --epochs 8\n" in out
+
+
+def test_no_command_is_proposed_that_would_be_refused(url, task_dir) -> None:
+    settings = WorkerSettings(device="cpu", task_dir=task_dir)
+    lengths = service.horizon_plan(StudyPlan(task="tiny.py:Tiny"), [1, 2], rates=[0.1], seeds=2)
+    service.run(lengths, name="lengths", workers=0, settings=settings)
+    code = service.best("lengths", epochs=6, batch_size=16).code
+    assert "not confirmed" in code and "to confirm" not in code
+    assert ", the best for 1 epoch on 2 seeds\n" in service.best("lengths", epochs=1).code
+    with pytest.raises(StudyError, match="lengths is no search, but measures several lengths"):
+        service.transfer("lengths", epochs=6)
 
 
 def test_the_values_say_that_they_are_not_confirmed(url, task_dir, clrsearch) -> None:
@@ -94,9 +105,17 @@ def test_impossible_values_are_refused(url, task_dir, clrsearch) -> None:
         ("--batch-size", "100", "batch_size: 100 exceeds the 34 training samples"),
         ("--batch-size", "0", "Input should be greater than or equal to 1"),
         ("--epochs", "-3", "Input should be greater than or equal to 1"),
+        ("--epochs", "10000000000", "epochs: must be at most 1,000,000"),
     ):
         code, _, err = clrsearch("best", "mine", option, value)
         assert code == 2 and message in err
+    with pytest.raises(PlanError, match=r"epochs: .* greater than or equal to 1, not 0"):
+        service.best("mine", epochs=0)
+
+
+def test_a_run_of_a_confirmation_is_not_said_to_be_the_best(url, task_dir) -> None:
+    search(task_dir)
+    assert "expected to be the best" not in service.best("mine.confirm").code
 
 
 def test_a_study_searches_the_peak_again(url, task_dir) -> None:
@@ -135,6 +154,38 @@ def test_a_study_searches_the_peak_again(url, task_dir) -> None:
     assert grown.snapshot.done == 10
 
 
+def test_a_transfer_of_an_earlier_recommendation_is_not_resumed(url, task_dir) -> None:
+    search(task_dir)
+    planned = service.transfer("mine", batch_size=16)
+    stale = planned.plan.model_copy(
+        update={"bounds": {"linear": {"lr": (1e-3, 1e-2)}}, "start": {}}
+    )
+    settings = WorkerSettings(device="cpu", task_dir=task_dir)
+    service.run(stale, name=planned.name, workers=0, settings=settings)
+    with pytest.raises(
+        PlanMismatch, match=r"mine-b16 exists.*: bounds, start would differ; choose"
+    ):
+        service.transfer("mine", batch_size=16)
+    assert service.transfer("mine", batch_size=16, name="another").plan == planned.plan
+
+
+def test_a_recommended_baseline_has_a_rival(url, task_dir) -> None:
+    bounds = {"linear": {"lr": 1e-9}, "constant": {"lr": 0.1}}  # one of which does not train
+    search(task_dir, baseline="constant", families=("linear",), bounds=bounds)
+    assert service.best("mine").trial.family == "constant"
+    plan = service.transfer("mine", batch_size=16).plan
+    assert (plan.families, plan.baseline) == (("constant", "linear"), "constant")
+    assert plan.start == pytest.approx({"constant": 0.2, "linear": 2e-9})
+
+
+def test_limits_and_earlier_studies_stay_with_the_source(url, task_dir) -> None:
+    search(task_dir, name="old", families=("step",))
+    given = {"like": ("old",), "trunks": 4, "allocation": "led", "epochs_total": 40, "trials": 100}
+    search(task_dir, families=("step",), **given)
+    plan = service.transfer("mine", batch_size=16).plan
+    assert (plan.like, plan.trunks, plan.budgeted, plan.trials) == ((), None, False, 8)
+
+
 def test_cycles_that_a_search_of_that_length_would_not_try_are_confirmed_too(url, task_dir) -> None:
     given = {"bounds": {"cyclic": {"cycles": 1, "cycle_momentum": False}}}
     search(task_dir, families=("cyclic",), baseline="cyclic", epochs=8, **given)
@@ -157,6 +208,21 @@ def test_what_is_no_transfer_is_refused(url, task_dir, clrsearch) -> None:
         service.transfer("other", batch_size=16)
     with pytest.raises(PlanError, match="seeds: must be at most"):
         service.transfer("mine", batch_size=16, seeds=100_000)
+    for values, message in (
+        ({"trials": 0}, "trials: .* greater than or equal to 1, not 0"),
+        ({"trials": 200_000}, "trials: must be at most 100,000"),
+        ({"top": 0}, "confirm.top: .* greater than or equal to 1"),
+        ({"seeds": 0}, "confirm.seeds: .* greater than or equal to 1"),
+        ({"batch_size": 0}, "batch_size: .* greater than or equal to 1"),
+        ({"batch_size": "64"}, "batch_size: must be a whole number, not '64'"),
+        ({"batch_size": 64.5}, "batch_size: must be a whole number, not 64.5"),
+        ({"epochs": 0}, "epochs: .* greater than or equal to 1"),
+        ({"epochs": 10**10}, "epochs: must be at most 1,000,000"),
+    ):
+        with pytest.raises(PlanError, match=message):
+            service.transfer("mine", **{"batch_size": 16} | values)
+    with pytest.raises(StudyError, match=r"mine.confirm has the runs of a confirmation: name mine"):
+        service.transfer("mine.confirm", batch_size=16)
     for option in ("--trials", "--name"):
         code, _, err = clrsearch("confirm", "mine", option, "9")
         assert (code, err) == (2, f"clrsearch: {option} needs --batch-size or --epochs\n")

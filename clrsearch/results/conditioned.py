@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clrsearch.errors import StudyError
+from clrsearch.results.confirmation import confirmed
 from clrsearch.results.formatting import number
 from clrsearch.search import Record, Study, Verdict, judge, read_fresh
 from clrsearch.storage import unfinished
+from clrsearch.tasks import Direction
 
 UNCHANGED = "unchanged"
+FEWEST_SEEDS = 2  # one says nothing about the noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,7 @@ class Conditioned:
     Attributes:
         label: what is changed, such as ``weight_decay=3x``; ``unchanged`` for the confirmation.
         study: the name of the study that holds the runs.
+        direction: whether the metric is minimized or maximized.
         left: number of runs that have not ended.
         verdict: the verdict on these schedules; None until they share a seed, or if all diverged.
         diverged: whether all of them diverged.
@@ -29,21 +33,30 @@ class Conditioned:
 
     label: str
     study: str
+    direction: Direction
     left: int
     verdict: Verdict | None = field(repr=False)
     diverged: bool = False
 
     def holds(self, trial: int) -> bool | None:
-        """Whether no schedule is better than the ``trial`` by more than the study tolerates.
+        """Whether no schedule is expected to be better by more than the study tolerates.
 
         That is a share of the noise, as in the choice of the recommended schedule. None if it is
-        not known yet.
+        not known yet, or one seed cannot tell.
         """
         if self.verdict is None:
             return False if self.diverged else None
-        top, its = self.verdict.standings[0], self.verdict.standing(trial)
-        most = self.verdict.tolerance * (self.verdict.deviation or 0.0)
-        return not its.diverged and abs(its.mean - top.mean) <= most
+        its = self.verdict.standing(trial)
+        if its.diverged:
+            return False
+        known = [e.expected for e in self.verdict.standings if e.expected is not None]
+        noise = self.verdict.deviation
+        if len(its.scores) < FEWEST_SEEDS or (noise is None and len(known) > 1):
+            return None
+        best = min(known) if self.direction == "minimize" else max(known)
+        assert its.expected is not None  # it did not diverge
+        most = self.verdict.tolerance * (noise or 0.0)
+        return its == self.verdict.standings[0] or abs(its.expected - best) <= most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +91,24 @@ class Variation:
     @property
     def sentence(self) -> str:
         """Under which conditions the recommendation holds, and where it does not."""
-        holding = [each for each in self.changed if each.holds(self.recommended.number)]
         left = sum(each.left for each in self.conditions[1:])
+        told = [*self._holding(), *self._exceptions(), *self._never(), *self._untold()]
+        waiting = [f"{left} runs are left."] if left else []
+        return " ".join([*(told or ["No condition has finished yet."]), *waiting])
+
+    def _holding(self) -> Iterator[str]:
+        holding = [each for each in self.changed if each.holds(self.recommended.number)]
         use, of = _named(self.recommended), len(self.changed)
         conditions = "changed condition" if of == 1 else "changed conditions"
-        said = f"The recommendation, {use}, holds under {len(holding)} of {of} {conditions}."
-        waiting = f"{left} runs are left." if left else ""
-        return " ".join(filter(None, (said, *self._exceptions(), *self._never(), waiting)))
+        if of:
+            yield f"The recommendation, {use}, holds under {len(holding)} of {of} {conditions}."
+
+    def _untold(self) -> Iterator[str]:
+        """The conditions with a score of which one seed cannot tell."""
+        scored = (each for each in self.conditions[1:] if each.verdict is not None)
+        labels = ", ".join(e.label for e in scored if e.holds(self.recommended.number) is None)
+        if labels:
+            yield f"One seed cannot tell whether {_named(self.recommended)} holds under {labels}."
 
     def _exceptions(self) -> Iterator[str]:
         use = self.recommended
@@ -98,9 +122,13 @@ class Variation:
             if its.diverged:
                 yield f"Under {each.label} {_named(use)} diverged on {its.diverged} seeds."
                 continue
-            better = f"Under {each.label} {top.family} (trial {top.trial}) is better"
-            p = "" if its.p is None else f" (p = {its.p:.2g})"
-            yield f"{better} by {number(abs(its.mean - top.mean))}{p}."
+            rival = f"Under {each.label} {top.family} (trial {top.trial})"
+            by = number(abs(its.mean - top.mean))
+            if its.trial in (*each.verdict.undecided, *each.verdict.behind):
+                seeds = f"{len(its.scores)} seeds cannot tell them apart"
+                yield f"{rival} scored {by} better, but {seeds}."
+            else:
+                yield f"{rival} is better by {by} (p = {its.p:.2g})."
 
     def _never(self) -> Iterator[str]:
         """The rivals that are not better under any changed condition."""
@@ -128,16 +156,27 @@ def variation(
     """
     own = study.confirmation()
     assert own is not None  # the schedules come from it
+    changed = [_conditioned(label, study, runs, schedules) for label, runs in conditions]
+    unchanged = replace(
+        _conditioned(UNCHANGED, study, own, schedules), verdict=_choice(study, schedules)
+    )
     return Variation(
         study=study.name,
         metric=study.facts.metric,
         schedules=tuple(schedules),
-        conditions=tuple(
-            _conditioned(label, study, each, schedules)
-            for label, each in ((UNCHANGED, own), *conditions)
-        ),
+        conditions=(unchanged, *changed),
         interrupted=interrupted,
     )
+
+
+def _choice(study: Study, schedules: Sequence[Record]) -> Verdict | None:
+    """The verdict that has chosen the recommended schedule, of these schedules alone."""
+    found = confirmed(study)
+    if found is None or found.verdict is None:
+        return None
+    numbers = {each.number for each in schedules}
+    kept = tuple(each for each in found.verdict.standings if each.trial in numbers)
+    return replace(found.verdict, standings=kept)
 
 
 def _conditioned(label: str, study: Study, runs: Study, schedules: Sequence[Record]) -> Conditioned:
@@ -155,6 +194,7 @@ def _conditioned(label: str, study: Study, runs: Study, schedules: Sequence[Reco
     return Conditioned(
         label=label,
         study=runs.name,
+        direction=study.facts.direction,
         left=unfinished(runs.slots.counts()),
         verdict=verdict,
         diverged=all(None in each.values() for each in scores.values()),

@@ -36,9 +36,9 @@ def length(spacing: Spacing, batch_size: int | None = None) -> str:
         batches = "" if batch_size is None else f" in batches of {batch_size}"
         return f"{spacing.steps} steps{batches}, validated every {spacing.validate_every}"
     if spacing.in_steps:
-        return f"{spacing.epochs} epochs, {spacing.horizon} steps in all{every}"
+        return f"{epochs(spacing.epochs)}, {spacing.horizon} steps in all{every}"
     steps = "steps" if batch_size is None else f"batches of {batch_size}"
-    return f"{spacing.epochs} epochs of {spacing.steps_per_epoch} {steps}{every}"
+    return f"{epochs(spacing.epochs)} of {spacing.steps_per_epoch} {steps}{every}"
 
 
 def intervals_of(record: Record, spacing: Spacing) -> int:
@@ -93,6 +93,11 @@ def ends(counted: Snapshot | Confirmed) -> str:
 def duration(seconds: float) -> str:
     """A duration in hours, minutes and seconds."""
     return str(timedelta(seconds=round(seconds))).removeprefix("0:")
+
+
+def epochs(count: int) -> str:
+    """A number of epochs."""
+    return "1 epoch" if count == 1 else f"{count} epochs"
 
 
 def seeds(count: int) -> str:

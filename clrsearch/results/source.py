@@ -48,7 +48,7 @@ def source_code(
     proof = f"chosen on {formatting.seeds(seeds)}" if standing else "on one seed"
     at = read_horizon(study).at(facts.epochs) if plan.horizon is not None else None
     if at is not None and at.trial.number == record.number:
-        proof = f"the best for {facts.epochs} epochs on {len(at.scores)} seeds"
+        proof = f"the best for {formatting.epochs(facts.epochs)} on {len(at.scores)} seeds"
         means = {"mean": f"{facts.metric} {number(at.mean)}"}
     elif standing:
         means = {"fresh seeds": f"{facts.metric} {number(standing.mean)}"}
@@ -64,7 +64,7 @@ def source_code(
             "trained": formatting.length(facts, facts.batch_size),
             "validation": ", ".join(f"{name} {number(value)}" for name, value in scores.items()),
             **means,
-            **({} if rescaled is None else _unconfirmed(study.name, rescaled)),
+            **({} if rescaled is None else _unconfirmed(study, rescaled)),
             "versions": ", ".join(
                 f"{name} {study.record.versions[name]}" for name in ("clrsearch", "torch")
             ),
@@ -85,21 +85,23 @@ def source_code(
     return write(format, found)
 
 
-def _unconfirmed(study: str, rescaled: Rescaled) -> dict[str, str]:
+def _unconfirmed(study: Study, rescaled: Rescaled) -> dict[str, str]:
     """Lines of the header on how a schedule was rescaled, and how to confirm it."""
     old, new, rule = rescaled.found, rescaled.facts, rescaled.rule
     sizes = [] if rule is None else [f"batch size {old.batch_size}"]
     longer = new.epochs != old.epochs
-    epochs = [f"{old.epochs} epochs"] if longer else []
-    rates = "the rates are as they were"
+    epochs = [formatting.epochs(old.epochs)] if longer else []
+    rates = "rates unchanged"
     if rule is not None:
         rates = f"rates x {number(rescaled.factor)}, the {rule.name} rule ({rule.source})"
-    limits = "a schedule does not transfer to another number of epochs by itself" if longer else ""
+    limits = "a schedule tuned for one number of epochs may not suit another" if longer else ""
     said = "; ".join(filter(None, (rates, limits, rescaled.beyond)))
-    asked = {} if rule is None else {"batch_size": new.batch_size}
-    asked |= {"epochs": new.epochs} if longer else {}
-    return {
+    told = {
         "rescaled to": formatting.length(new, new.batch_size),
         "not confirmed": f"rescaled from {' and '.join([*sizes, *epochs])}: {said}",
-        "to confirm": proposals.command("confirm", study, **asked),
     }
+    if study.stage == "search" and study.plan.horizon is None:  # confirm takes no others
+        asked = {} if rule is None else {"batch_size": new.batch_size}
+        asked |= {"epochs": new.epochs} if longer else {}
+        told["to confirm"] = proposals.command("confirm", study.name, **asked)
+    return told

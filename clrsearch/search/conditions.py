@@ -13,12 +13,13 @@ from typing import Any
 from clrsearch.errors import PlanError
 from clrsearch.schedules import Manual
 from clrsearch.search.history import Record
-from clrsearch.search.plan import ConfirmPlan, StudyPlan, nearest
+from clrsearch.search.plan import LIMITS, ConfirmPlan, StudyPlan, nearest
 from clrsearch.search.plan_file import load_plan
 from clrsearch.search.repository import Finalist
 from clrsearch.search.rescaling import length_keys, respaced, stretched, stretched_rates
 from clrsearch.search.study_names import LONGEST
 from clrsearch.tasks import TaskFacts, WeightDecay
+from clrsearch.tasks.weight_decay import FACTOR
 
 OPTION = "options."
 LENGTHS = ("batch_size", "epochs")
@@ -72,7 +73,8 @@ class Condition:
             "manual": manual,
             "confirm": ConfirmPlan(enabled=False),
         }
-        return StudyPlan.model_validate({**plan.model_dump(exclude_unset=True), **changes, **runs})
+        kept = plan.model_dump(exclude_unset=True, exclude={*LIMITS, "like", "trunks"})
+        return StudyPlan.model_validate({**kept, **changes, **runs})
 
     def finalists(
         self, candidates: Sequence[Record], facts: TaskFacts, new: TaskFacts
@@ -107,24 +109,33 @@ def read_conditions(
         if key not in KEYS and not (key.startswith(OPTION) and key != OPTION):
             known = (*KEYS, f"{OPTION}NAME")
             raise PlanError(f"vary {key}: cannot be changed{nearest(key, known)}")
-        if not values:
+        if not values or None in values:
             raise PlanError(f"vary {key}: no value given")
         for value in values:
-            condition = Condition(key=key, value=value)
+            load_plan(None, {key: value})  # its type and range
+            condition = Condition(key=key, value=_as_read(key, value))
             _require_change(condition, plan, facts)
             found[condition.label] = condition
     return list(found.values())
 
 
+def _as_read(key: str, value: Any) -> Any:
+    """The value, written in one way: ``0.30x`` is ``0.3x``."""
+    if key != "weight_decay" or value is None:
+        return value
+    read = WeightDecay.read(value)
+    number = int(read.value) if read.value.is_integer() else read.value
+    return f"{number}{FACTOR}" if read.relative else number
+
+
 def _require_change(condition: Condition, plan: StudyPlan, facts: TaskFacts) -> None:
-    """Reject a value that is invalid, or that the study has anyway."""
+    """Reject a value that the study has anyway."""
     key, value = condition.key, condition.value
-    load_plan(None, {key: value})  # its type and range
     own = {
         "batch_size": facts.batch_size,
         "epochs": facts.epochs,
         "seed": plan.seed,
-        "weight_decay": plan.weight_decay,
+        "weight_decay": _as_read("weight_decay", plan.weight_decay),
         **{f"{OPTION}{name}": option for name, option in plan.options.items()},
     }
     same = key in own and value == own[key]

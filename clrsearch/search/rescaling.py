@@ -27,7 +27,7 @@ from clrsearch.schedules import (
 )
 from clrsearch.search.horizon_runs import EPOCHS
 from clrsearch.search.plan import StudyPlan
-from clrsearch.search.space import RATES, StudySpace
+from clrsearch.search.space import RATES, StudySpace, require_size
 from clrsearch.tasks import Length, TaskFacts
 
 IN_PROPORTION = ("SGD", "ASGD", "SGDW")
@@ -201,8 +201,8 @@ def respaced(
     is known, or else from the ratio of the batch sizes.
 
     Raises:
-        PlanError: the length is not in epochs, the task has no batch size, or the new one exceeds
-            the data.
+        PlanError: the length is not in epochs or too long, the task has no batch size, or the new
+            one exceeds the data.
         TaskError: there are more epochs than steps.
     """
     if epochs is not None and facts.steps is not None:
@@ -224,11 +224,14 @@ def respaced(
         total = max(round(facts.steps * ratio), 1)
         length = Length(epochs=None, steps=total, validate_every=every)
     else:
-        length = Length(epochs=epochs or facts.epochs, validate_every=every)
-        total = round((epochs or facts.epochs) * _steps_per_epoch(facts, batch_size, ratio))
+        epochs = facts.epochs if epochs is None else epochs
+        length = Length(epochs=epochs, validate_every=every)
+        total = round(epochs * _steps_per_epoch(facts, batch_size, ratio))
     spacing = length.over(total)
     size = facts.batch_size if batch_size is None else batch_size
-    return facts.model_copy(update={**spacing.model_dump(), "batch_size": size})
+    new = facts.model_copy(update={**spacing.model_dump(), "batch_size": size})
+    require_size(new)
+    return new
 
 
 def _steps_per_epoch(facts: TaskFacts, batch_size: int | None, ratio: float) -> float:

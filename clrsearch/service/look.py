@@ -30,6 +30,7 @@ from clrsearch.search import (
     Study,
     StudyPlan,
     Verdict,
+    load_plan,
     rescaled,
     respaced,
 )
@@ -182,11 +183,13 @@ def best(
     function, its file is read from ``task_dir``, or from the current folder.
 
     Raises:
-        PlanError: there is no such format, or it cannot express the schedule; or the schedule
-            cannot be rescaled.
+        PlanError: there is no such format, or it cannot express the schedule; or a value is out of
+            range, or the schedule cannot be rescaled to it.
         StudyError: no trial is complete yet.
         TaskError: the rate function does not load.
     """
+    given = {"epochs": epochs, "batch_size": batch_size}
+    load_plan(None, {key: each for key, each in given.items() if each is not None})  # their ranges
     with open_database(storage_url(storage)) as database:
         study = Study.open(database, name)
         trial, verdict = chosen(study, epochs)
@@ -200,7 +203,8 @@ def best(
         ratios = study.space.ratios(trial.params, study.facts)
 
         def written(format: str) -> str:
-            return source_code(study, trial, verdict, format, rescaled=elsewhere)
+            leads = study.stage == "search"
+            return source_code(study, trial, verdict, format, leads=leads, rescaled=elsewhere)
 
         code = written(format)
 

@@ -12,11 +12,14 @@ from clrsearch.errors import PlanError, PlanMismatch, StudyError
 from clrsearch.schedules import Manual
 from clrsearch.search import (
     GROUPS,
+    LIMITS,
+    Record,
     Studies,
     Study,
     StudyPlan,
+    best_first,
     budget,
-    leader,
+    differences,
     length_keys,
     load_plan,
     rate_of,
@@ -57,9 +60,10 @@ def transfer(
     """Plan a study for another batch size or length, around the recommended schedule of ``study``.
 
     All of the schedule stays, in shares of the run, except its peak rate, which is searched around
-    the rescaled one, starting with that. Half of the trials do the same for the baseline, so that
-    its rate is tuned as well as its rival's. The confirmation may take as many runs as that of
-    ``study``. If the study is there already, its own plan is returned, to be resumed.
+    the rescaled one, starting with that. Half of the trials do the same for the baseline, or for
+    the baseline's best rival if the baseline is recommended, so that both rates are tuned. The
+    confirmation may take as many runs as that of ``study``. If the study is there already, its own
+    plan is returned, to be resumed.
 
     Args:
         study: the study to transfer from.
@@ -74,18 +78,16 @@ def transfer(
         task_dir: folder of a custom rate function, by default the current one.
 
     Raises:
-        PlanError: the study has these values already, or the schedule cannot be rescaled to them.
-        PlanMismatch: another study has the name.
-        StudyError: there is no such study, or none of its trials is complete.
+        PlanError: a value is out of range or the study's own, or the schedule cannot be rescaled.
+        PlanMismatch: another study has the name, or one for an earlier recommendation.
+        StudyError: there is no such study, it is no search, or none of its trials is complete.
     """
+    confirm = _given({"top": top, "seeds": seeds})
+    given = _given({"trials": trials, "batch_size": batch_size, "epochs": epochs})
+    load_plan(None, {**given, **{f"confirm.{key}": each for key, each in confirm.items()}})
     with open_database(storage_url(storage)) as database:
         source = Study.open(database, study)
-        if source.plan.horizon is not None:
-            raise StudyError(
-                f"{study} is no search, but measures several lengths: "
-                f"{proposals.command('best', study, epochs=epochs or source.facts.epochs)} prints "
-                "the best schedule of one"
-            )
+        require_search(source)
         new = respaced(source.facts, epochs=epochs, batch_size=batch_size)
         if new == source.facts:
             raise PlanError(
@@ -93,17 +95,37 @@ def transfer(
                 f"{proposals.command('confirm', study)} confirms it"
             )
         name = name or _name(study, source.facts, new)
-        asked: dict[str, Any] = {} if trials is None else {"trials": trials}
-        confirm = {key: each for key, each in {"top": top, "seeds": seeds}.items() if each}
-        load_plan(None, {f"confirm.{key}": each for key, each in confirm.items()})  # their ranges
+        plan = _plan(source, new, TRIALS if trials is None else trials, task_dir)
         if name in Studies(database).searches():
-            plan = Study.open(database, name).plan
-            _require_transferred(plan, source, new, name)
-        else:
-            plan = _plan(source, new, trials or TRIALS, task_dir)
+            stored = Study.open(database, name).plan
+            _require_same(stored, plan, source, name)
+            plan = stored if trials is None else stored.model_copy(update={"trials": trials})
         if confirm:
-            asked["confirm"] = plan.confirm.model_copy(update=confirm)
-        return Transfer(plan=plan.model_copy(update=asked), name=name)
+            asked = plan.confirm.model_copy(update=confirm)
+            plan = plan.model_copy(update={"confirm": asked})
+        return Transfer(plan=plan, name=name)
+
+
+def require_search(study: Study) -> None:
+    """Refuse what has no recommended schedule of a search.
+
+    Raises:
+        StudyError: the study measures several lengths, or holds the runs of a confirmation.
+    """
+    if study.plan.horizon is not None:
+        raise StudyError(
+            f"{study.name} is no search, but measures several lengths: "
+            f"{proposals.command('best', study.name, epochs=study.facts.epochs)} prints "
+            "the best schedule of one"
+        )
+    if study.stage == "confirm":
+        of = study.record.confirms
+        search = "its search" if of is None else of.name
+        raise StudyError(f"{study.name} has the runs of a confirmation: name {search} instead")
+
+
+def _given(keys: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: each for key, each in keys.items() if each is not None}
 
 
 def _name(study: str, facts: TaskFacts, new: TaskFacts) -> str:
@@ -111,23 +133,38 @@ def _name(study: str, facts: TaskFacts, new: TaskFacts) -> str:
     return f"{study}{size}" + (f"-e{new.epochs}" if new.epochs != facts.epochs else "")
 
 
-def _require_transferred(plan: StudyPlan, source: Study, new: TaskFacts, name: str) -> None:
-    """Refuse to resume a study that is for something else."""
-    wanted = {"task": source.plan.task, **length_keys(source.plan, source.facts, new)}
-    if any(getattr(plan, key) != value for key, value in wanted.items()):
+def _require_same(stored: StudyPlan, plan: StudyPlan, source: Study, name: str) -> None:
+    """Refuse to resume a study that is for something else, or for an earlier recommendation."""
+    keys = [each.partition(" ")[0] for each in differences(stored, plan)]
+    if keys:
         raise PlanMismatch(
-            f"the study {name} exists, and is not {source.name} with another batch size or length: "
-            "choose another name with --name"
+            f"the study {name} exists, and is not {source.name} with another batch size or length "
+            f"as it would be now: {', '.join(keys)} would differ; choose another name with --name"
         )
+
+
+def _schedules(source: Study) -> dict[str, Record]:
+    """The recommended schedule and the best of the baseline, by family.
+
+    If the baseline's own is recommended, the best finalist of the others is its rival, or their
+    best trial.
+    """
+    use, verdict = chosen(source)
+    records, baseline = source.history.records(), source.plan.baseline
+    ranked = best_first(records, source.facts.direction)
+    if use.family != baseline:
+        rivals = [each for each in ranked if each.family == baseline]
+    else:
+        standings = () if verdict is None else verdict.standings
+        confirmed = [source.trial(each.trial) for each in standings if not each.diverged]
+        rivals = [each for each in (*confirmed, *ranked) if each.family != baseline]
+    return {each.family: each for each in (use, *rivals[:1])}
 
 
 def _plan(source: Study, new: TaskFacts, trials: int, task_dir: Path | None) -> StudyPlan:
     """The plan of ``source`` for the ``new`` facts, with the shapes of its schedules fixed."""
-    use, _ = chosen(source)
-    baseline = leader(source.history.records(), source.facts.direction, source.plan.baseline)
-    schedules = {use.family: use}
-    if baseline is not None:
-        schedules.setdefault(baseline.family, baseline)
+    schedules = _schedules(source)
+    use = next(iter(schedules.values()))
     bounds: dict[str, Mapping[str, Any]] = {}
     start: dict[str, float] = {}
     manual = None
@@ -144,7 +181,7 @@ def _plan(source: Study, new: TaskFacts, trials: int, task_dir: Path | None) -> 
     confirm = {"enabled": True, "share": runs / (runs + trials)}
     changes: dict[str, Any] = {
         "trials": trials,
-        "families": tuple(dict.fromkeys((use.family, source.plan.baseline))),
+        "families": tuple(dict.fromkeys((*schedules, source.plan.baseline))),
         "allocation": "equal",
         "range_test": False,
         "bounds": bounds,
@@ -153,7 +190,7 @@ def _plan(source: Study, new: TaskFacts, trials: int, task_dir: Path | None) -> 
         "manual": manual,
         "confirm": source.plan.confirm.model_copy(update=confirm),
     }
-    kept = source.plan.model_dump(exclude_unset=True)
+    kept = source.plan.model_dump(exclude_unset=True, exclude={*LIMITS, "like", "trunks"})
     return StudyPlan.model_validate(
         {**kept, **length_keys(source.plan, source.facts, new), **changes}
     )

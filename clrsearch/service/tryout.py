@@ -121,6 +121,14 @@ class Tryout:
         require_size(facts)
         return facts
 
+    def weight_decays(self, *plans: float | str | None) -> list[list[float]]:
+        """The weight decay of each group of the optimizer, by a plan's ``weight_decay``.
+
+        The last of them is that of the plan which is tried out.
+        """
+        found: list[list[float]] = self._ask("weight_decays", device=self._device, plans=plans)
+        return found
+
     def require_space(
         self, plan: StudyPlan, facts: TaskFacts, range_test: RangeTest | None = None
     ) -> None:

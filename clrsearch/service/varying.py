@@ -17,6 +17,7 @@ from clrsearch.search import (
     Study,
     StudyPlan,
     every_run,
+    load_plan,
     read_conditions,
 )
 from clrsearch.service.equipment import (
@@ -29,6 +30,7 @@ from clrsearch.service.equipment import (
 from clrsearch.service.paths import Storage, checkpoint_root, storage_url
 from clrsearch.service.provenance import refuse_drift, sources_of
 from clrsearch.service.running import require_arguments
+from clrsearch.service.transferring import require_search
 from clrsearch.service.tryout import Tryout
 from clrsearch.service.working import watch_workers, work_here
 from clrsearch.storage import (
@@ -89,25 +91,31 @@ def vary(
         on_note: called with other messages.
 
     Raises:
-        PlanError: a key cannot be changed, or a value is invalid or the study's own.
+        PlanError: nothing is changed, a key cannot be, or a value is invalid or the study's own.
         TaskError: the task does not take a value, for example of an option.
-        StudyError: there is no such study, or it has no recommendation on fresh seeds yet.
+        StudyError: there is no such study, it is no search, or it has no recommendation on fresh
+            seeds yet.
         StudyStopped: the task's code failed repeatedly.
     """
+    if not changes:
+        raise PlanError("vary: no change given, such as weight_decay=3x")
+    seeds, top = SEEDS if seeds is None else seeds, TOP if top is None else top
+    load_plan(None, {"confirm.seeds": seeds, "confirm.top": top})  # their ranges
     quiet_optuna()
     require_gpus(settings)
     url = storage_url(storage)
     settings = resolved(settings, url)
     with open_database(url) as database:
         study = Study.open(database, name)
+        require_search(study)
         require_arguments(study.plan, workers, settings)
         conditions = read_conditions(changes, study.plan, study.facts)
-        schedules = _compared(study, top or TOP)
+        schedules = _compared(study, top)
         if not settings.allow_drift:
             refuse_drift(study, sources_of(study.plan, settings.task_dir))
         settings = replace(settings, device=wanted_device(study, settings))
         here = workers == 0 or is_kept_here(study.plan.task)
-        asked = every_run(schedules, seeds or SEEDS)
+        asked = every_run(schedules, seeds)
         tried = [
             _tried(study, each, schedules, settings, 0 if here else workers, runs=len(asked))
             for each in conditions
@@ -170,9 +178,9 @@ def _tried(
         data_dir=settings.data_dir,
         here=workers == 0,
     ) as tryout:
-        if condition.is_own(study.plan, tryout.defaults):
-            raise PlanError(f"vary {label}: that is how the study was searched")
         tryout.require_space(plan, tryout.facts)
+        if condition.is_own(study.plan, tryout.defaults) or _decays_alike(study.plan, plan, tryout):
+            raise PlanError(f"vary {label}: that is how the study was searched")
         return _Tried(
             label=label,
             plan=plan,
@@ -184,6 +192,14 @@ def _tried(
                 gpus_per_trial=settings.gpus_per_trial,
             ),
         )
+
+
+def _decays_alike(own: StudyPlan, plan: StudyPlan, tryout: Tryout) -> bool:
+    """Whether a plan asks for a weight decay that the optimizer's groups have anyway."""
+    if plan.weight_decay == own.weight_decay:
+        return False
+    before, after = tryout.weight_decays(own.weight_decay, plan.weight_decay)
+    return before == after
 
 
 def _work(

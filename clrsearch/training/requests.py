@@ -30,10 +30,12 @@ from clrsearch.tasks import (
     Loop,
     Task,
     TaskFacts,
+    WeightDecay,
     load_rate,
     load_task,
     task_code,
 )
+from clrsearch.training.contract import build
 from clrsearch.training.device import (
     computing,
     devices_for,
@@ -106,6 +108,20 @@ class Requests:
         chosen = self._device(device)
         with computing(chosen):
             return probe(self._task, device=chosen, **plan).model_dump(mode="json")
+
+    def weight_decays(
+        self, *, plans: Sequence[float | str | None], device: str | None
+    ) -> list[list[float]]:
+        """The weight decay of each group of the optimizer, by a plan's ``weight_decay``."""
+        task, chosen = self._task.task, self._device(device)
+        assert not isinstance(task, Loop)  # its weight decay cannot be set
+        found = []
+        with computing(chosen):
+            for each in plans:
+                task.asked_weight_decay = None if each is None else WeightDecay.read(each)
+                _, optimizer = build(task, chosen)
+                found.append([float(group["weight_decay"]) for group in optimizer.param_groups])
+        return found
 
     def rates(self, *, name: str, epochs: int, steps_per_epoch: float) -> list[float]:
         """The hand-written rate at each step."""

@@ -45,6 +45,13 @@ def test_one_value_is_changed_and_nothing_is_searched() -> None:
     assert changed("epochs", 90).epochs == 90
 
 
+def test_limits_and_earlier_studies_are_those_of_the_search_alone() -> None:
+    plan = load_plan(None, {"like": ["OLD"], "trunks": 9, "minutes": 30, "seeds": 2})
+    found = changed("seed", 3, plan)
+    assert (found.like, found.trunks, found.budgeted, found.trials) == ((), None, False, 100)
+    assert found.seeds == 2
+
+
 def test_a_length_in_steps_follows_the_batch_size() -> None:
     facts = make_facts(epochs=4, steps_per_epoch=500, steps=2000, validate_every=500)
     plan = load_plan(None, {"steps": 2000, "validate_every": 500})
@@ -72,6 +79,18 @@ def test_labels_are_in_order_and_once_each() -> None:
         "seed=1",
         "seed=2",
     ]
+
+
+def test_equal_values_are_one_condition() -> None:
+    asked = {"weight_decay": ["3x", "3 x", "3.0x", ".3x", "0.30x", 0.1, "1e-1", 2, 2.0]}
+    found = read_conditions(asked, PLAN, FACTS)
+    assert [each.label for each in found] == [
+        "weight_decay=3x",
+        "weight_decay=0.3x",
+        "weight_decay=0.1",
+        "weight_decay=2",
+    ]
+    assert [each.value for each in found] == ["3x", "0.3x", 0.1, 2]
 
 
 @pytest.mark.parametrize(
@@ -106,6 +125,8 @@ def test_what_cannot_be_changed_is_told(key, value, message) -> None:
 def test_a_key_needs_a_value() -> None:
     with pytest.raises(PlanError, match="vary seed: no value given"):
         read_conditions({"seed": []}, PLAN, FACTS)
+    with pytest.raises(PlanError, match="vary seed: no value given"):
+        read_conditions({"seed": [None]}, PLAN, FACTS)
 
 
 def test_a_factor_on_a_factor_is_refused() -> None:
