@@ -184,7 +184,7 @@ class StudyPlan(BaseModel):
     epochs_total: Annotated[StrictInt, at_most(MOST_EPOCHS_TOTAL)] | None = Field(
         default=None, ge=1
     )
-    until_settled: StrictBool = Field(default=False, repr=False)
+    until_settled: StrictBool = False
     families: tuple[str, ...] = Field(default=SEARCHED, min_length=1)
     baseline: str = BASELINE
     allocation: Literal["led", "equal"] = "led"
@@ -207,7 +207,7 @@ class StudyPlan(BaseModel):
     manual: StrictStr | tuple[tuple[Number | tuple[Number, Number], Number], ...] | None = None
     like: tuple[StrictStr, ...] = ()
     confirm: ConfirmPlan = ConfirmPlan()
-    horizon: HorizonPlan | None = Field(default=None, repr=False)
+    horizon: HorizonPlan | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -256,6 +256,13 @@ class StudyPlan(BaseModel):
     def open_ended(self) -> bool:
         """Whether slots are added while the study runs; ``trials`` is then their upper limit."""
         return self.until_settled or self.budgeted
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """The keys whose values are not the usual ones."""
+        for name, value in super().__repr_args__():
+            field = type(self).model_fields.get(name or "")
+            if field is None or value != field.get_default(call_default_factory=True):
+                yield name, value
 
     @property
     def arguments(self) -> tuple[str, ...]:
