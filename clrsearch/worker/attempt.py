@@ -147,21 +147,26 @@ class Attempt:
     def _finish(self, epoch: Epoch) -> bool:
         """Report an epoch and save a checkpoint if due; returns whether to continue."""
         with self._watchdog.after_epoch():
-            more = self._report(epoch)
+            goes_on = self._report(epoch)
             if self._beginning is not None and isinstance(self._run, SequentialRun):
                 self._beginning.keep(self._run, self._outbox.values)
-            if more:
+            if goes_on and epoch.number < self._length:
                 self._save_in_time()
-        return more
+        return goes_on
 
     def _report(self, epoch: Epoch) -> bool:
-        """Report an epoch; returns whether to continue: it is not the last, nor is it pruned."""
+        """Report an epoch; returns whether to continue.
+
+        Not if the trial is pruned, or ends before other trials of its study do. After the last
+        epoch of all a loop goes on by itself, to test its model.
+        """
+        facts = self._study.facts
         self._last = epoch
-        new = self._outbox.put(epoch.number, epoch.metrics[self._study.facts.metric])
-        more = epoch.number < self._length
+        new = self._outbox.put(epoch.number, epoch.metrics[facts.metric])
+        is_last = epoch.number == self._length
         if self._post(apart=REPORT_SECONDS):
-            self._pruned = new and more and self._hopeless()
-        return more and not self._pruned
+            self._pruned = new and not is_last and self._hopeless()
+        return not self._pruned and (not is_last or self._length == facts.intervals)
 
     def leave(self) -> None:
         """Save the progress, without waiting for the database."""
