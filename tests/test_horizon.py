@@ -332,3 +332,20 @@ def test_the_command_that_is_proposed_is_one_that_goes_on(url, task_dir) -> None
             "--rates 0.001,0.003"
         )
         assert " --seeds 4 " in run_command(study, trials=study.plan.trials + 50)
+
+
+def test_a_loop_of_ones_own_has_a_horizon(url, task_dir) -> None:
+    """It is stopped where a shorter run ends; nothing is shared, as it saves what it will."""
+    plan = service.horizon_plan(
+        StudyPlan(task="loops.py:train", metric="error", direction="minimize"),
+        (2, 4),
+        rates=(0.001,),
+        seeds=2,
+    )
+    settings = WorkerSettings(device="cpu", task_dir=task_dir)
+    service.run(plan, name="lengths", workers=0, settings=settings)
+    found = service.horizon("lengths")
+    assert [each.epochs for each in found.lengths] == [2, 4] and found.shared == 0
+    assert [(record.end, record.epoch) for record in records()] == [
+        ("complete", record.params["epochs"]) for record in records()
+    ]
