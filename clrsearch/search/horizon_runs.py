@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from clrsearch.schedules import Choice, Parameter, Range, Space, Value, WarmupStableDecay
-from clrsearch.search.plan import FIRST_SEED, HorizonPlan
+from clrsearch.search.plan import HorizonPlan, search_seed
 from clrsearch.tasks import TaskFacts
 
 EPOCHS = "epochs"
@@ -70,7 +70,7 @@ def planned(plan: HorizonPlan, facts: TaskFacts) -> list[Planned]:
 
 def seeds(plan: HorizonPlan) -> Iterator[int]:
     """The seed indices of the runs."""
-    return (turn and FIRST_SEED + turn for turn in range(plan.seeds))
+    return map(search_seed, range(plan.seeds))
 
 
 def held_until(params: Mapping[str, Value], facts: TaskFacts) -> int:

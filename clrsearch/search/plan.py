@@ -78,6 +78,16 @@ MOST_SEARCH_SEEDS = 100
 MOST_SAMPLES = 10_000_000  # per batch
 
 
+def search_seed(turn: int) -> int:
+    """The index of a search's seed, by its turn: the first one is that of a single seed, 0."""
+    return turn and FIRST_SEED + turn
+
+
+def turn_of(seed_index: int) -> int:
+    """Invert :func:`search_seed`."""
+    return seed_index and seed_index - FIRST_SEED
+
+
 def at_most(most: int) -> AfterValidator:
     """Upper limit for new plans, to catch typos; stored plans may exceed it."""
 

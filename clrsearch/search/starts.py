@@ -12,7 +12,8 @@ import numpy as np
 
 from clrsearch.schedules import Range, Space, Value
 from clrsearch.search.history import Record
-from clrsearch.search.plan import FIRST_SEED, HOLDING, StudyPlan
+from clrsearch.search.plan import HOLDING, StudyPlan, turn_of
+from clrsearch.search.space import GROUPS
 
 OPENED_BY = 1 / 2
 """The share of a study's trials by which all starts have been chosen: late ones are better, for
@@ -25,7 +26,7 @@ def start_of(family: str, params: Mapping[str, Value]) -> dict[str, Value] | Non
     """The values of a schedule's start; None if its family does not hold its rate."""
     if family not in HOLDING:
         return None
-    groups = {name: value for name, value in params.items() if name.startswith("groups.")}
+    groups = {name: value for name, value in params.items() if name.startswith(GROUPS)}
     return {"lr": params["lr"], "warmup_share": params.get("warmup_share", 0.0), **groups}
 
 
@@ -47,8 +48,7 @@ def may_open(plan: StudyPlan, records: Sequence[Record], seed_index: int) -> boo
     """
     if plan.trunks is None:
         return True
-    turn = seed_index and seed_index - FIRST_SEED
-    most = plan.trunks // plan.seeds + (turn < plan.trunks % plan.seeds)
+    most = plan.trunks // plan.seeds + (turn_of(seed_index) < plan.trunks % plan.seeds)
     begun = sum(record.seed_index == seed_index for record in records)
     due = 1 + int(begun * most * plan.seeds / (OPENED_BY * plan.trials))
     return len(known_starts(records, seed_index)) < min(most, due)

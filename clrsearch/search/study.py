@@ -13,7 +13,7 @@ from clrsearch.errors import PlanError, StudyError
 from clrsearch.schedules import RateFunction, Trace, Value, trace
 from clrsearch.search.history import History, Record
 from clrsearch.search.horizon_runs import EPOCHS, Planned, count, planned
-from clrsearch.search.plan import BASELINE_EVERY, FIRST_SEED, LIMITS, ConfirmPlan, StudyPlan
+from clrsearch.search.plan import BASELINE_EVERY, LIMITS, ConfirmPlan, StudyPlan, search_seed
 from clrsearch.search.posteriors import Belief, Searched, beliefs
 from clrsearch.search.prefixes import held, parting_intervals
 from clrsearch.search.progress import Progress
@@ -566,14 +566,10 @@ class Study:
 
 
 def _seeds(labels: Sequence[str], seeds: int) -> list[int]:
-    """The seed index of each slot: slots of the same label cycle through the ``seeds``.
-
-    The first seed's index is 0, as in a search with a single seed.
-    """
+    """The seed index of each slot: slots of the same label cycle through the ``seeds``."""
     met: Counter[str] = Counter()
     found = []
     for label in labels:
-        turn = met[label] % seeds
-        found.append(turn and FIRST_SEED + turn)
+        found.append(search_seed(met[label] % seeds))
         met[label] += 1
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -87,7 +86,7 @@ def horizon_plan(
     )
 
 
-def horizon(name: str, *, storage: Storage = None, task_dir: Path | None = None) -> Horizon:
+def horizon(name: str, *, storage: Storage = None) -> Horizon:
     """What the study of :func:`horizon_plan` has found.
 
     Raises:
