@@ -319,9 +319,10 @@ def _allow_work(study: Study) -> None:
 
 def _tidy(study: Study, url: StorageUrl, settings: WorkerSettings) -> None:
     """Remove what trials shared, and the confirmation's checkpoint folder if it is empty."""
-    stages = Patience(settings.storage_patience)(study.stages)
+    patience = Patience(settings.storage_patience)
+    stages = patience(study.stages)
     for each in stages:
-        if not each.slots.unfinished():
+        if not patience(each.slots.unfinished):
             folder = checkpoint_folder(url, each, settings.checkpoint_dir) / TRUNKS
             shutil.rmtree(folder, ignore_errors=True)
     for each in stages[1:]:
