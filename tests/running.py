@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +56,17 @@ def records(url: StorageUrl) -> list[Record]:
     """All trials of ``mine``."""
     with open_database(url) as database:
         return Study.open(database, "mine").history.records()
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    """A command of clrsearch, in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "clrsearch", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+    )
 
 
 def children(pid: int) -> list[int]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from functools import partial
 
 import pytest
-from running import PATIENCE, begin, children, records, wait_for
+from running import PATIENCE, begin, children, command, records, wait_for
 
 from clrsearch import service
 from clrsearch.search import ConfirmPlan, Study, load_plan
@@ -127,16 +126,6 @@ def test_what_cannot_be_stored_is_not_shared(url, task_dir, tmp_path) -> None:
     assert [each.inherited for each in found.records] == [0] * 4
     (note,) = notes
     assert note.startswith("equal beginnings of trials are no longer shared, since the state of")
-
-
-def command(*arguments, cwd) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "clrsearch", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-    )
 
 
 def under_way(url, ended: int) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 import torch
 from resolver import FAILING, UNKNOWN
-from running import PATIENCE, begin, children, records, wait_for
+from running import PATIENCE, begin, children, command, records, wait_for
 
 from clrsearch import service
 from clrsearch.errors import ClrsearchError
@@ -24,16 +23,6 @@ from clrsearch.search import Study
 from clrsearch.storage import SlotState, open_database
 from clrsearch.training import open_checkpoint
 from clrsearch.worker import WorkerSettings
-
-
-def command(*arguments, cwd) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "clrsearch", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-    )
 
 
 @pytest.fixture
