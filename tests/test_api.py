@@ -275,7 +275,7 @@ def test_a_script_that_calls_it_while_it_is_imported_is_told(tmp_path, task_dir,
 
 def test_the_tutorial_runs(tmp_path) -> None:
     """Every cell of the notebook, in a kernel of its own."""
-    notebook = ROOT / "docs" / "tutorial.ipynb"
+    notebook = ROOT / "docs" / "tutorials" / "notebook.ipynb"
     nbformat.validate(nbformat.read(notebook, as_version=4))
     script = f"""
         import nbformat

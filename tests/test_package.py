@@ -19,6 +19,7 @@ from clrsearch.training import probe
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+ARCHITECTURE = (ROOT / "docs/explanation/architecture.md").read_text()
 
 
 def test_the_public_names_are_there() -> None:
@@ -26,8 +27,8 @@ def test_the_public_names_are_there() -> None:
     assert len(set(clrsearch.__all__)) == len(clrsearch.__all__)
 
 
-def test_the_readmes_tree_is_the_one_on_the_disk() -> None:
-    block = re.search(r"```text\n(clrsearch/\n.*?)```", README, re.DOTALL)
+def test_the_tree_of_the_docs_is_the_one_on_the_disk() -> None:
+    block = re.search(r"```text\n(clrsearch/\n.*?)```", ARCHITECTURE, re.DOTALL)
     assert block is not None
     named, folder = set(), Path()
     for line in block[1].splitlines():

@@ -194,7 +194,7 @@ def test_delete_asks_first(study, clrsearch, monkeypatch) -> None:
 
 def test_the_reference_is_what_every_command_says_of_itself(tmp_path) -> None:
     # after a change: python -m typer clrsearch.cli.app utils docs --name clrsearch
-    #     --title Commands --output docs/commands.md
+    #     --title Commands --output docs/reference/cli.md
     written = tmp_path / "commands.md"
     options = ["--name", "clrsearch", "--title", "Commands", "--output", str(written)]
     subprocess.run(
@@ -203,5 +203,5 @@ def test_the_reference_is_what_every_command_says_of_itself(tmp_path) -> None:
         capture_output=True,
         env=os.environ | {"COLUMNS": "80", "TERM": "dumb"},
     )
-    kept = Path(__file__).parents[2] / "docs" / "commands.md"
+    kept = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
     assert written.read_text() == kept.read_text()

@@ -15,7 +15,7 @@ from clrsearch.tasks import load_task
 from clrsearch.training import probe, run_maker
 
 CPU = torch.device("cpu")
-PAGE = (Path(__file__).parents[2] / "docs" / "accelerate.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "accelerate.md").read_text()
 MINE = """
 import torch
 from torch import nn
