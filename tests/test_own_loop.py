@@ -166,10 +166,10 @@ def test_a_script_of_sixty_lines_becomes_searchable_by_changing_few(
     ]
     assert sum(line.startswith("+ ") for line in changes) == 7
     assert sum(line.startswith("- ") for line in changes) == 5
-    readme = (task_dir.parent.parent / "README.md").read_text()
+    page = (task_dir.parent.parent / "docs/tutorials/your-loop.md").read_text()
     for script, name in ((before, "main()"), (after, "main(run)")):
         end = script[script.index("    optimizer = ") :]
-        assert f"```python\ndef {name}:\n    ...\n{end}```" in readme
+        assert f"```python\ndef {name}:\n    ...\n{end}```" in page
     monkeypatch.chdir(task_dir)
     told = ("--epochs", "4", "--set", "metric=accuracy", "--set", "direction=maximize")
     run = ("run", "--task", "script_after.py:main", "--trials", "3", "--workers", "1", *told)
