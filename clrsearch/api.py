@@ -400,7 +400,7 @@ class Study:
             epochs: the lengths, two or more.
             rates: the peak rates; by default 1, 3 and 10 times the task's own.
             seeds: the number of seeds per schedule, 3 by default.
-            workers, device, progress: as for :func:`run`.
+            workers: as for :func:`run`, like ``device`` and ``progress``.
 
         Raises:
             PlanError: a value is out of range, or the length of the study is in steps.

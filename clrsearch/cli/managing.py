@@ -31,6 +31,20 @@ def new(
     say(f"wrote {file}. In its folder, run:", "", f"    {command}")
 
 
+def schema() -> None:
+    """Print the JSON Schema of study files, by which editors complete and check keys.
+
+    Editors with a TOML extension (Taplo, Even Better TOML) read it if the first line of the study
+    file is `#:schema study.schema.json`.
+    """
+    import json
+
+    from clrsearch.reports import say
+    from clrsearch.search import study_schema
+
+    say(*json.dumps(study_schema(), indent=2).splitlines())
+
+
 def delete(
     name: NameArgument,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,

@@ -31,6 +31,7 @@ from clrsearch.search.plan import (
     settings,
 )
 from clrsearch.search.plan_file import limited, load_plan, read_toml, refuse_task
+from clrsearch.search.plan_schema import study_schema
 from clrsearch.search.posteriors import alike, beliefs, expected_of
 from clrsearch.search.progress import Phase, Progress
 from clrsearch.search.pruner import PRUNERS, hopeless
@@ -153,6 +154,7 @@ __all__ = [
     "setting_of",
     "settings",
     "smoothed",
+    "study_schema",
     "suggest",
     "tend",
     "workers_at_work",

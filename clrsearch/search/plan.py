@@ -100,24 +100,22 @@ def at_most(most: int) -> AfterValidator:
 
 
 class ConfirmPlan(BaseModel):
-    """Whether and how the best schedules are confirmed on fresh seeds.
+    """Whether and how the best schedules are confirmed on fresh seeds."""
 
-    Attributes:
-        enabled: whether to confirm at all.
-        top: number of finalists besides the baseline's.
-        seeds: fixed number of seeds per finalist; None for as many as it takes to tell them apart.
-        share: largest share of the study's epochs spent on the confirmation if ``seeds`` is None.
-        tolerance: expected loss against the best, in noise standard deviations, that a simpler
-            schedule may have and still be recommended.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     enabled: StrictBool = True
+    """Whether to run the best schedules again on fresh seeds."""
     top: Annotated[StrictInt, at_most(MOST_FINALISTS)] = Field(default=5, ge=1)
+    """Number of schedules to confirm besides the baseline's best; one of each family first."""
     seeds: Annotated[StrictInt, at_most(MOST_SEEDS)] | None = Field(default=None, ge=1)
+    """Fixed number of seeds per schedule. Without it, as many as it takes to tell the schedules
+    apart within ``share``."""
     share: Number = Field(default=0.25, gt=0, lt=1)
+    """Largest share of the study's epochs spent on the confirmation if ``seeds`` is not set."""
     tolerance: Number = Field(default=0.1, ge=0, allow_inf_nan=False)
+    """Expected loss against the best, in standard deviations of the noise, that a simpler schedule
+    may have and still be recommended."""
 
 
 class HorizonPlan(BaseModel):
@@ -142,82 +140,101 @@ class HorizonPlan(BaseModel):
 
 
 class StudyPlan(BaseModel):
-    """A study's settings. None means the task's own default.
+    """A study's settings; the keys of a study file. None means the task's own value."""
 
-    Attributes:
-        trials: number of slots; retrying a failed trial does not use up another. Next to a budget,
-            an upper limit on the number of slots. ``"auto"`` sets ``until_settled``.
-        minutes: time for the whole study from the start of the command that gives it.
-        gpu_hours: training time of all trials, times the GPUs that train each.
-        epochs_total: epochs of all trials.
-        until_settled: whether the search ends once another trial promises too little, see
-            :mod:`clrsearch.search.settling`.
-        allocation: how trials are shared among families: ``led`` by the surrogate, or ``equal``.
-            Defaults to ``equal`` if families are named or with one of Optuna's samplers.
-        sampler: the surrogate over all families, or one of Optuna's samplers per family.
-        range_test: whether to restrict learning rates to the range found by a range test.
-        steps: length in optimizer steps, in place of ``epochs``; needs ``validate_every``.
-        validate_every: optimizer steps between two validations; without it, one after each epoch.
-        seeds: number of seeds that trials cycle through; runs of one seed share initial weights and
-            data order.
-        precision: number format of the model's computations, see
-            :mod:`clrsearch.training.precision`.
-        deterministic: whether results on a GPU have to repeat exactly, at the price of speed.
-        trunks: about the most beginnings (peak rate, warm-up and seed) of schedules that hold their
-            rate; trials that share one train it once. None for as many as are proposed.
-        weight_decay: that of the optimizer's parameter groups that have one, in place of the
-            task's own, or a factor on it, such as ``0.3x``.
-        args: command line seen by the task's file, in shell syntax.
-        bounds: parameter bounds by family.
-        groups: factor on the rates of a parameter group of the task's optimizer, or the range to
-            search it in.
-        start: the peak learning rate of a family's first trial, in place of its usual first
-            settings.
-        manual: the rates of the ``manual`` family.
-        horizon: set in place of a search, if the study asks how good schedules are at each length.
-        like: stored studies of tasks that may be like this one, the most alike first; their
-            finalists are tried first, and their runs guide the proposals.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     task: str = "denoise"
+    """What is trained: the name of a built-in task, ``package.module:NAME``, or ``file.py:NAME``
+    with a file beside the study file. NAME is a task class or a function ``train(run)``."""
     epochs: Annotated[StrictInt, at_most(MOST_EPOCHS)] | None = Field(default=None, ge=1)
+    """Length of every run, in epochs. Defaults to the task's."""
     steps: Annotated[StrictInt, at_most(MOST_STEPS)] | None = Field(default=None, ge=1)
+    """Length of every run in optimizer steps, in place of ``epochs``; needs ``validate_every``."""
     validate_every: Annotated[StrictInt, at_most(MOST_STEPS)] | None = Field(default=None, ge=1)
+    """Optimizer steps between two validations, after which trials are judged and saved. Without it,
+    that is after each epoch."""
     batch_size: Annotated[StrictInt, at_most(MOST_SAMPLES)] | None = Field(default=None, ge=1)
+    """Samples per batch, of all GPUs of a trial together. Defaults to the task's."""
     metric: str | None = Field(default=None, min_length=1)
+    """Validation metric that schedules are compared by. Defaults to the task's; a ``train(run)``
+    needs it."""
     direction: Literal["minimize", "maximize"] | None = None
+    """Whether a smaller or a larger ``metric`` is better. Defaults to the task's; a ``train(run)``
+    needs it."""
     trials: Annotated[StrictInt, at_most(MOST_TRIALS)] = Field(default=100, ge=1)
+    """Number of trials; it may grow later. Retrying a failed trial does not use up another one.
+    With a budget (``minutes``, ``gpu_hours``, ``epochs_total``), at most so many. ``"auto"`` sets
+    ``until_settled``."""
     minutes: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Time for the whole study, confirmation included, in minutes from the start of the command."""
     gpu_hours: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Training time of all trials together, in hours, times the GPUs that train each. On CPUs,
+    hours of the workers."""
     epochs_total: Annotated[StrictInt, at_most(MOST_EPOCHS_TOTAL)] | None = Field(
         default=None, ge=1
     )
+    """Epochs of all trials together; validations, if the length is in steps."""
     until_settled: StrictBool = False
+    """Whether the search ends once another trial promises too little."""
     families: tuple[str, ...] = Field(default=SEARCHED, min_length=1)
+    """Families of schedules to search. Defaults to all that fit the task, except ``manual``."""
     baseline: str = BASELINE
+    """Family that all others have to beat; it gets every tenth trial unless it is in ``families``.
+    """
     allocation: Literal["led", "equal"] = "led"
+    """How trials are shared among families: ``led`` by the surrogate, or ``equal``. Defaults to
+    ``equal`` if ``families`` is set or the sampler is one of Optuna's."""
     sampler: Literal["surrogate", "tpe", "random", "qmc", "gp"] = "surrogate"
+    """What proposes trials: a surrogate over all families, or one of Optuna's samplers for each
+    family."""
     range_test: StrictBool = False
+    """Whether to search learning rates only within the range that a range test finds."""
     seed: StrictInt = Field(default=0, ge=0)
+    """Seed of the whole study."""
     seeds: Annotated[StrictInt, at_most(MOST_SEARCH_SEEDS)] = Field(default=4, ge=1)
+    """Number of seeds that trials cycle through; runs of one seed share initial weights and data
+    order."""
     pruner: Literal["lenient", "none", "median", "halving", "hyperband"] = "lenient"
+    """What stops hopeless trials early: ``lenient`` judges a schedule only where its rate is low,
+    ``none`` stops nothing, the others are Optuna's."""
     stepsize: Literal["whole-cycles", "integers"] = "whole-cycles"
+    """Which cycles ``cyclic`` searches: a whole number of them in a run, or half cycles of whole
+    epochs."""
     precision: Literal["float32", "bf16", "fp16"] = "float32"
+    """Number format of the model's computations; half precision uses torch's autocast."""
     deterministic: StrictBool = False
+    """Whether results on a GPU have to repeat exactly, at the price of speed."""
     retries: Annotated[StrictInt, at_most(MOST_RETRIES)] = Field(default=1, ge=0)
+    """How often a trial whose code raised an exception is tried again."""
     trunks: Annotated[StrictInt, at_most(MOST_TRIALS)] | None = Field(default=None, ge=1)
+    """About the most beginnings (peak rate, warm-up and seed) of schedules that hold their rate;
+    trials that share one train it once. Without it, as many as are proposed."""
     weight_decay: Number | StrictStr | None = None
+    """Weight decay of the optimizer's parameter groups that have one, or a factor on the task's
+    own, such as ``"0.3x"``. For task classes only."""
     args: StrictStr | None = None
+    """Command line that the task's file sees, in shell syntax."""
     options: Mapping[str, Scalar] = Field(default_factory=dict)
+    """Fields of the task class, or values that a ``train(run)`` finds in ``run.options``."""
     bounds: Mapping[str, Mapping[str, Bound]] = Field(default_factory=dict)
+    """What to search of each family: two numbers are a range, one value is fixed, a list of texts
+    or booleans are choices."""
     groups: Mapping[str, Number | tuple[Number, Number]] = Field(default_factory=dict)
+    """Factor on the rates of a parameter group of the task's optimizer, by the group's ``name``:
+    one value, or a range to search."""
     start: Mapping[str, Number] = Field(default_factory=dict)
+    """Peak learning rate of a family's first trial, in place of its usual first settings."""
     manual: StrictStr | tuple[tuple[Number | tuple[Number, Number], Number], ...] | None = None
+    """Rates of the family ``manual``: pairs of epochs (how many, or the first and the last) and a
+    rate, or the name of a function ``rate(step, steps_per_epoch)``, such as ``"file.py:NAME"``."""
     like: tuple[StrictStr, ...] = ()
+    """Stored studies of similar tasks, the most alike first; their best schedules are tried first
+    and their runs guide the search."""
     confirm: ConfirmPlan = ConfirmPlan()
+    """How the best schedules are run again on fresh seeds."""
     horizon: HorizonPlan | None = None
+    """Set in place of a search, by ``clrsearch horizon``; not a key of study files."""
 
     @model_validator(mode="before")
     @classmethod

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -190,18 +188,3 @@ def test_delete_asks_first(study, clrsearch, monkeypatch) -> None:
     assert (code, out) == (0, "removed mine\n")
     code, out, _ = clrsearch("list")
     assert (code, out) == (0, "no studies yet: clrsearch run starts one\n")
-
-
-def test_the_reference_is_what_every_command_says_of_itself(tmp_path) -> None:
-    # after a change: python -m typer clrsearch.cli.app utils docs --name clrsearch
-    #     --title Commands --output docs/reference/cli.md
-    written = tmp_path / "commands.md"
-    options = ["--name", "clrsearch", "--title", "Commands", "--output", str(written)]
-    subprocess.run(
-        [sys.executable, "-m", "typer", "clrsearch.cli.app", "utils", "docs", *options],
-        check=True,
-        capture_output=True,
-        env=os.environ | {"COLUMNS": "80", "TERM": "dumb"},
-    )
-    kept = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
-    assert written.read_text() == kept.read_text()

@@ -16,20 +16,7 @@ from clrsearch.training import probe, run_maker
 
 CPU = torch.device("cpu")
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "accelerate.md").read_text()
-MINE = """
-import torch
-from torch import nn
-from torch.utils.data import TensorDataset
-
-generator = torch.Generator().manual_seed(0)
-inputs = torch.randn(50, 4, generator=generator)
-pairs = TensorDataset(inputs, inputs.sum(1))
-training, validation = TensorDataset(*pairs[:40]), TensorDataset(*pairs[40:])
-
-
-def network():
-    return nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.2), nn.Linear(8, 1), nn.Flatten(0))
-"""
+MINE = re.search(r'```python title="mine.py"\n(.*?)```', PAGE, re.DOTALL)[1]
 
 
 @pytest.mark.parametrize(
