@@ -31,7 +31,7 @@ END
 clrsearch run mine.toml --workers 0
 few="--trials 6 --epochs 4 --set confirm.top=1 --set confirm.seeds=2"
 clrsearch run --task digits $few --workers 0
-clrsearch run --task denoise $few --workers 0
+clrsearch run --trials 6 --set confirm.top=1 --set confirm.seeds=2 --workers 0
 """
 """A task, and the studies that pages may name."""
 WITH_BLOCKS = [page for page in PAGES if "```" in (ROOT / page).read_text()]
