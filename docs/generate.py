@@ -84,7 +84,7 @@ svg { font: 13px sans-serif; } text { fill: #808080; } path { fill: none; }
 .curve { stroke: #3b82f6; stroke-width: 2; stroke-linejoin: round; }
 </style>"""
 """Colours that can be read on white and on black."""
-COLUMNS, WIDE, HIGH, GAP = 4, 150, 70, 34
+COLUMNS, WIDE, HIGH, GAP = 3, 150, 70, 34
 """Of the picture of all families."""
 
 
@@ -253,7 +253,7 @@ def searched(family: str) -> str:
     )
     space = build_space(plan, facts).families[family]
     rows = [(f"`{name}`", *described(each)) for name, each in space.items()]
-    return rows_of("value", "from", "searched", rows=rows)
+    return rows_of("value", "range", "how it is searched", rows=rows)
 
 
 def described(parameter: Parameter) -> Iterator[str]:

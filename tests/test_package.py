@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import itertools
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from image_files import write_cifar10, write_image_folder
 from torchvision import models
 
@@ -66,6 +69,20 @@ def test_every_command_is_in_the_readme() -> None:
     looking = ("best", "list", "show", "status", "report", "dashboard")
     for command in ("run", "worker", *looking, "replay", "delete"):
         assert f"clrsearch {command}" in README
+
+
+def test_the_citation_is_valid_and_of_this_version() -> None:
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema"]
+    checked = subprocess.run(
+        [*check, "vendor.citation-file-format", ROOT / "CITATION.cff"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == clrsearch.__version__
+    assert f"## [{cited['version']}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_every_module_has_a_name_of_its_own_and_defines_no_function_of_that_name() -> None:
