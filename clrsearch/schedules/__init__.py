@@ -42,10 +42,12 @@ from clrsearch.schedules.schedule import (
     Schedule,
     Snippet,
     Trace,
+    averaging_of,
     momentum_of,
     relative_rates,
     trace,
 )
+from clrsearch.schedules.schedule_free import TWINS, ScheduleFree, schedulefree_package
 from clrsearch.schedules.stable import WarmupStableDecay
 from clrsearch.schedules.step import Exponential, MultiStep, Step
 
@@ -64,6 +66,7 @@ FAMILIES: Mapping[str, type[Schedule]] = MappingProxyType(
             MultiStep,
             Exponential,
             WarmupStableDecay,
+            ScheduleFree,
             Manual,
         )
     }
@@ -76,6 +79,7 @@ __all__ = [
     "SCALE_FUNCTIONS",
     "SHORTEST",
     "SHORT_CYCLES",
+    "TWINS",
     "Choice",
     "Constant",
     "Cosine",
@@ -98,6 +102,7 @@ __all__ = [
     "RateFunction",
     "Scale",
     "Schedule",
+    "ScheduleFree",
     "Setting",
     "Snippet",
     "SourceFile",
@@ -107,6 +112,7 @@ __all__ = [
     "Value",
     "WarmupStableDecay",
     "assignment",
+    "averaging_of",
     "check",
     "execute",
     "factory",
@@ -115,6 +121,7 @@ __all__ = [
     "opening",
     "relative_rates",
     "render",
+    "schedulefree_package",
     "settings_near",
     "trace",
 ]

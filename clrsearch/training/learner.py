@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -13,6 +13,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from clrsearch.errors import TaskError
 from clrsearch.tasks import Task
+from clrsearch.training.averaging import (
+    AveragedWeights,
+    Switched,
+    averaging_twin,
+    estimate_statistics,
+    require_averaging,
+)
 from clrsearch.training.contract import (
     batch_loss,
     build,
@@ -34,10 +41,12 @@ class Learner:
     """A fresh model of a task with its optimizer, drawn from torch's global generator.
 
     In a ``group``, gradients are averaged over the ranks, which have equal shares of each batch.
+    With ``averaging``, Schedule-Free takes the place of the optimizer, with this beta.
 
     Attributes:
         model: the model that is trained.
         optimizer: its optimizer.
+        given: the task's own optimizer.
     """
 
     def __init__(
@@ -46,17 +55,24 @@ class Learner:
         device: torch.device,
         precision: Precision = "float32",
         group: Group | None = None,
+        averaging: float | None = None,
     ) -> None:
         self._task = task
         self._group = group
-        self.model, self.optimizer = build(task, device)
-        self.averaged: AveragedModel | None = None
+        self.model, self.given = build(task, device)
+        self.optimizer = self.given
+        self.averaged: AveragedModel | AveragedWeights | None = None
         if task.channels_last:
             self.model.to(memory_format=torch.channels_last)
-        if task.ema is not None:
+        if averaging is not None:
+            require_averaging(task)
+            self.optimizer = averaging_twin(self.given, averaging)
+            self.averaged = AveragedWeights(self.model)
+        elif task.ema is not None:
             self.averaged = AveragedModel(
                 self.model, multi_avg_fn=_averaging(task.ema), use_buffers=True
             )
+        if self.averaged is not None:
             compute_in(precision, self.averaged.module, device)
         if task.compile:
             self.model.compile()
@@ -90,9 +106,24 @@ class Learner:
             self._scaler.step(self.optimizer)
             self._scaler.update()
         self._task.after_step(self.model)
-        if self.averaged is not None:
+        if isinstance(self.averaged, AveragedModel):
             self.averaged.update_parameters(self.model)
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def average(self, batches: Iterable[Any]) -> bool:
+        """Take the averaged weights of Schedule-Free, to be validated next.
+
+        Returns whether any of the training ``batches`` were drawn: for the statistics of batch
+        norm, which are those of the weights in training.
+        """
+        assert isinstance(self.averaged, AveragedWeights)
+        model = self.averaged.module
+        self.averaged.update(self.model, cast(Switched, self.optimizer))
+
+        def forward(batch: Any) -> object:
+            return batch_loss(self._task, model, self._laid_out(batch), augment=True)
+
+        return estimate_statistics(model, forward, batches)
 
     def validate(self, batches: Iterable[Any], samples: int | None = None) -> dict[str, float]:
         """The task's metrics over all the batches, of the averaged weights if there are any.
@@ -121,7 +152,7 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """All that changes while training."""
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        if self.averaged is not None:
+        if isinstance(self.averaged, AveragedModel):
             state["averaged"] = self.averaged.state_dict()
         if self._scaler is not None:
             state["scaler"] = self._scaler.state_dict()
@@ -131,7 +162,7 @@ class Learner:
         """Go back to a state from :meth:`state`; any exception may be raised for another's."""
         self.model.load_state_dict(state["model"])
         load_optimizer(self.optimizer, state["optimizer"])
-        if self.averaged is not None:
+        if isinstance(self.averaged, AveragedModel):
             self.averaged.load_state_dict(state["averaged"])
         if self._scaler is not None:
             self._scaler.load_state_dict(state["scaler"])
