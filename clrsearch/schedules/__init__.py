@@ -25,6 +25,7 @@ from clrsearch.schedules.fields import LARGEST_RATE
 from clrsearch.schedules.linear import Linear, Polynomial
 from clrsearch.schedules.manual import Manual
 from clrsearch.schedules.onecycle import OneCycle
+from clrsearch.schedules.optimizer_code import check_optimizer, render_optimizer
 from clrsearch.schedules.parameters import (
     Choice,
     HandWritten,
@@ -114,6 +115,7 @@ __all__ = [
     "assignment",
     "averaging_of",
     "check",
+    "check_optimizer",
     "execute",
     "factory",
     "is_short",
@@ -121,6 +123,7 @@ __all__ = [
     "opening",
     "relative_rates",
     "render",
+    "render_optimizer",
     "schedulefree_package",
     "settings_near",
     "trace",

@@ -21,7 +21,7 @@ BATCHES = 50
 """Training batches from which the statistics of batch norm are estimated, as in the package's
 README."""
 UNKNOWN = {"amsgrad": False, "dampening": 0, "maximize": False}
-"""Arguments of torch's optimizers that the package does not have, and the values that it implies."""
+"""Arguments of torch's optimizers that the package lacks, and the values that it implies."""
 
 
 class Switched(Protocol):

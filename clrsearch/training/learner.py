@@ -61,18 +61,19 @@ class Learner:
         self._group = group
         self.model, self.given = build(task, device)
         self.optimizer = self.given
-        self.averaged: AveragedModel | AveragedWeights | None = None
+        self.averaged: AveragedModel | None = None
+        self._free: AveragedWeights | None = None
         if task.channels_last:
             self.model.to(memory_format=torch.channels_last)
         if averaging is not None:
             require_averaging(task)
             self.optimizer = averaging_twin(self.given, averaging)
-            self.averaged = AveragedWeights(self.model)
-        elif task.ema is not None:
+            self._free = AveragedWeights(self.model)
+            compute_in(precision, self._free.module, device)
+        if task.ema is not None:
             self.averaged = AveragedModel(
                 self.model, multi_avg_fn=_averaging(task.ema), use_buffers=True
             )
-        if self.averaged is not None:
             compute_in(precision, self.averaged.module, device)
         if task.compile:
             self.model.compile()
@@ -106,7 +107,7 @@ class Learner:
             self._scaler.step(self.optimizer)
             self._scaler.update()
         self._task.after_step(self.model)
-        if isinstance(self.averaged, AveragedModel):
+        if self.averaged is not None:
             self.averaged.update_parameters(self.model)
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
@@ -116,9 +117,9 @@ class Learner:
         Returns whether any of the training ``batches`` were drawn: for the statistics of batch
         norm, which are those of the weights in training.
         """
-        assert isinstance(self.averaged, AveragedWeights)
-        model = self.averaged.module
-        self.averaged.update(self.model, cast(Switched, self.optimizer))
+        assert self._free is not None
+        model = self._free.module
+        self._free.update(self.model, cast(Switched, self.optimizer))
 
         def forward(batch: Any) -> object:
             return batch_loss(self._task, model, self._laid_out(batch), augment=True)
@@ -133,7 +134,8 @@ class Learner:
         Raises:
             TaskError: a metric is not what it has to be, or its weights add up to 0.
         """
-        model = self.model if self.averaged is None else self.averaged.module
+        averages = self._free or self.averaged
+        model = self.model if averages is None else averages.module
         model.eval()
         if self._group is not None:  # each rank has seen other batches
             self._group.copy_from_first(list(model.buffers()))
@@ -152,7 +154,7 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """All that changes while training."""
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        if isinstance(self.averaged, AveragedModel):
+        if self.averaged is not None:
             state["averaged"] = self.averaged.state_dict()
         if self._scaler is not None:
             state["scaler"] = self._scaler.state_dict()
@@ -162,7 +164,7 @@ class Learner:
         """Go back to a state from :meth:`state`; any exception may be raised for another's."""
         self.model.load_state_dict(state["model"])
         load_optimizer(self.optimizer, state["optimizer"])
-        if isinstance(self.averaged, AveragedModel):
+        if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
         if self._scaler is not None:
             self._scaler.load_state_dict(state["scaler"])

@@ -226,4 +226,3 @@ def test_a_frozen_batch_norm_keeps_its_statistics() -> None:
     assert model[1].running_mean.item() == pytest.approx((2 - 5 + 6 - 5) / 2, rel=1e-4)
     assert model[1].momentum == 0.1
     assert not estimate_statistics(nn.Linear(1, 1), model, iter([1 / 0 for _ in ()]))
-
