@@ -97,7 +97,8 @@ def _schedule_free(schedule: ScheduleFree, arguments: str, found: Found) -> list
         "        optax.add_decayed_weights(weight_decay),",
         "        optax.scale_by_learning_rate(schedule),",
         "    )",
-        f"    return optax.contrib.schedule_free(base, schedule, b1={schedule.beta!r})",
+        "    from_1 = lambda count: schedule(count - 1)  # the wrapper counts updates from 1",
+        f"    return optax.contrib.schedule_free(base, from_1, b1={schedule.beta!r})",
         "",
     ]
 
