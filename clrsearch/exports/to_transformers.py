@@ -111,7 +111,7 @@ def own_scheduler(schedule: Schedule) -> tuple[str, float, Mapping[str, Value]] 
         case CosineRestarts(lr=lr, warmup=0, T_mult=1, eta_min=0.0, cycles=cycles):
             if _restarts_in_time(schedule):
                 return "cosine_with_restarts", lr, {"num_cycles": cycles}
-        case WarmupStableDecay(lr=lr, warmup=0, decay=decay) if decay == int(decay):
+        case WarmupStableDecay(lr=lr, warmup=0, decay=decay, power=None) if decay == int(decay):
             decaying = {"num_decay_steps": int(decay), "decay_type": schedule.shape}
             return "warmup_stable_decay", lr, {**decaying, "min_lr_ratio": schedule.min_lr / lr}
     return None

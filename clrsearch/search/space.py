@@ -180,8 +180,9 @@ def build_space(
         return StudySpace(setting=setting, families={FAMILY: ranges}, multipliers={})
     families = {}
     for family in plan.searched:
+        bounded = frozenset(plan.bounds.get(family, ()))
         try:
-            own = FAMILIES[family].space(setting)
+            own = FAMILIES[family].space(replace(setting, bounded=bounded))
         except ScheduleError as error:
             ways_out = _ways_out(family, plan, setting, facts)
             raise PlanError(f"{family} does not fit: {error}{ways_out}") from error
