@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -60,6 +61,11 @@ def whole(make):
     return {"curve": curve(run), "test": run.test()}
 
 
+def averaging(make):
+    """The same runs with the optimizer of Schedule-Free."""
+    return partial(make, trace=replace(make.keywords["trace"], averaging=0.9))
+
+
 def broken_off(make):
     """Stopped within the third interval, saved, and resumed by another run."""
     polls = 0
@@ -96,6 +102,7 @@ def polled(group):
 CASES = {
     "Shared": whole,
     "Stepped": whole,
+    "averaged": lambda make: whole(averaging(make)),
     "train": whole,
     "with_lightning": whole,
     "pruned": lambda make: {"curve": curve(make(), until=2)},
@@ -105,7 +112,7 @@ CASES = {
     "broken off": broken_off,
     "FailsInOne": failure,  # after which the group is of no use
 }
-TASK_OF = {"pruned": "Shared", "broken off": "Dropping"}
+TASK_OF = {"averaged": "Shared", "pruned": "Shared", "broken off": "Dropping"}
 
 
 def work(folder: Path) -> None:

@@ -14,6 +14,7 @@ from clrsearch.exports import (
     to_transformers,
 )
 from clrsearch.exports.found import Found, Writer
+from clrsearch.schedules import ScheduleFree
 
 FORMATS: Mapping[str, Writer] = MappingProxyType(
     {
@@ -27,6 +28,8 @@ FORMATS: Mapping[str, Writer] = MappingProxyType(
     }
 )
 """All formats by name; the only registry."""
+WITH_OPTIMIZERS = ("torch", "lightning", "transformers", "optax")
+"""Those of libraries that have the optimizers of Schedule-Free."""
 
 
 def write(format: str, found: Found) -> str:
@@ -38,6 +41,8 @@ def write(format: str, found: Found) -> str:
     """
     if format not in FORMATS:
         raise PlanError(f"unknown format {format!r}: it must be one of {', '.join(FORMATS)}")
+    if isinstance(found.schedule, ScheduleFree) and format not in WITH_OPTIMIZERS:
+        raise found.cannot(format, "it is an optimizer, not a rate over time")
     return FORMATS[format](found)
 
 

@@ -7,7 +7,7 @@ import json
 
 from clrsearch.exports.formula import curves_of, function, uses_math
 from clrsearch.exports.found import Found
-from clrsearch.schedules import Curve, Cycles, Piece, opening
+from clrsearch.schedules import Curve, Cycles, Piece, ScheduleFree, opening
 
 SAYS = "The {value} after so many updates of the search."
 
@@ -31,17 +31,19 @@ def write(found: Found) -> str:
         *(("import math", "") if uses_math(body) else ()),
         *(("import jax.numpy as jnp",) if "jnp." in body else ()),
         "import optax",
+        *(["import optax.contrib"] if isinstance(found.schedule, ScheduleFree) else []),
     ]
     lines = [*opening(file, imports), *_ratios(found), "", "", body, "", ""]
     ratio = "" if found.one_rate else ", ratio=1.0"
     times = "" if found.one_rate else "ratio * "
     named = f"{file.argument}={file.argument.upper()}"
     length = "updates_per_epoch" if file.total_steps is None else "total_steps"
+    free = isinstance(found.schedule, ScheduleFree)
     schedule = f"make_schedule({length}{'' if found.one_rate else ', RATIOS[group]'})"
     adam = found.momentum == "betas"
     momentum = ", momentum=0.9" if found.momentum == "momentum" else ""
     example = f"optax.adam({schedule})" if adam else f"optax.sgd({schedule}{momentum})"
-    if curves.momentum is not None:
+    if curves.momentum is not None or free:
         group = "" if found.one_rate else ", ratio=RATIOS[group]"
         example = f"make_optimizer({file.argument}={length}{group})"
     lines += [
@@ -71,7 +73,34 @@ def write(found: Found) -> str:
             "    )",
             "",
         ]
+    if isinstance(found.schedule, ScheduleFree):
+        lines += _schedule_free(found.schedule, named + ratio, found)
     return "\n".join(lines)
+
+
+_RMS = "optax.scale_by_rms(decay=b2, eps=eps, eps_in_sqrt=False, bias_correction=True),"
+
+
+def _schedule_free(schedule: ScheduleFree, arguments: str, found: Found) -> list[str]:
+    """The source of ``make_optimizer``, with Optax's own wrapper."""
+    adam = found.momentum == "betas"
+    scale = [_RMS] if adam else []
+    own = ", b2=0.999, eps=1e-8" if adam else ""
+    passed = found.file.argument if found.one_rate else f"{found.file.argument}, ratio"
+    return [
+        "",
+        f"def make_optimizer({arguments}{own}, weight_decay=0.0):",
+        '    """Schedule-Free; contrib.schedule_free_eval_params gives the averaged weights."""',
+        f"    schedule = make_schedule({passed})",
+        "    base = optax.chain(",
+        *(f"        {line}" for line in scale),
+        "        optax.add_decayed_weights(weight_decay),",
+        "        optax.scale_by_learning_rate(schedule),",
+        "    )",
+        "    from_1 = lambda count: schedule(count - 1)  # the wrapper counts updates from 1",
+        f"    return optax.contrib.schedule_free(base, from_1, b1={schedule.beta!r})",
+        "",
+    ]
 
 
 def _ratios(found: Found) -> list[str]:

@@ -132,7 +132,7 @@ def _arguments(schedule: Schedule, horizon: int) -> Mapping[str, Any] | None:
                 "cycle_mul": float(schedule.T_mult),
                 "cycle_decay": 1.0,
             }
-        case WarmupStableDecay():
+        case WarmupStableDecay(power=None):
             falling = {"decay_epochs": Length(int(schedule.decay)), "decay_fn": schedule.shape}
             return {
                 "sched": "wsd",

@@ -14,6 +14,7 @@ from clrsearch.schedules import (
     Linear,
     Polynomial,
     Schedule,
+    ScheduleFree,
     Value,
     WarmupStableDecay,
     opening,
@@ -37,6 +38,18 @@ def make_optimizers(optimizer, total_steps=TOTAL_STEPS):
     """
     return optimizer, make_scheduler(optimizer, total_steps)
 '''
+FREE = '''
+
+def make_optimizers(optimizer, {argument}):
+    """What the Trainer takes as optimizers=, for a run with {length}.
+
+    {argument} counts optimizer steps: batches over gradient_accumulation_steps. The Trainer
+    switches the weights between training and evaluation, but leaves them in training at the end:
+    call trainer.optimizer.eval() before you save the model.
+    """
+    free = make_optimizer(optimizer, {argument})
+    return free, torch.optim.lr_scheduler.LambdaLR(free, lambda step: 1.0)
+'''
 
 
 def write(found: Found) -> str:
@@ -51,6 +64,10 @@ def write(found: Found) -> str:
     """
     native = own_scheduler(found.schedule) if found.one_rate else None
     file, by_epochs = found.file, found.file.total_steps is None
+    if isinstance(found.schedule, ScheduleFree):
+        length = "num_train_epochs=EPOCHS" if by_epochs else "max_steps=TOTAL_STEPS"
+        text = to_torch.write(found).replace("from schedulefree", "import torch\nfrom schedulefree")
+        return text + FREE.format(argument=file.argument, length=length)
     if native is None:
         return to_torch.write(found) + (BY_EPOCHS if by_epochs else BY_STEPS)
     name, lr, arguments = native
@@ -94,7 +111,7 @@ def own_scheduler(schedule: Schedule) -> tuple[str, float, Mapping[str, Value]] 
         case CosineRestarts(lr=lr, warmup=0, T_mult=1, eta_min=0.0, cycles=cycles):
             if _restarts_in_time(schedule):
                 return "cosine_with_restarts", lr, {"num_cycles": cycles}
-        case WarmupStableDecay(lr=lr, warmup=0, decay=decay) if decay == int(decay):
+        case WarmupStableDecay(lr=lr, warmup=0, decay=decay, power=None) if decay == int(decay):
             decaying = {"num_decay_steps": int(decay), "decay_type": schedule.shape}
             return "warmup_stable_decay", lr, {**decaying, "min_lr_ratio": schedule.min_lr / lr}
     return None

@@ -9,8 +9,8 @@ from typing import Any
 
 from clrsearch.results.confirmation import Confirmed
 from clrsearch.results.snapshots import ENDS, Snapshot
-from clrsearch.schedules import Schedule, Value
-from clrsearch.search import EPOCHS, GROUPS, Record, Standing
+from clrsearch.schedules import Schedule, ScheduleFree, Value
+from clrsearch.search import EPOCHS, GROUPS, Record, Standing, Verdict
 from clrsearch.tasks import Spacing
 
 
@@ -119,6 +119,31 @@ def marks(standing: Standing, found: Confirmed, *, before: str = "") -> str:
 
 
 def worth(now: Snapshot) -> str:
+    """How the recommended schedule compares with the baseline, and with no schedule at all.
+
+    Empty if unknown.
+    """
+    without = "" if now.verdict is None else _without_schedule(now.verdict)
+    return " ".join(filter(None, (_against_baseline(now), without)))
+
+
+def _without_schedule(verdict: Verdict) -> str:
+    """Whether a schedule is needed at all; empty unless Schedule-Free is among the finalists."""
+    free = next((each for each in verdict.standings if each.family == ScheduleFree.family), None)
+    if free is None or max(len(each.scores) for each in verdict.standings) < 2:
+        return ""
+    named = f"{free.family} (trial {free.trial})"
+    if verdict.standing(verdict.chosen).family == free.family:
+        unsettled = verdict.winner is None and len(verdict.undecided) > 1
+        return "So you may need no schedule here." if unsettled else "So you need no schedule here."
+    if free.diverged:
+        return f"You do need a schedule here: {named} diverged."
+    if free.trial in (*verdict.undecided, *verdict.behind):
+        return f"Whether you need a schedule at all stays open: {named} has not been beaten."
+    return f"You do need a schedule here: {named} is beaten."
+
+
+def _against_baseline(now: Snapshot) -> str:
     """How the recommended schedule compares with the baseline; empty if unknown."""
     found, verdict = now.confirmed, now.verdict
     if found is None or found.reached is None or found.baseline is None or verdict is None:

@@ -7,7 +7,7 @@ from clrsearch.exports import Found, write
 from clrsearch.results import formatting
 from clrsearch.results.formatting import number
 from clrsearch.results.horizon import read_horizon
-from clrsearch.schedules import SourceFile
+from clrsearch.schedules import ScheduleFree, SourceFile
 from clrsearch.search import Record, Rescaled, Study, Verdict
 
 
@@ -56,8 +56,9 @@ def source_code(
         means = {}
         if leads:
             proof = f"{proof}, expected to be the best of the search"
+    kind = "optimizer" if isinstance(schedule, ScheduleFree) else "learning-rate schedule"
     file = SourceFile(
-        title=f"The {schedule.family} learning-rate schedule that clrsearch found.",
+        title=f"The {schedule.family} {kind} that clrsearch found.",
         found={
             "study": f"{study.name}, trial {record.number} of {plan.trials}, {proof}",
             "task": " ".join([plan.task, *options]),

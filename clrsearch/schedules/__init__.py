@@ -25,6 +25,7 @@ from clrsearch.schedules.fields import LARGEST_RATE
 from clrsearch.schedules.linear import Linear, Polynomial
 from clrsearch.schedules.manual import Manual
 from clrsearch.schedules.onecycle import OneCycle
+from clrsearch.schedules.optimizer_code import check_optimizer, render_optimizer
 from clrsearch.schedules.parameters import (
     Choice,
     HandWritten,
@@ -42,10 +43,12 @@ from clrsearch.schedules.schedule import (
     Schedule,
     Snippet,
     Trace,
+    averaging_of,
     momentum_of,
     relative_rates,
     trace,
 )
+from clrsearch.schedules.schedule_free import TWINS, ScheduleFree, schedulefree_package
 from clrsearch.schedules.stable import WarmupStableDecay
 from clrsearch.schedules.step import Exponential, MultiStep, Step
 
@@ -64,6 +67,7 @@ FAMILIES: Mapping[str, type[Schedule]] = MappingProxyType(
             MultiStep,
             Exponential,
             WarmupStableDecay,
+            ScheduleFree,
             Manual,
         )
     }
@@ -76,6 +80,7 @@ __all__ = [
     "SCALE_FUNCTIONS",
     "SHORTEST",
     "SHORT_CYCLES",
+    "TWINS",
     "Choice",
     "Constant",
     "Cosine",
@@ -98,6 +103,7 @@ __all__ = [
     "RateFunction",
     "Scale",
     "Schedule",
+    "ScheduleFree",
     "Setting",
     "Snippet",
     "SourceFile",
@@ -107,7 +113,9 @@ __all__ = [
     "Value",
     "WarmupStableDecay",
     "assignment",
+    "averaging_of",
     "check",
+    "check_optimizer",
     "execute",
     "factory",
     "is_short",
@@ -115,6 +123,8 @@ __all__ = [
     "opening",
     "relative_rates",
     "render",
+    "render_optimizer",
+    "schedulefree_package",
     "settings_near",
     "trace",
 ]

@@ -7,16 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from clrsearch.errors import ScheduleError
 from clrsearch.schedules.parameters import Momentum, RateFunction
 from clrsearch.schedules.schedule import Schedule, Trace
-
-if TYPE_CHECKING:
-    from torch.optim.lr_scheduler import LRScheduler
 
 TOLERANCE = 1e-12  # relative to the peak rate: float64 rounding over a few operations
 GATHERED = 10_000  # steps over which torch's recursive schedulers stay within the tolerance
@@ -141,7 +138,7 @@ def factory(
         *(f"        {line}" for line in usage),
         *(f"    {line}".rstrip() for line in note),
         '    """',
-        *(f"    {line}" for line in [*_preamble(file, body), *body]),
+        *(f"    {line}" for line in [*preamble(file, body), *body]),
     ]
 
 
@@ -160,7 +157,7 @@ def opening(file: SourceFile, imports: Sequence[str]) -> list[str]:
     ]
 
 
-def _preamble(file: SourceFile, body: Sequence[str]) -> list[str]:
+def preamble(file: SourceFile, body: Sequence[str]) -> list[str]:
     """The definitions that the ``body`` of a ``make_scheduler`` uses: ``stretch``, ``ratios``."""
     lines = []
     if any("stretch" in line for line in body):
@@ -222,16 +219,19 @@ def _importable(own: tuple[str, str, RateFunction | None] | None) -> Iterator[No
 
 
 def execute(
-    source: str, *, own: tuple[str, str, RateFunction | None] | None = None
-) -> Callable[..., LRScheduler]:
-    """The function ``make_scheduler`` of a file from :func:`render`.
+    source: str,
+    *,
+    own: tuple[str, str, RateFunction | None] | None = None,
+    name: str = "make_scheduler",
+) -> Callable[..., Any]:
+    """The function ``make_scheduler``, or of another ``name``, of a generated file.
 
     ``own`` is that of the snippet: the file imports the function that the trace was made with.
     """
     namespace: dict[str, Any] = {"__name__": "schedule"}
     with _importable(own):
         exec(compile(source, "<schedule>", "exec"), namespace)
-    found: Callable[..., LRScheduler] = namespace["make_scheduler"]
+    found: Callable[..., Any] = namespace[name]
     return found
 
 

@@ -102,6 +102,7 @@ class Setting:
         tested: the rates found by a range test.
         manual: the hand-written rates of the plan.
         rate_function: the function that ``manual`` names, if it has been loaded.
+        bounded: the family's parameters that the plan gives bounds. Some are searched only then.
     """
 
     epochs: int
@@ -113,6 +114,7 @@ class Setting:
     tested: Range | None = None
     manual: HandWritten | None = None
     rate_function: RateFunction | None = None
+    bounded: frozenset[str] = frozenset()
 
     @property
     def horizon(self) -> int:

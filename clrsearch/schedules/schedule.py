@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 import numpy as np
@@ -25,16 +25,18 @@ class Trace:
     """The rates and momenta of a schedule over a horizon of T steps, per parameter group.
 
     ``rates`` is a ``(groups, T)`` array; so is ``momenta``, or None if the schedule leaves the
-    optimizer's own momentum unchanged.
+    optimizer's own momentum unchanged. ``averaging`` is what :func:`averaging_of` returns.
     """
 
     rates: Array
     momenta: Array | None
+    averaging: float | None = None
 
     def before(self, ends: Sequence[int]) -> Trace:
         """The rates and momenta at the step before each of these: (groups, ends) arrays."""
         last = np.asarray(ends) - 1
-        return Trace(
+        return replace(
+            self,
             rates=self.rates[:, last],
             momenta=None if self.momenta is None else self.momenta[:, last],
         )
@@ -110,7 +112,14 @@ def trace(schedule: Schedule, horizon: int, ratios: Sequence[float] = (1.0,)) ->
     return Trace(
         rates=np.outer(np.asarray(ratios, dtype=np.float64), rates),
         momenta=None if momenta is None else np.tile(momenta, (len(ratios), 1)),
+        averaging=averaging_of(schedule),
     )
+
+
+def averaging_of(schedule: Schedule) -> float | None:
+    """The beta of the Schedule-Free optimizer to play a schedule to; None for the task's own."""
+    found: float | None = getattr(schedule, "averaging", None)
+    return found
 
 
 def relative_rates(optimizer: Optimizer) -> list[float]:

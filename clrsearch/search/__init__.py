@@ -20,8 +20,10 @@ from clrsearch.search.horizon_runs import count as runs_of
 from clrsearch.search.importance import LEAST as LEAST_FOR_IMPORTANCES
 from clrsearch.search.importance import importances
 from clrsearch.search.plan import (
+    BASELINE,
     BUDGETS,
     LIMITS,
+    SEARCHED,
     ConfirmPlan,
     HorizonPlan,
     StudyPlan,
@@ -69,6 +71,7 @@ from clrsearch.search.warm_start import EarlierStudy, remembered
 
 __all__ = [
     "ATTRIBUTE",
+    "BASELINE",
     "BUDGETS",
     "CURVES",
     "EPOCHS",
@@ -80,6 +83,7 @@ __all__ = [
     "OPENING",
     "PRUNERS",
     "RATES",
+    "SEARCHED",
     "SLACK",
     "Condition",
     "ConfirmPlan",

@@ -27,7 +27,14 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from clrsearch.errors import PlanError
-from clrsearch.schedules import FAMILIES, Manual, MultiStep, Step, WarmupStableDecay
+from clrsearch.schedules import (
+    FAMILIES,
+    Manual,
+    MultiStep,
+    ScheduleFree,
+    Step,
+    WarmupStableDecay,
+)
 from clrsearch.tasks import WeightDecay
 
 BASELINE = "constant"
@@ -37,7 +44,9 @@ FIRST_SEED = 500_000
 """Of a search's additional seeds: far from those of its confirmation."""
 ANY = "any"
 """Family of a slot for which the surrogate chooses the family."""
-SEARCHED = tuple(family for family in FAMILIES if family not in (BASELINE, Manual.family))
+SEARCHED = tuple(
+    family for family in FAMILIES if family not in (BASELINE, Manual.family, ScheduleFree.family)
+)
 """Families of a plan that names none, as far as they fit the task."""
 HOLDING = (BASELINE, *(each.family for each in (Step, MultiStep, WarmupStableDecay)))
 """Families that hold their peak rate for a while."""

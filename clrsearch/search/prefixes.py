@@ -24,8 +24,10 @@ def held(trace: Trace, ends: Sequence[int]) -> set[int]:
     """The intervals, from 1, at whose ends the rate has been at its peak and was held there.
 
     From these, schedules can go on that hold the same rate and then fall in some other way. The
-    last interval is none of them.
+    last interval is none of them; nor is any if Schedule-Free trains, as that ends all alike.
     """
+    if trace.averaging is not None:
+        return set()
     rates = trace.rates[0]
     first = int(rates.argmax())
     changes = np.flatnonzero(rates[first:] != rates[first])
@@ -36,7 +38,7 @@ def held(trace: Trace, ends: Sequence[int]) -> set[int]:
 
 def _first_difference(one: Trace, other: Trace) -> int:
     """The first step at which the rates or momenta of two traces differ; T if none does."""
-    if (one.momenta is None) != (other.momenta is None):
+    if (one.momenta is None) != (other.momenta is None) or one.averaging != other.averaging:
         return 0
     differ = (one.rates != other.rates).any(axis=0)
     if one.momenta is not None:

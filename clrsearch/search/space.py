@@ -29,7 +29,7 @@ from clrsearch.schedules import (
     settings_near,
 )
 from clrsearch.search.horizon_runs import EPOCHS, FAMILY, horizon_space
-from clrsearch.search.plan import BASELINE, Bound, StudyPlan, nearest
+from clrsearch.search.plan import BASELINE, SEARCHED, Bound, StudyPlan, nearest
 from clrsearch.search.rangetest import RangeTest
 from clrsearch.tasks import Spacing, TaskFacts
 
@@ -180,8 +180,9 @@ def build_space(
         return StudySpace(setting=setting, families={FAMILY: ranges}, multipliers={})
     families = {}
     for family in plan.searched:
+        bounded = frozenset(plan.bounds.get(family, ()))
         try:
-            own = FAMILIES[family].space(setting)
+            own = FAMILIES[family].space(replace(setting, bounded=bounded))
         except ScheduleError as error:
             ways_out = _ways_out(family, plan, setting, facts)
             raise PlanError(f"{family} does not fit: {error}{ways_out}") from error
@@ -230,7 +231,7 @@ def _ways_out(family: str, plan: StudyPlan, setting: Setting, spacing: Spacing) 
     if enough is None:
         return ""
     if family in plan.families:
-        one, *others = (each for each in FAMILIES if each != BASELINE and _fits(each, setting))
+        one, *others = (each for each in SEARCHED if _fits(each, setting))
         instead = f"search a family that fits, --set {shlex.quote(f'families={json.dumps([one])}')}"
         instead += f"; others that fit: {', '.join(others)}"
     else:

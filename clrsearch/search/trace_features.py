@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from clrsearch.schedules import Value
+from clrsearch.schedules import ScheduleFree, Value, averaging_of
 from clrsearch.search.history import Record
 from clrsearch.search.space import StudySpace
 
@@ -30,6 +30,12 @@ LENGTHS = np.array([22.0] * SEGMENTS + [40.0, 4.0, 1.6, 1.0, 4.0, 90.0, 6.0] + [
 
 Round numbers near the most likely values on recorded tasks (``benchmarks/replay``).
 """
+APART = 2.0
+"""Distance between a schedule and the same rates under Schedule-Free, if its beta is 0.9: what is
+known of one says little of the other. A guess, as few studies search both."""
+BETA_LENGTH = 0.2
+"""Length scale of beta, of which Schedule-Free is said to be sensitive to a change from 0.9 to
+0.98."""
 FACTOR_LENGTH = 5.0
 """Length scale for the logarithm of a parameter group's rate factor."""
 
@@ -39,6 +45,7 @@ class Points:
 
     def __init__(self, space: StudySpace, lengths: Array = LENGTHS) -> None:
         self._space, self._lengths = space, lengths
+        self._averages = ScheduleFree.family in space.families
         horizon = space.setting.horizon
         self._steps = np.floor((np.arange(LOOKS) + 0.5) / LOOKS * horizon)
         self._of_trial: dict[int, Array] = {}
@@ -46,7 +53,7 @@ class Points:
     @property
     def features(self) -> int:
         """Number of coordinates of a point."""
-        return len(LENGTHS) + len(self._space.multipliers)
+        return len(LENGTHS) + len(self._space.multipliers) + self._averages
 
     def of_records(self, records: Sequence[Record]) -> Array:
         """Points of some of the search's trials, (trials, features)."""
@@ -57,18 +64,25 @@ class Points:
         return np.array(rows).reshape(len(records), self.features)
 
     def of(self, schedules: Sequence[tuple[str, Mapping[str, Value]]]) -> Array:
-        """Points of (family, values) pairs: features over length scales, (schedules, features)."""
+        """Points of (family, values) pairs: features over length scales, (schedules, features).
+
+        The last coordinate sets Schedule-Free apart, if the study searches it.
+        """
         rates = np.empty((len(schedules), LOOKS))
         momenta = np.full((len(schedules), LOOKS), USUAL_MOMENTUM)
+        averaging = np.zeros((len(schedules), int(self._averages)))
         for row, (family, params) in enumerate(schedules):
-            rates[row], momentum = self._space.build(family, params).at(self._steps)
+            schedule = self._space.build(family, params)
+            rates[row], momentum = schedule.at(self._steps)
             if momentum is not None:
                 momenta[row] = momentum
+            if (beta := averaging_of(schedule)) is not None:
+                averaging[row] = APART + (beta - USUAL_MOMENTUM) / BETA_LENGTH
         scaled = features(rates / self._space.setting.base_lr, momenta) / self._lengths
         factors = [list(self._space.multipliers_of(params).values()) for _, params in schedules]
         shape = len(schedules), len(self._space.multipliers)
         logs = np.log(np.array(factors).reshape(shape)) / FACTOR_LENGTH
-        return np.hstack([scaled, logs])
+        return np.hstack([scaled, logs, averaging])
 
 
 def features(rates: Array, momenta: Array) -> Array:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 
-from clrsearch.schedules import Schedule, Trace, Value, trace
+from clrsearch.schedules import Schedule, Trace, Value, averaging_of, trace
 from clrsearch.search.history import Record
 from clrsearch.search.space import StudySpace
 from clrsearch.tasks import TaskFacts
@@ -84,7 +84,8 @@ class Traces:
         if momenta is not None:
             parts.append(momenta)
         rounded = np.rint(np.concatenate(parts) / SAME).astype(np.int64)
-        return momenta is None, round(math.log(peak * highest) / SAME), rounded.tobytes()
+        height = round(math.log(peak * highest) / SAME)
+        return momenta is None, averaging_of(schedule), height, rounded.tobytes()
 
 
 def one_each(records: Sequence[Record], trace_of: Callable[[Record], int]) -> list[Record]:
@@ -96,6 +97,8 @@ def one_each(records: Sequence[Record], trace_of: Callable[[Record], int]) -> li
 
 
 def _equal(one: Trace, other: Trace) -> bool:
+    if one.averaging != other.averaging:
+        return False
     if not np.allclose(one.rates, other.rates, rtol=0, atol=SAME * float(one.rates.max())):
         return False
     if one.momenta is None or other.momenta is None:

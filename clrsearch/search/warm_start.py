@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import zip_longest
 from typing import Literal, NamedTuple
@@ -17,7 +18,7 @@ from uuid import UUID
 import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from clrsearch.schedules import Manual, Momentum, Setting, Value, settings_near
+from clrsearch.schedules import Manual, Momentum, ScheduleFree, Setting, Value, settings_near
 from clrsearch.search.history import Record
 from clrsearch.search.space import StudySpace
 from clrsearch.search.study_record import StudyRecord
@@ -225,14 +226,17 @@ class WarmStart:
 def _surrogate(study: EarlierStudy, space: StudySpace) -> Surrogate | None:
     """Fit a study's runs by the features of what it ran, in its own setting.
 
-    Translated values would be clipped or missing; the features mean the same for every task.
+    Translated values would be clipped or missing; the features mean the same for every task. Runs
+    of Schedule-Free are left out where it is not searched, for there no feature sets them apart.
     """
+    averages = ScheduleFree.family in space.families
+    runs = [run for run in study.runs if averages or run.family != ScheduleFree.family]
     neutral = dict.fromkeys(space.multipliers, 1.0)
-    own = StudySpace(setting=study.setting, families={}, multipliers=space.multipliers)
-    points = Points(own).of([(run.family, {**neutral, **run.params}) for run in study.runs])
+    own = replace(space, setting=study.setting)
+    points = Points(own).of([(run.family, {**neutral, **run.params}) for run in runs])
     sign = sign_of(study.direction)
-    scores = [np.nan if run.score is None else sign * run.score for run in study.runs]
-    seeds = np.array([run.seed for run in study.runs], dtype=np.int64)
+    scores = [np.nan if run.score is None else sign * run.score for run in runs]
+    seeds = np.array([run.seed for run in runs], dtype=np.int64)
     try:
         return Surrogate(Runs(points=points, seeds=seeds), np.array(scores))
     except SurrogateError:

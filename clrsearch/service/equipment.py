@@ -11,6 +11,7 @@ from clrsearch import training
 from clrsearch import worker as workers
 from clrsearch.errors import PlanError, StorageError, StudyError, TaskError
 from clrsearch.launch import INTERPRETER, Command
+from clrsearch.schedules import ScheduleFree, schedulefree_package
 from clrsearch.search import Study
 from clrsearch.service.paths import checkpoint_root, named_data_folder, task_folder
 from clrsearch.service.provenance import load_same
@@ -115,6 +116,7 @@ def trainer_of(
 
     Raises:
         PlanError: lanes are asked for, and the task is not fit for them.
+        ScheduleError: schedule_free is searched, and its package is not installed.
         FailsHere: there is no memory for it, or the device failed.
     """
     try:
@@ -125,6 +127,9 @@ def trainer_of(
         if settings.allow_drift:  # of the splits as well
             facts = facts.model_copy(update={"splits": None})
         how: dict[str, Any] = {"device": device, "precision": study.plan.precision}
+        averages = ScheduleFree.family in study.plan.searched
+        if averages:
+            schedulefree_package()
         data = training.load_data(task, facts, device, seed=study.plan.seed, group=group)
         make_run = training.run_maker(task, facts, group=group, data=data, **how)
         wanted = wanted_lanes(study, settings, device)
@@ -137,6 +142,7 @@ def trainer_of(
             wanted,
             trials=trials // settings.crew,
             deterministic=study.plan.deterministic,
+            averages=averages,
             seed=study.plan.seed,
             **how,
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from clrsearch import plots, proposals, training
-from clrsearch.errors import ScheduleError, StudyError
+from clrsearch.errors import PlanError, ScheduleError, StudyError
 from clrsearch.plots import Figure
 from clrsearch.results import (
     Confirmed,
@@ -22,7 +22,7 @@ from clrsearch.results import (
     snapshot,
     source_code,
 )
-from clrsearch.schedules import Schedule, Trace, Value, execute, trace
+from clrsearch.schedules import Schedule, ScheduleFree, Trace, Value, execute, trace
 from clrsearch.search import (
     Record,
     Rescaled,
@@ -75,7 +75,7 @@ class Best:
             steps_per_epoch)`` returns a scheduler for a new optimizer, over the same number of
             epochs as in the search, to be stepped after every batch. If the search was for a number
             of steps, or for epochs that differ in length, it is ``make_scheduler(optimizer,
-            total_steps)``.
+            total_steps)``. Schedule-Free has none.
         facts: the facts of the task, with the batch size and length that the schedule is for.
         verdict: the verdict on fresh seeds; None without one.
         rescaled: how the schedule was rescaled to another batch size or length, for which it is not
@@ -209,9 +209,15 @@ def best(
         code = written(format)
 
         def make_scheduler(optimizer: Optimizer, *length: int, **named: int) -> LRScheduler:
+            if isinstance(schedule, ScheduleFree):
+                raise PlanError(
+                    "schedule_free is an optimizer and has no scheduler: use make_optimizer() of "
+                    "its code"
+                )
             torch = code if format == "torch" else written("torch")
             own = schedule.code(len(ratios)).own
-            return execute(torch, own=own)(optimizer, *length, **named)
+            made: LRScheduler = execute(torch, own=own)(optimizer, *length, **named)
+            return made
 
         return Best(
             trial=trial,

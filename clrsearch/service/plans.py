@@ -8,8 +8,10 @@ from pathlib import Path
 
 from clrsearch import proposals
 from clrsearch.errors import PlanError, StudyError
-from clrsearch.schedules import FAMILIES, Manual, Setting
+from clrsearch.schedules import Manual, Setting
 from clrsearch.search import (
+    BASELINE,
+    SEARCHED,
     Studies,
     Study,
     StudyPlan,
@@ -63,7 +65,7 @@ def comparison(
     if "families" not in plan.model_fields_set and there is not None:
         families = there
     elif "families" not in plan.model_fields_set:
-        offered = [each for each in FAMILIES if each != Manual.family]
+        offered = [BASELINE, *SEARCHED]
         with Tryout(
             plan, device=device, task_dir=task_dir, data_dir=data_dir, download=download
         ) as tryout:

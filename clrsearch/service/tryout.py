@@ -16,7 +16,7 @@ from typing import Any
 from clrsearch import errors, proposals, training
 from clrsearch.errors import ClrsearchError, PlanError, ScheduleError, TaskError
 from clrsearch.launch import INTERPRETER, how_it_ended
-from clrsearch.schedules import Manual, RateFunction
+from clrsearch.schedules import Manual, RateFunction, ScheduleFree
 from clrsearch.search import (
     RangeTest,
     StudyPlan,
@@ -191,8 +191,17 @@ class Tryout:
             seed=self._plan.seed,
             precision=self._plan.precision,
             deterministic=self._plan.deterministic,
+            averages=ScheduleFree.family in self._plan.searched,
             lanes=lanes,
         )
+
+    def require_averaging(self) -> None:
+        """Refuse a task that Schedule-Free cannot train.
+
+        Raises:
+            ClrsearchError: with the reason.
+        """
+        self._ask("require_averaging", device=self._device, precision=self._plan.precision)
 
     def interval_seconds(self, facts: TaskFacts) -> float:
         """What training and validating an interval takes in the process."""

@@ -37,12 +37,16 @@ class Way:
 
 
 class Training(TypedDict, total=False):
-    """How a study's task is trained; results of a ``deterministic`` study must repeat exactly."""
+    """How a study's task is trained; results of a ``deterministic`` study must repeat exactly.
+
+    ``averages`` says that Schedule-Free may take the place of the task's optimizer.
+    """
 
     device: Required[torch.device]
     precision: Required[Precision]
     seed: Required[int]
     deterministic: bool
+    averages: bool
 
 
 PLAIN = Way("")
@@ -128,6 +132,8 @@ def _tried(
         raise Unfit("it has a training loop of its own")
     if how.get("deterministic"):
         raise Unfit("the study is deterministic, and rounding in a lane depends on the others")
+    if how.get("averages"):
+        raise Unfit("schedule_free trains with an optimizer that lanes do not have")
     return LaneProbe(task, facts, data, how["device"], how["precision"], how["seed"])
 
 

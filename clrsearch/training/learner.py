@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -13,6 +13,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from clrsearch.errors import TaskError
 from clrsearch.tasks import Task
+from clrsearch.training.averaging import (
+    AveragedWeights,
+    Switched,
+    averaging_twin,
+    estimate_statistics,
+    require_averaging,
+)
 from clrsearch.training.contract import (
     batch_loss,
     build,
@@ -34,10 +41,12 @@ class Learner:
     """A fresh model of a task with its optimizer, drawn from torch's global generator.
 
     In a ``group``, gradients are averaged over the ranks, which have equal shares of each batch.
+    With ``averaging``, Schedule-Free takes the place of the optimizer, with this beta.
 
     Attributes:
         model: the model that is trained.
         optimizer: its optimizer.
+        given: the task's own optimizer.
     """
 
     def __init__(
@@ -46,13 +55,21 @@ class Learner:
         device: torch.device,
         precision: Precision = "float32",
         group: Group | None = None,
+        averaging: float | None = None,
     ) -> None:
         self._task = task
         self._group = group
-        self.model, self.optimizer = build(task, device)
+        self.model, self.given = build(task, device)
+        self.optimizer = self.given
         self.averaged: AveragedModel | None = None
+        self._free: AveragedWeights | None = None
         if task.channels_last:
             self.model.to(memory_format=torch.channels_last)
+        if averaging is not None:
+            require_averaging(task)
+            self.optimizer = averaging_twin(self.given, averaging)
+            self._free = AveragedWeights(self.model)
+            compute_in(precision, self._free.module, device)
         if task.ema is not None:
             self.averaged = AveragedModel(
                 self.model, multi_avg_fn=_averaging(task.ema), use_buffers=True
@@ -94,6 +111,21 @@ class Learner:
             self.averaged.update_parameters(self.model)
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
+    def average(self, batches: Iterable[Any]) -> bool:
+        """Take the averaged weights of Schedule-Free, to be validated next.
+
+        Returns whether any of the training ``batches`` were drawn: for the statistics of batch
+        norm, which are those of the weights in training.
+        """
+        assert self._free is not None
+        model = self._free.module
+        self._free.update(self.model, cast(Switched, self.optimizer))
+
+        def forward(batch: Any) -> object:
+            return batch_loss(self._task, model, self._laid_out(batch), augment=True)
+
+        return estimate_statistics(model, forward, batches)
+
     def validate(self, batches: Iterable[Any], samples: int | None = None) -> dict[str, float]:
         """The task's metrics over all the batches, of the averaged weights if there are any.
 
@@ -102,7 +134,8 @@ class Learner:
         Raises:
             TaskError: a metric is not what it has to be, or its weights add up to 0.
         """
-        model = self.model if self.averaged is None else self.averaged.module
+        averages = self._free or self.averaged
+        model = self.model if averages is None else averages.module
         model.eval()
         if self._group is not None:  # each rank has seen other batches
             self._group.copy_from_first(list(model.buffers()))

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from clrsearch import proposals
-from clrsearch.errors import ClrsearchError, TaskRaised
+from clrsearch.errors import ClrsearchError, PlanError, TaskRaised
 from clrsearch.schedules import Manual, Trace
 from clrsearch.tasks import (
     LoadedRate,
@@ -45,6 +45,7 @@ from clrsearch.training.device import (
     spread,
 )
 from clrsearch.training.lane_choice import Training, require_lanes
+from clrsearch.training.learner import Learner
 from clrsearch.training.making import RunMaker, load_data, run_maker
 from clrsearch.training.probing import probe
 from clrsearch.training.rate_ramp import ramp
@@ -53,6 +54,7 @@ from clrsearch.training.task_data import TaskData
 
 UNTIMED, LEAST_LOOKS = 3, 6  # looks for an interruption, before a pace is and can be known
 TIMED_SECONDS, TIMED_INTERVALS = 10.0, 3  # whichever is over first
+BETA = 0.9  # any will do
 GRACE_SECONDS = 5.0  # for a request that is running when the parent ends
 
 
@@ -153,15 +155,33 @@ class Requests:
         seed: int,
         precision: Any,
         deterministic: bool,
+        averages: bool,
         lanes: int,
     ) -> None:
         """Refuse lanes for a task that is not fit for them."""
         known, chosen = TaskFacts.model_validate(facts), self._device(device)
         task = self._task.task
-        how = Training(device=chosen, precision=precision, seed=seed, deterministic=deterministic)
+        how = Training(
+            device=chosen,
+            precision=precision,
+            seed=seed,
+            deterministic=deterministic,
+            averages=averages,
+        )
         with computing(chosen, deterministic=deterministic):
             data = load_data(task, known, chosen, seed=seed)
             require_lanes(task, known, data, lanes, **how)
+
+    def require_averaging(self, *, device: str | None, precision: Any) -> None:
+        """Refuse a task that Schedule-Free cannot train."""
+        task, chosen = self._task.task, self._device(device)
+        if isinstance(task, Loop):
+            raise PlanError(
+                "schedule_free takes the place of the optimizer, which a custom training loop "
+                "makes itself: leave the family out, or write a Task"
+            )
+        with computing(chosen), task_code("building the model"):
+            Learner(task, chosen, precision, averaging=BETA)
 
     def interval_seconds(
         self, *, facts: Mapping[str, Any], device: str | None, seed: int, precision: Any

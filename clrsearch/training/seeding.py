@@ -10,7 +10,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import torch
 
-Purpose = Literal["init", "order", "epoch", "data"]
+Purpose = Literal["init", "order", "epoch", "data", "statistics"]
 
 
 def derive(seed: int, seed_index: int, purpose: Purpose, epoch: int = 0) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ import torch
 from clrsearch.errors import TaskError
 from clrsearch.schedules import Trace
 from clrsearch.tasks import Task, TaskFacts, task_code
+from clrsearch.training.averaging import BATCHES
 from clrsearch.training.contract import build
+from clrsearch.training.data import drawn_apart
 from clrsearch.training.feed import Feed
 from clrsearch.training.group import Group
 from clrsearch.training.learner import Learner
@@ -80,8 +83,9 @@ class SequentialRun:
         )
         seed_everything(derive(seed, seed_index, "init"))
         with task_code("building the model"):
-            self._learner = Learner(task, device, precision, group)
-        require_same(self._learner.optimizer, facts)
+            self._learner = Learner(task, device, precision, group, trace.averaging)
+        require_same(self._learner.given, facts)
+        self._averages = trace.averaging is not None
         self._player = Player(trace, self._learner.optimizer)
         self._feed = Feed(data.train, task.accumulate, self._seed)
 
@@ -110,6 +114,7 @@ class SequentialRun:
             raise Diverged(number, "the training loss", self._word)
         self._before_validation = random_state(self._device)
         with task_code(f"validating {self._word} {number}"):
+            self._average(number)
             data = self._data.validation
             order = self._until_interrupted(data.in_order())
             metrics = self._learner.validate(order, data.samples)
@@ -124,6 +129,7 @@ class SequentialRun:
     def test(self) -> dict[str, float]:
         """See :meth:`Run.test`."""
         with task_code("testing"):
+            self._average(self.epoch)
             data = self._data.test
             return self._learner.validate(data.in_order(), data.samples)
 
@@ -191,6 +197,20 @@ class SequentialRun:
             if self._step % look == 0 and not math.isfinite(self._sum()):
                 break
         return self._sum() / steps
+
+    def _average(self, number: int) -> None:
+        """Take the averaged weights of Schedule-Free to measure at the end of an interval.
+
+        The training batches that this may need have an order of their own.
+        """
+        if not self._averages:
+            return
+        seed = derive(*self._seed, "statistics", number)
+        batches = islice(self._data.train.shuffled(seed), BATCHES)
+        with drawn_apart(of_rank(seed, self._rank), self._device):
+            drawn = self._learner.average(batches)
+        if drawn:  # the training goes on as if it had been resumed here
+            self._feed.place = self._feed.place
 
     def _sum(self) -> float:
         """The loss summed over the interval's steps so far, the same on all ranks of a group."""

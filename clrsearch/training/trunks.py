@@ -39,10 +39,11 @@ def beginnings(trace: Trace, ends: Sequence[int], *, seed_index: int, context: s
     """The names of a run's beginnings up to each of its intervals' ``ends``, in steps.
 
     Runs of one study have a name in common if all that shapes their states is the same: the seed,
-    the rates and momenta up to there, the version of torch, and the ``context``: the kind of device
-    and the task's source.
+    the rates and momenta up to there, the beta of Schedule-Free if it trains them, the version of
+    torch, and the ``context``: the kind of device and the task's source.
     """
-    digest = hashlib.sha256(f"{seed_index} {context} {torch.__version__}".encode())
+    averages = "" if trace.averaging is None else f" {trace.averaging!r}"
+    digest = hashlib.sha256(f"{seed_index} {context} {torch.__version__}{averages}".encode())
     names = []
     for interval, (begin, end) in enumerate(pairwise((0, *ends)), start=1):
         digest.update(trace.rates[:, begin:end].tobytes())

@@ -115,6 +115,8 @@ def decaying(horizon: int, warmup: float) -> Iterator[Decay]:
     yield CosineRestarts(**filling, cycles=3, T_mult=3, eta_min=0.02)
     yield WarmupStableDecay(**filling, decay=horizon // 5)
     yield WarmupStableDecay(**filling, decay=horizon / 3, shape="1-sqrt", min_lr=0.02)
+    yield WarmupStableDecay(**filling, decay=horizon // 2, power=0.4)
+    yield WarmupStableDecay(**filling, decay=horizon / 3, power=2.5, min_lr=0.02)
 
 
 SCHEDULES = schedules(HORIZON, fractions=True)

@@ -46,7 +46,7 @@ def expressible(schedule) -> bool:
     if isinstance(schedule, CosineRestarts):
         return whole and all(step == int(step) for step in schedule.restarts)
     if isinstance(schedule, WarmupStableDecay):
-        return whole and schedule.decay == int(schedule.decay)
+        return whole and schedule.decay == int(schedule.decay) and schedule.power is None
     return whole and schedule.family not in ("cyclic", "onecycle", "manual")
 
 

@@ -96,6 +96,45 @@ def test_what_it_is_worth_is_said_in_epochs_of_the_baseline() -> None:
 
 
 @pytest.mark.parametrize(
+    ("scores", "families", "said"),
+    [
+        (
+            [FIRST, LAST],
+            ("cosine", "schedule_free"),
+            "You do need a schedule here: schedule_free (trial 1) is beaten.",
+        ),
+        (
+            [FIRST, SECOND, LAST],
+            ("cosine", "schedule_free", "step"),
+            "Whether you need a schedule at all stays open: schedule_free (trial 1) has not been "
+            "beaten.",
+        ),
+        ([FIRST, LAST], ("schedule_free", "cosine"), "So you need no schedule here."),
+        (
+            [FIRST, SECOND, LAST],
+            ("schedule_free", "cosine", "step"),
+            "So you may need no schedule here.",
+        ),
+        ([[0.0], [1.0]], ("cosine", "schedule_free"), None),  # of one seed nothing can be said
+        ([FIRST, LAST], ("cosine", "step"), None),
+    ],
+)
+def test_whether_a_schedule_is_needed_is_said_if_there_was_one_without(
+    scores, families, said
+) -> None:
+    sentence = verdict_sentence(snapshot(*scores, families=families))
+    if said is None:
+        assert "need" not in sentence
+    else:
+        assert said in sentence
+
+
+def test_a_diverged_schedule_free_is_told() -> None:
+    now = snapshot(FIRST, [*FIRST[:4], None], families=("cosine", "schedule_free"))
+    assert "You do need a schedule here: schedule_free (trial 1) diverged." in verdict_sentence(now)
+
+
+@pytest.mark.parametrize(
     ("spacing", "reached", "said"),
     [
         (STEPS, 2, "after 40 of 50 steps."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +32,26 @@ def test_1_sqrt_falls_at_once() -> None:
     found = rates(WarmupStableDecay(**SIZES, shape="1-sqrt"), 11)
     fall = [8, 4, 8 - 8 * 0.5**0.5, 8 - 4 * 3**0.5, 0]
     np.testing.assert_allclose(found, [2, 4, 6, 8, 8, 8, *fall], rtol=1e-13)
+
+
+def test_a_power_bends_the_fall() -> None:
+    found = rates(WarmupStableDecay(**SIZES, power=2.0), 11)
+    np.testing.assert_allclose(found, [2, 4, 6, 8, 8, 8, 8, 4.5, 2, 0.5, 0], rtol=1e-14)
+    found = rates(WarmupStableDecay(**SIZES, power=0.5, min_lr=4.0), 11)
+    fall = [4 + 4 * left**0.5 for left in (0.75, 0.5, 0.25)]
+    np.testing.assert_allclose(found, [2, 4, 6, 8, 8, 8, 8, *fall, 4], rtol=1e-14)
+
+
+def test_the_power_is_searched_in_place_of_the_shape_if_bounds_name_it() -> None:
+    assert "power" not in WarmupStableDecay.space(SETTING)
+    setting = replace(SETTING, bounded=frozenset({"power"}))
+    space = WarmupStableDecay.space(setting)
+    assert "shape" not in space
+    assert space["power"].domain == Range(low=0.3, high=3.0, log=True)
+    first = WarmupStableDecay.seed_points(setting, space)[0]
+    assert WarmupStableDecay.build(first, setting) == WarmupStableDecay(
+        lr=0.05, warmup=31, horizon=620, decay=124, power=1.0
+    )
 
 
 def test_without_a_warm_up_it_begins_at_the_peak() -> None:
@@ -78,6 +99,8 @@ def test_one_step_is_enough() -> None:
         ({"min_lr": -1.0}, "min_lr must be 0 or more"),
         ({"min_lr": 9.0}, "min_lr 9.0 is above lr 8.0"),
         ({"lr": math.inf}, "lr must be positive"),
+        ({"power": 0.0}, "power must be positive"),
+        ({"power": 2.0, "shape": "1-sqrt"}, "power needs the shape linear, not 1-sqrt"),
     ],
 )
 def test_wrong_values_are_refused_by_name(changes, named) -> None:

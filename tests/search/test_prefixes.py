@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -67,3 +69,11 @@ def test_a_difference_in_any_group_counts() -> None:
 )
 def test_a_rate_is_held_from_its_peak_to_its_fall(schedule, expected) -> None:
     assert held(trace(schedule, 50), (10, 20, 30, 40, 50)) == expected
+
+
+def test_schedule_free_shares_no_beginning() -> None:
+    free = replace(ONES, averaging=0.9)
+    assert parting_intervals(free, [ONES, replace(ONES, averaging=0.95)], ENDS) == set()
+    assert parting_intervals(ONES, [free], ENDS) == set()
+    assert held(free, ENDS) == set()
+    assert held(ONES, ENDS)

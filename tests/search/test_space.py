@@ -19,8 +19,15 @@ def space(changes=None, facts=FACTS):
 
 def test_without_bounds_the_families_ranges_hold() -> None:
     found = space()
-    assert set(found.families) == set(FAMILIES) - {"manual"}
+    assert set(found.families) == set(FAMILIES) - {"manual", "schedule_free"}
     assert found.families["cyclic"] == Cyclic.space(found.setting)
+
+
+def test_a_power_of_wsd_is_searched_where_bounds_name_it() -> None:
+    wsd = space({"families": ["wsd"], "bounds.wsd.power": [0.5, 2]}).families["wsd"]
+    assert wsd["power"].domain == Range(low=0.5, high=2, log=True)
+    assert "shape" not in wsd
+    assert "power" not in space().families["wsd"]
 
 
 def test_two_numbers_search_one_fixes_and_texts_choose() -> None:

@@ -17,6 +17,25 @@ def points(**changes) -> Points:
     return Points(build_space(load_plan(None, changes), FACTS))
 
 
+def test_schedule_free_is_set_apart_from_the_same_rates() -> None:
+    known = points(families=["constant", "schedule_free"])
+    still = {"lr": 0.1}
+    free = {"lr": 0.1, "beta": 0.9, "warmup_share": 0.0}
+    constant, nine, ninety_eight = known.of(
+        [
+            ("constant", still),
+            ("schedule_free", free),
+            ("schedule_free", {**free, "beta": 0.98}),
+        ]
+    )
+    assert known.features == len(LENGTHS) + 1
+    assert np.linalg.norm(constant - nine) == pytest.approx(2.0)
+    assert np.linalg.norm(nine - ninety_eight) == pytest.approx(0.4)
+    plain = points(families=["constant"])
+    assert plain.features == len(LENGTHS)
+    assert plain.of([("constant", still)])[0] == pytest.approx(constant[:-1])
+
+
 def test_a_constant_rate_has_the_features_of_one() -> None:
     (found,) = features(np.full((1, 160), 2.0), np.full((1, 160), 0.9))
     log = np.log(2.0)

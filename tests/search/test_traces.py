@@ -20,6 +20,16 @@ def traces(changes=None, **facts) -> Traces:
     return Traces(build_space(load_plan(None, PLAN | (changes or {})), found), found)
 
 
+def test_the_same_rates_under_schedule_free_are_another_schedule() -> None:
+    known = traces({"families": ["constant", "schedule_free", "manual"]})
+    free = {"lr": 0.1, "beta": 0.9, "warmup_share": 0.0}
+    constant = known.number("constant", {"lr": 0.1})
+    first = known.number("schedule_free", free)
+    assert first != constant
+    assert known.number("schedule_free", {**free, "beta": 0.95}) != first
+    assert known.number("schedule_free", {**free, "warmup_share": 1e-9}) == first
+
+
 def test_with_one_cycle_triangular2_is_triangular() -> None:
     short = traces()
     first = short.number("cyclic", SMITH)

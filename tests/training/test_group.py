@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import ranks
@@ -37,6 +38,17 @@ def alone(name) -> dict:
     task, facts = ranks.known(name)
     make_run = run_maker(task, facts, CPU)
     return ranks.whole(lambda **more: make_run(**ranks.options(facts), **more))
+
+
+def test_two_processes_average_as_one_does(together) -> None:
+    task, facts = ranks.known("Shared")
+    make = partial(run_maker(task, facts, CPU), **ranks.options(facts))
+    expected, found = ranks.whole(ranks.averaging(make)), together["averaged"]
+    assert found["curve"] != together["Shared"]["curve"]
+    for ours, theirs in zip(
+        [*found["curve"], found["test"]], [*expected["curve"], expected["test"]], strict=True
+    ):
+        assert ours == pytest.approx(theirs, rel=CLOSE, abs=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore::UserWarning:lightning")
