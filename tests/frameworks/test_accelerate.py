@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from frameworks.test_frameworks import CYCLE
 
 from clrsearch.schedules import trace
@@ -55,6 +56,7 @@ def test_the_loops_of_the_page_go_on_as_they_would_have(
         text = text.replace(f"{DEEP}optimizer.step()\n", f"{CLIPPED}{DEEP}optimizer.step()\n")
         assert CLIPPED in text
     (tmp_path / "loop.py").write_text(text)
+    AcceleratorState._reset_state()  # its precision is the process's
     loaded = load_task(f"loop.py:{name}", folder=tmp_path)
     facts = probe(loaded, device=CPU, metric="error", direction="minimize", **length)
     maker = run_maker(loaded.task, facts, CPU)
