@@ -63,7 +63,7 @@ def _walk() -> None:
 
     folder, steps, waits = service.tutorial_folder(), service.tutorial_steps(), _has_terminal()
     say(
-        f"{len(steps)} steps, about three minutes. All files go into {folder},",
+        f"{len(steps)} steps, a few minutes on two cores. All files go into {folder},",
         "where you can also run the commands yourself.",
     )
     for number, step in enumerate(steps, start=1):
