@@ -275,7 +275,8 @@ def test_a_script_that_calls_it_while_it_is_imported_is_told(tmp_path, task_dir,
 
 def test_the_tutorial_runs(tmp_path) -> None:
     """Every cell of the notebook, in a kernel of its own."""
-    notebook = ROOT / "docs" / "tutorials" / "notebook.ipynb"
+    notebook = ROOT / "clrsearch" / "service" / "notebook.ipynb"
+    assert (ROOT / "docs" / "tutorials" / "notebook.ipynb").resolve() == notebook
     nbformat.validate(nbformat.read(notebook, as_version=4))
     script = f"""
         import nbformat
@@ -290,13 +291,15 @@ def test_the_tutorial_runs(tmp_path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
         cwd=tmp_path,
-        env={**os.environ, "CLRSEARCH_STORAGE": f"sqlite:///{tmp_path}/t.db"},
+        env={**os.environ, "CLRSEARCH_STORAGE": f"sqlite:///{tmp_path}/users.db"},
         capture_output=True,
         text=True,
         timeout=400,
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "mine.html").exists()
+    assert not (tmp_path / "users.db").exists()
+    assert all(each.name.startswith("clrsearch-tutorial") for each in tmp_path.iterdir())
+    assert (tmp_path / "clrsearch-tutorial.html").exists()
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -150,8 +152,8 @@ def test_on_the_command_line(clrsearch, tmp_path, url) -> None:
     assert (code, errors) == (0, "")
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()[3:]}
     assert list(rows) == [*(str(epoch) for epoch in range(20)), "19.97"]
-    assert rows["5"] == ["0.1", "0.85"]
-    assert rows["15"] == ["0.0625", "0.9"]
+    assert rows["5"] == ["0.1", 48 * "█", "0.85"]
+    assert rows["15"] == ["0.0625", 30 * "█", "0.9"]
 
     for ending in ("png", "svg", "html"):
         file = tmp_path / f"cycles.{ending}"
@@ -167,6 +169,20 @@ def test_on_the_command_line(clrsearch, tmp_path, url) -> None:
 def test_a_long_preview_has_up_to_forty_rows(clrsearch, url) -> None:
     _, out, _ = clrsearch("preview", "linear", "--epochs", "300")
     assert len(out.splitlines()[3:]) == 39
+
+
+def test_bars_share_one_scale_and_are_left_out_where_there_is_no_room(
+    clrsearch, url, monkeypatch
+) -> None:
+    told = ("--set", "constant.lr=0.1", "--epochs", "8")
+    _, out, _ = clrsearch("preview", "cyclic", "constant", "--set", "cyclic.max_lr=0.2", *told)
+    assert out.splitlines()[-1].count("█") == 6 + 12  # of 24: a base of a quarter, and a half
+    _, out, _ = clrsearch("preview", "cyclic", "constant", "linear", "cosine", *told)
+    assert "█" not in out
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    command = [sys.executable, "-m", "clrsearch", "preview", "constant", *told]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].split() == ["7.99", "0.1"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from clrsearch import proposals
-from clrsearch.cli import browsing, cluster, inspecting, managing, searching
+from clrsearch.cli import browsing, cluster, inspecting, learning, managing, searching
 from clrsearch.cli.groups import grouped
 
 _WrongUsage: Any = typer.BadParameter.__base__  # what typer raises, and has no name of its own for
@@ -38,13 +38,14 @@ def _command(panel: str, example: str, function: Callable[..., None], name: str 
     _add(function, name, rich_help_panel=panel, epilog=f"Example: `clrsearch {example}`")
 
 
+_command("Start", "tutorial", learning.tutorial)
+_command("Start", "new mine.py", managing.new)
+_command("Start", "schema > study.schema.json", managing.schema)
 _command("Search", "run --task mine.py:Mine --trials 100", searching.run)
 _command("Search", "compare --task digits --trials 120", searching.compare)
 _command("Search", "confirm mine --seeds 30", searching.confirm)
 _command("Search", "horizon mine.toml --epochs 5,10,20,40", searching.horizon)
 _command("Search", "range-test --task mine.py:Mine -o test.png", searching.range_test, "range-test")
-_command("Search", "new mine.py", managing.new)
-_command("Search", "schema > study.schema.json", managing.schema)
 _command("Inspect", "list", inspecting.list_studies, "list")
 _command("Inspect", "status mine --watch", inspecting.status)
 _command("Inspect", "logs mine 4711", inspecting.logs)

@@ -291,7 +291,8 @@ def print_preview(preview: Preview, *, to: Path | None, json: bool) -> None:
         for each in preview.schedules:
             say(schedule_line(each.schedule))
         say("")
-        _print_table(preview_table(preview.curves, preview.spacing))
+        bars = not Terminal().options.ascii_only
+        _print_table(preview_table(preview.curves, preview.spacing, bars=bars))
 
 
 def print_tested(tested: Tested, *, to: Path | None, json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.bar import Bar
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +20,7 @@ from clrsearch.search import Record, Standing
 from clrsearch.tasks import Spacing, sign_of
 
 MOST_ROWS = 40
+MOST_BARS, BARS = 3, 48  # curves beside whose rates bars are drawn; their width in all
 
 
 def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:
@@ -111,23 +113,37 @@ def trial_table(snapshot: Snapshot, record: Record, rates: Sequence[float]) -> R
     return Group(*(Text(one_line(line)) for line in lines), Text(), table, *error)
 
 
-def preview_table(curves: Sequence[ScheduleCurve], spacing: Spacing) -> RenderableType:
+def preview_table(
+    curves: Sequence[ScheduleCurve], spacing: Spacing, *, bars: bool
+) -> RenderableType:
     """The learning rates and any momenta at the start of up to 40 epochs and at the last step.
 
-    In a run whose length is told in steps, at up to 40 steps and at the last.
+    In a run whose length is told in steps, at up to 40 steps and at the last. With ``bars`` the
+    rates of up to three curves are drawn as well, on one scale from 0.
     """
-    columns = [(each.label, each.rates) for each in curves]
-    columns += [
-        (f"{each.label}, momentum", each.momenta) for each in curves if each.momenta is not None
-    ]
     unit, per = ("step", 1) if spacing.in_steps else ("epoch", spacing.steps_per_epoch)
-    table = plain_table(unit, *(label for label, _ in columns), right=(unit,))
+    table = plain_table(unit, right=(unit,))
+    drawn = bars and len(curves) <= MOST_BARS
+    for each in curves:
+        table.add_column(each.label)
+        if drawn:
+            table.add_column(width=BARS // len(curves))
+    momenta = [(each.label, each.momenta) for each in curves if each.momenta is not None]
+    for label, _ in momenta:
+        table.add_column(f"{label}, momentum")
+    top = max(float(each.rates.max()) for each in curves)
     horizon = len(curves[0].rates)
     apart = round(per * -(-horizon // (per * MOST_ROWS)))
     for step in (*range(0, horizon, apart), horizon - 1):
-        values = (formatting.number(float(values[step])) for _, values in columns)
         place = str(step) if spacing.in_steps else formatting.number(step / per)
-        table.add_row(place, *values)
+        row: list[RenderableType] = [place]
+        for each in curves:
+            rate = float(each.rates[step])
+            row.append(formatting.number(rate))
+            if drawn:
+                row.append(Bar(top, 0, rate))
+        row += [formatting.number(float(each[step])) for _, each in momenta]
+        table.add_row(*row)
     return table
 
 

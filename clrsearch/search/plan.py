@@ -252,6 +252,11 @@ class StudyPlan(BaseModel):
             return {"allocation": "equal", **content}
         return content
 
+    @field_validator("options", mode="before")
+    @classmethod
+    def _tables_of_options_are_dotted_names(cls, options: Any) -> Any:
+        return dict(_dotted(options)) if isinstance(options, dict) else options
+
     @field_validator("like", mode="before")
     @classmethod
     def _one_is_enough(cls, like: Any) -> Any:
@@ -435,6 +440,15 @@ def _is_finite(value: object) -> bool:
         return False
 
 
+def _dotted(options: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Options in tables by their dotted names, as Hydra and most command lines write them."""
+    for key, value in options.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
 def settings(plan: StudyPlan) -> list[str]:
     """The settings that differ from the default plan, as KEY=VALUE.
 
@@ -451,7 +465,11 @@ def settings(plan: StudyPlan) -> list[str]:
 def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Flatten nested tables to dotted keys; JSON literals of these values are valid TOML."""
     for key, value in content.items():
-        name = above + (key if _BARE.fullmatch(key) else json.dumps(key, ensure_ascii=False))
+        parts = key.split(".") if above == "options." else [key]
+        name = above + ".".join(
+            part if _BARE.fullmatch(part) else json.dumps(part, ensure_ascii=False)
+            for part in parts
+        )
         if isinstance(value, Mapping):
             yield from _flat(value, f"{name}.")
         else:

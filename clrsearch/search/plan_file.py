@@ -135,6 +135,8 @@ def _toml_files_near(path: Path) -> str:
 
 def _lay_over(content: dict[str, Any], key: str, value: Any) -> None:
     *tables, last = _parts(key)
+    if tables[:1] == ["options"]:  # optimizer and optimizer.lr may both be options
+        tables, last = tables[:1], ".".join([*tables[1:], last])
     for table in tables:
         inner = content.setdefault(table, {})
         if not isinstance(inner, dict):

@@ -30,8 +30,9 @@ from clrsearch.service.plans import Comparison, comparison, confirmation_plan
 from clrsearch.service.previews import Preview, preview
 from clrsearch.service.provenance import versions
 from clrsearch.service.running import Result, run
-from clrsearch.service.starting import new_file
+from clrsearch.service.starting import new_file, new_notebook, notebook_server
 from clrsearch.service.testing import Tested, range_test
+from clrsearch.service.tour import Step, run_in, tutorial_folder, tutorial_steps
 from clrsearch.service.transferring import Transfer, transfer
 from clrsearch.service.varying import vary
 from clrsearch.service.worker_logs import WorkerLog, logs
@@ -50,6 +51,7 @@ __all__ = [
     "Replayed",
     "Result",
     "Shown",
+    "Step",
     "Storage",
     "Tested",
     "Transfer",
@@ -74,6 +76,8 @@ __all__ = [
     "logs",
     "make_database_roles",
     "new_file",
+    "new_notebook",
+    "notebook_server",
     "picture",
     "preview",
     "prune_checkpoints",
@@ -82,10 +86,13 @@ __all__ = [
     "report",
     "retry",
     "run",
+    "run_in",
     "show",
     "status",
     "storage_url",
     "transfer",
+    "tutorial_folder",
+    "tutorial_steps",
     "upgrade_database",
     "vary",
     "versions",

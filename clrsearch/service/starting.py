@@ -1,14 +1,16 @@
-"""Template files: a runnable task or training loop, with comments on what to change."""
+"""Files to start from: a runnable task or training loop to change, and the tutorial's notebook."""
 
 from __future__ import annotations
 
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from clrsearch.errors import TaskError
 from clrsearch.proposals import quoted
 
-TASK, LOOP = "starting_task.py", "starting_loop.py"
+TASK, LOOP, NOTEBOOK = "starting_task.py", "starting_loop.py", "notebook.ipynb"
+SERVERS = ("jupyterlab", "notebook")
 
 
 def new_file(path: Path, *, loop: bool = False) -> str:
@@ -27,6 +29,25 @@ def new_file(path: Path, *, loop: bool = False) -> str:
         )
     text = (files("clrsearch.tasks") / (LOOP if loop else TASK)).read_text(encoding="utf-8")
     text = text.replace("{file}", quoted(path.name))
+    _write_new(path, text)
+    return next(line.strip() for line in text.splitlines() if line.strip().startswith("clrsearch"))
+
+
+def new_notebook(path: Path) -> None:
+    """Write the tutorial's notebook to a new file.
+
+    Raises:
+        TaskError: the file already exists, or cannot be written.
+    """
+    _write_new(path, (files("clrsearch.service") / NOTEBOOK).read_text(encoding="utf-8"))
+
+
+def notebook_server() -> str | None:
+    """The module that opens notebooks, for ``python -m``; None if there is none here."""
+    return next((each for each in SERVERS if find_spec(each) is not None), None)
+
+
+def _write_new(path: Path, text: str) -> None:
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -34,4 +55,3 @@ def new_file(path: Path, *, loop: bool = False) -> str:
         raise TaskError(f"{path} already exists and will not be overwritten") from None
     except OSError as error:
         raise TaskError(f"{path} cannot be written: {error.strerror}") from error
-    return next(line.strip() for line in text.splitlines() if line.strip().startswith("clrsearch"))

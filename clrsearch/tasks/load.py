@@ -74,6 +74,7 @@ def load_task(
     place, _ = of_task(name)
     found, made_of = _found(name, folder, arguments)
     if isinstance(found, FunctionType):
+        _require_no_hydra_main(name, found)
         _require_one_argument(name, found)
         if weight_decay is not None:
             raise TaskError(
@@ -253,6 +254,16 @@ def _require_own(name: str, module: ModuleType, found: object) -> None:
     """Reject a function defined in another module: the hash of this one would not cover it."""
     if isinstance(found, _FUNCTIONS) and found.__module__ != module.__name__:
         raise TaskError(f"{name} is defined in {found.__module__}: name it by that module")
+
+
+def _require_no_hydra_main(name: str, function: FunctionType) -> None:
+    """Reject a function that Hydra would pass a config where it is given the run."""
+    if function.__globals__["__name__"] == "hydra.main":
+        raise TaskError(
+            f"{name} is decorated with @hydra.main, which calls it with a config: write a function "
+            "train(run) that gets its config from hydra.compose(overrides=...), with run.options "
+            "as overrides"
+        )
 
 
 def _require_one_argument(name: str, function: FunctionType) -> None:

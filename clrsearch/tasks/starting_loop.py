@@ -1,6 +1,6 @@
 """A training loop to begin with. Change what is marked, then:
 
-clrsearch run --task {file}:train --epochs 12 --set metric=loss --set direction=minimize
+clrsearch run --task {file}:train --trials 30 --epochs 12 --set metric=loss --set direction=minimize
 """
 
 import torch

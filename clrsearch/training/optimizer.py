@@ -31,13 +31,19 @@ def require_optimizer(what: str, optimizer: Optimizer) -> None:
     """Reject an optimizer that no schedule can be applied to; ``what`` names it in the message.
 
     Raises:
-        TaskError: another scheduler has set its rates, or its rates are invalid.
+        TaskError: another scheduler has set its rates, they are invalid, or timm's schedulers
+            would still change them.
     """
     groups = optimizer.param_groups
     if any("initial_lr" in group for group in groups):
         raise TaskError(
             f"{what} has already been used with a scheduler: remove yours, since the study "
             "provides one, and create a new optimizer"
+        )
+    if any("lr_scale" in group for group in groups):
+        raise TaskError(
+            f"{what} has groups with timm's lr_scale, which only timm's own schedulers apply: "
+            'apply it to their rates first, group["lr"] *= group.pop("lr_scale")'
         )
     rates = [float(group["lr"]) for group in groups]
     for rate in rates:

@@ -47,6 +47,25 @@ def test_a_file_is_read_and_options_are_laid_over_it(tmp_path) -> None:
     assert plan.bounds == {"cyclic": {"max_lr": (1e-3, 1.0), "mode": "triangular", "cycles": 2}}
 
 
+def test_options_in_tables_have_dotted_names(tmp_path) -> None:
+    path = written(
+        tmp_path, '[options]\noptimizer = "adam"\n[options.model]\nwidth = 3\ndeep.on = true\n'
+    )
+    changes = {"options.model.width": 4, "options.optimizer.lr": 0.1, "options.model.deep.ly": 5}
+    plan = load_plan(path, changes)
+    assert plan.options == {
+        "optimizer": "adam",
+        "optimizer.lr": 0.1,
+        "model.width": 4,
+        "model.deep.on": True,
+        "model.deep.ly": 5,
+    }
+    assert StudyPlan.model_validate(plan.model_dump(mode="json")) == plan
+    assert "options.model.width=4" in settings(plan)
+    with pytest.raises(PlanError, match=r"^options\.model\.widths: \[1\] is not a number"):
+        load_plan(None, {"options.model.widths": [1]})
+
+
 def test_a_plan_survives_the_database() -> None:
     plan = load_plan(None, {"bounds.cyclic.max_lr": [1, 2.5], "bounds.cyclic.cycle_momentum": True})
     stored = StudyPlan.model_validate(plan.model_dump(mode="json"))
