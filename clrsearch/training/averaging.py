@@ -68,11 +68,12 @@ def averaging_twin(optimizer: Optimizer, beta: float) -> Optimizer:
                 "schedule_free: Adam adds its weight decay to the gradient, and its twin "
                 "AdamWScheduleFree does not: use AdamW, or no weight decay"
             )
-    kept = ("params", "name", "lr", "weight_decay", "eps")
+    kept = ("params", "name", "weight_decay", "eps")
     groups: list[dict[str, Any]] = []
     for group in optimizer.param_groups:
         betas = {"betas": (beta, group["betas"][1])} if "betas" in group else {"momentum": beta}
-        groups.append({key: group[key] for key in kept if key in group} | betas)
+        own = {key: group[key] for key in kept if key in group}
+        groups.append({**own, **betas, "lr": float(group["lr"])})
     twin: Any = getattr(schedulefree_package(), TWINS[name])(groups)
     twin.train()
     return twin  # type: ignore[no-any-return]
