@@ -51,7 +51,8 @@ def averaging_twin(optimizer: Optimizer, beta: float) -> Optimizer:
     It has the same groups, with their rates, weight decay, second beta and eps.
 
     Raises:
-        TaskError: there is none for this optimizer, or the package is not installed.
+        TaskError: there is none for this optimizer.
+        ScheduleError: the package is not installed.
     """
     name = type(optimizer).__name__
     if type(optimizer).__module__.partition(".")[0] != "torch" or name not in TWINS:
@@ -76,7 +77,8 @@ def averaging_twin(optimizer: Optimizer, beta: float) -> Optimizer:
         groups.append({**own, **betas, "lr": float(group["lr"])})
     twin: Any = getattr(schedulefree_package(), TWINS[name])(groups)
     twin.train()
-    return twin  # type: ignore[no-any-return]
+    made: Optimizer = twin
+    return made
 
 
 class AveragedWeights:
