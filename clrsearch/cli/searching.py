@@ -92,6 +92,7 @@ def compare(
 
     The best schedule of each family is then re-run on fresh seeds. Families that do not fit the
     number of epochs are left out; choose them yourself with --set 'families=["cyclic", "cosine"]'.
+    With --set baseline=schedule_free the verdict says whether you need a schedule at all.
     """
     began = time.monotonic()
     from clrsearch import service

@@ -37,7 +37,7 @@ def configure_optimizers(self):
 FREE = '''
 
 def configure_optimizers(self):
-    """A method for your LightningModule, like the three below.
+    """A method for your LightningModule, like those below.
 
     Your own, which returns the optimizer, becomes make_optimizer.
     """

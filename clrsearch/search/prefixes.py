@@ -24,7 +24,7 @@ def held(trace: Trace, ends: Sequence[int]) -> set[int]:
     """The intervals, from 1, at whose ends the rate has been at its peak and was held there.
 
     From these, schedules can go on that hold the same rate and then fall in some other way. The
-    last interval is none of them; nor is any if Schedule-Free trains, as that ends all alike.
+    last interval is none of them; none is if Schedule-Free trains, for its rate never falls.
     """
     if trace.averaging is not None:
         return set()

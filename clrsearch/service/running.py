@@ -14,7 +14,6 @@ from pathlib import Path
 from clrsearch import proposals
 from clrsearch.errors import PlanError, PlanMismatch
 from clrsearch.results import Snapshot, shortfall, snapshot
-from clrsearch.schedules import ScheduleFree
 from clrsearch.search import (
     EarlierStudy,
     RangeTest,
@@ -261,8 +260,6 @@ def _require_fit(plan: StudyPlan, tryout: Tryout, settings: WorkerSettings) -> N
     """
     tryout.require_space(plan, tryout.facts)
     require_shares(tryout.facts.batch_size, settings)
-    if ScheduleFree.family in plan.searched:
-        tryout.require_averaging()
     if isinstance(settings.lanes, int) and settings.lanes > 1:
         tryout.require_lanes(tryout.facts, settings.lanes)
     if plan.trunks is not None:

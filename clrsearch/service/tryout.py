@@ -136,8 +136,12 @@ class Tryout:
 
         Raises:
             PlanError: it has not; the message names the key.
+            TaskError: Schedule-Free is searched, and cannot train the task.
+            ScheduleError: its package is not installed.
         """
         build_space(plan, facts, self.rate_function(facts), range_test)
+        if ScheduleFree.family in plan.searched:
+            self._ask("require_averaging", device=self._device, precision=plan.precision)
 
     def rate_function(self, facts: TaskFacts) -> RateFunction | None:
         """The plan's custom rate function if any, as a lookup of its values at each step.
@@ -194,14 +198,6 @@ class Tryout:
             averages=ScheduleFree.family in self._plan.searched,
             lanes=lanes,
         )
-
-    def require_averaging(self) -> None:
-        """Refuse a task that Schedule-Free cannot train.
-
-        Raises:
-            ClrsearchError: with the reason.
-        """
-        self._ask("require_averaging", device=self._device, precision=self._plan.precision)
 
     def interval_seconds(self, facts: TaskFacts) -> float:
         """What training and validating an interval takes in the process."""

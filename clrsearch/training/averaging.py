@@ -51,7 +51,8 @@ def averaging_twin(optimizer: Optimizer, beta: float) -> Optimizer:
     It has the same groups, with their rates, weight decay, second beta and eps.
 
     Raises:
-        TaskError: there is none for this optimizer, or the package is not installed.
+        TaskError: there is none for this optimizer.
+        ScheduleError: the package is not installed.
     """
     name = type(optimizer).__name__
     if type(optimizer).__module__.partition(".")[0] != "torch" or name not in TWINS:
@@ -68,14 +69,16 @@ def averaging_twin(optimizer: Optimizer, beta: float) -> Optimizer:
                 "schedule_free: Adam adds its weight decay to the gradient, and its twin "
                 "AdamWScheduleFree does not: use AdamW, or no weight decay"
             )
-    kept = ("params", "name", "lr", "weight_decay", "eps")
+    kept = ("params", "name", "weight_decay", "eps")
     groups: list[dict[str, Any]] = []
     for group in optimizer.param_groups:
         betas = {"betas": (beta, group["betas"][1])} if "betas" in group else {"momentum": beta}
-        groups.append({key: group[key] for key in kept if key in group} | betas)
+        own = {key: group[key] for key in kept if key in group}
+        groups.append({**own, **betas, "lr": float(group["lr"])})
     twin: Any = getattr(schedulefree_package(), TWINS[name])(groups)
     twin.train()
-    return twin  # type: ignore[no-any-return]
+    made: Optimizer = twin
+    return made
 
 
 class AveragedWeights:

@@ -23,7 +23,7 @@ def test_every_key_has_a_default() -> None:
     assert (plan.task, plan.trials, plan.families, plan.baseline) == (
         "denoise",
         100,
-        tuple(each for each in FAMILIES if each not in ("constant", "manual")),
+        tuple(each for each in FAMILIES if each not in ("constant", "manual", "schedule_free")),
         "constant",
     )
     assert (plan.sampler, plan.allocation, plan.seeds) == ("surrogate", "led", 4)

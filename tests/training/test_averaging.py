@@ -10,7 +10,9 @@ import torch
 from identities import reader, writer
 from torch import nn
 from torch.optim.swa_utils import update_bn
+from torch.utils.data import DataLoader
 
+from clrsearch import Loaders, Task
 from clrsearch.errors import TaskError
 from clrsearch.schedules import ScheduleFree, trace
 from clrsearch.tasks import load_task
@@ -22,12 +24,31 @@ CPU = torch.device("cpu")
 SCHEDULE = ScheduleFree(lr=0.03, warmup=4, beta=0.95)
 
 
-def maker(name, task_dir, *, schedule=SCHEDULE, options=None, **length):
+def with_loaders(loaded):
+    """The same task with loaders of its own, which shuffle."""
+    own = type(loaded.task)
+
+    class Loaded(own):
+        data = Task.data
+
+        def loaders(self):
+            how = {"batch_size": 8, "shuffle": True, "generator": torch.Generator()}
+            train, *others = own.data(self)
+            return Loaders(
+                DataLoader(train, drop_last=True, **how), *(DataLoader(each) for each in others)
+            )
+
+    return loaded._replace(task=Loaded())
+
+
+def maker(name, task_dir, *, options=None, loaders=False, **length):
     """Makes runs of a task."""
     loaded = load_task(name, options=options, folder=task_dir)
+    if loaders:
+        loaded = with_loaders(loaded)
     facts = probe(loaded, device=CPU, **length)
     data = TaskData(loaded.task, facts.batch_size, CPU)
-    played = trace(schedule, facts.horizon, facts.ratios)
+    played = trace(SCHEDULE, facts.horizon, facts.ratios)
 
     def run(interrupted=lambda: False):
         return SequentialRun(
@@ -132,6 +153,7 @@ def after(batches):
         ("tiny.py:Noisy", {}),
         ("tiny.py:NoisyListed", {}),
         ("tiny.py:NoisyListed", {"steps": 12, "validate_every": 3}),  # in the middle of a pass
+        ("tiny.py:Noisy", {"steps": 12, "validate_every": 3, "loaders": True}),
     ],
 )
 def test_a_run_that_is_broken_off_anywhere_is_the_undisturbed_one(
