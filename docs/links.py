@@ -1,4 +1,4 @@
-"""Links as the site shows them: what lies in the repository alone is named, for the site lacks it."""
+"""Links on the site: what only the repository has is named in place of the link."""
 
 from __future__ import annotations
 
