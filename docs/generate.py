@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clrsearch.plots.svg import draw_figure
-from clrsearch.schedules import FAMILIES, Choice, Parameter
+from clrsearch.schedules import FAMILIES, Choice, Parameter, Value
 from clrsearch.search import StudyPlan, build_space, study_schema
 from clrsearch.service import preview
 from clrsearch.tasks import TaskFacts
@@ -226,13 +226,14 @@ def all_families() -> str:
 
 
 def with_table(page: Path) -> str:
-    """A family's page with the table of its searched values between two comments."""
+    """A family's page with the table of its searched values."""
     text = page.read_text(encoding="utf-8")
-    begin, end = "<!-- searched values: docs/generate.py -->", "<!-- end -->"
-    if begin not in text:
-        raise LookupError(f"{page}: no {begin}")
-    before, rest = text.split(begin)
-    return f"{before}{begin}\n\n{searched(page.stem)}\n\n{end}{rest.split(end)[1]}"
+    pattern = r"(?s)(?<=\n## Searched values\n)(.*?)\n\|.*?\|\n(?!\|)"
+    made = f"\n{searched(page.stem)}\n"
+    found, count = re.subn(pattern, lambda match: match[1] + made, text, count=1)
+    if not count:
+        raise LookupError(f"{page}: no table of searched values")
+    return found
 
 
 def searched(family: str) -> str:
@@ -251,23 +252,33 @@ def searched(family: str) -> str:
         optimizer="SGD",
         source="",
     )
-    space = build_space(plan, facts).families[family]
-    rows = [(f"`{name}`", *described(each)) for name, each in space.items()]
-    return rows_of("value", "range", "how it is searched", rows=rows)
+    space = build_space(plan, facts)
+    first = space.seed_points(family)
+    rows = []
+    for name, parameter in space.families[family].items():
+        tried = dict.fromkeys(shown(each[name]) for each in first if name in each)
+        rows.append((f"`{name}`", *described(parameter), ", ".join(tried)))
+    ranges = f"range ({EPOCHS} epochs, own rate {RATE})"
+    return rows_of("value", ranges, "how it is searched", "first trials", rows=rows)
+
+
+def shown(value: Value) -> str:
+    """A value as it is written in TOML, with at most four digits."""
+    return f"`{json.dumps(value)}`" if isinstance(value, str | bool) else f"{value:.4g}"
 
 
 def described(parameter: Parameter) -> Iterator[str]:
     """The values of a parameter; how it is searched."""
     domain = parameter.domain
     if isinstance(domain, Choice):
-        yield ", ".join(f"`{json.dumps(each)}`" for each in domain.options)
+        yield ", ".join(map(shown, domain.options))
         how = "a choice"
     else:
-        yield f"{domain.low:.4g} to {domain.high:.4g}"
+        yield f"{shown(domain.low)} to {shown(domain.high)}"
         how = "whole numbers" if domain.integer else "on a log scale" if domain.log else "evenly"
     if parameter.when is not None:
         name, *values = parameter.when
-        how += f", if `{name}` is {' or '.join(f'`{json.dumps(each)}`' for each in values)}"
+        how += f", if `{name}` is {' or '.join(map(shown, values))}"
     yield how
 
 

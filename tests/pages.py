@@ -7,10 +7,11 @@ A page's blocks run one after the other in one folder, with a database of their 
 - a block with a title, as in ``python title="mine.py"``, is written to that file;
 - ``toml`` has to be a study file, ``json`` and ``yaml`` have to parse; ``text`` is output.
 
+Commands that train do it in their own process (``--workers 0``), unless they name a number.
 ``pip`` installs nothing: everything is there already. The extras that it is told must exist.
 
 ``<!-- skip: next "the reason" -->`` before a block leaves it out, and ``<!-- run with: --trials 4
-"the reason" -->`` appends options to its ``clrsearch run``, ``compare`` and ``horizon``.
+"the reason" -->`` appends options to its commands that train.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ if [ -e .environment ]; then source .environment; fi
 pip() { :; }
 clrsearch() {
     case $1 in
-        run|compare|horizon) command clrsearch "$@" %s ;;
+        run|compare|confirm|horizon)
+            case " $* " in *" --workers "*) ;; *) set -- "$@" --workers 0 ;; esac
+            command clrsearch "$@" %s ;;
         *) command clrsearch "$@" ;;
     esac
 }

@@ -60,7 +60,7 @@ def _plain(schema: Any) -> Any:
         elif key == "prefixItems":
             found["items"] = _plain(value)
         elif key != "title" and not (key == "default" and value is None):
-            found[LIMITS_OF_PYDANTIC.get(key, key)] = _plain(value)
+            found[str(LIMITS_OF_PYDANTIC.get(key, key))] = _plain(value)
     kinds = [each for each in found.pop("anyOf", ()) if each != {"type": "null"}]
     if {"type": "number"} in kinds:  # integers are numbers
         kinds = [each for each in kinds if each != {"type": "integer"}]
