@@ -24,6 +24,7 @@ from clrsearch.service.look import (
     show,
     status,
 )
+from clrsearch.service.mirroring import Mirroring, mirror
 from clrsearch.service.pages import report
 from clrsearch.service.paths import Storage, default_name, storage_url
 from clrsearch.service.plans import Comparison, comparison, confirmation_plan
@@ -44,6 +45,7 @@ __all__ = [
     "Dashboard",
     "Finding",
     "Launch",
+    "Mirroring",
     "Picture",
     "Preview",
     "Pruned",
@@ -73,6 +75,7 @@ __all__ = [
     "list_studies",
     "logs",
     "make_database_roles",
+    "mirror",
     "new_file",
     "picture",
     "preview",
