@@ -25,6 +25,7 @@ from clrsearch.service.look import (
     status,
 )
 from clrsearch.service.mirroring import Mirroring, mirror
+from clrsearch.service.notifying import run_notifying
 from clrsearch.service.pages import report
 from clrsearch.service.paths import Storage, default_name, storage_url
 from clrsearch.service.plans import Comparison, comparison, confirmation_plan
@@ -85,6 +86,7 @@ __all__ = [
     "report",
     "retry",
     "run",
+    "run_notifying",
     "show",
     "status",
     "storage_url",

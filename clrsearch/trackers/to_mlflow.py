@@ -96,10 +96,7 @@ class MLflow:
 
         with told("mlflow", MlflowException, SQLAlchemyError, OSError):
             if run.key not in self._steps:
-                self._steps[run.key] = (
-                    self._found(run) if run.key in self._ids else self._begin(run)
-                )
-                self._log_params(run)
+                self._steps[run.key] = self._begun(run)
             number, tags = self._ids[run.key], {**run.tags, STATE_TAG: run.state}
             missing = self._missing(run)
             for first in range(0, len(missing), MOST_METRICS):
