@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 STUDY_TAG, KEY_TAG, STATE_TAG = "clrsearch.study", "clrsearch.key", "clrsearch.state"
 MOST_METRICS = 1000  # that MLflow takes at once
-RETRIES = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-"""Its own seven take minutes to say that there is no server."""
+DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # its own seven take minutes without a server
+    "MLFLOW_LOGGING_LEVEL": "WARNING",  # else it tells how it makes its tables
+}
+"""What we ask of MLflow, unless the environment asks for something else."""
 _UNSAFE = re.compile(r"[^\w\-. /]")
 
 
@@ -29,7 +32,8 @@ def connect(study: Mirrored, into: str | None) -> MLflow:
     Raises:
         TrackerError: it cannot be reached or written.
     """
-    os.environ.setdefault(*RETRIES)
+    for variable, value in DEFAULTS.items():
+        os.environ.setdefault(variable, value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of MLflow's own code, at its import and the first use
         from mlflow import MlflowClient

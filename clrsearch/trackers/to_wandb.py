@@ -167,6 +167,7 @@ def _begin(run: Run, study: Mirrored, project: str, folder: Path | None = None) 
             save_code=False,
             x_disable_stats=True,
             x_disable_meta=True,
+            x_save_requirements=False,
         ),
     )
 
