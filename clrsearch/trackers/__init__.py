@@ -28,7 +28,8 @@ def require_tracker(name: str) -> None:
     """
     if name not in TRACKERS:
         raise TrackerError(f"unknown tracker {name!r}: it must be one of {', '.join(TRACKERS)}")
-    if find_spec(name) is None:
+    found = find_spec(name)
+    if found is None or found.origin is None:  # a folder of that name, which wandb itself makes
         raise TrackerError(f"{name} is not installed: pip install 'clrsearch[{name}]'")
 
 

@@ -13,6 +13,8 @@ from running import begin, command, records
 from tracked import in_tensorboard
 
 from clrsearch import service
+from clrsearch.errors import TrackerError
+from clrsearch.trackers import require_tracker
 from clrsearch.worker import WorkerSettings
 
 
@@ -106,6 +108,14 @@ def test_a_tracker_that_is_not_installed(clrsearch, stored, monkeypatch, name) -
     monkeypatch.setitem(sys.modules, name, None)
     line = refused(clrsearch, "led", "--to", name)
     assert line == f"clrsearch: {name} is not installed: pip install 'clrsearch[{name}]'"
+
+
+def test_a_folder_is_not_a_package(tmp_path, monkeypatch) -> None:
+    (tmp_path / "wandb").mkdir()  # as wandb makes one wherever it is used
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    with pytest.raises(TrackerError, match="wandb is not installed"):
+        require_tracker("wandb")
 
 
 def test_an_unknown_study(clrsearch, stored, tmp_path, monkeypatch) -> None:
