@@ -159,8 +159,9 @@ READERS = {
 
 @dataclass
 class Expected:
-    """A trial, by what its database says in SQL: values by epoch, and its stored rates."""
+    """A trial, by what its database says in SQL: its end, values by epoch, and stored rates."""
 
+    state: str
     metric: list[tuple[int, float]]
     rates: list[float]
     momenta: list[float] | None
@@ -171,8 +172,14 @@ def stored_trials(file: Path) -> dict[str, Expected]:
     """The trials in a database, by the key of their run."""
     found = {}
     with sqlite3.connect(file) as connection:
-        query = "SELECT trial_id, number, study_name FROM trials JOIN studies USING (study_id)"
-        for trial, number, study in connection.execute(query).fetchall():
+        query = (
+            "SELECT trial_id, number, study_name, state FROM trials JOIN studies USING (study_id)"
+        )
+        diverged = connection.execute(
+            "SELECT trial_id FROM trial_system_attributes "
+            "WHERE key = 'constraints:diverged' AND value_json = '1.0'"
+        ).fetchall()
+        for trial, number, study, state in connection.execute(query).fetchall():
             values = connection.execute(
                 "SELECT step, intermediate_value FROM trial_intermediate_values "
                 "WHERE trial_id = ? ORDER BY step",
@@ -187,6 +194,7 @@ def stored_trials(file: Path) -> dict[str, Expected]:
             kind = "confirm" if study.endswith(".confirm") else "trial"
             momenta = attributes.get("momenta")
             found[f"{kind}-{number:04d}"] = Expected(
+                state="diverged" if (trial,) in diverged else state.lower(),
                 metric=values,
                 rates=attributes["rates"][0],
                 momenta=momenta and momenta[0],

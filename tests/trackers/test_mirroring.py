@@ -153,7 +153,7 @@ def test_a_place_of_mlflow_that_is_not_one(clrsearch, stored, monkeypatch, tmp_p
     assert "maintenance mode" in refused(clrsearch, "led", "--to", "mlflow")
     (tmp_path / "file").touch()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}")
-    assert "unable to open database file" in refused(clrsearch, "led", "--to", "mlflow")
+    assert "File exists" in refused(clrsearch, "led", "--to", "mlflow")
 
 
 def test_wandb_without_a_login(clrsearch, stored, monkeypatch, tmp_path) -> None:
