@@ -9,6 +9,7 @@ ClrsearchError
 ├── StorageError         the database cannot be reached, read or written
 ├── StudyError           a study or trial is unknown, or not in the state the call needs
 │   └── PlanMismatch     a study of this name exists with another plan, task or version
+├── TrackerError         a tracker is unknown, not installed, or cannot be reached or written
 ├── StudyStopped         the task failed repeatedly, so every worker exited
 ├── RankLost             another process of the group was lost, so this one left
 └── FailsHere            trials kept failing in one process, or on one machine, so it left
@@ -84,6 +85,10 @@ class StudyError(ClrsearchError):
 
 class PlanMismatch(StudyError):
     """A study of this name exists with another plan, task or version; the message names it."""
+
+
+class TrackerError(ClrsearchError):
+    """A tracker is unknown or not installed, or cannot be reached or written."""
 
 
 class StudyStopped(ClrsearchError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 PROGRAM = "clrsearch"
 Takes = Callable[[Sequence[str], str], bool]
@@ -64,6 +64,18 @@ def exclude(*options: str) -> None:
     """Never propose this process's command line with these options, which its others exclude."""
     if _here is not None:
         _here.excluded.update(options)
+
+
+def forget(option: str) -> None:
+    """Take an option and its values, which may be secrets, out of this process's command line."""
+    global _here
+    if _here is None:
+        return
+    kept: list[str] = []
+    for before, word in zip(["", *_here.words], _here.words, strict=False):
+        if option not in (before, word.partition("=")[0]):
+            kept.append(word)
+    _here = replace(_here, words=kept)
 
 
 def command(name: str, /, *arguments: object, **options: object) -> str:

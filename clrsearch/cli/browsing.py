@@ -1,4 +1,4 @@
-"""The commands that show studies in a browser."""
+"""The commands that show studies in a browser, or in other tools."""
 
 from __future__ import annotations
 
@@ -46,6 +46,53 @@ def report(
             watch=watch,
             storage_patience=storage.patience(),
             on_write=lambda page: output.print_report(page, to),
+            on_wait=output.print_wait,
+        )
+
+
+def mirror(
+    name: NameArgument,
+    to: Annotated[
+        str, typer.Option("--to", metavar="TRACKER", help="mlflow, wandb, trackio or tensorboard.")
+    ],
+    into: Annotated[
+        str | None,
+        typer.Option(
+            "--into",
+            metavar="PLACE",
+            help="MLflow's experiment, the project of wandb or trackio, or tensorboard's folder. "
+            "Default: the study's name; for tensorboard, runs.",
+        ),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on until the study has ended.")
+    ] = False,
+    task_dir: TaskDirOption = None,
+    *,
+    storage: PatientStorageOptions,
+) -> None:
+    """Write a study's trials to an experiment tracker.
+
+    Each trial becomes a run with its parameters, its curve, and its learning rate and momentum by
+    epoch; the study becomes one with its verdict, leaderboard and code. The database is only read.
+    Run it again at any time: nothing is written twice. Servers are named, and logins given, by the
+    tracker's own variables, such as MLFLOW_TRACKING_URI, WANDB_MODE or TRACKIO_DIR.
+    """
+    from clrsearch import service
+    from clrsearch.cli import output
+
+    with ExitStack() as leaving:
+        if watch:
+            leaving.enter_context(suppress(KeyboardInterrupt))
+        service.mirror(
+            name,
+            to,
+            into,
+            storage=storage.url(),
+            task_dir=task_dir,
+            watch=watch,
+            storage_patience=storage.patience(),
+            on_write=output.print_mirroring,
             on_wait=output.print_wait,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -14,6 +15,7 @@ import typer
 from clrsearch import proposals
 
 if TYPE_CHECKING:
+    from clrsearch.notices import Notices
     from clrsearch.search import StudyPlan
     from clrsearch.service import WorkerSettings
     from clrsearch.storage import StorageUrl
@@ -324,6 +326,34 @@ WorkersOption = Annotated[
         "where a debugger can stop it.",
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotifyOptions:
+    """Whom to tell what becomes of a study."""
+
+    notify: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--notify",
+            metavar="URL",
+            help="Send a message to this apprise URL at the end, at an error, and when a worker is "
+            "lost; may be repeated. The list of processes shows it: put a URL with a token in "
+            "CLRSEARCH_NOTIFY, where spaces separate several.",
+        ),
+    ] = None
+
+    def notices(self) -> Notices:
+        """Where to send messages. No other process gets to know it, and no message repeats it.
+
+        Raises:
+            PlanError: apprise is not installed, or does not understand a URL.
+        """
+        from clrsearch.notices import VARIABLE, Notices
+
+        proposals.forget("--notify")
+        inherited = os.environ.pop(VARIABLE, "").split()
+        return Notices([*(self.notify or ()), *inherited])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

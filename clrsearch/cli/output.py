@@ -54,6 +54,7 @@ from clrsearch.service import (
     Best,
     Dashboard,
     Finding,
+    Mirroring,
     Preview,
     Pruned,
     Replayed,
@@ -335,6 +336,13 @@ def print_report(page: Page, to: Path) -> None:
     when = page.made.strftime("%H:%M:%S")
     now = page.now
     say(f"wrote {to} at {when}: {now.done} of {now.total} trials done", error=True)
+
+
+def print_mirroring(done: Mirroring) -> None:
+    """Print how many trials a tracker has, and where."""
+    updated = f", {done.updated} of them new or further on" if done.updated else ", none new"
+    trials = "1 trial" if done.trials == 1 else f"{done.trials} trials"
+    say(f"{done.tracker} has {trials} of {done.study}{updated}: {done.place}", error=True)
 
 
 def print_dashboard(opened: Dashboard) -> None:

@@ -18,6 +18,7 @@ from clrsearch.cli.options import (
     JsonOption,
     LimitedWorkerOptions,
     NameArgument,
+    NotifyOptions,
     OutputOption,
     PlanOptions,
     RatesOption,
@@ -36,6 +37,7 @@ from clrsearch.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from clrsearch.notices import Notices
     from clrsearch.reports import Watch
     from clrsearch.results import Snapshot
     from clrsearch.search import StudyPlan
@@ -60,6 +62,7 @@ def run(
     study: StudyOptions,
     worker: WorkerOptions,
     storage: StorageOptions,
+    notify: NotifyOptions,
     json: JsonLinesOption = False,
 ) -> None:
     """Search for the best schedule, or resume a search.
@@ -70,6 +73,7 @@ def run(
     began = time.monotonic()
     watch_work(
         study.plan(study_file),
+        notify.notices(),
         json=json,
         began=began,
         name=study_file.stem if study.name is None and study_file else study.name,
@@ -86,6 +90,7 @@ def compare(
     study: StudyOptions,
     worker: WorkerOptions,
     storage: StorageOptions,
+    notify: NotifyOptions,
     json: JsonLinesOption = False,
 ) -> None:
     """Search every family with the same number of trials.
@@ -98,7 +103,7 @@ def compare(
     from clrsearch import service
     from clrsearch.reports import say
 
-    plan, database = study.plan(study_file), storage.url()
+    plan, database, notices = study.plan(study_file), storage.url(), notify.notices()
     folder = task_folder(study_file, worker.task_dir)
     name = study.name
     if name is None:
@@ -116,6 +121,7 @@ def compare(
         say(note, error=True)
     watch_work(
         comparison.plan,
+        notices,
         json=json,
         began=began,
         name=name,
@@ -173,6 +179,7 @@ def confirm(
     *,
     worker: WorkerOptions,
     storage: StorageOptions,
+    notify: NotifyOptions,
     json: JsonLinesOption = False,
 ) -> None:
     """Re-run the best schedules on fresh seeds.
@@ -191,7 +198,7 @@ def confirm(
     """
     from clrsearch import service
 
-    database, settings = storage.url(), worker.settings()
+    database, settings, notices = storage.url(), worker.settings(), notify.notices()
     how = {"storage": database, "workers": workers, "settings": settings}
     if changes:
         _require_none(
@@ -200,6 +207,7 @@ def confirm(
                 "--epochs": epochs,
                 "--trials": trials,
                 "--name": new_name,
+                "--notify": notify.notify,
             },
             "cannot be given with --vary",
         )
@@ -209,7 +217,7 @@ def confirm(
             _vary(name, changes, top=top, seeds=seeds, json=json, **how)
             return
         plan = service.confirmation_plan(name, top=top, seeds=seeds, storage=database)
-        watch_work(plan, json=json, name=name, **how)
+        watch_work(plan, notices, json=json, name=name, **how)
         return
     found = service.transfer(
         name,
@@ -222,7 +230,7 @@ def confirm(
         storage=database,
         task_dir=settings.task_dir,
     )
-    watch_work(found.plan, json=json, name=found.name, **how)
+    watch_work(found.plan, notices, json=json, name=found.name, **how)
 
 
 def _vary(
@@ -288,6 +296,7 @@ def horizon(
     *,
     worker: WorkerOptions,
     storage: StorageOptions,
+    notify: NotifyOptions,
     json: JsonLinesOption = False,
 ) -> None:
     """Measure how good the best schedule is at each number of epochs.
@@ -300,13 +309,14 @@ def horizon(
     from clrsearch import service
     from clrsearch.cli import output
 
-    database = storage.url()
+    database, notices = storage.url(), notify.notices()
     asked = asked_plan(study_file, {"task": task, "seed": seed}, changes)
     plan = service.horizon_plan(asked, epochs or (), rates=rates, seeds=seeds)
     watch = chosen_watch(json=json)
     with watch:
-        result = service.run(
+        result = service.run_notifying(
             plan,
+            notices,
             name=name or f"{study_file.stem if study_file else service.default_name(plan)}-horizon",
             storage=database,
             workers=workers,
@@ -389,15 +399,16 @@ def range_test(
     output.print_tested(found, to=to, json=json)
 
 
-def watch_work(plan: StudyPlan, *, json: bool, **how: Any) -> None:
+def watch_work(plan: StudyPlan, notices: Notices, *, json: bool, **how: Any) -> None:
     """Run a study, showing how it goes, and print the result; ``how`` is for the service."""
     from clrsearch import service
     from clrsearch.cli import output
 
     watch = chosen_watch(json=json)
     with watch:
-        result = service.run(
+        result = service.run_notifying(
             plan,
+            notices,
             on_change=watch.show,
             on_note=output.print_note,
             on_range_test=output.print_range_test,

@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from clrsearch.errors import ClrsearchError, ScheduleError, StudyError
 from clrsearch.plots.draw import picture, to_plotly
 from clrsearch.plots.pictures import picture_of_schedules, picture_of_trials
-from clrsearch.reports.markdown_note import note, note_of_confirmation
+from clrsearch.results.markdown_note import note, note_of_confirmation
 from clrsearch.results.snapshots import Snapshot, snapshot
 from clrsearch.results.source import source_code
 from clrsearch.search import ATTRIBUTE, CURVES, Record, Study, best_first, quiet

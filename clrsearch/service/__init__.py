@@ -24,6 +24,8 @@ from clrsearch.service.look import (
     show,
     status,
 )
+from clrsearch.service.mirroring import Mirroring, mirror
+from clrsearch.service.notifying import run_notifying
 from clrsearch.service.pages import report
 from clrsearch.service.paths import Storage, default_name, storage_url
 from clrsearch.service.plans import Comparison, comparison, confirmation_plan
@@ -45,6 +47,7 @@ __all__ = [
     "Dashboard",
     "Finding",
     "Launch",
+    "Mirroring",
     "Picture",
     "Preview",
     "Pruned",
@@ -75,6 +78,7 @@ __all__ = [
     "list_studies",
     "logs",
     "make_database_roles",
+    "mirror",
     "new_file",
     "new_notebook",
     "notebook_server",
@@ -87,6 +91,7 @@ __all__ = [
     "retry",
     "run",
     "run_in",
+    "run_notifying",
     "show",
     "status",
     "storage_url",

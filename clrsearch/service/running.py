@@ -100,6 +100,7 @@ def run(
     settings: WorkerSettings = DEFAULTS,
     on_change: Callable[[Snapshot], None] = lambda snapshot: None,
     on_note: Callable[[str], None] = lambda text: None,
+    on_loss: Callable[[str], None] = lambda text: None,
     on_range_test: Callable[[RangeTest | None], None] = lambda tested: None,
     began: float | None = None,
 ) -> Result:
@@ -115,6 +116,7 @@ def run(
         settings: how the workers work, within the limits of a run: until no slot is left.
         on_change: called with the study about twice a second.
         on_note: called with other messages, such as how a worker was lost.
+        on_loss: called too with those that say how a worker was lost.
         on_range_test: called with None when the range test of a new study starts, if its plan
             requests one, and then with the result.
         began: when the command began, by the monotonic clock, for its minutes; by default now.
@@ -186,7 +188,13 @@ def run(
             if not (study.plan.confirm.enabled or study.record.plan.open_ended):
                 devices = devices[: study.slots.unfinished()]
             interrupted = watch_workers(
-                study, url, settings, devices, on_change=on_change, on_note=on_note
+                study,
+                url,
+                settings,
+                devices,
+                on_change=on_change,
+                on_note=on_note,
+                on_loss=on_loss,
             )
         return result_of(
             study,

@@ -244,10 +244,12 @@ def watch_workers(
     *,
     on_change: Callable[[Snapshot], None],
     on_note: Callable[[str], None],
+    on_loss: Callable[[str], None] = lambda text: None,
 ) -> bool:
     """Run a local worker per device until no slot is left; returns whether they were interrupted.
 
-    Their output goes to the folder ``logs`` in the study's checkpoint folder.
+    Their output goes to the folder ``logs`` in the study's checkpoint folder. ``on_loss`` is called
+    with those of the messages that say how a worker was lost.
     """
     require_shares(study.facts.batch_size, settings)
     _allow_work(study)
@@ -277,6 +279,7 @@ def watch_workers(
         patience=settings.storage_patience,
         on_change=changed,
         on_note=on_note,
+        on_loss=on_loss,
     ).watch()
     _tidy(study, url, settings)
     return interrupted

@@ -51,17 +51,20 @@ class Supervisor:
         patience: float,
         on_change: Callable[[], None],
         on_note: Callable[[str], None] = lambda text: None,
+        on_loss: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Set up workers for the ``posts``; :meth:`watch` starts them.
 
         ``patience`` is the longest outage to wait out, in seconds; ``on_change`` is called on each
-        poll, ``on_note`` with messages.
+        poll, ``on_note`` with messages, and ``on_loss`` with those of them that say how a worker
+        was lost.
         """
         self._study = study
         self._launcher = launcher
         self._posts = posts
         self._on_change = on_change
         self._on_note = on_note
+        self._on_loss = on_loss
         self._patience = Patience(patience)
         self._tolerance = Tolerance(patience)
         self._names: list[str] = []  # of all workers ever started, by the launcher's index
@@ -188,7 +191,9 @@ class Supervisor:
         if self._interrupted or ended.code in (*LEFT_IN_ORDER, *self._told):
             return
         self._told.add(ended.code)
-        self._on_note(f"a worker {ended.how}{_last_words(ended)}; its output is in {ended.log}")
+        text = f"a worker {ended.how}{_last_words(ended)}; its output is in {ended.log}"
+        self._on_note(text)
+        self._on_loss(text)
 
     def _why(self, left: int, ended: Ended) -> str:
         words, again = _last_words(ended), proposals.again()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from records import make_record, make_snapshot
 
-from clrsearch.reports.markdown_note import escaped, note
 from clrsearch.results import Snapshot
+from clrsearch.results.markdown_note import escaped, note
 
 NASTY = "[x](http://evil.example) <img src=x> | `a` *b*\n# c"
 
