@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import clrsearch
 from clrsearch.plots.svg import draw_figure
 from clrsearch.schedules import FAMILIES, Choice, Parameter, Value
 from clrsearch.search import StudyPlan, build_space, study_schema
@@ -77,6 +78,51 @@ trials = 40
 The schema knows keys, types and families. What depends on the task, and which keys go together, is
 checked when the study begins.
 """
+PYTHON = """\
+# Python
+
+<!-- Written by docs/generate.py from clrsearch.__all__. -->
+
+`import clrsearch` costs neither torch nor Optuna; each name is imported when it is first used.
+
+## Studies
+
+::: clrsearch.run
+
+::: clrsearch.open
+
+::: clrsearch.lr_find
+
+::: clrsearch.Study
+
+::: clrsearch.StudyPlan
+    options: {members: false}
+
+Its fields are the keys of a [study file](study-file.md).
+
+## Tasks
+
+::: clrsearch.Task
+
+::: clrsearch.Splits
+
+::: clrsearch.Loaders
+
+::: clrsearch.dry_run
+
+## Other libraries' Trainers
+
+::: clrsearch.frameworks.lightning
+
+::: clrsearch.frameworks.transformers
+
+## Schedules
+
+`clrsearch.FAMILIES` maps each family's name to its class. The [families](../families/index.md) have
+a page each. `clrsearch.__version__` is the version.
+
+::: clrsearch.trace
+"""
 PICTURE = """\
 <style>
 svg { font: 13px sans-serif; } text { fill: #808080; } path { fill: none; }
@@ -92,6 +138,7 @@ def written() -> dict[Path, str]:
     """The text of each generated file."""
     return {
         DOCS / "reference/cli.md": commands(),
+        DOCS / "reference/api.md": python_names(),
         DOCS / "reference/study-file.md": study_file(),
         DOCS / "reference/study.schema.json": json.dumps(study_schema(), indent=2) + "\n",
         DOCS / "tutorials/notebook.md": notebook(DOCS / "tutorials/notebook.ipynb"),
@@ -131,6 +178,22 @@ def study_file() -> str:
         raise LookupError(f"docs/generate.py: KEYS lacks {', '.join(keys)}")
     parts.append(f"## The table `[confirm]`\n\n{confirm['description']}\n")
     parts.append(f"{table(confirm['properties'])}\n")
+    return "\n".join(parts)
+
+
+def python_names() -> str:
+    """The page on the public names, which mkdocstrings fills in."""
+    parts = [PYTHON]
+    names = [name for name in clrsearch.__all__ if f"clrsearch.{name}" not in PYTHON]
+    errors = [name for name in names if issubclass(getattr(clrsearch, name), Exception)]
+    families = [each.__name__ for each in FAMILIES.values()]
+    if unknown := {*names} - {*errors, *families}:
+        raise LookupError(f"docs/generate.py: PYTHON lacks {', '.join(sorted(unknown))}")
+    for name in families:
+        parts.append(f"::: clrsearch.{name}\n    options: {{members: false}}\n")
+    parts.append("## Errors\n")
+    for name in errors:
+        parts.append(f"::: clrsearch.{name}\n    options: {{members: false}}\n")
     return "\n".join(parts)
 
 

@@ -22,6 +22,7 @@ TASKS = Path(__file__).parent / "tasks_for_tests"
 LONG = {
     *("test_compose", "test_secrets", "test_service", "test_survival", "test_slurm", "test_ray"),
     *("test_proposals", "test_sqlite", "test_supervise", "test_budgets", "test_failures"),
+    "test_pages",
 }
 """The modules with the longest tests."""
 
