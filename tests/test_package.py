@@ -21,7 +21,6 @@ from clrsearch.tasks import load_task
 from clrsearch.training import probe
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "docs/explanation/architecture.md").read_text()
 
 
@@ -63,26 +62,6 @@ def test_every_study_file_can_be_run(path, tmp_path, monkeypatch) -> None:
         loaded, epochs=plan.epochs, batch_size=plan.batch_size, device=torch.device("cpu")
     )
     assert set(build_space(plan, facts).families) == set(plan.searched)
-
-
-def test_every_command_is_in_the_readme() -> None:
-    looking = ("best", "list", "show", "status", "report", "dashboard")
-    for command in ("run", "worker", *looking, "replay", "delete"):
-        assert f"clrsearch {command}" in README
-
-
-def test_the_citation_is_valid_and_of_this_version() -> None:
-    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema"]
-    checked = subprocess.run(
-        [*check, "vendor.citation-file-format", ROOT / "CITATION.cff"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert cited["version"] == clrsearch.__version__
-    assert f"## [{cited['version']}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_every_module_has_a_name_of_its_own_and_defines_no_function_of_that_name() -> None:
