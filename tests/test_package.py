@@ -64,6 +64,20 @@ def test_every_study_file_can_be_run(path, tmp_path, monkeypatch) -> None:
     assert set(build_space(plan, facts).families) == set(plan.searched)
 
 
+def test_the_citation_is_valid_and_of_this_version() -> None:
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema"]
+    checked = subprocess.run(
+        [*check, "vendor.citation-file-format", ROOT / "CITATION.cff"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == clrsearch.__version__
+    assert f"## [{cited['version']}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
 def test_every_module_has_a_name_of_its_own_and_defines_no_function_of_that_name() -> None:
     modules = [path for path in (ROOT / "clrsearch").rglob("*.py") if path.stem[0] != "_"]
     assert len({path.stem for path in modules}) == len(modules)
