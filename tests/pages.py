@@ -34,7 +34,7 @@ from clrsearch.search import load_plan
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-PATIENCE = 240  # seconds, for a block
+PATIENCE = 600  # seconds, for a block
 MARK = re.compile(r'<!--\s*(skip: next|run with:\s*(?P<options>[^"]*?))\s*(?:"(?P<why>.*)")?\s*-->')
 SHELL = """\
 set -euo pipefail
