@@ -8,8 +8,8 @@ A page's blocks run one after the other in one folder, with a database of their 
 - ``toml`` has to be a study file, ``json`` and ``yaml`` have to parse; ``text`` is output.
 
 Commands that train do it in their own process (``--workers 0``), unless they name a number.
-``pip`` installs nothing, for everything is there already, and ``pytest`` is what runs the pages. The
-extras that ``pip`` is told must exist.
+``pip`` installs nothing, for everything is there already, and ``pytest`` is what runs the pages.
+The extras that ``pip`` is told must exist.
 
 ``<!-- skip: next "the reason" -->`` before a block leaves it out, and ``<!-- run with: --trials 4
 "the reason" -->`` appends options to its commands that train.
