@@ -7,12 +7,15 @@ Each runs in an empty folder. What was said goes into answers.json, with the kin
     unnamed    it ends with an error that does not name the cause
     goes on    it goes on or ends as if all were well, and names the cause on the way
     silent     it goes on or ends as if all were well, and says nothing of it
+    harmless   so it does, and rightly: mistakes.toml says why, judged by hand
     hang       it did not end
     impossible the mistake cannot be made
 
-    python benchmarks/newcomer/mistakes.py                       # all of them, 15 minutes
-    python benchmarks/newcomer/mistakes.py --only Optuna --like Ctrl-C
-    python benchmarks/newcomer/mistakes.py --table               # of what answers.json has
+From `benchmarks/`:
+
+    python -m newcomer.mistakes                          # all of them, 15 minutes
+    python -m newcomer.mistakes --only Optuna --like Ctrl-C
+    python -m newcomer.mistakes --table                  # of what answers.json has
 """
 
 from __future__ import annotations
@@ -41,8 +44,9 @@ WORDS = {
     "line": "one line",
     "traceback": "traceback",
     "unnamed": "**ends, cause not named**",
-    "goes on": "goes on, says so",
+    "goes on": "says so, goes on",
     "silent": "**silent**",
+    "harmless": "does no harm",
     "hang": "**hang**",
     "impossible": "cannot happen",
 }
@@ -50,7 +54,7 @@ PLAIN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def run(folder: Path, command: Sequence[str], interrupt_at: str | None) -> tuple[Any, str]:
-    """The exit status, None for a hang, and all that a command printed."""
+    """The exit status (None: it hung; 0: interrupted, it ended), and all that was printed."""
     own = {"HOME": str(folder), "CLRSEARCH_STORAGE": f"sqlite:///{folder}/studies.db"}
     with open(folder / "output.txt", "w") as output:
         process = subprocess.Popen(
@@ -61,23 +65,25 @@ def run(folder: Path, command: Sequence[str], interrupt_at: str | None) -> tuple
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    deadline = time.monotonic() + PATIENCE
+    deadline, interrupted = time.monotonic() + PATIENCE, False
     while process.poll() is None and time.monotonic() < deadline:
-        if interrupt_at is not None and re.search(interrupt_at, said_in(folder)):
+        if interrupt_at and not interrupted and re.search(interrupt_at, said_in(folder)):
             os.killpg(process.pid, signal.SIGINT)  # as the terminal does
-            interrupt_at = None
+            interrupted = True
         time.sleep(0.2)
     status = process.poll()
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    return status, said_in(folder)
+    return 0 if interrupted and status is not None else status, said_in(folder)
 
 
 def said_in(folder: Path) -> str:
     """What was printed, as a terminal would show it."""
     said = PLAIN.sub("", (folder / "output.txt").read_text(errors="replace"))
-    lines = said.replace(str(folder), "FOLDER").splitlines()
+    for path, name in ((str(folder), "FOLDER"), (sys.prefix, "VENV"), (sys.base_prefix, "PYTHON")):
+        said = said.replace(path, name)
+    lines = said.splitlines()
     return "\n".join(line.rsplit("\r", 1)[-1].rstrip() for line in lines)
 
 
@@ -111,7 +117,6 @@ def make(mistake: Mapping[str, Any], tool: Mapping[str, Any], how: Mapping[str, 
     command = shlex.split(f"{words} {how.get('add', '')}")
     again = [*command, *shlex.split(how.get("second_add", ""))]
     interrupt = mistake.get("interrupt_at")
-    began = time.perf_counter()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         (folder / "script.py").write_text(script)
@@ -123,17 +128,20 @@ def make(mistake: Mapping[str, Any], tool: Mapping[str, Any], how: Mapping[str, 
         elif interrupt is not None:
             first = said
             status, said = run(folder, again, interrupt)
-    kind = kind_of(0 if first and status is not None else status, first + said, mistake["names"])
-    answer = {"kind": kind, "exit": status, "seconds": round(time.perf_counter() - began)}
+    kind = kind_of(status, f"{first}\n{said}", mistake["names"])
+    if kind == "silent" and "harmless" in how:
+        kind = "harmless"
+    answer = {"kind": kind, "exit": status}
     if first:
         answer["said at Ctrl-C"] = kept(first, mistake["names"])
     return answer | {"said": kept(said, mistake["names"])}
 
 
 def kept(said: str, names: str) -> list[str]:
-    """The lines that name the cause, three at most, and the last ones."""
-    lines = [line for line in said.splitlines() if line.strip()]
+    """The lines that name the cause, three at most, those with a result, and the last ones."""
+    lines = [line for line in said.splitlines() if line.strip() and "Tip:" not in line]
     naming = [line for line in lines[:-LAST] if re.search(names, line)][:3]
+    naming += [line for line in lines[:-LAST] if re.match("best: |suggested: ", line)]
     return [line[:300] for line in [*naming, *lines[-LAST:]]]
 
 

@@ -2,6 +2,7 @@
 
 Ten constant rates on a grid, the other trials for the search; then the best of both on ten seeds
 that neither has seen, and a paired t-test. The last line of its output is what it names, as JSON.
+Each tool is imported where it is used, so that the others do not pay for it.
 
     python -m peers.by_hand Optuna --task denoise --trials 100 --seed 0
 """

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -81,6 +82,13 @@ def by_hand(tool: str, trials: int, seed: int) -> Named:
     )
 
 
+def on_further_seeds(schedule: Schedule, seed: int) -> list[float]:
+    """The scores of a schedule on seeds that no command has seen."""
+    with multiprocessing.get_context("spawn").Pool(WORKERS) as pool:
+        jobs = [(TASK, schedule, seed, index) for index in FURTHER]
+        return pool.starmap(train, jobs, chunksize=1)
+
+
 def timed(module: Sequence[str]) -> tuple[float, str]:
     """The seconds and the output of a module that is run as a command."""
     started = time.perf_counter()
@@ -107,12 +115,12 @@ def main() -> None:
     print(f"| seed | who | load | s | runs | named | confirmed | {metric} | constant | p |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for seed in asked.seeds:
-        constant = [train(TASK, TUNED, seed, index) for index in FURTHER]
+        constant = on_further_seeds(TUNED, seed)
         for tool in asked.tools:
             load = os.getloadavg()[0]
             search = by_clrsearch if tool == OURS else (lambda *given, t=tool: by_hand(t, *given))
             named = search(asked.trials, seed)
-            further = [train(TASK, named.schedule, seed, index) for index in FURTHER]
+            further = on_further_seeds(named.schedule, seed)
             found[tool].append(named)
             scores[tool].append(mean(further))
             seen = (f"{mean(further):.5f}", f"{mean(constant):.5f}")
