@@ -4,7 +4,7 @@ Each runs in an empty folder. What was said goes into answers.json, with the kin
 
     line       it ends with an error, in a line that names the cause
     traceback  it ends with a traceback that names the cause
-    unnamed    it ends with an error that does not name the cause
+    unnamed    it ends with an error that does not name the cause, or with None for a result
     goes on    it goes on or ends as if all were well, and names the cause on the way
     silent     it goes on or ends as if all were well, and says nothing of it
     harmless   so it does, and rightly: mistakes.toml says why, judged by hand
@@ -43,13 +43,14 @@ LAST = 12  # lines of what was said that are kept
 WORDS = {
     "line": "one line",
     "traceback": "traceback",
-    "unnamed": "**ends, cause not named**",
+    "unnamed": "**no result, cause not named**",
     "goes on": "says so, goes on",
     "silent": "**silent**",
     "harmless": "does no harm",
     "hang": "**hang**",
     "impossible": "cannot happen",
 }
+NO_RESULT = re.compile("^(best|suggested): (None|nan)", re.MULTILINE)
 PLAIN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -92,8 +93,10 @@ def kind_of(status: int | None, said: str, names: str) -> str:
     if status is None:
         return "hang"
     named = re.search(names, said) is not None
-    if status == 0:
-        return "goes on" if named else "silent"
+    if status == 0 and named:
+        return "goes on"
+    if status == 0 and not NO_RESULT.search(said):
+        return "silent"
     if not named:
         return "unnamed"
     return "traceback" if "Traceback (most recent call last)" in said else "line"
@@ -141,14 +144,14 @@ def kept(said: str, names: str) -> list[str]:
     """The lines that name the cause, three at most, those with a result, and the last ones."""
     lines = [line for line in said.splitlines() if line.strip() and "Tip:" not in line]
     naming = [line for line in lines[:-LAST] if re.search(names, line)][:3]
-    naming += [line for line in lines[:-LAST] if re.match("best: |suggested: ", line)]
+    naming += [line for line in lines[:-LAST] if re.match("best: |suggested: |Failed ", line)]
     return [line[:300] for line in [*naming, *lines[-LAST:]]]
 
 
-def table(answers: Mapping[str, Mapping[str, Any]]) -> str:
-    tools = list(next(iter(answers.values())))
-    rows = [["mistake", *tools], ["---"] * (len(tools) + 1)]
-    rows += [[title, *(WORDS[of[tool]["kind"]] for tool in tools)] for title, of in answers.items()]
+def table(answers: Mapping[str, Mapping[str, Any]], tools: Sequence[str]) -> str:
+    rows = [["", *tools], ["---"] * (len(tools) + 1)]
+    for title, of in answers.items():
+        rows.append([title, *(WORDS[of[tool]["kind"]] if tool in of else "" for tool in tools)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -166,10 +169,13 @@ def main() -> None:
         for name, tool in listed["tools"].items():
             if asked.only in (None, name):
                 answer = make(mistake, tool, mistake[name])
-                answers.setdefault(mistake["title"], {})[name] = answer
+                of = answers.setdefault(mistake["title"], {}) | {name: answer}
+                answers[mistake["title"]] = {
+                    each: of[each] for each in listed["tools"] if each in of
+                }
                 print(mistake["title"], "|", name, "|", answer["kind"], flush=True)
                 ANSWERS.write_text(json.dumps(answers, indent=1) + "\n")
-    print(table(answers))
+    print(table(answers, [*listed["tools"]]))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ def test_what_is_answered_covers_what_is_listed() -> None:
     ("status", "said", "kind"),
     [
         (None, "no such file", "hang"),
-        (0, "all is well", "silent"),
+        (0, "best: 0.9", "silent"),
+        (0, "on the way\nsuggested: None", "unnamed"),
         (0, "warning: no such file", "goes on"),
         (2, "it failed", "unnamed"),
         (2, "error: no such file", "line"),
