@@ -11,6 +11,7 @@ from functools import partial
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.study import MaxTrialsCallback
 from suggesting import suggested
 
 from clrsearch.schedules import Schedule
@@ -28,13 +29,15 @@ KINDS: Mapping[str, tuple[Callable[[int], BaseSampler], Callable[[int], BasePrun
 """A sampler, from a seed, and a pruner, from the number of epochs."""
 
 
-def search(kind: str, task: str, seed: int, seconds: float, folder: str) -> tuple[Schedule, int]:
-    """The best of all trials, and how many it has begun."""
+def search(
+    kind: str, task: str, seed: int, seconds: float, folder: str, trials: int | None = None
+) -> tuple[Schedule, int]:
+    """The best of all trials, and how many it has begun: as many as fit, or ``trials`` at most."""
     storage = f"sqlite:///{folder}/peer.db"
     deadline = time.time() + seconds
     optuna.create_study(study_name=kind, storage=storage, direction=parts(task)[1].direction)
     context = multiprocessing.get_context("spawn")
-    given = (kind, task, seed, storage, deadline)
+    given = (kind, task, seed, storage, deadline, trials)
     processes = [context.Process(target=work, args=(*given, index)) for index in range(WORKERS)]
     for process in processes:
         process.start()
@@ -45,8 +48,16 @@ def search(kind: str, task: str, seed: int, seconds: float, folder: str) -> tupl
     return parts(task)[3].build(family, params), len(study.trials)
 
 
-def work(kind: str, task: str, seed: int, storage: str, deadline: float, worker: int) -> None:
-    """One process, up to the deadline."""
+def work(
+    kind: str,
+    task: str,
+    seed: int,
+    storage: str,
+    deadline: float,
+    trials: int | None,
+    worker: int,
+) -> None:
+    """One process, up to the deadline or the last of the trials."""
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler, pruner = KINDS[kind]
@@ -57,7 +68,11 @@ def work(kind: str, task: str, seed: int, storage: str, deadline: float, worker:
         pruner=pruner(parts(task)[1].epochs),
     )
     left = deadline - time.time()
-    study.optimize(partial(objective, task=task, seed=seed), timeout=max(left, 0.0))
+    study.optimize(
+        partial(objective, task=task, seed=seed),
+        timeout=max(left, 0.0),
+        callbacks=[] if trials is None else [MaxTrialsCallback(trials, states=None)],
+    )
 
 
 def objective(trial: optuna.Trial, *, task: str, seed: int) -> float:

@@ -18,8 +18,13 @@ from clrsearch.schedules import Schedule
 from peers.job import WORKERS, parts, train
 
 
-def search(task: str, seed: int, seconds: float, folder: str) -> tuple[Schedule, int]:
-    """The trial with the best last value, and how many it has begun, its start included."""
+def search(
+    task: str, seed: int, seconds: float, folder: str, trials: int = -1, reuse: bool = False
+) -> tuple[Schedule, int]:
+    """The trial with the best last value, and how many it has begun, its start included.
+
+    As many as fit, or ``trials`` at most; one after the other in the same processes if ``reuse``.
+    """
     _, facts, _, space = parts(task)
     mode = "min" if facts.direction == "minimize" else "max"
 
@@ -46,9 +51,10 @@ def search(task: str, seed: int, seconds: float, folder: str) -> tuple[Schedule,
                     partial(proposed, task=task), metric=facts.metric, mode=mode, seed=seed
                 ),
                 scheduler=ASHAScheduler(max_t=facts.epochs),
-                num_samples=-1,
+                num_samples=trials,
                 time_budget_s=max(deadline - time.time(), 1.0),
                 max_concurrent_trials=WORKERS,
+                reuse_actors=reuse,
             ),
             run_config=tune.RunConfig(storage_path=folder, verbose=0),
         )
