@@ -45,6 +45,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not shared.exists():
             new = Path(f"{shared}.new")
             shutil.copytree(ROOT / "studies", new / "studies")
+            shutil.copytree(ROOT / "docs/examples", new / "docs/examples")
             Place(new, environment(new)).run(shell(PREPARED))
             (new / ".environment").unlink()
             new.rename(shared)
