@@ -44,9 +44,9 @@ WORDS = {
     "line": "one line",
     "traceback": "traceback",
     "unnamed": "**no result, cause not named**",
-    "goes on": "says so, goes on",
+    "goes on": "says so, continues",
     "silent": "**silent**",
-    "harmless": "does no harm",
+    "harmless": "harmless",
     "hang": "**hang**",
     "impossible": "cannot happen",
 }
