@@ -77,7 +77,12 @@ def _walk() -> None:
         if code == ExitCode.INTERRUPTED:
             _leave(folder, ExitCode.INTERRUPTED)
         if code != ExitCode.DONE:
-            say(f"clrsearch: the tutorial ends here: exit code {code}", error=True)
+            say(
+                f"clrsearch: the tutorial ends here, with exit code {code}",
+                _deletion(folder),
+                "Then start again with clrsearch tutorial.",
+                error=True,
+            )
             raise typer.Exit(code)
         if waits and step.opens is not None:
             _show_page(folder / step.opens)

@@ -142,7 +142,7 @@ def draw(snapshot: Snapshot, elapsed: float, done: int) -> RenderableType:
     for record in snapshot.running:
         intervals = formatting.intervals_of(record, spacing)
         running.add_row(
-            f"trial {record.number}",
+            formatting.trial_name(record),
             ProgressBar(total=intervals, completed=record.epoch, width=16),
             f"{spacing.progress} {record.epoch}/{intervals}",
             "" if record.value is None else f"{snapshot.metric} {formatting.number(record.value)}",

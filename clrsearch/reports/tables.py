@@ -153,7 +153,7 @@ def result_table(snapshot: Snapshot) -> RenderableType:
     rows = [
         ("search best", snapshot.search_best),
         ("recommended", snapshot.recommended),
-        (f"baseline ({snapshot.baseline_family})", snapshot.baseline),
+        (f"search baseline ({snapshot.baseline_family})", snapshot.baseline),
     ]
     if snapshot.recommended == snapshot.search_best:
         rows = [("search best, recommended", snapshot.search_best), rows[-1]]

@@ -119,12 +119,26 @@ def marks(standing: Standing, found: Confirmed, *, before: str = "") -> str:
 
 
 def worth(now: Snapshot) -> str:
-    """How the recommended schedule compares with the baseline, and with no schedule at all.
+    """How the recommended schedule compares with the baseline and with no schedule at all, and why
+    the search best is not among the finalists.
 
     Empty if unknown.
     """
     without = "" if now.verdict is None else _without_schedule(now.verdict)
-    return " ".join(filter(None, (_against_baseline(now), without)))
+    return " ".join(filter(None, (_against_baseline(now), without, _left_out(now))))
+
+
+def _left_out(now: Snapshot) -> str:
+    """Why the search best was not re-run; empty if it was."""
+    found, verdict = now.search_best, now.verdict
+    if found is None or verdict is None:
+        return ""
+    if any(each.trial == found.number for each in verdict.standings):
+        return ""
+    return (
+        f"The search best (trial {found.number}) was not re-run: without the luck of its seed, "
+        "others are expected to score better."
+    )
 
 
 def _without_schedule(verdict: Verdict) -> str:
@@ -162,13 +176,17 @@ def groups(record: Record) -> str:
     return "".join(f", {name} {number(value)}" for name, value in found.items())
 
 
+def trial_name(record: Record) -> str:
+    """A trial by its number; in a confirmation by that of the finalist it repeats, and its seed."""
+    if record.finalist is not None:
+        return f"trial {record.finalist:>3} again, seed {record.seed_index}"
+    return f"trial {record.number:>3}"
+
+
 def trial_line(record: Record, metric: str, spacing: Spacing) -> str:
     """A finished trial as one line."""
-    what = f"trial {record.number:>3}"
-    if record.finalist is not None:
-        what = f"trial {record.finalist:>3} again, seed {record.seed_index}"
     return (
-        f"{what}  {record.end:<8}  {spacing.progress} {record.epoch:>2}/"
+        f"{trial_name(record)}  {record.end:<8}  {spacing.progress} {record.epoch:>2}/"
         f"{intervals_of(record, spacing)}  "
         f"{metrics(record, metric, spacing)}  {params(record)}"
     )

@@ -187,7 +187,8 @@ class StudyPlan(BaseModel):
     until_settled: StrictBool = False
     """Whether the search ends once another trial promises too little."""
     families: tuple[str, ...] = Field(default=SEARCHED, min_length=1)
-    """Families of schedules to search. Defaults to all that fit the task, except ``manual``."""
+    """Families of schedules to search. Defaults to all that fit the task, except
+    ``manual`` and ``schedule_free``."""
     baseline: str = BASELINE
     """Family that all others have to beat; it gets every tenth trial unless it is in ``families``.
     """
@@ -255,7 +256,7 @@ class StudyPlan(BaseModel):
     @field_validator("options", mode="before")
     @classmethod
     def _tables_of_options_are_dotted_names(cls, options: Any) -> Any:
-        return dict(_dotted(options)) if isinstance(options, dict) else options
+        return named_options(options) if isinstance(options, dict) else options
 
     @field_validator("like", mode="before")
     @classmethod
@@ -440,10 +441,23 @@ def _is_finite(value: object) -> bool:
         return False
 
 
+def named_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options in tables by their dotted names, as Hydra and most command lines write them.
+
+    Raises:
+        PlanError: one is given twice, in a table and by its dotted name.
+    """
+    named: dict[str, Any] = {}
+    for name, value in _dotted(options):
+        if name in named:
+            raise PlanError(f"options: {name} is given twice, in a table and with a dot")
+        named[name] = value
+    return named
+
+
 def _dotted(options: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Options in tables by their dotted names, as Hydra and most command lines write them."""
     for key, value in options.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from _dotted(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value

@@ -12,7 +12,15 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from clrsearch.errors import PlanError
-from clrsearch.search.plan import LIMITS, STORED, ConfirmPlan, StudyPlan, nearest, require_plan
+from clrsearch.search.plan import (
+    LIMITS,
+    STORED,
+    ConfirmPlan,
+    StudyPlan,
+    named_options,
+    nearest,
+    require_plan,
+)
 from clrsearch.tasks import BUILT_IN
 
 LARGEST_FILE = 1_000_000  # bytes
@@ -51,6 +59,8 @@ def load_plan(path: Path | None, changes: Mapping[str, Any] | None = None) -> St
             or a bad value.
     """
     content = {} if path is None else _read(path)
+    if isinstance(content.get("options"), dict):
+        content["options"] = named_options(content["options"])
     for key, value in (changes or {}).items():
         _lay_over(content, key, value)
     if "horizon" in content:

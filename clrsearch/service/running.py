@@ -386,6 +386,7 @@ def _join(
     different = differences(study.plan, plan)
     counted = plan.horizon is None and "trials" in plan.model_fields_set
     fewer = counted and plan.trials < study.plan.trials
+    deletes = f", {proposals.command('delete', study.name)} deletes this" if different else ""
     if fewer and not plan.until_settled:
         different.append(
             f"trials is {study.plan.trials} there and {plan.trials} here; it can only be increased"
@@ -394,7 +395,7 @@ def _join(
         another = proposals.again(name=f"{study.name}-2")
         raise PlanMismatch(
             f"the study {study.name} exists with a different plan: {'; '.join(different)}. "
-            f"{another} starts a new one, {proposals.command('delete', study.name)} deletes this"
+            f"{another} starts a new one{deletes}"
         )
     if not allow_drift:
         refuse_drift(study, tryout.sources)

@@ -57,10 +57,10 @@ def tutorial_steps() -> tuple[Step, ...]:
         Step(
             title="The verdict",
             text="The best of many trials owes part of its score to a lucky seed. So the best "
-            f"schedules and the best constant rate are now trained with {SEEDS} seeds that the "
-            "search has not used. The verdict, below the second table, names as beaten only what "
-            "is worse by more than chance; schedules that cannot be told apart may be equally "
-            "good.",
+            "schedules and the best constant rate are trained on seeds that the search has not "
+            f"used. Step 1 did so with a few; now each of them gets {SEEDS}. The verdict, below "
+            "the second table, names as beaten only what is worse by more than chance; schedules "
+            "that cannot be told apart may be equally good.",
             command=command("confirm", _STUDY, seeds=SEEDS, **_IN_FOLDER),
         ),
         Step(

@@ -103,7 +103,6 @@ class AveragedWeights:
             weight.copy_(before)
 
 
-@torch.no_grad()
 def estimate_statistics(
     model: torch.nn.Module, forward: Callable[[Any], object], batches: Iterable[Any]
 ) -> bool:
@@ -111,6 +110,7 @@ def estimate_statistics(
 
     Returns whether there are any: without them no batch is drawn. Layers that the model itself
     keeps in evaluation mode, as those of a frozen backbone, keep theirs.
+    Gradients stay enabled: a training step may take some itself.
     """
     model.train()
     norms = [

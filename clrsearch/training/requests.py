@@ -178,7 +178,7 @@ class Requests:
         if isinstance(task, Loop):
             raise PlanError(
                 "schedule_free takes the place of the optimizer, which a custom training loop "
-                "makes itself: leave the family out, or write a Task"
+                "makes itself: leave it out of families and baseline, or write a Task"
             )
         with computing(chosen), task_code("building the model"):
             Learner(task, chosen, precision, averaging=BETA)

@@ -90,7 +90,7 @@ def test_run_on_a_finished_study_shows_its_result(study, clrsearch) -> None:
     code, out, errors = clrsearch(*arguments)
     assert (code, errors) == (0, "")
     assert out.startswith("mine is finished: 11 trials, ")
-    assert "baseline (constant)" in out
+    assert "search baseline (constant)" in out
     assert "def make_scheduler(optimizer, steps_per_epoch):" in out
     assert "clrsearch run --workers=0 --task tiny.py:Tiny --name mine --trials 61\n" in out
     assert "clrsearch run --workers=0 --task tiny.py:Tiny --trials 11 --name mine-2\n" in out

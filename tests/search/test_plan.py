@@ -64,6 +64,11 @@ def test_options_in_tables_have_dotted_names(tmp_path) -> None:
     assert "options.model.width=4" in settings(plan)
     with pytest.raises(PlanError, match=r"^options\.model\.widths: \[1\] is not a number"):
         load_plan(None, {"options.model.widths": [1]})
+    with pytest.raises(PlanError, match=r"^options\.model: \{\} is not a number"):
+        load_plan(None, {"options.model": {}})
+    twice = written(tmp_path, '[options]\n"model.width" = 1\nmodel.width = 2\n')
+    with pytest.raises(PlanError, match=r"options: model\.width is given twice"):
+        load_plan(twice)
 
 
 def test_a_plan_survives_the_database() -> None:

@@ -248,3 +248,15 @@ def test_a_frozen_batch_norm_keeps_its_statistics() -> None:
     assert model[1].running_mean.item() == pytest.approx((2 - 5 + 6 - 5) / 2, rel=1e-4)
     assert model[1].momentum == 0.1
     assert not estimate_statistics(nn.Linear(1, 1), model, iter([1 / 0 for _ in ()]))
+
+
+def test_statistics_are_measured_under_a_step_that_takes_gradients() -> None:
+    norm = nn.BatchNorm1d(1)
+
+    def with_penalty(batch):
+        inputs = batch.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(norm(inputs).sum(), inputs, create_graph=True)
+        return slope.square().sum()
+
+    assert estimate_statistics(norm, with_penalty, [torch.tensor([[1.0], [3.0]])])
+    assert norm.running_mean.item() == 2.0
