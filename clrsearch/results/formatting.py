@@ -176,17 +176,17 @@ def groups(record: Record) -> str:
     return "".join(f", {name} {number(value)}" for name, value in found.items())
 
 
-def trial_name(record: Record) -> str:
+def trial_name(record: Record, width: int = 0) -> str:
     """A trial by its number; in a confirmation by that of the finalist it repeats, and its seed."""
     if record.finalist is not None:
-        return f"trial {record.finalist:>3} again, seed {record.seed_index}"
-    return f"trial {record.number:>3}"
+        return f"trial {record.finalist:>{width}} again, seed {record.seed_index}"
+    return f"trial {record.number:>{width}}"
 
 
 def trial_line(record: Record, metric: str, spacing: Spacing) -> str:
     """A finished trial as one line."""
     return (
-        f"{trial_name(record)}  {record.end:<8}  {spacing.progress} {record.epoch:>2}/"
+        f"{trial_name(record, 3)}  {record.end:<8}  {spacing.progress} {record.epoch:>2}/"
         f"{intervals_of(record, spacing)}  "
         f"{metrics(record, metric, spacing)}  {params(record)}"
     )
