@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 FOLDER = "runs"
 """Where TensorBoard's own writers write, in the current folder."""
 _STATE = "state"
-"""The text that a run ends with."""
+"""The text that a run ends with; that of a study which has grown since is ``running``."""
 _TEXT = "/text_summary"
 _UNSAFE = re.compile(r"[^\w.-]+")
 
@@ -109,7 +109,7 @@ class _Written:
     @property
     def ended(self) -> bool:
         """Whether the run is there whole."""
-        return _STATE in self._texts
+        return self._texts.get(_STATE, "running") != "running"
 
     def missing(self, run: Run) -> list[tuple[Any, int]]:
         """The summaries to write, each with its step; they count as written from now on."""
@@ -127,7 +127,7 @@ class _Written:
                     found.append((summary.scalar(name, value), point.step))
                     self._steps[name] = point.step
         texts = {name: _shown(name, text) for name, text in run.texts.items()}
-        if run.ended is not None:
+        if run.ended is not None or self.ended:
             texts[_STATE] = run.state  # last, as it says that all is there
         for name, text in texts.items():
             if self._texts.get(name) != text:

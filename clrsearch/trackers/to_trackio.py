@@ -104,7 +104,7 @@ def _rows(run: Run) -> list[tuple[str, int, dict[str, Any]]]:
 
     rows = [(str(point.step), point.step, dict[str, Any](point.values)) for point in run.points]
     if run.final and run.ended is not None:
-        rows.append(("final", run.step, dict(run.final)))
+        rows.append((f"final-{run.step}", run.step, dict(run.final)))
     for name, text in run.texts.items():
         if name.endswith(".md"):
             digest = hashlib.sha256(text.encode()).hexdigest()
