@@ -117,9 +117,9 @@ class _Written:
 
         found: list[tuple[Any, int]] = []
         if not self._began and not run.is_study:
-            metrics = dict.fromkeys(run.points[-1].values if run.points else (), 0.0)
-            experiment, start, _ = summary.hparams({**run.params, **run.tags}, metrics)
-            found += [(experiment, 0), (start, 0)]
+            # without the experiment's summary, of which TensorBoard takes one run's for all
+            _, start, _ = summary.hparams({**run.params, **run.tags}, {})
+            found.append((start, 0))
             self._began = True
         for point in (*run.points, Point(step=run.step, values=run.final)):
             for name, value in point.values.items():
