@@ -14,7 +14,7 @@ from clrsearch.schedules import Value
 
 STUDY = "study"
 """Key of the run that stands for the whole study."""
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
+_CREDENTIALS = re.compile(r"(?<=://)\S*@")  # to the last @, as passwords may hold others and /
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
