@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clrsearch.trackers.tracker import Mirrored, Point, Run, told
+from clrsearch.trackers.tracker import Mirrored, Point, Run, safe, told
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import FileWriter
@@ -17,7 +16,6 @@ FOLDER = "runs"
 _STATE = "state"
 """The text that a run ends with; that of a study which has grown since is ``running``."""
 _TEXT = "/text_summary"
-_UNSAFE = re.compile(r"[^\w.-]+")
 
 
 def connect(study: Mirrored, into: str | None) -> TensorBoard:
@@ -26,8 +24,7 @@ def connect(study: Mirrored, into: str | None) -> TensorBoard:
     Raises:
         TrackerError: it cannot be written.
     """
-    name = _UNSAFE.sub("_", study.name)
-    folder = Path(into or FOLDER) / f"{name}-{study.short}"
+    folder = Path(into or FOLDER) / f"{safe(study.name)}-{study.short}"
     with told("tensorboard", OSError):
         folder.mkdir(parents=True, exist_ok=True)
     return TensorBoard(folder)

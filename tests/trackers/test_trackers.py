@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 from running import begin, command, wait_for
@@ -206,3 +207,9 @@ def standings() -> dict[str, float]:
     """The mean of each finalist, as the verdict has it."""
     verdict = service.show("mine").snapshot.verdict
     return {f"trial {each.trial}": each.mean for each in verdict.standings}
+
+
+def test_names_that_trackio_would_take_for_one_another() -> None:
+    names = ["ab", "a b", "a/b", "a.b", "ä b"]
+    places = [connect("trackio", Mirrored(name=each, uuid="0" * 32)).place for each in names]
+    assert [Path(each).name for each in places] == ["ab.db", *["a_b.db"] * 3, "ä_b.db"]
