@@ -97,7 +97,7 @@ class _Written:
         tags = found.Tags()
         self._began = any(tag.startswith("_hparams_/") for tag in found.summary_metadata)
         self._steps = {tag: found.Scalars(tag)[-1].step for tag in tags["scalars"]}
-        self._texts = {
+        self._texts: dict[str, str] = {
             tag.removesuffix(_TEXT): found.Tensors(tag)[-1].tensor_proto.string_val[0].decode()
             for tag in tags["tensors"]
             if tag.endswith(_TEXT)
