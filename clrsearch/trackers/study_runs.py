@@ -52,10 +52,12 @@ def trial_run(stage: Study, record: Record) -> Run:
 def study_run(study: Study, now: Snapshot, *, ended: bool) -> Run:
     """The run of the whole study: its verdict, its leaderboard, and the schedule as code.
 
-    ``ended`` says that nothing more will be run in it.
+    Its step is the number of trials that have ended, the confirmation's too, which grows with
+    every result. ``ended`` says that nothing more will be run in it.
     """
     facts, plan, use = study.facts, study.plan, now.recommended
     trials = (*now.records, *(now.confirmed.runs if now.confirmed else ()))
+    ends = [each.ended for each in trials if each.ended]
     code = "" if use is None else source_code(study, use, now.verdict)
     values: dict[str, float] = {"trials done": now.done}
     if now.search_best is not None and now.search_best.value is not None:
@@ -76,13 +78,11 @@ def study_run(study: Study, now: Snapshot, *, ended: bool) -> Run:
             "seed": plan.seed,
         },
         tags={} if use is None else {"recommended": f"trial {use.number}"},
-        points=(Point(step=now.done, values=values),),
-        final={} if now.verdict is None else _means(now),
+        points=(Point(step=len(ends), values=values),),
+        final=_means(now) if ended else {},
         texts=texts | ({"schedule.py": code} if code else {}),
         started=study.record.created,
-        ended=max((each.ended for each in trials if each.ended), default=study.record.created)
-        if ended
-        else None,
+        ended=max(ends, default=study.record.created) if ended else None,
     )
 
 
@@ -111,10 +111,9 @@ def _final(record: Record, metric: str) -> dict[str, float]:
 
 
 def _means(now: Snapshot) -> Mapping[str, float]:
-    """The mean over fresh seeds of the recommended schedule, and of the others by trial."""
-    assert now.verdict is not None
+    """The mean over fresh seeds of each finalist, if there is a verdict."""
     return {
         f"mean {now.metric} on fresh seeds/trial {each.trial}": each.mean
-        for each in now.verdict.standings
+        for each in (now.verdict.standings if now.verdict else ())
         if math.isfinite(each.mean)
     }

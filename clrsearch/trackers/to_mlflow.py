@@ -102,6 +102,9 @@ class MLflow:
             if run.key not in self._steps:
                 self._steps[run.key] = self._begun(run)
             number, tags = self._ids[run.key], {**run.tags, STATE_TAG: run.state}
+            if run.ended is None and run.key in self._ended:  # a study that has grown
+                self._client.update_run(number, "RUNNING")
+                self._ended.remove(run.key)
             missing = self._missing(run)
             for first in range(0, len(missing), MOST_METRICS):
                 self._client.log_batch(number, metrics=missing[first : first + MOST_METRICS])
@@ -113,6 +116,7 @@ class MLflow:
             if run.ended is not None:
                 status = "FAILED" if run.failed else "FINISHED"
                 self._client.set_terminated(number, status, _milliseconds(run.ended))
+                self._ended.add(run.key)
 
     def close(self) -> None:
         """Nothing is left to be done."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clrsearch.trackers.tracker import Mirrored, Point, Run, told
+from clrsearch.trackers.tracker import Mirrored, Point, Run, safe, told
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import FileWriter
@@ -15,9 +14,8 @@ if TYPE_CHECKING:
 FOLDER = "runs"
 """Where TensorBoard's own writers write, in the current folder."""
 _STATE = "state"
-"""The text that a run ends with."""
+"""The text that a run ends with; that of a study which has grown since is ``running``."""
 _TEXT = "/text_summary"
-_UNSAFE = re.compile(r"[^\w.-]+")
 
 
 def connect(study: Mirrored, into: str | None) -> TensorBoard:
@@ -26,8 +24,7 @@ def connect(study: Mirrored, into: str | None) -> TensorBoard:
     Raises:
         TrackerError: it cannot be written.
     """
-    name = _UNSAFE.sub("_", study.name)
-    folder = Path(into or FOLDER) / f"{name}-{study.short}"
+    folder = Path(into or FOLDER) / f"{safe(study.name)}-{study.short}"
     with told("tensorboard", OSError):
         folder.mkdir(parents=True, exist_ok=True)
     return TensorBoard(folder)
@@ -100,7 +97,7 @@ class _Written:
         tags = found.Tags()
         self._began = any(tag.startswith("_hparams_/") for tag in found.summary_metadata)
         self._steps = {tag: found.Scalars(tag)[-1].step for tag in tags["scalars"]}
-        self._texts = {
+        self._texts: dict[str, str] = {
             tag.removesuffix(_TEXT): found.Tensors(tag)[-1].tensor_proto.string_val[0].decode()
             for tag in tags["tensors"]
             if tag.endswith(_TEXT)
@@ -109,7 +106,7 @@ class _Written:
     @property
     def ended(self) -> bool:
         """Whether the run is there whole."""
-        return _STATE in self._texts
+        return self._texts.get(_STATE, "running") != "running"
 
     def missing(self, run: Run) -> list[tuple[Any, int]]:
         """The summaries to write, each with its step; they count as written from now on."""
@@ -117,9 +114,9 @@ class _Written:
 
         found: list[tuple[Any, int]] = []
         if not self._began and not run.is_study:
-            metrics = dict.fromkeys(run.points[-1].values if run.points else (), 0.0)
-            experiment, start, _ = summary.hparams({**run.params, **run.tags}, metrics)
-            found += [(experiment, 0), (start, 0)]
+            # without the experiment's summary, of which TensorBoard takes one run's for all
+            _, start, _ = summary.hparams({**run.params, **run.tags}, {})
+            found.append((start, 0))
             self._began = True
         for point in (*run.points, Point(step=run.step, values=run.final)):
             for name, value in point.values.items():
@@ -127,7 +124,7 @@ class _Written:
                     found.append((summary.scalar(name, value), point.step))
                     self._steps[name] = point.step
         texts = {name: _shown(name, text) for name, text in run.texts.items()}
-        if run.ended is not None:
+        if run.ended is not None or self.ended:
             texts[_STATE] = run.state  # last, as it says that all is there
         for name, text in texts.items():
             if self._texts.get(name) != text:

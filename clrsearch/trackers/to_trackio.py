@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from clrsearch.errors import TrackerError
-from clrsearch.trackers.tracker import Mirrored, Run, told
+from clrsearch.trackers.tracker import Mirrored, Run, safe, told
 
 REMOTE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
 _STATE = "state"
@@ -28,7 +28,7 @@ def connect(study: Mirrored, into: str | None) -> Trackio:
                 f"trackio: only its local database is written: unset {variable}, and upload the "
                 "project with trackio sync"
             )
-    project = into or study.name
+    project = into or safe(study.name).replace(".", "_")  # it would drop other characters
     with told("trackio", ValueError, OSError, sqlite3.Error):
         from trackio.sqlite_storage import SQLiteStorage
 
@@ -104,7 +104,7 @@ def _rows(run: Run) -> list[tuple[str, int, dict[str, Any]]]:
 
     rows = [(str(point.step), point.step, dict[str, Any](point.values)) for point in run.points]
     if run.final and run.ended is not None:
-        rows.append(("final", run.step, dict(run.final)))
+        rows.append((f"final-{run.step}", run.step, dict(run.final)))
     for name, text in run.texts.items():
         if name.endswith(".md"):
             digest = hashlib.sha256(text.encode()).hexdigest()

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clrsearch.errors import TrackerError
-from clrsearch.trackers.tracker import Mirrored, Run, told
+from clrsearch.trackers.tracker import Mirrored, Run, safe, told
 
 if TYPE_CHECKING:
     import wandb
 
-_UNSAFE = re.compile(r"[^\w.-]+")
 LONGEST_PROJECT = 128  # characters
 
 
@@ -29,7 +27,7 @@ def connect(study: Mirrored, into: str | None) -> Online | Offline:
     from wandb.errors import Error
 
     project = into or os.environ.get("WANDB_PROJECT")
-    project = project or _UNSAFE.sub("_", study.name)[:LONGEST_PROJECT]
+    project = project or safe(study.name)[:LONGEST_PROJECT]
     with told("wandb", Error, ValueError, OSError):
         settings = wandb.setup().settings
         if settings.mode == "disabled":

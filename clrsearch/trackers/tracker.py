@@ -14,7 +14,8 @@ from clrsearch.schedules import Value
 
 STUDY = "study"
 """Key of the run that stands for the whole study."""
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
+_CREDENTIALS = re.compile(r"(?<=://)\S*@")  # to the last @, as passwords may hold others and /
+_UNSAFE = re.compile(r"[^\w.-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,11 @@ Connect = Callable[[Mirrored, str | None], Tracker]
 Raises:
     TrackerError: it cannot be reached or written.
 """
+
+
+def safe(name: str) -> str:
+    """A study's name, as projects and folders may be called: letters, digits and ``_.-``."""
+    return _UNSAFE.sub("_", name)
 
 
 def redacted(text: str) -> str:

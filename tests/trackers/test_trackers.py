@@ -6,15 +6,19 @@ import signal
 import sqlite3
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
-from running import command, wait_for
+from running import begin, command, wait_for
 from tracked import stored_trials
 
 from clrsearch import service
-from clrsearch.search import Study
+from clrsearch.search import ConfirmPlan, Study
+from clrsearch.service.confirming import begin_confirmation
 from clrsearch.storage import StorageUrl, open_database
 from clrsearch.trackers import Mirrored, connect, trial_run
+from clrsearch.worker import WorkerSettings
 
 
 def test_every_trial_is_there_with_its_curve_its_schedule_and_its_end(place, stored) -> None:
@@ -154,3 +158,58 @@ def test_a_trial_that_has_reported_nothing_yet(place, stored) -> None:
     found = place.read()
     assert "trial-0006" in found
     assert "trial-0007" not in found or not found["trial-0007"].curves["error"]
+
+
+def test_a_confirmation_that_grows(place, url, task_dir) -> None:
+    plan = {"families": ("cyclic",), "task": "tiny.py:Noisy", "trials": 3}
+    begin(url, task_dir, **plan, confirm=ConfirmPlan(top=1, seeds=1))
+    work = partial(service.work, "mine", settings=WorkerSettings(device="cpu", task_dir=task_dir))
+    mirror = partial(service.mirror, "mine", place.tracker, place.into)
+    work()
+    ask_for(url, seeds=2)
+    mirror()  # there is a verdict, but not the last one
+    if place.tracker != "wandb":  # which writes no unfinished run offline
+        assert place.read()["study"].state == "running"
+        assert means(place) == {}
+    work()
+    mirror()
+    assert place.read()["study"].state == "complete"
+    first = means(place)
+    assert first == pytest.approx(standings(), rel=1e-6)
+    ask_for(url, seeds=3)
+    mirror()
+    if place.tracker != "wandb":
+        assert place.read()["study"].state == "running"
+    assert means(place) == first
+    work()
+    mirror()
+    assert place.read()["study"].state == "complete"
+    assert means(place) == pytest.approx(standings(), rel=1e-6)
+    assert means(place) != first
+
+
+def ask_for(url, *, seeds: int) -> None:
+    """Add runs with further seeds to the confirmation of ``mine``."""
+    with open_database(url) as database:
+        study = Study.open(database, "mine")
+        study.plan_confirmation(ConfirmPlan(top=1, seeds=seeds))
+        begin_confirmation(study)
+
+
+def means(place) -> dict[str, float]:
+    """The last mean of each finalist that the tracker has."""
+    seen = place.read()["study"]
+    names = [name for name in seen.curves if name.startswith("mean ")]
+    return {name.rpartition("/")[2]: seen.last(name) for name in names}
+
+
+def standings() -> dict[str, float]:
+    """The mean of each finalist, as the verdict has it."""
+    verdict = service.show("mine").snapshot.verdict
+    return {f"trial {each.trial}": each.mean for each in verdict.standings}
+
+
+def test_names_that_trackio_would_take_for_one_another() -> None:
+    names = ["ab", "a b", "a/b", "a.b", "ä b"]
+    places = [connect("trackio", Mirrored(name=each, uuid="0" * 32)).place for each in names]
+    assert [Path(each).name for each in places] == ["ab.db", *["a_b.db"] * 3, "ä_b.db"]
