@@ -32,9 +32,9 @@ def new(
 
 
 def schema() -> None:
-    """Print the JSON Schema of study files, by which editors complete and check keys.
+    """Print the JSON Schema of study files, for editors.
 
-    Editors with a TOML extension (Taplo, Even Better TOML) read it if the first line of the study
+    Editors with a TOML extension (Taplo, Even Better TOML) complete and check keys by it if the first line of the study
     file is `#:schema study.schema.json`.
     """
     import json
