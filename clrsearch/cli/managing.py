@@ -34,8 +34,8 @@ def new(
 def schema() -> None:
     """Print the JSON Schema of study files, for editors.
 
-    Editors with a TOML extension (Taplo, Even Better TOML) complete and check keys by it if the first line of the study
-    file is `#:schema study.schema.json`.
+    Editors with a TOML extension (Taplo, Even Better TOML) complete and check keys by it if the
+    first line of the study file is `#:schema study.schema.json`.
     """
     import json
 
