@@ -136,7 +136,8 @@ def test_a_command_that_fails_ends_it(piped, tmp_path) -> None:
     assert done.returncode == 2
     assert "1/6" in done.stdout
     assert "2/6" not in done.stdout
-    assert done.stderr.endswith("clrsearch: the tutorial ends here: exit code 2\n")
+    assert "clrsearch: the tutorial ends here, with exit code 2\n" in done.stderr
+    assert done.stderr.endswith("Then start again with clrsearch tutorial.\n")
 
 
 def test_a_folder_that_cannot_be_made_is_told(clrsearch, tmp_path, monkeypatch) -> None:

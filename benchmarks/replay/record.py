@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from clrsearch.schedules import FAMILIES, Constant, Cyclic, Manual, Value, trace
+from clrsearch.schedules import FAMILIES, Constant, Cyclic, Manual, ScheduleFree, Value, trace
 from clrsearch.search import StudyPlan, StudySpace, build_space, suggest
 from replay.fused import train
 from replay.tables import FOLDER, Table, write
@@ -31,7 +31,8 @@ Drawn = tuple[str, Mapping[str, Value]]
 
 def space_of(task: SmallTask) -> StudySpace:
     """What may be tried: every family that is no rate by hand."""
-    families = tuple(family for family in FAMILIES if family != Manual.family)
+    aside = (Manual.family, ScheduleFree.family)
+    families = tuple(family for family in FAMILIES if family not in aside)
     return build_space(StudyPlan(families=families), task.facts)
 
 

@@ -36,7 +36,7 @@ def test_the_loops_of_the_page_go_on_as_they_would_have(
     tmp_path, name, precision, length, intervals
 ) -> None:
     (tmp_path / "mine.py").write_text(MINE)
-    text = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
+    text = "\n".join(re.findall(r'```python(?: title="loop.py")?\n(.*?)```', PAGE, re.DOTALL))
     made = f'    accelerator = Accelerator(\n        mixed_precision="{precision}",\n'
     text = text.replace("    accelerator = Accelerator(\n", made)
     if precision == "bf16":
