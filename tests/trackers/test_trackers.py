@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -120,6 +121,7 @@ def test_killed_at_any_time(place, stored) -> None:
     with command(*words, cwd=place.folder) as killed:
         wait_for(lambda: killed.poll() is not None or begun(place))
         killed.send_signal(signal.SIGKILL)
+    time.sleep(1)  # TensorBoard reads its files in the order of the seconds in their names
     service.mirror("led", place.tracker, place.into)
     found = place.read()
     for key, trial in stored_trials(file).items():
