@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from clrsearch.results import formatting
 from clrsearch.results.markdown_note import note
 from clrsearch.results.sentence import verdict_sentence
 from clrsearch.results.snapshots import Snapshot
@@ -33,11 +34,9 @@ def trial_run(stage: Study, record: Record) -> Run:
         Point(step=step, values={metric: value, **{name: each[step - 1] for name, each in curves}})
         for step, value in record.values.items()
     ]
-    again = record.finalist is not None
-    name = f"trial {record.finalist} again, seed {record.seed_index}" if again else None
     return Run(
         key=key_of(stage, record),
-        name=name or f"trial {record.number}",
+        name=formatting.trial_name(record),
         state=record.end,
         params={"family": record.family, **record.params},
         tags=_tags(stage, record),
