@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from contracts.test_families import EPOCHS, HORIZON, MOMENTUM, SCHEDULES, STEPS_PER_EPOCH
+from torch import nn
 
 from clrsearch.exports import Found
 from clrsearch.schedules import Cyclic, Momentum, OneCycle, Schedule, SourceFile
@@ -76,3 +78,24 @@ def agree(exported: Found, rates: Any, momenta: Any = None, *, tolerance: float 
     np.testing.assert_allclose(np.atleast_2d(rates), expected.rates, rtol=0, atol=within)
     if expected.momenta is not None:
         np.testing.assert_allclose(np.atleast_2d(momenta), expected.momenta, rtol=0, atol=tolerance)
+
+
+class Model(nn.Module):
+    """Two weights, in the shape that the Trainer wants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def forward(self, inputs, labels=None):
+        return {"loss": (self.layer(inputs) - labels).pow(2).mean()}
+
+
+class Samples(torch.utils.data.Dataset):
+    """As many pairs as fill an epoch, one a batch."""
+
+    def __len__(self) -> int:
+        return STEPS_PER_EPOCH
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"inputs": torch.ones(2), "labels": torch.zeros(1)}

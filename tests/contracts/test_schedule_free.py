@@ -13,7 +13,7 @@ import pytest
 import schedulefree
 import torch
 from contracts.test_families import EPOCHS, HORIZON, STEPS_PER_EPOCH
-from exported import executed, found, in_steps
+from exported import Model, Samples, executed, found, in_steps
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -149,25 +149,6 @@ def test_lightning_trains_and_validates_with_the_right_weights(length) -> None:
     assert type(trainer.optimizers[0]) is schedulefree.SGDScheduleFree
     assert not trainer.optimizers[0].param_groups[0]["train_mode"]
     np.testing.assert_allclose(rates, EXPECTED, rtol=0, atol=1e-12)
-
-
-class Model(nn.Module):
-    """In the shape that the Trainer wants."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(2, 1)
-
-    def forward(self, inputs, labels=None):
-        return {"loss": (self.layer(inputs) - labels).pow(2).mean()}
-
-
-class Samples(torch.utils.data.Dataset):
-    def __len__(self) -> int:
-        return STEPS_PER_EPOCH
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {"inputs": torch.ones(2), "labels": torch.zeros(1)}
 
 
 @pytest.mark.parametrize("length", ["epochs", "steps"])

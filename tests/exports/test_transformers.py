@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from contracts.test_families import EPOCHS, HORIZON, SCHEDULES, STEPS_PER_EPOCH
-from exported import CYCLIC, ONE_CYCLE, agree, executed, found, in_steps
-from torch import nn
+from exported import CYCLIC, ONE_CYCLE, Model, Samples, agree, executed, found, in_steps
 
 from clrsearch.exports import write
 from clrsearch.exports.to_transformers import own_scheduler
@@ -111,27 +110,6 @@ def test_restarts_that_rounding_puts_off_are_handed_over() -> None:
     assert 22 * (60 / 88) % 1.0 > 0.99  # at the restart of step 60, as it is computed there
     restarts = CosineRestarts(lr=0.3, horizon=88, cycles=22)
     assert own_scheduler(restarts) is None
-
-
-class Model(nn.Module):
-    """Two weights, in the shape that the Trainer wants."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(2, 1)
-
-    def forward(self, inputs, labels=None):
-        return {"loss": (self.layer(inputs) - labels).pow(2).mean()}
-
-
-class Samples(torch.utils.data.Dataset):
-    """As many pairs as fill an epoch, one a batch."""
-
-    def __len__(self) -> int:
-        return STEPS_PER_EPOCH
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {"inputs": torch.ones(2), "labels": torch.zeros(1)}
 
 
 @pytest.mark.parametrize(
